@@ -1,0 +1,3 @@
+"""The normalization workbench for PyTorch."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,202 @@
+"""A run, written down: everything that decides its numbers, and the hash that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from normwright.errors import OptionError, unknown_name
+
+NORMS = ("none", "batch", "layer", "group", "instance", "rms", "lrn")
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "prelu", "rrelu")
+PLACES = ("before", "after")
+INITIALISATIONS = ("own", "xavier", "kaiming", "normal")
+OPTIMISERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "cosine")
+
+
+def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise unknown_name(what, name, known)
+
+
+def _at_least(what: str, value: float, least: float) -> None:
+    if not (isinstance(value, int | float) and math.isfinite(value) and value >= least):
+        raise OptionError(f"{what} must be at least {least}, but is {value!r}")
+
+
+def _above_zero(what: str, value: float) -> None:
+    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise OptionError(f"{what} must be above zero and finite, but is {value!r}")
+
+
+def _share(what: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise OptionError(f"{what} must be in [0, 1), but is {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRecipe:
+    """Which network, and how it is built.
+
+    Args:
+        name: `mlp`, `lenet`, `vgg`, `resnet20`, `lstm`, or a user's `package.module:function` or
+            `path/to/file.py:function`.
+        depth: hidden layers of `mlp`, layers of `lstm`.
+        width: units of each hidden layer of `mlp` and `lstm`; channels of the first stage of `vgg`.
+        activation: one of `ACTIVATIONS`, in the built-in networks.
+        place: the normaliser `before` or `after` the activation, in the built-in networks.
+        initialisation: `own` leaves the weights as the network's code made them.
+        init_std: standard deviation of `normal`.
+        dropout: probability, in the built-in networks.
+        groups: the most groups of group norm; each group keeps at least two channels.
+        digest: SHA-256 of a user's source file, so that a changed file is another recipe; else empty.
+    """
+
+    name: str
+    depth: int = 6
+    width: int = 100
+    activation: str = "sigmoid"
+    place: str = "before"
+    initialisation: str = "xavier"
+    init_std: float = 0.01
+    dropout: float = 0.0
+    groups: int = 8
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        _at_least("depth", self.depth, 1)
+        _at_least("width", self.width, 1)
+        _at_least("groups", self.groups, 1)
+        _above_zero("init_std", self.init_std)
+        _share("dropout", self.dropout)
+        _one_of("activation", self.activation, ACTIVATIONS)
+        _one_of("place", self.place, PLACES)
+        _one_of("initialisation", self.initialisation, INITIALISATIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """Which data set, and how it is split.
+
+    Args:
+        name: `digits`, `fashion-mnist`, `mnist`, `cifar10`, `images:DIR`, or a user's function.
+        image_size: height and width, in pixels, that `images:DIR` scales to.
+        validation: share of the training set that is kept to choose the learning rate.
+        digest: SHA-256 of the tensors, so that changed data are another recipe; filled in on loading.
+    """
+
+    name: str
+    image_size: int = 32
+    validation: float = 0.1
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        _at_least("image_size", self.image_size, 1)
+        if not 0 < self.validation < 1:
+            raise OptionError(f"validation must be a share between 0 and 1, but is {self.validation!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How the network is trained.
+
+    Args:
+        norm: one of `NORMS`.
+        batch_size: samples per step; a last batch that is not full is dropped.
+        lr: the learning rate (its peak, under `cosine`).
+        epochs: passes over the training split.
+        seed: seeds the initial weights, the order of the samples and dropout.
+        optimiser: `sgd` or `adamw`.
+        momentum: of `sgd`.
+        weight_decay: as the optimiser defines it, on all parameters.
+        schedule: `constant`, or `cosine` with a linear warm-up.
+        warmup: share of all steps, for `cosine`.
+        loss: `cross_entropy`, `mse` (on one-hot labels), or a user's function (outputs, labels) -> scalar.
+        metric: `accuracy`, or a user's function (outputs, labels) -> float; higher is better.
+        evaluations: how often per epoch the validation metric is taken, at least.
+        records: how many times in all the layers are recorded; 0 records nothing.
+        threads: CPU threads of one run; part of the recipe because sums depend on it to the bit.
+        device: `cpu`, `cuda`, …
+    """
+
+    norm: str
+    batch_size: int
+    lr: float
+    epochs: int = 10
+    seed: int = 0
+    optimiser: str = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup: float = 0.05
+    loss: str = "cross_entropy"
+    metric: str = "accuracy"
+    evaluations: int = 4
+    records: int = 40
+    threads: int = 1
+    device: str = "cpu"
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        _one_of("normaliser", self.norm, NORMS)
+        for what in ("batch_size", "epochs", "evaluations", "threads"):
+            _at_least(what, getattr(self, what), 1)
+        for what in ("seed", "records", "weight_decay"):
+            _at_least(what, getattr(self, what), 0)
+        _above_zero("lr", self.lr)
+        _share("momentum", self.momentum)
+        _share("warmup", self.warmup)
+        _one_of("optimiser", self.optimiser, OPTIMISERS)
+        _one_of("schedule", self.schedule, SCHEDULES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run: network, data and training. Equal recipes give equal numbers on one machine.
+
+    Example:
+        >>> recipe = Recipe(network=NetworkRecipe(name="lenet"), data=DataRecipe(name="digits"),
+        ...                 training=TrainingRecipe(norm="batch", batch_size=32, lr=0.1))
+        >>> Recipe.from_json(recipe.to_json()) == recipe
+        True
+        >>> len(recipe.hash)
+        16
+    """
+
+    network: NetworkRecipe
+    data: DataRecipe
+    training: TrainingRecipe
+    version: int = 1
+
+    def to_json(self) -> str:
+        """The recipe as JSON with sorted keys: the text that is hashed."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The recipe that `to_json` wrote."""
+        parts: dict[str, Any] = json.loads(text)
+        return cls(
+            network=NetworkRecipe(**parts["network"]),
+            data=DataRecipe(**parts["data"]),
+            training=TrainingRecipe(**parts["training"]),
+            version=parts["version"],
+        )
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that name the run."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """One line for a person: what is trained, with which normaliser, at which settings."""
+        t = self.training
+        return (
+            f"{self.network.name} on {self.data.name}, norm {t.norm}, batch {t.batch_size}, "
+            f"lr {t.lr:g}, seed {t.seed}"
+        )
