@@ -1,3 +1,38 @@
-"""The normalization workbench for PyTorch."""
+"""The normalization workbench for PyTorch.
+
+import normwright as nw
+nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in NumPy
+nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
+nw.backends()                         which kernels are loaded, and if not, why
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from normwright import functional, nn
+from normwright.backends import backends
+
+if TYPE_CHECKING:
+    from normwright import reference
+    from normwright.lab.compare import compare
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "backends", "compare", "functional", "nn", "reference"]
+
+# What a training script seldom needs is imported when it is first asked for.
+_LAZY = {"compare": ("normwright.lab.compare", "compare"), "reference": ("normwright.reference", None)}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'normwright' has no attribute {name!r}")
+    module_name, attribute = _LAZY[name]
+    module = importlib.import_module(module_name)
+    return module if attribute is None else getattr(module, attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

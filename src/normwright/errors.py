@@ -1,13 +1,18 @@
 """Every error that normwright raises on purpose.
 
     NormwrightError
-    ├── ShapeError            a tensor or a size that cannot be normalised     (ValueError, RuntimeError)
-    ├── OptionError           an argument outside what is offered              (ValueError)
-    ├── UserCodeError         a user's function that is missing or returns the wrong thing  (ValueError)
-    ├── DataError             a data set that is missing, half-written or inconsistent      (ValueError)
-    ├── StoreError            an experiment file that cannot be read or written             (OSError)
-    ├── RunError              an exception inside a run, with the recipe that caused it     (RuntimeError)
-    └── MissingExtraError     a command whose packages are not installed                    (ImportError)
+    ├── ShapeError         a tensor or a size that cannot be normalised
+    │                      (ValueError, RuntimeError, IndexError)
+    ├── DtypeError         a dtype that cannot be normalised          (NotImplementedError, TypeError)
+    ├── OptionError        an argument outside what is offered        (ValueError, RuntimeError)
+    ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
+    ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
+    ├── StoreError         an experiment file cannot be read or written                      (OSError)
+    ├── RunError           an exception inside a run, with the recipe that caused it    (RuntimeError)
+    └── MissingExtraError  a command's packages are not installed                        (ImportError)
+
+Where PyTorch raises one type here and another there, ours is a child of both, so that code which
+catches PyTorch's goes on working.
 
 A message says what must hold, what came, and what to do.
 """
@@ -22,15 +27,15 @@ class NormwrightError(Exception):
     """The root of every error that normwright raises on purpose."""
 
 
-class ShapeError(NormwrightError, ValueError, RuntimeError):
-    """A tensor or a size cannot be normalised as asked.
-
-    PyTorch raises ValueError for some of these faults and RuntimeError for others; this is both,
-    so that code which catches either goes on working.
-    """
+class ShapeError(NormwrightError, ValueError, RuntimeError, IndexError):
+    """A tensor or a size cannot be normalised as asked."""
 
 
-class OptionError(NormwrightError, ValueError):
+class DtypeError(NormwrightError, NotImplementedError, TypeError):
+    """A dtype cannot be normalised, or does not go with the others."""
+
+
+class OptionError(NormwrightError, ValueError, RuntimeError):
     """An argument lies outside what is offered."""
 
 

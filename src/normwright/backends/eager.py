@@ -1,0 +1,339 @@
+"""The operators in plain PyTorch: every device's fallback, and what the kernels are compared with.
+
+Each operator chooses a view and the axes that its moments are taken over; the mathematics is in
+`moments.py`. The backward functions use differentiable operations only, so that the double backward
+(`functional/autograd.py`) can call them as they stand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normwright.backends.activation import ACTIVATIONS
+from normwright.backends.moments import (
+    Moments,
+    restandardise,
+    standardise,
+    standardise_backward,
+    statistics_dtype,
+)
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Layout(NamedTuple):
+    """How an operator sees its tensors.
+
+    Args:
+        view: the shape that x, dy and residual are viewed in.
+        moment_axes: the axes of the view that a moment is taken over.
+        parameter_view: the shape in which weight and bias broadcast against the view.
+        parameter_axes: the axes of the view that their gradients are summed over.
+    """
+
+    view: Sequence[int]
+    moment_axes: Sequence[int]
+    parameter_view: Sequence[int]
+    parameter_axes: Sequence[int]
+
+
+def rows_layout(x: Tensor, normalized_shape: Sequence[int]) -> Layout:
+    """Moments over the trailing axes; a parameter per element of a row."""
+    outer = x.dim() - len(normalized_shape)
+    return Layout(x.shape, list(range(outer, x.dim())), normalized_shape, list(range(outer)))
+
+
+def channels_layout(x: Tensor) -> Layout:
+    """Moments over all axes but the channel's; a parameter per channel."""
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    return Layout(x.shape, axes, [-1] + [1] * (x.dim() - 2), axes)
+
+
+def groups_layout(x: Tensor, groups: int) -> Layout:
+    """Moments over a group of channels and space, within a sample; a parameter per channel."""
+    n, c, *space = x.shape
+    view = [n, groups, c // groups, *space]
+    axes = list(range(3, len(view)))
+    return Layout(view, [2, *axes], [groups, c // groups] + [1] * len(space), [0, *axes])
+
+
+def _map(
+    x_hat: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, layout: Layout
+) -> Tensor:
+    """x̂·weight + bias + residual, in x̂'s dtype."""
+    z = x_hat
+    if weight is not None:
+        z = z * weight.view(layout.parameter_view).to(z.dtype)
+    if bias is not None:
+        z = z + bias.view(layout.parameter_view).to(z.dtype)
+    if residual is not None:
+        z = z + residual.view(layout.view).to(z.dtype)
+    return z
+
+
+def _like(value: Tensor, x: Tensor) -> Tensor:
+    """The value in the shape, dtype and strides that `empty_like(x)` has; broadcasting may choose others."""
+    value = value.reshape(x.shape).to(x.dtype)
+    model = torch.empty_like(x)
+    return value if value.stride() == model.stride() else model.copy_(value)
+
+
+def _epilogue(
+    x_hat: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    layout: Layout,
+    activation: str | None,
+) -> Tensor:
+    z = _map(x_hat, residual, weight, bias, layout)
+    return _like(ACTIVATIONS[activation].value(z) if activation else z, x)
+
+
+def _forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    layout: Layout,
+    eps: float,
+    activation: str | None,
+    *,
+    center: bool = True,
+) -> tuple[Tensor, Moments]:
+    x_hat, moments = standardise(x.view(layout.view), layout.moment_axes, eps, center=center)
+    return _epilogue(x_hat, x, residual, weight, bias, layout, activation), moments
+
+
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    rstd: Tensor,
+    layout: Layout,
+    activation: str | None,
+    output_mask: Sequence[bool],
+    *,
+    center: bool = True,
+    batch_moments: bool = True,
+) -> Gradients:
+    """dx, dresidual, dweight, dbias; an empty tensor for each that `output_mask` does not ask for.
+
+    mean and rstd broadcast against the layout's view. `batch_moments=False` takes them as constants.
+    """
+    x_hat = restandardise(x.view(layout.view), mean, rstd)
+    dz = dy.reshape(layout.view).to(x_hat.dtype)
+    if activation:
+        dz = dz * ACTIVATIONS[activation].derivative(_map(x_hat, residual, weight, bias, layout))
+    dx, dresidual, dweight, dbias = (x.new_empty(0) for _ in range(4))
+    if output_mask[0]:
+        g = dz if weight is None else dz * weight.view(layout.parameter_view).to(dz.dtype)
+        if batch_moments:
+            g = standardise_backward(g, x_hat, rstd, layout.moment_axes, center=center)
+        else:
+            g = g * rstd.to(g.dtype)
+        dx = _like(g, x)
+    if output_mask[1] and residual is not None:
+        dresidual = _like(dz, residual)
+    if output_mask[2] and weight is not None:
+        dweight = _parameter_gradient(dz * x_hat, weight, rstd.dtype, layout)
+    if output_mask[3] and bias is not None:
+        dbias = _parameter_gradient(dz, bias, rstd.dtype, layout)
+    return dx, dresidual, dweight, dbias
+
+
+def _parameter_gradient(terms: Tensor, parameter: Tensor, dtype: torch.dtype, layout: Layout) -> Tensor:
+    # An empty list of axes would mean all of them: a parameter per element is summed over nothing.
+    total = terms.sum(layout.parameter_axes, dtype=dtype) if layout.parameter_axes else terms
+    return total.reshape(parameter.shape).to(parameter.dtype)
+
+
+def rows_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    normalized_shape: Sequence[int],
+    center: bool,
+    eps: float,
+    activation: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `schema.py`."""
+    layout = rows_layout(x, normalized_shape)
+    y, moments = _forward(x, residual, weight, bias, layout, eps, activation, center=center)
+    outer = x.shape[: x.dim() - len(normalized_shape)]
+    mean = moments.rstd.new_empty(0) if moments.mean is None else moments.mean.reshape(outer)
+    return y, mean, moments.rstd.reshape(outer)
+
+
+def rows_backward(
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    normalized_shape: Sequence[int],
+    center: bool,
+    activation: str | None,
+    output_mask: Sequence[bool],
+) -> Gradients:
+    """See `schema.py`."""
+    layout = rows_layout(x, normalized_shape)
+    shape = [*rstd.shape, *[1] * len(normalized_shape)]
+    wide_mean = mean.reshape(shape) if center else None
+    wide_rstd = rstd.reshape(shape)
+    return _backward(
+        dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask, center=center
+    )
+
+
+def groups_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    groups: int,
+    eps: float,
+    activation: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `schema.py`."""
+    y, moments = _forward(x, residual, weight, bias, groups_layout(x, groups), eps, activation)
+    assert moments.mean is not None
+    shape = (x.shape[0], groups)
+    return y, moments.mean.reshape(shape), moments.rstd.reshape(shape)
+
+
+def groups_backward(
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    groups: int,
+    activation: str | None,
+    output_mask: Sequence[bool],
+) -> Gradients:
+    """See `schema.py`."""
+    layout = groups_layout(x, groups)
+    shape = [*rstd.shape, *[1] * (x.dim() - 1)]
+    wide_mean, wide_rstd = mean.reshape(shape), rstd.reshape(shape)
+    return _backward(dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask)
+
+
+def channels_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    activation: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `schema.py`."""
+    y, moments = _forward(x, residual, weight, bias, channels_layout(x), eps, activation)
+    assert moments.mean is not None
+    mean = moments.mean.reshape(-1)
+    if num_batches_tracked is not None:
+        num_batches_tracked.add_(1)
+    if x.numel() and running_mean is not None and running_var is not None:
+        factor = momentum
+        if factor is None:
+            assert num_batches_tracked is not None
+            factor = num_batches_tracked.to(mean.dtype).reciprocal()
+        count = x.numel() // x.shape[1]
+        unbiased = moments.variance.reshape(-1) * (count / (count - 1) if count > 1 else math.nan)
+        for running, batch in ((running_mean, mean), (running_var, unbiased)):
+            running.copy_(factor * batch + (1 - factor) * running.to(batch.dtype))
+    return y, mean, moments.rstd.reshape(-1)
+
+
+def channels_backward(
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    activation: str | None,
+    output_mask: Sequence[bool],
+) -> Gradients:
+    """See `schema.py`."""
+    layout = channels_layout(x)
+    wide_mean, wide_rstd = mean.view(layout.parameter_view), rstd.view(layout.parameter_view)
+    return _backward(dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask)
+
+
+def _known_moments(
+    x: Tensor, mean: Tensor, variance: Tensor, eps: float, layout: Layout
+) -> tuple[Tensor, Tensor]:
+    dtype = statistics_dtype(x)
+    rstd = (variance.to(dtype) + eps).rsqrt()
+    return mean.to(dtype).view(layout.parameter_view), rstd.view(layout.parameter_view)
+
+
+def channel_affine(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    activation: str | None,
+) -> Tensor:
+    """See `schema.py`."""
+    layout = channels_layout(x)
+    x_hat = restandardise(x, *_known_moments(x, mean, variance, eps, layout))
+    return _epilogue(x_hat, x, residual, weight, bias, layout, activation)
+
+
+def channel_affine_backward(
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    activation: str | None,
+    output_mask: Sequence[bool],
+) -> Gradients:
+    """See `schema.py`."""
+    layout = channels_layout(x)
+    moments = _known_moments(x, mean, variance, eps, layout)
+    return _backward(
+        dy, x, residual, weight, bias, *moments, layout, activation, output_mask, batch_moments=False
+    )
+
+
+OPERATORS = {
+    function.__name__: function
+    for function in (
+        rows_forward,
+        rows_backward,
+        groups_forward,
+        groups_backward,
+        channels_forward,
+        channels_backward,
+        channel_affine,
+        channel_affine_backward,
+    )
+}

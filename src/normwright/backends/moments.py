@@ -1,0 +1,117 @@
+"""Standardising over some axes, and the way back, in plain differentiable PyTorch.
+
+Everything here keeps the reduced axes (`keepdim`), so that a moment broadcasts against x.
+
+Precision. A mean and a variance are summed in float64 on the CPU, in float32 or wider elsewhere
+(`statistics_dtype`); elements are float32, or float64 where x is (`compute_dtype`). The float64 mean
+is split in two floats, mean = shift + low: x - shift is then nearly free of rounding, even where the
+mean is a million times the deviation, and low, at most half an ulp of the mean, is put right afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Squares of float32 overflow from 1.8e19 on. A factor of 2^-100 is exact and brings the largest
+# float32, 3.4e38, to 2.7e8.
+_SHRINK = 2.0**-100
+
+
+class Moments(NamedTuple):
+    """The moments of x over some axes, in `statistics_dtype(x)`. mean is None where it is taken as 0."""
+
+    mean: Tensor | None
+    variance: Tensor
+    rstd: Tensor
+
+
+def statistics_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that moments of x are summed and kept in: float64 on the CPU, else float32 or wider."""
+    return torch.float64 if x.device.type == "cpu" or x.dtype == torch.float64 else torch.float32
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of elementwise arithmetic on x."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _centre(x: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """x - shift, and low: see the head of this file."""
+    wide = x.to(compute_dtype(x))
+    if mean is None:
+        return wide, None
+    shift = mean.to(wide.dtype)
+    return wide - shift, mean - shift
+
+
+def _scale(centred: Tensor, low: Tensor | None, rstd: Tensor) -> Tensor:
+    """(centred - low)·rstd, where centred + low is x - mean."""
+    narrow = rstd.to(centred.dtype)
+    if low is None or low.dtype == centred.dtype:
+        return centred * narrow
+    return torch.addcmul(-(low * rstd).to(centred.dtype), centred, narrow)
+
+
+def _mean_square(centred: Tensor, low: Tensor | None, axes: Sequence[int], dtype: torch.dtype) -> Tensor:
+    mean_square = centred.square().mean(axes, keepdim=True, dtype=dtype)
+    return mean_square if low is None else (mean_square - low.square()).clamp_min(0)
+
+
+def _rstd(centred: Tensor, variance: Tensor, eps: float, axes: Sequence[int]) -> Tensor:
+    rstd = (variance + eps).rsqrt()
+    if not bool(torch.isinf(variance).any()):
+        return rstd
+    # Only magnitudes above 1e19 come here: the squares overflowed, the deviation itself does not.
+    shrunk = (centred * _SHRINK).square().mean(axes, keepdim=True, dtype=variance.dtype)
+    deviation = shrunk.sqrt() / _SHRINK
+    careful = torch.hypot(deviation, torch.full_like(deviation, math.sqrt(eps))).reciprocal()
+    return torch.where(torch.isinf(variance), careful, rstd)
+
+
+def standardise(x: Tensor, axes: Sequence[int], eps: float, *, center: bool) -> tuple[Tensor, Moments]:
+    """x̂ = (x - mean)/√(variance + eps) over the axes, with variance Σ(x - mean)²/m (biased).
+
+    Args:
+        x: any shape, floating point.
+        axes: the axes that are reduced.
+        eps: added to the variance; same unit as x².
+        center: False takes the mean as 0, as RMS norm does.
+    Returns:
+        x̂ of x's shape in `compute_dtype(x)`, and the moments with the reduced axes kept at length 1.
+    """
+    dtype = statistics_dtype(x)
+    mean = x.mean(axes, keepdim=True, dtype=dtype) if center else None
+    centred, low = _centre(x, mean)
+    variance = _mean_square(centred, low, axes, dtype)
+    rstd = _rstd(centred, variance, eps, axes)
+    return _scale(centred, low, rstd), Moments(mean, variance, rstd)
+
+
+def textbook_moments(x: Tensor, axes: Sequence[int], eps: float, *, center: bool) -> Moments:
+    """The same moments by the shortest formula, which autograd can differentiate again and again."""
+    wide = x.to(statistics_dtype(x))
+    mean = wide.mean(axes, keepdim=True) if center else None
+    variance = (wide if mean is None else wide - mean).square().mean(axes, keepdim=True)
+    return Moments(mean, variance, (variance + eps).rsqrt())
+
+
+def restandardise(x: Tensor, mean: Tensor | None, rstd: Tensor) -> Tensor:
+    """x̂ from moments that are known already, in `compute_dtype(x)`."""
+    centred, low = _centre(x, mean)
+    return _scale(centred, low, rstd)
+
+
+def standardise_backward(
+    g: Tensor, x_hat: Tensor, rstd: Tensor, axes: Sequence[int], *, center: bool
+) -> Tensor:
+    """dx = rstd·(g - mean(g) - x̂·mean(g·x̂)), with g the gradient of x̂ (without mean(g) when not centred)."""
+    slope = (g * x_hat).mean(axes, keepdim=True, dtype=rstd.dtype).to(g.dtype)
+    dx = torch.addcmul(g, x_hat, slope, value=-1)
+    if center:
+        dx = dx - g.mean(axes, keepdim=True, dtype=rstd.dtype).to(g.dtype)
+    return dx * rstd.to(g.dtype)

@@ -1,0 +1,17 @@
+"""Normalisers as functions: the signatures of `torch.nn.functional`, plus `residual=` and `activation=`."""
+
+from normwright.functional.batch_norm import batch_norm
+from normwright.functional.group_norm import group_norm
+from normwright.functional.instance_norm import instance_norm
+from normwright.functional.layer_norm import layer_norm
+from normwright.functional.local_response_norm import local_response_norm
+from normwright.functional.rms_norm import rms_norm
+
+__all__ = [
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "rms_norm",
+]

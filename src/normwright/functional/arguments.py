@@ -1,0 +1,102 @@
+"""What a call must satisfy. The messages begin with PyTorch's own words, then say what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from normwright.backends.activation import ACTIVATIONS
+from normwright.errors import DtypeError, OptionError, ShapeError, unknown_name
+
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+
+# PyTorch's names for dtypes in its messages.
+_DTYPE_NAMES = {
+    torch.bool: "Bool",
+    torch.uint8: "Byte",
+    torch.int8: "Char",
+    torch.int16: "Short",
+    torch.int32: "Int",
+    torch.int64: "Long",
+    torch.complex64: "ComplexFloat",
+    torch.complex128: "ComplexDouble",
+}
+
+
+def check_floating_point(name: str, x: Tensor) -> None:
+    """The input is floating point; `name` is what PyTorch calls the operator in its message."""
+    if not x.is_floating_point():
+        kind = _DTYPE_NAMES.get(x.dtype, str(x.dtype))
+        raise DtypeError(f'"{name}" not implemented for {kind!r}: convert the input to floating point first')
+
+
+def check_epilogue(x: Tensor, residual: Tensor | None, activation: str | None) -> None:
+    """The residual is like the input, and the activation is offered."""
+    if activation is not None and activation not in ACTIVATIONS:
+        raise unknown_name("activation", activation, ACTIVATIONS)
+    if residual is not None and (residual.shape != x.shape or not residual.is_floating_point()):
+        raise ShapeError(
+            f"residual must be floating point and have the input's shape {list(x.shape)}, "
+            f"but is {residual.dtype} of shape {list(residual.shape)}"
+        )
+
+
+def check_parameter_dtypes(x: Tensor, *parameters: Tensor | None) -> None:
+    """Weight and bias have x's dtype, or float32 where x is a half type."""
+    for parameter in parameters:
+        if parameter is None or parameter.dtype == x.dtype:
+            continue
+        if x.dtype in HALF_DTYPES and parameter.dtype == torch.float32:
+            continue
+        rule = "all inputs must share same datatype"
+        if x.dtype == torch.float32:
+            rule = "expect parameter to have scalar type of Float"
+        raise DtypeError(
+            f"mixed dtype ({x.device.type.upper()}): {rule}. The input is {x.dtype}, a parameter "
+            f"{parameter.dtype}: parameters must have the input's dtype, or float32 with a half-precision input"
+        )
+
+
+def check_channel_vectors(channels: int, **vectors: Tensor | None) -> None:
+    """Each vector holds one element per channel."""
+    for name, vector in vectors.items():
+        if vector is not None and vector.numel() != channels:
+            raise ShapeError(
+                f"{name} should contain {channels} elements not {vector.numel()}: "
+                "one per channel, which is dimension 1 of the input"
+            )
+
+
+def check_normalized_shape(
+    x: Tensor, normalized_shape: Sequence[int], separator: str, **parameters: Tensor | None
+) -> None:
+    """`normalized_shape` names x's trailing axes, and the parameters have that shape."""
+    if isinstance(normalized_shape, int):
+        raise TypeError(f"normalized_shape must be a sequence of ints, not int: write ({normalized_shape},)")
+    shape = list(normalized_shape)
+    if not shape:
+        raise ShapeError(
+            "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, "
+            "but got normalized_shape = []"
+        )
+    for name, parameter in parameters.items():
+        if parameter is not None and list(parameter.shape) != shape:
+            raise ShapeError(
+                f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
+                f"{list(parameter.shape)} and normalized_shape = {shape}"
+            )
+    if list(x.shape[max(x.dim() - len(shape), 0) :]) != shape:
+        expected = ", ".join(map(str, shape))
+        raise ShapeError(
+            f"Given normalized_shape={shape}, expected input with shape [*{separator}{expected}], "
+            f"but got input of size{list(x.shape)}"
+        )
+
+
+def check_eps(name: str, eps: float) -> None:
+    """`eps` is above zero, so that a constant input has a finite output."""
+    if not (eps > 0 and math.isfinite(eps)):
+        raise OptionError(f"{name} eps must be positive during training, but got {eps}")

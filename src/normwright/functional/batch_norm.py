@@ -1,0 +1,120 @@
+"""Batch normalisation as a function."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from normwright.errors import OptionError, ShapeError
+from normwright.functional import autograd
+from normwright.functional.arguments import (
+    check_channel_vectors,
+    check_epilogue,
+    check_eps,
+    check_floating_point,
+    check_parameter_dtypes,
+)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    num_batches_tracked: Tensor | None = None,
+) -> Tensor:
+    """Normalises each channel by its mean and variance over the batch and space.
+
+        y = activation((x - mean)/√(variance + eps)·weight + bias + residual)
+
+    In training, mean and variance are those of this batch, with the *biased* variance Σ(x - mean)²/m over
+    the m = N·space elements of a channel, and the running statistics move towards it in place:
+    running = (1 - momentum)·running + momentum·batch. The running variance takes the *unbiased* variance,
+    m/(m - 1) times the biased one. In inference mean and variance are the running ones.
+
+    Args:
+        input: (N, C) or (N, C, *space), floating point, any memory format.
+        running_mean: (C,), or None; needed in inference. Moved in place in training.
+        running_var: (C,), or None; with running_mean.
+        weight: (C,), or None for 1; input's dtype, or float32 with a half-precision input.
+        bias: (C,), or None for 0.
+        training: normalise by this batch's moments.
+        momentum: share of this batch in the running statistics; None takes 1/num_batches_tracked, the
+            cumulative mean over all batches.
+        eps: added to the variance; same unit as input².
+        residual: input's shape, added before the activation.
+        activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+        num_batches_tracked: integer scalar, raised by one in training; needed where momentum is None.
+    Returns:
+        input's shape, dtype and memory format.
+    Raises:
+        ShapeError: one value per channel in training, or a vector that is not (C,).
+        OptionError: running statistics that are half given or missing, or eps not above 0 in training.
+        DtypeError: an input that is not floating point, or parameters of another dtype.
+    References:
+        Ioffe & Szegedy 2015, arXiv:1502.03167.
+    Example:
+        >>> x = torch.tensor([[1.0], [3.0]])
+        >>> batch_norm(x, None, None, training=True, eps=1e-12)
+        tensor([[-1.],
+                [ 1.]])
+    """
+    check_floating_point("batch_norm", input)
+    check_epilogue(input, residual, activation)
+    _check_statistics(input, running_mean, running_var, weight, bias)
+    check_parameter_dtypes(input, weight, bias)
+    if not training:
+        if running_mean is None or running_var is None:
+            raise OptionError(
+                "running_mean must be defined in evaluation mode, but is None: pass the running statistics, "
+                "or training=True to use this batch's"
+            )
+        return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation)
+    _check_training(input, running_mean, momentum, eps, num_batches_tracked)
+    running = (running_mean, running_var, num_batches_tracked)
+    return autograd.channels(input, residual, weight, bias, *running, momentum, eps, activation)
+
+
+def _check_statistics(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> None:
+    if x.dim() < 2:
+        raise ShapeError(
+            "Dimension out of range (expected to be in range of [-1, 0], but got 1): batch norm takes "
+            f"an input of shape (N, C, *space), but got {list(x.shape)}"
+        )
+    if (running_mean is None) != (running_var is None):
+        raise OptionError("running_mean and running_var must either both be None or neither be None")
+    check_channel_vectors(
+        x.shape[1], running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+
+
+def _check_training(
+    x: Tensor,
+    running_mean: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    num_batches_tracked: Tensor | None,
+) -> None:
+    check_eps("batch_norm", eps)
+    if momentum is None and running_mean is not None and num_batches_tracked is None:
+        raise OptionError(
+            "momentum=None takes the mean over all batches and needs num_batches_tracked, which is None"
+        )
+    if x.shape[1] and x.numel() == x.shape[1]:
+        raise ShapeError(
+            f"Expected more than 1 value per channel when training, got input size {x.shape}: the variance "
+            "of one value is unknown. Use a batch of two or more (drop a last batch of one), a normaliser that "
+            "does not reduce over the batch (group or layer norm), or eval() to use the running statistics"
+        )

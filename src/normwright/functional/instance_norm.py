@@ -1,0 +1,112 @@
+"""Instance normalisation as a function."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from normwright.errors import OptionError, ShapeError
+from normwright.functional import autograd
+from normwright.functional.arguments import check_epilogue, check_floating_point, check_parameter_dtypes
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """Normalises each channel of each sample by its mean and variance over space.
+
+        y = activation((x - mean)/√(variance + eps)·weight + bias + residual)
+
+    The variance is biased; the running variance, if there is one, takes the *unbiased* variance, averaged
+    over the samples of the batch.
+
+    Args:
+        input: (N, C, *space), floating point, any memory format.
+        running_mean: (C,), or None; moved in place where use_input_stats is true, used where it is false.
+        running_var: (C,), or None; with running_mean.
+        weight: (C,), or None for 1; input's dtype, or float32 with a half-precision input.
+        bias: (C,), or None for 0.
+        use_input_stats: normalise by the input's own moments; false takes the running ones.
+        momentum: share of this batch in the running statistics.
+        eps: added to the variance; same unit as input².
+        residual: input's shape, added before the activation.
+        activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+    Returns:
+        input's shape, dtype and memory format.
+    Raises:
+        ShapeError: one spatial element, or a vector that is not (C,).
+        OptionError: running statistics that are half given or missing.
+        DtypeError: an input that is not floating point, or parameters of another dtype.
+    References:
+        Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022.
+    Example:
+        >>> instance_norm(torch.tensor([[[1.0, 3.0], [2.0, 6.0]]]), eps=1e-12)
+        tensor([[[-1.,  1.],
+                 [-1.,  1.]]])
+    """
+    check_floating_point("batch_norm", input)
+    check_epilogue(input, residual, activation)
+    _check_instance(input, use_input_stats, running_mean, running_var, weight=weight, bias=bias)
+    check_parameter_dtypes(input, weight, bias)
+    if not use_input_stats:
+        assert running_mean is not None
+        assert running_var is not None
+        return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation)
+    y, mean, rstd = autograd.groups(input, residual, weight, bias, input.shape[1], eps, activation)
+    if running_mean is not None and running_var is not None and input.numel():
+        _move_running(running_mean, running_var, mean, rstd, math.prod(input.shape[2:]), momentum, eps)
+    return y
+
+
+@torch.no_grad()
+def _move_running(
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    count: int,
+    momentum: float,
+    eps: float,
+) -> None:
+    unbiased = (rstd.square().reciprocal() - eps) * (count / (count - 1))
+    for running, moments in ((running_mean, mean), (running_var, unbiased)):
+        running.copy_(momentum * moments.mean(0) + (1 - momentum) * running.to(moments.dtype))
+
+
+def _check_instance(
+    x: Tensor,
+    use_input_stats: bool,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    **parameters: Tensor | None,
+) -> None:
+    if use_input_stats and (x.dim() < 3 or math.prod(x.shape[2:]) == 1):
+        raise ShapeError(
+            f"Expected more than 1 spatial element when training, got input size {x.shape}: instance norm "
+            "reduces over space alone. Use group, layer or batch norm here"
+        )
+    if not use_input_stats and (running_mean is None or running_var is None):
+        raise OptionError("Expected running_mean and running_var to be defined when use_input_stats is false")
+    if (running_mean is None) != (running_var is None):
+        raise OptionError("running_mean and running_var must either both be None or neither be None")
+    n, c = x.shape[:2]
+    vectors = {"running_mean": running_mean, "running_var": running_var, **parameters}
+    for name, vector in vectors.items():
+        if vector is not None and vector.numel() != c:
+            # PyTorch sees N·C channels here and says so; its words are kept, ours follow.
+            raise ShapeError(
+                f"{name} should contain {n * c} elements not {n * vector.numel()} "
+                f"(counted over the {n} samples: {c} per sample, one per channel)"
+            )

@@ -1,0 +1,57 @@
+"""Layer normalisation as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from normwright.functional import autograd
+from normwright.functional.arguments import (
+    check_epilogue,
+    check_floating_point,
+    check_normalized_shape,
+    check_parameter_dtypes,
+)
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """Normalises the trailing axes of each sample by their mean and variance.
+
+        y = activation((x - mean)/√(variance + eps)·weight + bias + residual)
+
+    mean and the biased variance are taken over the axes that normalized_shape names.
+
+    Args:
+        input: (*, *normalized_shape), floating point, any memory format.
+        normalized_shape: the lengths of the trailing axes.
+        weight: normalized_shape, or None for 1; input's dtype, or float32 with a half-precision input.
+        bias: normalized_shape, or None for 0.
+        eps: added to the variance; same unit as input².
+        residual: input's shape, added before the activation.
+        activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+    Returns:
+        input's shape, dtype and memory format.
+    Raises:
+        ShapeError: normalized_shape is empty or not the input's trailing shape, or a parameter has another.
+        DtypeError: an input that is not floating point, or parameters of another dtype.
+    References:
+        Ba, Kiros & Hinton 2016, arXiv:1607.06450.
+    Example:
+        >>> layer_norm(torch.tensor([[1.0, 3.0]]), (2,), eps=0.0)
+        tensor([[-1.,  1.]])
+    """
+    check_floating_point("LayerNormKernelImpl", input)
+    check_epilogue(input, residual, activation)
+    check_normalized_shape(input, normalized_shape, ", ", weight=weight, bias=bias)
+    check_parameter_dtypes(input, weight, bias)
+    return autograd.rows(input, residual, weight, bias, list(normalized_shape), True, eps, activation)

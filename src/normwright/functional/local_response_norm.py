@@ -1,0 +1,62 @@
+"""Local response normalisation as a function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from normwright.backends.activation import ACTIVATIONS
+from normwright.errors import ShapeError
+from normwright.functional.arguments import check_epilogue
+
+# PyTorch's message has this gap in it.
+_EXPECTED = "Expected 3D or higher dimensionality                         "
+
+
+def local_response_norm(
+    input: Tensor,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """Divides each element by a power of the energy of its neighbouring channels.
+
+        y = activation(x/(k + alpha·(Σ x² over the window)/size)^beta + residual)
+
+    The window is the `size` channels around the element's own, cut off at the first and last channel. The
+    map is PyTorch's own; the residual and the activation are added here.
+
+    Args:
+        input: (N, C, *space) with at least one axis of space.
+        size: channels in the window, at least 1.
+        alpha: scales the energy; unit 1/input².
+        beta: the exponent.
+        k: added to the energy.
+        residual: input's shape, added before the activation.
+        activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+    Returns:
+        input's shape and dtype.
+    Raises:
+        ShapeError: fewer than three axes, or a size below 1.
+    References:
+        Krizhevsky, Sutskever & Hinton 2012, section 3.3.
+    Example:
+        >>> local_response_norm(torch.ones(1, 2, 1), 1, alpha=3.0, beta=1.0)
+        tensor([[[0.2500],
+                 [0.2500]]])
+    """
+    check_epilogue(input, residual, activation)
+    if input.dim() < 3:
+        raise ShapeError(f"{_EXPECTED} input (got {input.dim()} dimensions)")
+    if size < 1:
+        raise ShapeError(
+            f"kernel size should be greater than zero, but got kH: {size} kW: 1 (the window's channels)"
+        )
+    y = torch.nn.functional.local_response_norm(input, size, alpha, beta, k)
+    if residual is not None:
+        y = y + residual.to(y.dtype)
+    return ACTIVATIONS[activation].value(y) if activation else y

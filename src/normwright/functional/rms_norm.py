@@ -1,0 +1,52 @@
+"""Root-mean-square normalisation as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from normwright.backends.moments import compute_dtype
+from normwright.functional import autograd
+from normwright.functional.arguments import check_epilogue, check_floating_point, check_normalized_shape
+
+
+def rms_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """Normalises the trailing axes of each sample by their root mean square.
+
+        y = activation(x/√(mean(x²) + eps)·weight + residual)
+
+    Args:
+        input: (*, *normalized_shape), floating point, any memory format.
+        normalized_shape: the lengths of the trailing axes.
+        weight: normalized_shape, or None for 1.
+        eps: added to the mean square; same unit as input². None takes the machine epsilon of the arithmetic,
+            which is float32's for half-precision inputs.
+        residual: input's shape, added before the activation.
+        activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+    Returns:
+        input's shape, dtype and memory format.
+    Raises:
+        ShapeError: normalized_shape is empty or not the input's trailing shape, or weight has another.
+        DtypeError: an input that is not floating point.
+    References:
+        Zhang & Sennrich 2019, arXiv:1910.07467.
+    Example:
+        >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,), eps=0.0).square().mean()
+        tensor(1.)
+    """
+    check_floating_point("rms_norm", input)
+    check_epilogue(input, residual, activation)
+    check_normalized_shape(input, normalized_shape, "", weight=weight)
+    if eps is None:
+        eps = torch.finfo(compute_dtype(input)).eps
+    return autograd.rows(input, residual, weight, None, list(normalized_shape), False, eps, activation)

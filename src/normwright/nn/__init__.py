@@ -1,0 +1,21 @@
+"""Normalisers as modules: drop-ins for `torch.nn`, plus `activation=` and a residual in `forward`."""
+
+from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from normwright.nn.group_norm import GroupNorm
+from normwright.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from normwright.nn.layer_norm import LayerNorm
+from normwright.nn.local_response_norm import LocalResponseNorm
+from normwright.nn.rms_norm import RMSNorm
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LocalResponseNorm",
+    "RMSNorm",
+]
