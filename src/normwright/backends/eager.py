@@ -7,7 +7,6 @@ Each operator chooses a view and the axes that its moments are taken over; the m
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,10 +16,12 @@ from torch import Tensor
 from normwright.backends.activation import ACTIVATIONS
 from normwright.backends.moments import (
     Moments,
+    moved,
     restandardise,
     standardise,
     standardise_backward,
     statistics_dtype,
+    unbiased,
 )
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -37,9 +38,9 @@ class Layout(NamedTuple):
     """
 
     view: Sequence[int]
-    moment_axes: Sequence[int]
+    moment_axes: list[int]
     parameter_view: Sequence[int]
-    parameter_axes: Sequence[int]
+    parameter_axes: list[int]
 
 
 def rows_layout(x: Tensor, normalized_shape: Sequence[int]) -> Layout:
@@ -233,6 +234,14 @@ def groups_backward(
     return _backward(dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask)
 
 
+def _factor(momentum: float | None, num_batches_tracked: Tensor | None, dtype: torch.dtype) -> float | Tensor:
+    """This batch's share in the running statistics: momentum, or 1/batches so far for the cumulative mean."""
+    if momentum is not None:
+        return momentum
+    assert num_batches_tracked is not None
+    return num_batches_tracked.to(dtype).reciprocal()
+
+
 def channels_forward(
     x: Tensor,
     residual: Tensor | None,
@@ -252,14 +261,12 @@ def channels_forward(
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)
     if x.numel() and running_mean is not None and running_var is not None:
-        factor = momentum
-        if factor is None:
-            assert num_batches_tracked is not None
-            factor = num_batches_tracked.to(mean.dtype).reciprocal()
+        factor = _factor(momentum, num_batches_tracked, running_mean.dtype)
         count = x.numel() // x.shape[1]
-        unbiased = moments.variance.reshape(-1) * (count / (count - 1) if count > 1 else math.nan)
-        for running, batch in ((running_mean, mean), (running_var, unbiased)):
-            running.copy_(factor * batch + (1 - factor) * running.to(batch.dtype))
+        running_mean.copy_(moved(running_mean, mean, factor))
+        running_var.copy_(
+            moved(running_var, unbiased(moments.variance.reshape(-1), count, running_var.dtype), factor)
+        )
     return y, mean, moments.rstd.reshape(-1)
 
 

@@ -11,7 +11,6 @@ mean is a million times the deviation, and low, at most half an ulp of the mean,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,12 +56,12 @@ def _scale(centred: Tensor, low: Tensor | None, rstd: Tensor) -> Tensor:
     return torch.addcmul(-(low * rstd).to(centred.dtype), centred, narrow)
 
 
-def _mean_square(centred: Tensor, low: Tensor | None, axes: Sequence[int], dtype: torch.dtype) -> Tensor:
+def _mean_square(centred: Tensor, low: Tensor | None, axes: list[int], dtype: torch.dtype) -> Tensor:
     mean_square = centred.square().mean(axes, keepdim=True, dtype=dtype)
     return mean_square if low is None else (mean_square - low.square()).clamp_min(0)
 
 
-def _rstd(centred: Tensor, variance: Tensor, eps: float, axes: Sequence[int]) -> Tensor:
+def _rstd(centred: Tensor, variance: Tensor, eps: float, axes: list[int]) -> Tensor:
     rstd = (variance + eps).rsqrt()
     if not bool(torch.isinf(variance).any()):
         return rstd
@@ -73,7 +72,7 @@ def _rstd(centred: Tensor, variance: Tensor, eps: float, axes: Sequence[int]) ->
     return torch.where(torch.isinf(variance), careful, rstd)
 
 
-def standardise(x: Tensor, axes: Sequence[int], eps: float, *, center: bool) -> tuple[Tensor, Moments]:
+def standardise(x: Tensor, axes: list[int], eps: float, *, center: bool) -> tuple[Tensor, Moments]:
     """x̂ = (x - mean)/√(variance + eps) over the axes, with variance Σ(x - mean)²/m (biased).
 
     Args:
@@ -92,7 +91,7 @@ def standardise(x: Tensor, axes: Sequence[int], eps: float, *, center: bool) -> 
     return _scale(centred, low, rstd), Moments(mean, variance, rstd)
 
 
-def textbook_moments(x: Tensor, axes: Sequence[int], eps: float, *, center: bool) -> Moments:
+def textbook_moments(x: Tensor, axes: list[int], eps: float, *, center: bool) -> Moments:
     """The same moments by the shortest formula, which autograd can differentiate again and again."""
     wide = x.to(statistics_dtype(x))
     mean = wide.mean(axes, keepdim=True) if center else None
@@ -106,9 +105,17 @@ def restandardise(x: Tensor, mean: Tensor | None, rstd: Tensor) -> Tensor:
     return _scale(centred, low, rstd)
 
 
-def standardise_backward(
-    g: Tensor, x_hat: Tensor, rstd: Tensor, axes: Sequence[int], *, center: bool
-) -> Tensor:
+def unbiased(variance: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """count/(count - 1)·variance, rounded as PyTorch does: the sum of squares first, then the quotient."""
+    return (variance * count).to(dtype) / (count - 1)
+
+
+def moved(running: Tensor, batch: Tensor, factor: float | Tensor) -> Tensor:
+    """factor·batch + (1 - factor)·running, in running's dtype: PyTorch's formula, to the bit."""
+    return batch.to(running.dtype) * factor + running * (1 - factor)
+
+
+def standardise_backward(g: Tensor, x_hat: Tensor, rstd: Tensor, axes: list[int], *, center: bool) -> Tensor:
     """dx = rstd·(g - mean(g) - x̂·mean(g·x̂)), with g the gradient of x̂ (without mean(g) when not centred)."""
     slope = (g * x_hat).mean(axes, keepdim=True, dtype=rstd.dtype).to(g.dtype)
     dx = torch.addcmul(g, x_hat, slope, value=-1)

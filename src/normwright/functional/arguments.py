@@ -56,7 +56,7 @@ def check_parameter_dtypes(x: Tensor, *parameters: Tensor | None) -> None:
             rule = "expect parameter to have scalar type of Float"
         raise DtypeError(
             f"mixed dtype ({x.device.type.upper()}): {rule}. The input is {x.dtype}, a parameter "
-            f"{parameter.dtype}: parameters must have the input's dtype, or float32 with a half-precision input"
+            f"{parameter.dtype}: parameters must have the input's dtype, or float32 with a half input"
         )
 
 

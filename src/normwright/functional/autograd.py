@@ -10,7 +10,7 @@ no gradient is asked for, and through its `torch.autograd.Function` otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -92,7 +92,7 @@ class _Rows(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
         x, residual, weight, bias, mean, rstd = ctx.saved_tensors
         normalized_shape, center, eps = ctx.settings
-        operator = _OPERATORS.rows_backward
+        operator: Callable[..., Any] = _OPERATORS.rows_backward
         if _differentiable():
             operator, outer = eager.rows_backward, rstd.shape
             mean, rstd = _moments_of(x, eager.rows_layout(x, normalized_shape), eps, center=center)
@@ -118,7 +118,7 @@ class _Groups(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
         x, residual, weight, bias, mean, rstd = ctx.saved_tensors
         groups, eps = ctx.settings
-        operator = _OPERATORS.groups_backward
+        operator: Callable[..., Any] = _OPERATORS.groups_backward
         if _differentiable():
             operator, shape = eager.groups_backward, rstd.shape
             mean, rstd = _moments_of(x, eager.groups_layout(x, groups), eps)
@@ -143,7 +143,7 @@ class _Channels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
         x, residual, weight, bias, mean, rstd = ctx.saved_tensors
-        operator = _OPERATORS.channels_backward
+        operator: Callable[..., Any] = _OPERATORS.channels_backward
         if _differentiable():
             operator = eager.channels_backward
             mean, rstd = _moments_of(x, eager.channels_layout(x), *ctx.settings)
@@ -165,7 +165,9 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
-        operator = eager.channel_affine_backward if _differentiable() else _OPERATORS.channel_affine_backward
+        operator: Callable[..., Any] = _OPERATORS.channel_affine_backward
+        if _differentiable():
+            operator = eager.channel_affine_backward
         call = (dy, *ctx.saved_tensors, *ctx.settings, ctx.activation)
         return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), None, None, None, None
 

@@ -115,6 +115,6 @@ def _check_training(
     if x.shape[1] and x.numel() == x.shape[1]:
         raise ShapeError(
             f"Expected more than 1 value per channel when training, got input size {x.shape}: the variance "
-            "of one value is unknown. Use a batch of two or more (drop a last batch of one), a normaliser that "
-            "does not reduce over the batch (group or layer norm), or eval() to use the running statistics"
+            "of one value is unknown. Use a batch of two or more (drop a last batch of one), a normaliser "
+            "that does not reduce over the batch (group or layer norm), or eval() for the running ones"
         )

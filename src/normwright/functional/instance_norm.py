@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from normwright.backends.moments import moved, unbiased
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import autograd
 from normwright.functional.arguments import check_epilogue, check_floating_point, check_parameter_dtypes
@@ -80,9 +81,11 @@ def _move_running(
     momentum: float,
     eps: float,
 ) -> None:
-    unbiased = (rstd.square().reciprocal() - eps) * (count / (count - 1))
-    for running, moments in ((running_mean, mean), (running_var, unbiased)):
-        running.copy_(momentum * moments.mean(0) + (1 - momentum) * running.to(moments.dtype))
+    variance = rstd.square().reciprocal() - eps
+    means = moved(running_mean, mean, momentum)
+    variances = moved(running_var, unbiased(variance, count, running_var.dtype), momentum)
+    running_mean.copy_(means.mean(0))
+    running_var.copy_(variances.mean(0))
 
 
 def _check_instance(
