@@ -1,0 +1,80 @@
+"""A network that the user's own function builds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from normwright.errors import UserCodeError
+from normwright.lab.normalisers import trial
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_TRIAL_SAMPLES = 2
+
+# Everything that users' functions built in this process: one that returns the same network again
+# would hand the next run the trained weights of the last.
+_built: WeakSet[nn.Module] = WeakSet()
+
+
+def build_user_network(
+    function: Callable[..., Any], name: str, sample_shape: tuple[int, ...], classes: int
+) -> nn.Module:
+    """The network that a user's function returns, once it was seen to answer a batch.
+
+    The function is called as function(sample_shape, classes) if it takes two or more positional
+    parameters, else as function().
+
+    Args:
+        function: returns a new network at each call.
+        name: of the function, for errors.
+        sample_shape: without the batch axis.
+        classes: how many outputs the network must have.
+    Raises:
+        UserCodeError: what came is no network, came before, or does not give (2, classes) for a batch of
+            two zero samples.
+        Whatever the function or its network raises.
+    """
+    network = function(sample_shape, classes) if _takes_shape(function) else function()
+    if not isinstance(network, nn.Module):
+        raise UserCodeError(f"{name} must return a torch.nn.Module, but returned {_describe(network)}")
+    if network in _built:
+        raise UserCodeError(
+            f"{name} must build a new network at each call, but returned the same one again: "
+            "create the module inside the function"
+        )
+    _check_output(network, name, sample_shape, classes)
+    _built.add(network)
+    return network
+
+
+def _takes_shape(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # some classes written in C have no signature
+        return False
+    positional = sum(parameter.kind in _POSITIONAL for parameter in parameters)
+    return positional >= 2 or any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+
+
+def _check_output(network: nn.Module, name: str, sample_shape: tuple[int, ...], classes: int) -> None:
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    output = trial(network, torch.zeros(_TRIAL_SAMPLES, *sample_shape, device=device))
+    if not isinstance(output, Tensor) or output.shape != (_TRIAL_SAMPLES, classes):
+        raise UserCodeError(
+            f"the network of {name} must give a tensor ({_TRIAL_SAMPLES}, {classes}) for a batch "
+            f"{(_TRIAL_SAMPLES, *sample_shape)} in training mode, one output per class, "
+            f"but gave {_describe(output)}"
+        )
+
+
+def _describe(value: object) -> str:
+    return (
+        f"a tensor {tuple(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"{type(value).__name__}: {value!r:.80}"
+    )

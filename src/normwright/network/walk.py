@@ -1,0 +1,75 @@
+"""Finds the normalisers of a network by name, and replaces modules by name."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from normwright.errors import OptionError
+
+_NORMALISERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+
+# torchvision and detectron2 each have one that derives from nn.Module alone; neither is a dependency.
+_NORMALISER_CLASS_NAMES = frozenset({"FrozenBatchNorm2d"})
+
+
+def is_normaliser(module: nn.Module) -> bool:
+    """Whether the module is a normaliser of PyTorch, or derives from one.
+
+    Example:
+        >>> is_normaliser(nn.SyncBatchNorm(4)), is_normaliser(nn.Identity())
+        (True, False)
+    """
+    if isinstance(module, _NORMALISERS):
+        return True
+    return any(ancestor.__name__ in _NORMALISER_CLASS_NAMES for ancestor in type(module).__mro__)
+
+
+def find_normalisers(network: nn.Module) -> dict[str, nn.Module]:
+    """Finds every normaliser of a network by its qualified name, in registration order.
+
+    Batch (synchronised and frozen too), instance, layer, group, RMS and local response normalisers
+    count, and whatever derives from them. A module that stands under several names is listed once,
+    under the first. The network itself, if it is a normaliser, has the name "".
+
+    Example:
+        >>> list(find_normalisers(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LayerNorm(4))))
+        ['1', '2']
+    """
+    return {name: module for name, module in network.named_modules() if is_normaliser(module)}
+
+
+def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Puts `module` where the submodule `name` stands, under every name that the old one has.
+
+    A module that is shared stays shared. Works in any container (Sequential, ModuleList, ModuleDict).
+
+    Args:
+        network: the network to change, in place.
+        name: qualified name of a submodule, as `named_modules` gives it.
+        module: the new module; it may hold the old one.
+    Raises:
+        OptionError: the network has no submodule of that name, or it is the network itself.
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        >>> replace_module(network, "1", nn.Identity())
+        >>> network[1]
+        Identity()
+    """
+    if not name:
+        raise OptionError("a network cannot replace itself: wrap it in nn.Sequential and replace '0'")
+    try:
+        old = network.get_submodule(name)
+    except AttributeError as error:
+        raise OptionError(
+            f"the network has no module {name!r} ({error}): take a name from network.named_modules()"
+        ) from error
+    # Gathered before the first change: a new module that holds the old one must not be walked into.
+    seats = [
+        (parent, key)
+        for parent in network.modules()
+        for key, child in parent._modules.items()
+        if child is old
+    ]
+    for parent, key in seats:
+        setattr(parent, key, module)
