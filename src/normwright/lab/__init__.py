@@ -1,0 +1,1 @@
+"""Experiments: data, networks, training, and the comparison of normalisers."""

@@ -1,0 +1,291 @@
+"""Trains one network under every normaliser and judges each at its own best learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import platform
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from normwright.errors import OptionError
+from normwright.lab.curves import make_gradients, make_learning, make_ribbons
+from normwright.lab.data import Data
+from normwright.lab.grid import Grid, make_base
+from normwright.lab.jobs import OnProgress, run_all
+from normwright.lab.judge import Choice, Results, choose, final_metric, make_rate_map, make_row
+from normwright.lab.objective import loss_named, metric_named
+from normwright.lab.recipe import Recipe
+from normwright.lab.records import Comparison, Row
+from normwright.lab.store import Store
+from normwright.lab.training import build, check_batch, evaluate, load_once, reproducible
+from normwright.lab.user_code import digest, is_user_code, name_of, not_while_importing
+from normwright.lab.verdict import SeedMetrics, verdict
+
+UserFunction = Callable[..., Any]
+
+DEFAULT_NORMS = ("none", "batch", "layer", "group", "rms")
+
+
+def compare(
+    network: str | UserFunction = "mlp",
+    data: str | UserFunction = "digits",
+    *,
+    norms: Sequence[str] = DEFAULT_NORMS,
+    batch_sizes: Sequence[int] = (256,),
+    lrs: Sequence[float] = (0.1, 1.0),
+    seeds: int = 3,
+    epochs: int = 10,
+    target: float = 0.85,
+    jobs: int | None = None,
+    device: str = "auto",
+    out: str | Path = "normwright-out",
+    data_dir: str | Path | None = None,
+    loss: str | UserFunction = "cross_entropy",
+    metric: str | UserFunction = "accuracy",
+    on_stage: Callable[[str], None] = lambda text: None,
+    on_progress: OnProgress = lambda done, total, running: None,
+    **options: Any,
+) -> Comparison:
+    """Trains a network under every normaliser, batch size, learning rate and seed, and judges them.
+
+    Each is judged at its own best learning rate, by the validation split; the test set is used once, at
+    the end, for the runs at that rate. Finished runs are kept in `out`: the same call goes on where an
+    earlier one was stopped, and trains nothing twice.
+
+    Args:
+        network: `mlp`, `lenet`, `vgg`, `resnet20`, `lstm`, or a user's: a function at the top level of a
+            file, or its name, `package.module:function` or `path/to/file.py:function`. The normalisers
+            that a user's network holds are the ones replaced.
+        data: `digits`, `fashion-mnist`, `mnist`, `cifar10`, `images:DIR`, or a user's function.
+        norms: of none, batch, layer, group, instance, rms, lrn.
+        batch_sizes: samples per training step.
+        lrs: learning rates.
+        seeds: runs of each; the intervals are over these.
+        epochs: passes over the training split.
+        target: value of the metric that steps are counted to, on the validation split.
+        jobs: processes that train at once; None takes one per core on the CPU, one on a GPU.
+        device: `auto`, `cpu` or `cuda`.
+        out: folder of the experiment.
+        data_dir: where data files are looked for first.
+        loss, metric: see `TrainingRecipe`, or a user's function.
+        on_stage: called with a sentence at the beginning of each part of the work.
+        on_progress: called about five times a second while training.
+        options: any other field of `NetworkRecipe`, `DataRecipe` or `TrainingRecipe`.
+    Returns:
+        The rows of the table, the verdicts and the curves.
+    Raises:
+        OptionError, DataError, UserCodeError: something does not hold; nothing was trained.
+        RunError: an exception in a run; what was finished is kept.
+        StoreError: `out` cannot be read or written.
+    """
+    not_while_importing()
+    named = {"loss": _named(loss), "metric": _named(metric)}
+    if not math.isfinite(target):
+        raise OptionError(f"target must be a finite number, but is {target}")
+    first = (
+        {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0]}
+        if norms and batch_sizes and lrs
+        else {}
+    )
+    if not first:
+        raise OptionError("there must be at least one normaliser, batch size and learning rate to compare")
+    options |= {**first, **named, "epochs": epochs, "device": _device(device)}
+    base = make_base(_named(network), _named(data), **options)
+    grid = Grid(base, tuple(norms), tuple(batch_sizes), tuple(lrs), seeds)
+    directory = None if data_dir is None else Path(data_dir)
+    on_stage(f"reading {base.data.name}")
+    loaded = load_once(base.data, directory)
+    grid = dataclasses.replace(grid, base=_with_digests(base, loaded))
+    _check(grid, loaded)
+    return _Comparing(grid, loaded, Path(out), target).run(jobs, directory, on_stage, on_progress)
+
+
+class _Comparing:
+    """One comparison, once it is known to be possible."""
+
+    def __init__(self, grid: Grid, data: Data, out: Path, target: float) -> None:
+        self.grid, self.data, self.out, self.target = grid, data, out, target
+        self.recipes = grid.recipes()
+
+    def run(
+        self,
+        jobs: int | None,
+        directory: Path | None,
+        on_stage: Callable[[str], None],
+        on_progress: OnProgress,
+    ) -> Comparison:
+        workers = _default_jobs(self.grid.base.training.device, len(self.recipes)) if jobs is None else jobs
+        with Store.open(self.out) as store:
+            self._reopen_lost(store)
+            done = len(store.finished([recipe.hash for recipe in self.recipes]))
+        left = f", {done} of them done already" if done else ""
+        on_stage(f"training {len(self.recipes)} runs{left}, {workers} at a time")
+        run_all(self.out, self.recipes, jobs=workers, directory=directory, on_progress=on_progress)
+        with Store.open(self.out) as store:
+            results = self._results(store)
+            choices = choose(self.grid, results)
+            on_stage("testing each normaliser at its best learning rate")
+            tests = self._test(store, choices, results)
+        return self._comparison(choices, results, tests)
+
+    def _reopen_lost(self, store: Store) -> None:
+        """A finished run whose checkpoint is gone is done again, unless its test is known already."""
+        for run in store.finished([recipe.hash for recipe in self.recipes]):
+            if not store.checkpoint_path(run).exists() and store.test(run) is None:
+                store.reopen(run)
+
+    def _results(self, store: Store) -> Results:
+        results = {}
+        for recipe in self.recipes:
+            result = store.result(recipe.hash)
+            assert result is not None
+            results[recipe.hash] = result
+        return results
+
+    def _test(self, store: Store, choices: Sequence[Choice], results: Results) -> dict[str, float]:
+        """The test metric of every chosen run, each taken once and kept."""
+        tests = {}
+        for recipe in (run for choice in choices for run in choice.runs):
+            if final_metric(results[recipe.hash]) is None:
+                continue
+            value = store.test(recipe.hash)
+            if value is None:
+                value = self._test_one(store, recipe)
+                store.record_test(recipe.hash, value)
+            tests[recipe.hash] = value
+        return tests
+
+    def _test_one(self, store: Store, recipe: Recipe) -> float:
+        weights = store.load_checkpoint(recipe.hash)
+        with reproducible(recipe.training):
+            network = build(recipe, self.data).module
+            network.load_state_dict(weights)
+            device = recipe.training.device
+            x, y = self.data.test_x.to(device), self.data.test_y.to(device)
+            return evaluate(network, x, y, recipe.training.metric)
+
+    def _comparison(self, choices: Sequence[Choice], results: Results, tests: dict[str, float]) -> Comparison:
+        grid, base = self.grid, self.grid.base
+        none = {choice.batch_size: choice for choice in choices if choice.norm == "none"}
+        rows = tuple(
+            make_row(
+                grid,
+                choice,
+                none.get(choice.batch_size),
+                results,
+                self.target,
+                lambda run: tests[run.hash],
+            )
+            for choice in choices
+        )
+        return Comparison(
+            network=base.network.name,
+            data=base.data.name,
+            metric=base.training.metric,
+            target=self.target,
+            command=command_line(grid, self.target, self.out),
+            machine=_machine(base.training.device),
+            epochs=base.training.epochs,
+            runs=len(self.recipes),
+            rows=rows,
+            verdicts=tuple((size, self._verdict(size, rows, choices, tests)) for size in grid.batch_sizes),
+            learning=tuple(make_learning(choice, results) for choice in choices),
+            rate_maps=tuple(make_rate_map(grid, norm, results) for norm in grid.norms),
+            ribbons=tuple(ribbon for choice in choices for ribbon in make_ribbons(choice, results)),
+            gradients=tuple(profile for choice in choices for profile in make_gradients(choice, results)),
+        )
+
+    def _verdict(
+        self, size: int, rows: Sequence[Row], choices: Sequence[Choice], tests: dict[str, float]
+    ) -> str:
+        seeds: SeedMetrics = {
+            choice.norm: {run.training.seed: tests[run.hash] for run in choice.runs if run.hash in tests}
+            for choice in choices
+            if choice.batch_size == size
+        }
+        at_size = [row for row in rows if row.batch_size == size]
+        return verdict(at_size, seeds, target=self.target, metric=self.grid.base.training.metric)
+
+
+def command_line(grid: Grid, target: float, out: Path) -> str:
+    """The command that makes a comparison again; options at their default are left out.
+
+    Example:
+        >>> base = make_base("mlp", "digits", norm="none", batch_size=32, lr=0.1, depth=9)
+        >>> command_line(Grid(base, ("none", "batch"), (32,), (0.1,), 3), 0.85, Path("here"))
+        'normwright compare mlp --data digits --norm none,batch --batch-size 32 --lr 0.1 --seeds 3 \
+--epochs 10 --target 0.85 --depth 9 --out here'
+    """
+    training = grid.base.training
+    varied = {"norm", "batch_size", "lr", "seed", "epochs"}
+    words = ["normwright", "compare", grid.base.network.name, "--data", grid.base.data.name]
+    words += ["--norm", ",".join(grid.norms), "--batch-size", ",".join(map(str, grid.batch_sizes))]
+    words += ["--lr", ",".join(f"{lr:g}" for lr in grid.lrs), "--seeds", str(grid.seeds)]
+    words += ["--epochs", str(training.epochs), "--target", f"{target:g}"]
+    for part in (grid.base.network, grid.base.data, training):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if field.name not in varied | {"name", "digest"} and value != field.default:
+                words += [f"--{field.name.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--out", str(out)])
+
+
+def _named(code: str | UserFunction) -> str:
+    return code if isinstance(code, str) else name_of(code)
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise OptionError(f"device must be auto, cpu or cuda, but is {device!r}") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise OptionError(f"device {device} needs a GPU that PyTorch can use, but there is none: take cpu")
+    return device
+
+
+def _default_jobs(device: str, runs: int) -> int:
+    if torch.device(device).type != "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, runs))
+
+
+def _with_digests(base: Recipe, data: Data) -> Recipe:
+    """The recipe with what its data and the user's code are, so that a change makes another recipe."""
+    own = [name for name in (base.training.loss, base.training.metric) if is_user_code(name)]
+    network = digest(base.network.name) if is_user_code(base.network.name) else ""
+    return dataclasses.replace(
+        base,
+        network=dataclasses.replace(base.network, digest=network),
+        data=dataclasses.replace(base.data, digest=data.digest),
+        training=dataclasses.replace(base.training, digest="+".join(digest(name) for name in own)),
+    )
+
+
+def _check(grid: Grid, data: Data) -> None:
+    """Whatever can be known to fail fails before anything is trained."""
+    loss_named(grid.base.training.loss)
+    metric_named(grid.base.training.metric)
+    for norm in grid.norms:
+        for batch_size in grid.batch_sizes:
+            check_batch(grid.recipe(norm, batch_size, grid.lrs[0], 0).training, len(data.train_y))
+        recipe = grid.recipe(norm, grid.batch_sizes[0], grid.lrs[0], 0)
+        with reproducible(recipe.training):
+            build(recipe, data)
+
+
+def _machine(device: str) -> str:
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
+    return (
+        f"{device} ({kind}, {os.cpu_count()} cores), Python {platform.python_version()}, "
+        f"PyTorch {torch.__version__}"
+    )

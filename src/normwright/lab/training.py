@@ -1,0 +1,265 @@
+"""One run: builds the network of a recipe, trains it, and measures what it costs."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from normwright.errors import OptionError, UserCodeError
+from normwright.lab.data import Data, load
+from normwright.lab.memory import peak_bytes
+from normwright.lab.networks import BuiltNetwork, build_network
+from normwright.lab.objective import loss_named, metric_named
+from normwright.lab.optimisation import make_optimiser, make_schedule
+from normwright.lab.recipe import DataRecipe, Recipe, TrainingRecipe
+from normwright.lab.recorder import Recorder, recorded_steps
+from normwright.lab.run import RunResult
+
+EVALUATION_BATCH = 1024
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: what was measured, and the weights it ended with (on the CPU)."""
+
+    result: RunResult
+    weights: dict[str, Tensor]
+
+
+def check_batch(recipe: TrainingRecipe, samples: int) -> None:
+    """A batch must fit the training split, and batch norm needs two samples in every batch.
+
+    Raises:
+        OptionError: the batch is larger than the split, or leaves batch norm a last batch of one.
+    """
+    size = recipe.batch_size
+    if size > samples:
+        raise OptionError(
+            f"batch size must be at most the {samples:,} samples of the training split, but is {size:,}"
+        )
+    last = samples % size or size
+    if recipe.norm == "batch" and last == 1:
+        better = [other for other in (size - 1, size + 1, size + 2) if other > 1 and samples % other != 1]
+        raise OptionError(
+            f"batch norm needs at least two samples in every batch, but batch size {size} leaves a last "
+            f"batch of one of {samples:,} samples: take {' or '.join(map(str, better[:2]))}, or leave "
+            "batch norm out"
+        )
+
+
+def steps_per_epoch(recipe: TrainingRecipe, samples: int) -> int:
+    """Training steps in one pass over the training split; the last batch may be smaller."""
+    return math.ceil(samples / recipe.batch_size)
+
+
+def build(recipe: Recipe, data: Data) -> BuiltNetwork:
+    """The network of a recipe, on its device, with weights drawn from its seed.
+
+    Draws from PyTorch's global generator, which it seeds.
+    """
+    torch.manual_seed(recipe.training.seed)
+    built = build_network(recipe.network, recipe.training.norm, data.sample_shape, len(data.classes))
+    built.module.to(recipe.training.device)
+    return built
+
+
+def train(recipe: Recipe, data: Data, *, on_step: OnStep | None = None) -> Trained:
+    """Trains the network of a recipe. Equal recipes and data give equal numbers on one machine.
+
+    PyTorch's random state and thread count are as before when it returns or raises.
+
+    Args:
+        recipe: what is trained, and how.
+        data: the recipe's data set.
+        on_step: called after every step with (steps done, steps in all).
+    Returns:
+        The measurements and the weights. A loss that is not finite ends the run as diverged.
+    Raises:
+        OptionError: a batch size that does not fit the data; see `check_batch`.
+        UserCodeError: a user's network, loss or metric returns the wrong thing.
+        Whatever a user's code raises.
+    """
+    check_batch(recipe.training, len(data.train_y))
+    with reproducible(recipe.training):
+        built = build(recipe, data)
+        return _Run(recipe.training, built, data.to(recipe.training.device)).train(on_step)
+
+
+def run_recipe(recipe: Recipe, *, directory: Path | None = None, on_step: OnStep | None = None) -> Trained:
+    """`train` on the data that the recipe names; a process reads each data set once."""
+    return train(recipe, load_once(recipe.data, directory), on_step=on_step)
+
+
+@lru_cache(maxsize=2)
+def load_once(recipe: DataRecipe, directory: Path | None) -> Data:
+    """`load`, remembered: several runs share one data set."""
+    return load(recipe, directory=directory)
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, x: Tensor, y: Tensor, metric: str) -> float:
+    """The metric over all of x and y, in inference mode; the network's mode is as before afterwards.
+
+    Args:
+        network: (N, ...) -> (N, classes).
+        x: (N, ...) samples; y: (N,) labels, on the network's device.
+        metric: as in the recipe.
+    """
+    training = network.training
+    network.eval()
+    try:
+        outputs = torch.cat([network(part) for part in x.split(EVALUATION_BATCH)])
+    finally:
+        network.train(training)
+    return metric_named(metric)(outputs, y)
+
+
+@contextmanager
+def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
+    """Threads and random state of a run, put back afterwards."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    device = torch.device(recipe.device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.set_num_threads(recipe.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+class _Run:
+    """The state of one run while it trains."""
+
+    def __init__(self, recipe: TrainingRecipe, built: BuiltNetwork, data: Data) -> None:
+        self.recipe, self.data, self.placement = recipe, data, built.placement
+        self.network = built.module
+        self.loss = loss_named(recipe.loss)
+        self.steps = recipe.epochs * steps_per_epoch(recipe, len(data.train_y))
+        self.optimiser = make_optimiser(recipe, self.network.parameters())
+        self.schedule = make_schedule(recipe, self.optimiser, self.steps)
+        self.recorder = Recorder(self.network, self.placement.places, seed=recipe.seed)
+        self.recorded = recorded_steps(self.steps, recipe.records)
+        self.evaluated = _evaluated_steps(recipe, self.steps)
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+        self.evaluations: list[tuple[int, float]] = []
+
+    def train(self, on_step: OnStep | None) -> Trained:
+        peak = self._peak_bytes()
+        diverged = False
+        try:
+            for step, chosen in enumerate(self._batches()):
+                if not self._step(step, self.data.train_x[chosen], self.data.train_y[chosen]):
+                    diverged = True
+                    break
+                if step + 1 in self.evaluated:
+                    self.evaluations.append((step + 1, self._validate()))
+                if on_step is not None:
+                    on_step(step + 1, self.steps)
+        finally:
+            self.recorder.stop()
+        return Trained(self._result(diverged, peak), _on_cpu(self.network.state_dict()))
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Indices of each batch: a new order every epoch, the same for every normaliser."""
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        samples = len(self.data.train_y)
+        for _ in range(self.recipe.epochs):
+            order = torch.randperm(samples, generator=generator).to(self.data.train_y.device)
+            yield from order.split(self.recipe.batch_size)
+
+    def _step(self, step: int, x: Tensor, y: Tensor) -> bool:
+        """One training step; False when the loss is not finite."""
+        recorded = step in self.recorded
+        start = time.perf_counter()
+        if recorded:
+            self.recorder.begin(step)
+        self.optimiser.zero_grad()
+        loss = self.loss(self._outputs(x), y)
+        self.losses.append(float(loss.detach()))
+        if not math.isfinite(self.losses[-1]):
+            return False
+        loss.backward()
+        if recorded:
+            self.recorder.after_backward()
+        self.optimiser.step()
+        self.schedule.step()
+        if recorded:
+            self.recorder.after_update()
+        else:
+            _finish_queue(x.device)
+            self.seconds.append(time.perf_counter() - start)
+        return True
+
+    def _outputs(self, x: Tensor) -> Tensor:
+        outputs = self.network(x)
+        if not (isinstance(outputs, Tensor) and outputs.shape[:1] == x.shape[:1]):
+            raise UserCodeError(
+                f"the network must return a tensor with one row per sample ({len(x)}), "
+                f"but returned {getattr(outputs, 'shape', type(outputs).__name__)}"
+            )
+        return outputs
+
+    def _validate(self) -> float:
+        return evaluate(self.network, self.data.validation_x, self.data.validation_y, self.recipe.metric)
+
+    def _peak_bytes(self) -> int:
+        """Measured on a copy, so that neither the weights nor the random state are touched."""
+        x, y = (part[: self.recipe.batch_size] for part in (self.data.train_x, self.data.train_y))
+        network = copy.deepcopy(self.network)
+        optimiser = make_optimiser(self.recipe, network.parameters())
+
+        def step() -> None:
+            optimiser.zero_grad()
+            self.loss(network(x), y).backward()
+            optimiser.step()
+
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+            return peak_bytes(step, [*network.parameters(), *network.buffers(), x, y], x.device)
+
+    def _result(self, diverged: bool, peak: int) -> RunResult:
+        return RunResult(
+            diverged=diverged,
+            loss=np.asarray(self.losses, dtype=np.float32),
+            evaluation_steps=np.asarray([step for step, _ in self.evaluations], dtype=np.int64),
+            validation=np.asarray([value for _, value in self.evaluations], dtype=np.float64),
+            milliseconds=1000 * statistics.median(self.seconds) if self.seconds else math.nan,
+            peak_bytes=peak,
+            places=len(self.placement.places),
+            left_out=len(self.placement.left_out),
+            trace=self.recorder.trace(),
+        )
+
+
+def _evaluated_steps(recipe: TrainingRecipe, steps: int) -> frozenset[int]:
+    """`evaluations` points per epoch, evenly spaced, the last at the end of training."""
+    points = min(recipe.evaluations * recipe.epochs, steps)
+    return frozenset(math.ceil(steps * (i + 1) / points) for i in range(points))
+
+
+def _finish_queue(device: torch.device) -> None:
+    """Waits for a GPU, so that a step's time is its own."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _on_cpu(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu() for name, value in state.items() if isinstance(value, Tensor)}
