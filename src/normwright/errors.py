@@ -68,5 +68,5 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> OptionError:
     """
     offered = list(known)
     near = difflib.get_close_matches(name, offered, n=2, cutoff=0.5)
-    guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return OptionError(f"unknown {what} {name!r}: {guess}(offered: {', '.join(offered)})")
+    guess = f": did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return OptionError(f"unknown {what} {name!r}{guess} (offered: {', '.join(offered)})")

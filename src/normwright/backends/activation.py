@@ -24,7 +24,8 @@ class Activation(NamedTuple):
 
 
 def _relu_derivative(z: Tensor) -> Tensor:
-    return (z > 0).to(z.dtype)
+    # Asked as "not below", so that a NaN passes the gradient on, as in PyTorch.
+    return torch.ones_like(z).masked_fill(z <= 0, 0.0)
 
 
 def _leaky_relu(z: Tensor) -> Tensor:
@@ -32,7 +33,8 @@ def _leaky_relu(z: Tensor) -> Tensor:
 
 
 def _leaky_relu_derivative(z: Tensor) -> Tensor:
-    return torch.where(z > 0, 1.0, LEAKY_SLOPE).to(z.dtype)
+    # Filled in z's dtype: a `where` of two Python numbers would round the slope to float32 first.
+    return torch.full_like(z, LEAKY_SLOPE).masked_fill(z > 0, 1.0)
 
 
 def _silu_derivative(z: Tensor) -> Tensor:

@@ -146,15 +146,15 @@ def _backward(
     if output_mask[1] and residual is not None:
         dresidual = _like(dz, residual)
     if output_mask[2] and weight is not None:
-        dweight = _parameter_gradient(dz * x_hat, weight, rstd.dtype, layout)
+        dweight = _parameter_gradient(dz * x_hat, weight, layout)
     if output_mask[3] and bias is not None:
-        dbias = _parameter_gradient(dz, bias, rstd.dtype, layout)
+        dbias = _parameter_gradient(dz, bias, layout)
     return dx, dresidual, dweight, dbias
 
 
-def _parameter_gradient(terms: Tensor, parameter: Tensor, dtype: torch.dtype, layout: Layout) -> Tensor:
+def _parameter_gradient(terms: Tensor, parameter: Tensor, layout: Layout) -> Tensor:
     # An empty list of axes would mean all of them: a parameter per element is summed over nothing.
-    total = terms.sum(layout.parameter_axes, dtype=dtype) if layout.parameter_axes else terms
+    total = terms.sum(layout.parameter_axes) if layout.parameter_axes else terms
     return total.reshape(parameter.shape).to(parameter.dtype)
 
 
@@ -263,10 +263,9 @@ def channels_forward(
     if x.numel() and running_mean is not None and running_var is not None:
         factor = _factor(momentum, num_batches_tracked, running_mean.dtype)
         count = x.numel() // x.shape[1]
-        running_mean.copy_(moved(running_mean, mean, factor))
-        running_var.copy_(
-            moved(running_var, unbiased(moments.variance.reshape(-1), count, running_var.dtype), factor)
-        )
+        variance = unbiased(moments.variance.reshape(-1), count, running_var.dtype)
+        running_mean.copy_(moved(running_mean, mean.to(running_mean.dtype), factor))
+        running_var.copy_(moved(running_var, variance, factor))
     return y, mean, moments.rstd.reshape(-1)
 
 

@@ -3,9 +3,10 @@
 Everything here keeps the reduced axes (`keepdim`), so that a moment broadcasts against x.
 
 Precision. A mean and a variance are summed in float64 on the CPU, in float32 or wider elsewhere
-(`statistics_dtype`); elements are float32, or float64 where x is (`compute_dtype`). The float64 mean
-is split in two floats, mean = shift + low: x - shift is then nearly free of rounding, even where the
-mean is a million times the deviation, and low, at most half an ulp of the mean, is put right afterwards.
+(`statistics_dtype`); elements, and the sums of a backward, are float32, or float64 where x is
+(`compute_dtype`). The float64 mean is split in two floats, mean = shift + low: x - shift is then nearly
+free of rounding, even where the mean is a million times the deviation, and low, at most half an ulp of
+the mean, is put right afterwards.
 """
 
 from __future__ import annotations
@@ -61,12 +62,13 @@ def _mean_square(centred: Tensor, low: Tensor | None, axes: list[int], dtype: to
     return mean_square if low is None else (mean_square - low.square()).clamp_min(0)
 
 
-def _rstd(centred: Tensor, variance: Tensor, eps: float, axes: list[int]) -> Tensor:
+def _rstd(centred: Tensor, low: Tensor | None, variance: Tensor, eps: float, axes: list[int]) -> Tensor:
     rstd = (variance + eps).rsqrt()
     if not bool(torch.isinf(variance).any()):
         return rstd
     # Only magnitudes above 1e19 come here: the squares overflowed, the deviation itself does not.
-    shrunk = (centred * _SHRINK).square().mean(axes, keepdim=True, dtype=variance.dtype)
+    shrunk_low = None if low is None else low * _SHRINK
+    shrunk = _mean_square(centred * _SHRINK, shrunk_low, axes, variance.dtype)
     deviation = shrunk.sqrt() / _SHRINK
     careful = torch.hypot(deviation, torch.full_like(deviation, math.sqrt(eps))).reciprocal()
     return torch.where(torch.isinf(variance), careful, rstd)
@@ -87,7 +89,7 @@ def standardise(x: Tensor, axes: list[int], eps: float, *, center: bool) -> tupl
     mean = x.mean(axes, keepdim=True, dtype=dtype) if center else None
     centred, low = _centre(x, mean)
     variance = _mean_square(centred, low, axes, dtype)
-    rstd = _rstd(centred, variance, eps, axes)
+    rstd = _rstd(centred, low, variance, eps, axes)
     return _scale(centred, low, rstd), Moments(mean, variance, rstd)
 
 
@@ -106,19 +108,22 @@ def restandardise(x: Tensor, mean: Tensor | None, rstd: Tensor) -> Tensor:
 
 
 def unbiased(variance: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """count/(count - 1)·variance, rounded as PyTorch does: the sum of squares first, then the quotient."""
-    return (variance * count).to(dtype) / (count - 1)
+    """count/(count - 1)·variance, rounded to dtype as PyTorch does: the sum of squares, then the quotient."""
+    return ((variance * count).to(dtype) / (count - 1)).to(variance.dtype)
 
 
 def moved(running: Tensor, batch: Tensor, factor: float | Tensor) -> Tensor:
-    """factor·batch + (1 - factor)·running, in running's dtype: PyTorch's formula, to the bit."""
-    return batch.to(running.dtype) * factor + running * (1 - factor)
+    """factor·batch + (1 - factor)·running in running's dtype: PyTorch's formula, to the bit.
+
+    It keeps a batch's mean in running's dtype and its variance in a wider one; so must the caller.
+    """
+    share = factor if isinstance(factor, Tensor) else running.new_full((), factor)
+    return (batch * share.to(batch.dtype) + running * (1 - share)).to(running.dtype)
 
 
 def standardise_backward(g: Tensor, x_hat: Tensor, rstd: Tensor, axes: list[int], *, center: bool) -> Tensor:
     """dx = rstd·(g - mean(g) - x̂·mean(g·x̂)), with g the gradient of x̂ (without mean(g) when not centred)."""
-    slope = (g * x_hat).mean(axes, keepdim=True, dtype=rstd.dtype).to(g.dtype)
-    dx = torch.addcmul(g, x_hat, slope, value=-1)
+    dx = torch.addcmul(g, x_hat, (g * x_hat).mean(axes, keepdim=True), value=-1)
     if center:
-        dx = dx - g.mean(axes, keepdim=True, dtype=rstd.dtype).to(g.dtype)
+        dx = dx - g.mean(axes, keepdim=True)
     return dx * rstd.to(g.dtype)

@@ -51,7 +51,7 @@ def ratio_interval(numerators: Sequence[float], denominators: Sequence[float]) -
         >>> ratio_interval([4.0, 16.0], [2.0, 2.0]).mean
         4.0
     """
-    logs = [math.log2(a / b) for a, b in zip(numerators, denominators, strict=True)]
+    logs = [math.log2(a) - math.log2(b) for a, b in zip(numerators, denominators, strict=True)]
     interval = mean_interval(logs)
     if interval is None or interval.low is None or interval.high is None:
         return interval and Interval(2**interval.mean, None, None, interval.count)

@@ -58,9 +58,9 @@ def _score(runs: Sequence[Recipe], results: Results) -> tuple[int, float]:
 
 
 def steps_to(result: RunResult, target: float) -> int | None:
-    """Training steps until an evaluation first reached the target; None if none did."""
+    """Training steps until an evaluation first reached the target; None if none did, or the run diverged."""
     reached = result.validation >= target
-    return int(result.evaluation_steps[reached][0]) if reached.any() else None
+    return int(result.evaluation_steps[reached][0]) if reached.any() and not result.diverged else None
 
 
 def make_row(

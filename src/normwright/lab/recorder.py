@@ -146,9 +146,9 @@ def _gradient(weight: Tensor) -> Tensor:
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(tensor.float()) for tensor in tensors])
-    )
+    """The Euclidean norm over all elements of all tensors."""
+    squares: Tensor = torch.stack([tensor.float().square().sum() for tensor in tensors]).sum()
+    return squares.sqrt()
 
 
 def _numbers(values: Sequence[Tensor]) -> list[float]:

@@ -96,7 +96,7 @@ def train(recipe: Recipe, data: Data, *, on_step: OnStep | None = None) -> Train
     check_batch(recipe.training, len(data.train_y))
     with reproducible(recipe.training):
         built = build(recipe, data)
-        return _Run(recipe.training, built, data.to(recipe.training.device)).train(on_step)
+        return Run(recipe.training, built, data.to(recipe.training.device)).train(on_step)
 
 
 def run_recipe(recipe: Recipe, *, directory: Path | None = None, on_step: OnStep | None = None) -> Trained:
@@ -145,8 +145,8 @@ def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
-class _Run:
-    """The state of one run while it trains."""
+class Run:
+    """One run while it trains."""
 
     def __init__(self, recipe: TrainingRecipe, built: BuiltNetwork, data: Data) -> None:
         self.recipe, self.data, self.placement = recipe, data, built.placement
@@ -167,7 +167,7 @@ class _Run:
         diverged = False
         try:
             for step, chosen in enumerate(self._batches()):
-                if not self._step(step, self.data.train_x[chosen], self.data.train_y[chosen]):
+                if not self.step(step, self.data.train_x[chosen], self.data.train_y[chosen]):
                     diverged = True
                     break
                 if step + 1 in self.evaluated:
@@ -186,7 +186,7 @@ class _Run:
             order = torch.randperm(samples, generator=generator).to(self.data.train_y.device)
             yield from order.split(self.recipe.batch_size)
 
-    def _step(self, step: int, x: Tensor, y: Tensor) -> bool:
+    def step(self, step: int, x: Tensor, y: Tensor) -> bool:
         """One training step; False when the loss is not finite."""
         recorded = step in self.recorded
         start = time.perf_counter()

@@ -1,0 +1,1 @@
+"""Measurements: ratios within one run, on this machine. Results stand in RESULTS.md."""

@@ -1,0 +1,227 @@
+"""From runs to rows, verdicts and curves, on results written by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from normwright.errors import OptionError
+from normwright.lab.curves import POINTS, make_gradients, make_learning, make_ribbons
+from normwright.lab.grid import Grid, make_base
+from normwright.lab.intervals import mean_interval, ratio_interval
+from normwright.lab.judge import choose, make_rate_map, make_row, steps_to
+from normwright.lab.run import LayerTrace, RunResult
+from normwright.lab.verdict import verdict
+
+STEPS = np.array([10, 20, 30])
+
+
+def result(*validation, diverged=False, loss=None):
+    rng = np.random.default_rng(0)
+    trace = LayerTrace(
+        steps=np.array([0, 29]),
+        places=("a", "b"),
+        input=rng.normal(size=(2, 2, 3)),
+        output=rng.normal(size=(2, 2, 3)),
+        layers=("w",),
+        gradient=np.ones((2, 1)),
+        update=np.ones((2, 1)),
+    )
+    return RunResult(
+        diverged=diverged,
+        loss=np.linspace(2, 1, 30) if loss is None else np.asarray(loss),
+        evaluation_steps=STEPS[: len(validation)],
+        validation=np.array(validation),
+        milliseconds=2.0,
+        peak_bytes=1000,
+        places=2,
+        left_out=1,
+        trace=trace,
+    )
+
+
+@pytest.fixture
+def grid():
+    base = make_base("mlp", "digits", norm="none", batch_size=8, lr=1.0)
+    return Grid(base, ("none", "batch"), (8,), (0.1, 1.0), 2)
+
+
+@pytest.fixture
+def results(grid):
+    """Without a normaliser 0.1 does better; batch norm is better at 1.0, but one seed diverges there."""
+    table = {
+        ("none", 0.1): [result(0.2, 0.4, 0.6), result(0.3, 0.5, 0.7)],
+        ("none", 1.0): [result(0.1, 0.1, 0.1), result(0.1, 0.1, 0.1)],
+        ("batch", 0.1): [result(0.5, 0.7, 0.8), result(0.5, 0.6, 0.8)],
+        ("batch", 1.0): [result(0.9, 0.9, 0.9), result(0.9, diverged=True)],
+    }
+    return {
+        run.hash: one
+        for (norm, lr), many in table.items()
+        for run, one in zip(grid.seeds_of(norm, 8, lr), many, strict=True)
+    }
+
+
+def row_of(grid, results, norm, target=0.6, **tests):
+    none, other = choose(grid, results)
+    test = tests or {0: 0.5, 1: 0.7}
+    choice = none if norm == "none" else other
+    return make_row(grid, choice, none, results, target, lambda run: test[run.training.seed])
+
+
+def test_the_rate_is_chosen_by_validation_and_by_how_many_seeds_last(grid, results):
+    none, batch = choose(grid, results)
+    assert (none.lr, batch.lr) == (0.1, 0.1)
+    assert [run.training.seed for run in batch.runs] == [0, 1]
+
+
+def test_where_every_run_diverged_no_rate_is_chosen(grid, results):
+    dead = {name: dataclasses.replace(one, diverged=True) for name, one in results.items()}
+    assert [choice.lr for choice in choose(grid, dead)] == [None, None]
+    row = row_of(grid, dead, "batch")
+    assert (row.test, row.validation, row.steps, row.diverged) == (None, None, None, 1.0)
+    assert (
+        verdict([row], {}, target=0.6, metric="accuracy") == "Every run diverged: try smaller learning rates."
+    )
+
+
+def test_a_row_counts_what_it_says(grid, results):
+    row = row_of(grid, results, "batch")
+    assert row.validation.mean == pytest.approx(0.8)
+    assert row.test.mean == pytest.approx(0.6)
+    assert row.steps.mean == 20
+    assert row.reached == 2
+    # Without a normaliser 30 and 30 steps, with it 20 and 20.
+    assert row.ratio.mean == pytest.approx(1.5)
+    assert row.diverged == 0.25
+    assert (row.milliseconds, row.peak_bytes, row.places, row.left_out) == (2.0, 1000, 2, 1)
+
+
+def test_a_target_that_one_seed_missed_has_no_mean(grid, results):
+    row = row_of(grid, results, "none", target=0.65)
+    assert (row.reached, row.steps, row.ratio) == (1, None, None)
+
+
+def test_an_accuracys_interval_stays_an_accuracy(grid, results):
+    row = row_of(grid, results, "batch")
+    assert (row.test.low, row.test.high) == (0.0, 1.0)  # 0.6 ± 1.27 by Student's t, cut off
+
+
+def test_steps_to_a_target():
+    assert [steps_to(result(0.1, 0.5, 0.4), target) for target in (0.1, 0.5, 0.51)] == [10, 20, None]
+
+
+def test_intervals_are_students():
+    values = [0.3, 0.5, 0.9, 0.2]
+    interval = mean_interval(values)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=1e-12)
+    assert mean_interval([]) is None
+    assert mean_interval([4.0]).low is None
+
+
+def test_a_ratios_interval_is_the_geometric_one():
+    interval = ratio_interval([8.0, 2.0], [1.0, 1.0])
+    assert interval.mean == pytest.approx(4.0)
+    assert interval.low * interval.high == pytest.approx(16.0)
+    huge = ratio_interval([1e300, 1.0], [1e-300, 1.0])
+    assert huge.high == math.inf
+    assert ratio_interval([2.0], [1.0]).low is None
+
+
+def test_the_rate_map_marks_what_diverged(grid, results):
+    rates = make_rate_map(grid, "batch", results)
+    assert rates.metric == ((pytest.approx(0.8), 0.9),)
+    assert rates.diverged == ((0, 1),)
+
+
+def verdict_of(grid, results, tests, seeds=2):
+    rows = [
+        dataclasses.replace(row_of(grid, results, norm), test=mean_interval(tests[norm]), seeds=seeds)
+        for norm in ("none", "batch")
+    ]
+    metrics = {norm: dict(enumerate(values)) for norm, values in tests.items()}
+    return verdict(rows, metrics, target=0.6, metric="accuracy")
+
+
+def test_the_verdict_names_the_best_and_what_is_level_with_it(grid, results):
+    clear = verdict_of(grid, results, {"none": [0.60, 0.61], "batch": [0.80, 0.81]})
+    assert clear == (
+        "Batch norm does best: test accuracy 80.5 % at learning rate 0.1, against 60.5 % without a "
+        "normaliser. Batch norm reached 60.0 % on the validation split soonest, in 20 steps, 1.5 times fewer "
+        "than without a normaliser. Diverged at some learning rates: batch norm (25% of its runs)."
+    )
+    level = verdict_of(grid, results, {"none": [0.60, 0.81], "batch": [0.80, 0.75]})
+    assert "2 seeds cannot tell it from no normaliser." in level
+    single = verdict_of(grid, results, {"none": [0.6], "batch": [0.8]}, seeds=1)
+    assert "One seed cannot tell a difference from chance" in single
+
+
+def test_the_verdict_when_none_wins(grid, results):
+    text = verdict_of(grid, results, {"none": [0.80, 0.81], "batch": [0.60, 0.61]})
+    assert text.startswith(
+        "No normaliser does best: test accuracy 80.5 % at learning rate 0.1. Batch norm reached"
+    )
+
+
+def test_a_long_loss_is_averaged_down(grid, results):
+    choice = choose(grid, results)[0]
+    loss = np.arange(1000.0)
+    results |= {run.hash: result(0.1, 0.2, 0.3, loss=loss + 10 * i) for i, run in enumerate(choice.runs)}
+    band = make_learning(choice, results).loss
+    assert len(band.steps) <= POINTS
+    assert band.steps[-1] == 1000
+    assert band.low[0] == pytest.approx(loss[:5].mean())
+    assert band.high[0] - band.low[0] == pytest.approx(10.0)
+    assert band.mean[0] == pytest.approx(loss[:5].mean() + 5)
+
+
+def test_a_seed_that_diverged_counts_while_it_lasted(grid, results):
+    choice = choose(grid, results)[0]
+    first, second = choice.runs
+    results |= {
+        first.hash: result(0.1, 0.2, 0.3),
+        second.hash: result(0.5, diverged=True, loss=[1.0, np.nan]),
+    }
+    learning = make_learning(choice, results)
+    assert learning.metric.steps == (10, 20, 30)
+    assert learning.metric.high == (0.5, 0.2, 0.3)
+    assert len(learning.loss.steps) == 30
+
+
+def test_ribbons_and_gradients_are_those_of_the_first_seed(grid, results):
+    choice = choose(grid, results)[0]
+    ribbons = make_ribbons(choice, results)
+    trace = results[choice.runs[0].hash].trace
+    assert [ribbon.layer for ribbon in ribbons] == ["a", "b"]
+    assert ribbons[1].output[1] == tuple(trace.output[1, 1])
+    (profile,) = make_gradients(choice, results)
+    assert profile.steps == (0, 29)
+    assert profile.gradient == ((1.0,), (1.0,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norms": ("bach",)}, "did you mean 'batch'"),
+        ({"norms": ()}, "at least one of the norms"),
+        ({"lrs": (0.1, 0.1)}, "0.1 came 2 times"),
+        ({"lrs": (-0.1,)}, "lr must be above zero"),
+        ({"batch_sizes": (0,)}, "batch_size must be at least 1"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+    ],
+)
+def test_a_grid_checks_itself(grid, changes, message):
+    with pytest.raises(OptionError, match=message):
+        dataclasses.replace(grid, **changes)
+
+
+def test_an_option_that_no_recipe_has():
+    with pytest.raises(OptionError, match="did you mean 'weight_decay'"):
+        make_base("mlp", "digits", norm="none", batch_size=8, lr=1.0, weight_decy=0.1)
+    with pytest.raises(OptionError, match="unknown option 'digest'"):
+        make_base("mlp", "digits", norm="none", batch_size=8, lr=1.0, digest="x")

@@ -1,0 +1,223 @@
+"""One run, on the real digits: what it measures, and that it can be repeated to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from normwright.errors import OptionError, UserCodeError
+from normwright.lab.grid import make_base
+from normwright.lab.training import build, check_batch, evaluate, load_once, run_recipe, steps_per_epoch
+
+
+def recipe_for(norm="batch", **options):
+    defaults = {"batch_size": 128, "lr": 0.5, "epochs": 2, "depth": 2, "width": 16, "records": 4}
+    return make_base("mlp", "digits", norm=norm, **{**defaults, **options})
+
+
+def arrays_of(result):
+    trace = result.trace
+    plain = (result.loss, result.validation, result.evaluation_steps)
+    return *plain, trace.steps, trace.input, trace.output, trace.gradient, trace.update
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.3}, {"optimiser": "adamw", "schedule": "cosine"}])
+def test_equal_recipes_give_equal_bits(options):
+    first, second = (run_recipe(recipe_for(**options)) for _ in range(2))
+    for a, b in zip(arrays_of(first.result), arrays_of(second.result), strict=True):
+        assert np.array_equal(a, b)
+    assert first.weights.keys() == second.weights.keys()
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+def test_the_seed_changes_the_run():
+    first, second = (run_recipe(recipe_for(seed=seed)).result for seed in (0, 1))
+    assert not np.array_equal(first.loss, second.loss)
+
+
+def test_recording_does_not_change_a_run():
+    recorded, bare = (run_recipe(recipe_for(records=records, dropout=0.2)) for records in (7, 0))
+    assert np.array_equal(recorded.result.loss, bare.result.loss)
+    assert all(torch.equal(recorded.weights[name], bare.weights[name]) for name in bare.weights)
+    assert len(recorded.result.trace.steps) == 7
+    assert len(bare.result.trace.steps) == 0
+
+
+def test_a_run_leaves_no_trace_in_the_process():
+    torch.manual_seed(11)
+    threads, expected = torch.get_num_threads(), torch.rand(3)
+    torch.manual_seed(11)
+    run_recipe(recipe_for(epochs=1, threads=threads + 1))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_ragged_last_batch_is_trained_on():
+    recipe = recipe_for(epochs=3)
+    samples = len(load_once(recipe.data, None).train_y)
+    assert samples % 128 != 0
+    assert steps_per_epoch(recipe.training, samples) == samples // 128 + 1
+    result = run_recipe(recipe).result
+    assert len(result.loss) == 3 * (samples // 128 + 1)
+    assert result.evaluation_steps[-1] == len(result.loss)
+    assert len(result.validation) == 3 * recipe.training.evaluations
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged():
+    result = run_recipe(recipe_for("none", lr=1e30, activation="relu")).result
+    assert result.diverged
+    assert not np.isfinite(result.loss[-1])
+    assert np.isfinite(result.loss[:-1]).all()
+    assert len(result.loss) < 20
+
+
+def test_the_weights_are_those_of_the_last_evaluation():
+    recipe = recipe_for()
+    trained = run_recipe(recipe)
+    data = load_once(recipe.data, None)
+    network = build(recipe, data).module
+    network.load_state_dict(trained.weights)
+    assert (
+        evaluate(network, data.validation_x, data.validation_y, "accuracy") == trained.result.validation[-1]
+    )
+
+
+def test_evaluation_is_in_inference_mode_and_puts_the_mode_back():
+    recipe = recipe_for(dropout=0.5)
+    data = load_once(recipe.data, None)
+    network = build(recipe, data).module
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    values = {evaluate(network, data.test_x, data.test_y, "accuracy") for _ in range(3)}
+    assert len(values) == 1
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_the_trace_holds_what_the_layers_did():
+    recipe = recipe_for("none", epochs=1, records=1, batch_size=1000)
+    trained = run_recipe(recipe)
+    trace = trained.result.trace
+    assert trace.places == ("hidden1.norm", "hidden2.norm")
+    assert trace.layers == ("hidden1.linear", "hidden2.linear", "output")
+    # The first step, by hand.
+    data = load_once(recipe.data, None)
+    network = build(recipe, data).module
+    order = torch.randperm(len(data.train_y), generator=torch.Generator().manual_seed(0))[:1000]
+    hidden = network.hidden1.linear(data.train_x[order].flatten(1))
+    expected = torch.quantile(hidden.flatten(), torch.tensor([0.15, 0.5, 0.85]))
+    # 4,096 of 16,000 elements: the standard error of the 15th percentile of a Gaussian is 0.024
+    # deviations, that of the median less; four of them.
+    assert np.abs(trace.input[0, 0] - expected.detach().numpy()).max() < 4 * 0.024 * float(
+        hidden.detach().std()
+    )
+    assert np.array_equal(trace.input, trace.output)
+    torch.nn.functional.cross_entropy(network(data.train_x[order]), data.train_y[order]).backward()
+    gradients = [network.get_submodule(layer).weight.grad for layer in trace.layers]
+    norms = [float(gradient.norm()) for gradient in gradients]
+    assert trace.gradient[0] == pytest.approx(norms, rel=1e-5)
+    ratios = [
+        0.5 * norm / float(network.get_submodule(layer).weight.detach().norm())
+        for norm, layer in zip(norms, trace.layers, strict=True)
+    ]
+    # w - (w - lr·g) loses up to half an ulp of w per element: an update of 1e-4 w keeps 3 digits.
+    assert trace.update[0] == pytest.approx(ratios, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("norm", "size", "message"),
+    [
+        ("none", 1294, "at most the 1,293 samples"),
+        ("batch", 1, "last batch of one"),
+        ("batch", 4, "last batch of one of 1,293 samples: take 3 or 5"),
+        ("batch", 1292, "last batch of one"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused(norm, size, message):
+    with pytest.raises(OptionError, match=message):
+        check_batch(recipe_for(norm, batch_size=size).training, 1293)
+
+
+@pytest.mark.parametrize(("norm", "size"), [("layer", 1), ("none", 4), ("batch", 1293), ("batch", 3)])
+def test_a_batch_that_fits_is_taken(norm, size):
+    check_batch(recipe_for(norm, batch_size=size).training, 1293)
+
+
+OWN = """
+import torch
+
+def network():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(12), torch.nn.BatchNorm1d(12),
+                               torch.nn.Linear(12, 10))
+
+def loss(outputs, labels):
+    return torch.nn.functional.cross_entropy(outputs, labels)
+
+def number(outputs, labels):
+    return 1.0
+
+def detached(outputs, labels):
+    return torch.nn.functional.cross_entropy(outputs, labels).detach()
+
+def top3(outputs, labels):
+    return (outputs.topk(3).indices == labels[:, None]).any(1).float().mean()
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return str(path)
+
+
+def test_network_loss_and_metric_of_the_users_own(own):
+    recipe = recipe_for("group", loss=f"{own}:loss", metric=f"{own}:top3", initialisation="own")
+    recipe = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, name=f"{own}:network"))
+    result = run_recipe(recipe).result
+    assert result.trace.places == ("2",)
+    assert result.validation[-1] > 0.3
+    same = run_recipe(
+        dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, metric="accuracy"))
+    )
+    assert same.result.validation[-1] <= result.validation[-1]
+
+
+@pytest.mark.parametrize(("loss", "message"), [("number", "float 1.0"), ("detached", "no gradient")])
+def test_a_loss_that_returns_the_wrong_thing(own, loss, message):
+    with pytest.raises(UserCodeError, match=message):
+        run_recipe(recipe_for(loss=f"{own}:{loss}"))
+
+
+@pytest.mark.parametrize("network", ["lenet", "vgg", "resnet20", "lstm"])
+def test_every_network_learns_the_digits(network):
+    options = {"width": 16, "depth": 1, "epochs": 6, "batch_size": 64, "records": 2}
+    options |= {"lr": 3e-3, "optimiser": "adamw", "activation": "relu"}
+    recipe = make_base(network, "digits", norm="batch", **options)
+    assert run_recipe(recipe).result.validation[-1] > 0.5  # chance is 0.1
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "leaky_relu", "prelu", "rrelu"])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_every_activation_and_place_learns(activation, place):
+    recipe = recipe_for("batch", activation=activation, place=place, epochs=5, records=0)
+    assert run_recipe(recipe).result.validation[-1] > 0.5
+
+
+def test_mse_and_weight_decay_change_the_run():
+    plain = run_recipe(recipe_for()).result.loss
+    assert not np.array_equal(plain, run_recipe(recipe_for(loss="mse")).result.loss)
+    decayed = run_recipe(recipe_for(weight_decay=0.1)).result.loss
+    assert plain[0] == decayed[0]
+    assert not np.array_equal(plain, decayed)
+
+
+def test_peak_memory_grows_with_the_batch_and_the_normaliser():
+    small, large = (run_recipe(recipe_for(batch_size=size, epochs=1)).result for size in (64, 512))
+    bare = run_recipe(recipe_for("none", batch_size=512, epochs=1)).result
+    assert small.peak_bytes < large.peak_bytes
+    assert bare.peak_bytes < large.peak_bytes
+    assert bare.peak_bytes > 512 * 64 * 4  # the batch alone
