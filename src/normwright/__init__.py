@@ -16,14 +16,14 @@ from normwright.backends import backends
 
 if TYPE_CHECKING:
     from normwright import reference
-    from normwright.lab.compare import compare
+    from normwright.report.comparison import compare
 
 __version__ = "0.1.0"
 
 __all__ = ["__version__", "backends", "compare", "functional", "nn", "reference"]
 
 # What a training script seldom needs is imported when it is first asked for.
-_LAZY = {"compare": ("normwright.lab.compare", "compare"), "reference": ("normwright.reference", None)}
+_LAZY = {"compare": ("normwright.report.comparison", "compare"), "reference": ("normwright.reference", None)}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,13 +7,15 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from normwright.errors import OptionError
+from normwright.errors import NormwrightError, OptionError
 from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
 from normwright.lab.grid import Grid, make_base
@@ -26,6 +28,7 @@ from normwright.lab.store import Store
 from normwright.lab.training import build, check_batch, evaluate, load_once, reproducible
 from normwright.lab.user_code import digest, is_user_code, name_of, not_while_importing
 from normwright.lab.verdict import SeedMetrics, verdict
+from normwright.lab.work import run_error
 
 UserFunction = Callable[..., Any]
 
@@ -81,11 +84,13 @@ def compare(
         The rows of the table, the verdicts and the curves.
     Raises:
         OptionError, DataError, UserCodeError: something does not hold; nothing was trained.
-        RunError: an exception in a run; what was finished is kept.
+        RunError: an exception in a run or in a user's code; what was finished is kept.
         StoreError: `out` cannot be read or written.
     """
     not_while_importing()
     named = {"loss": _named(loss), "metric": _named(metric)}
+    if jobs is not None and jobs < 1:
+        raise OptionError(f"jobs must be at least 1, but is {jobs}")
     if not math.isfinite(target):
         raise OptionError(f"target must be a finite number, but is {target}")
     first = (
@@ -100,7 +105,8 @@ def compare(
     grid = Grid(base, tuple(norms), tuple(batch_sizes), tuple(lrs), seeds)
     directory = None if data_dir is None else Path(data_dir)
     on_stage(f"reading {base.data.name}")
-    loaded = load_once(base.data, directory)
+    with _naming_the_run(base):
+        loaded = load_once(base.data, directory)
     grid = dataclasses.replace(grid, base=_with_digests(base, loaded))
     _check(grid, loaded)
     return _Comparing(grid, loaded, Path(out), target).run(jobs, directory, on_stage, on_progress)
@@ -279,8 +285,19 @@ def _check(grid: Grid, data: Data) -> None:
         for batch_size in grid.batch_sizes:
             check_batch(grid.recipe(norm, batch_size, grid.lrs[0], 0).training, len(data.train_y))
         recipe = grid.recipe(norm, grid.batch_sizes[0], grid.lrs[0], 0)
-        with reproducible(recipe.training):
+        with _naming_the_run(recipe), reproducible(recipe.training):
             build(recipe, data)
+
+
+@contextmanager
+def _naming_the_run(recipe: Recipe) -> Iterator[None]:
+    """An exception of the user's own code becomes a RunError that names the run; it stays the cause."""
+    try:
+        yield
+    except NormwrightError:
+        raise
+    except Exception as error:
+        raise run_error("an exception before training", recipe, traceback.format_exc()) from error
 
 
 def _machine(device: str) -> str:

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from normwright.lab.records import Interval
 
@@ -37,7 +37,7 @@ def mean_interval(
     mean = statistics.fmean(values)
     if count == 1:
         return Interval(mean, None, None, 1)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * statistics.stdev(values) / math.sqrt(count)
     return Interval(mean, max(mean - half, least), min(mean + half, most), count)
 
 

@@ -143,9 +143,11 @@ class Comparison:
     gradients: tuple[GradientProfile, ...]
 
     def to_json(self, *, curves: bool = False) -> str:
-        """The comparison as JSON; `curves=True` adds everything that the report draws."""
+        """The comparison as JSON, null for what is not finite; `curves=True` adds what the report draws."""
         parts = dataclasses.asdict(self)
         if not curves:
             for name in ("learning", "ribbons", "gradients"):
                 del parts[name]
-        return json.dumps(parts, indent=2)
+        # JSON has no infinity and no NaN; they are read back as null.
+        finite = json.loads(json.dumps(parts), parse_constant=lambda name: None)
+        return json.dumps(finite, indent=2, allow_nan=False)

@@ -130,19 +130,22 @@ def evaluate(network: nn.Module, x: Tensor, y: Tensor, metric: str) -> float:
 
 @contextmanager
 def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
-    """Threads and random state of a run, put back afterwards."""
+    """Threads, random state and choice of algorithms of a run, put back afterwards."""
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     device = torch.device(recipe.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.set_num_threads(recipe.threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # One CPU thread has no choice to make, and PyTorch's switch costs a second and fills fresh memory.
+        if device.type != "cpu" or recipe.threads > 1:
+            torch.use_deterministic_algorithms(True, warn_only=True)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            if torch.are_deterministic_algorithms_enabled() != deterministic:
+                torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
 class Run:
@@ -163,6 +166,7 @@ class Run:
         self.evaluations: list[tuple[int, float]] = []
 
     def train(self, on_step: OnStep | None) -> Trained:
+        """Every step, evaluation and recording of the run."""
         peak = self._peak_bytes()
         diverged = False
         try:

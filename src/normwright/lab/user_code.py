@@ -57,7 +57,7 @@ def resolve(name: str) -> Callable[..., Any]:
     if found is missing:
         public = [n for n in vars(module) if not n.startswith("_")]
         raise UserCodeError(
-            f"{where} must define {function!r}, but does not; {_nearest(function, public, 'it defines')}"
+            f"{where} must define {function!r}, but does not{_nearest(function, public, 'it defines')}"
         )
     if not callable(found):
         raise UserCodeError(
@@ -222,7 +222,7 @@ def _existing_file(where: str) -> Path:
     files = sorted(file.name for file in path.parent.iterdir() if file.suffix == ".py" and file.is_file())
     what = "is a folder" if path.is_dir() else "does not exist"
     raise UserCodeError(
-        f"{where} must be a file, but {what}; {_nearest(path.name, files, f'{path.parent} has')}"
+        f"{where} must be a file, but {what}{_nearest(path.name, files, f'{path.parent} has')}"
     )
 
 
@@ -239,6 +239,6 @@ def _nearest(name: str, known: Iterable[str], intro: str) -> str:
     """What to try instead: the nearest names, and what there is (ten names at most)."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    guess = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    return f"{guess}({intro}: {shown or 'nothing'})"
+    return f"{guess} ({intro}: {shown or 'nothing'})"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -12,11 +10,11 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from normwright.errors import StoreError
 from normwright.lab.records import Comparison
 from normwright.report.cubes import VIEW_BOX, axis_names, cubes
 from normwright.report.curves import learning_section
 from normwright.report.escape import json_in_html, script_hash
+from normwright.report.files import write_whole
 from normwright.report.gradients import gradients_section
 from normwright.report.rates import rates
 from normwright.report.ribbons import ribbons_section
@@ -61,20 +59,7 @@ def write(comparison: Comparison, path: Path) -> None:
     Raises:
         StoreError: the file cannot be written (no such folder, no room, no permission).
     """
-    page = render(comparison)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # same folder: a rename is atomic
-    try:
-        with draft.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StoreError(
-            f"the report needs a folder that exists and has room, but {path} cannot be written "
-            f"({error.strerror or error}): make room or choose another folder"
-        ) from error
+    write_whole(render(comparison), path)
 
 
 def _text(name: str) -> str:

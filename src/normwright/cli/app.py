@@ -1,0 +1,40 @@
+"""The command `normwright`: its commands and what they share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from normwright import __version__
+from normwright.cli.backends import backends
+from normwright.cli.compare import compare
+from normwright.cli.options import EXAMPLES
+
+app = typer.Typer(
+    name="normwright",
+    help="The normalization workbench for PyTorch.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    # A user's exception is shown as Python shows it, not in boxes that hide half of its lines.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=EXAMPLES)(compare)
+app.command()(backends)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"normwright {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def normwright(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """The normalization workbench for PyTorch: choose a normaliser, and see why."""

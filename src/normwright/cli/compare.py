@@ -1,0 +1,158 @@
+"""`normwright compare`: one network under every normaliser."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from normwright.cli.lines import ReaderGone
+from normwright.cli.lists import Integers, Numbers, Words, integers, numbers, words
+from normwright.cli.options import OUT, any_of, of_data, of_network, of_training, option
+from normwright.errors import NormwrightError
+from normwright.lab.recipe import ACTIVATIONS, INITIALISATIONS, NORMS, OPTIMISERS, PLACES, SCHEDULES
+
+if TYPE_CHECKING:
+    from normwright.lab.records import Comparison
+
+NETWORKS = ("mlp", "lenet", "vgg", "resnet20", "lstm")
+DATA_SETS = ("digits", "fashion-mnist", "mnist", "cifar10", "images:DIR")
+
+# Options that take a list are named in the singular, and the arguments that they become in the plural.
+_KEYWORDS = {"norm": "norms", "batch_size": "batch_sizes", "lr": "lrs"}
+
+
+# The arguments are read from the context, so that what was not given keeps the default of `nw.compare`.
+def compare(
+    context: typer.Context,
+    network: Annotated[
+        str | None,
+        typer.Argument(help=f"{any_of(NETWORKS)}, or your own path/to/file.py:function. [dim](mlp)[/dim]"),
+    ] = None,
+    data: Annotated[
+        str | None,
+        option(f"{any_of(DATA_SETS)}, or your own path/to/file.py:function.", "digits"),
+    ] = None,
+    norm: Annotated[
+        Words | None,
+        option(f"Of {', '.join(NORMS)}.", "none,batch,layer,group,rms", parser=words, metavar="NAME,…"),
+    ] = None,
+    batch_size: Annotated[
+        Integers | None, option("Samples per training step.", 256, parser=integers, metavar="INT,…")
+    ] = None,
+    lr: Annotated[
+        Numbers | None,
+        option(
+            "Learning rates; each normaliser is judged at its best.",
+            "0.1,1",
+            parser=numbers,
+            metavar="NUMBER,…",
+        ),
+    ] = None,
+    seeds: Annotated[int | None, option("Runs of each; intervals are over these.", 3)] = None,
+    epochs: Annotated[int | None, option("Passes over the training split.", 10)] = None,
+    target: Annotated[float | None, option("Validation metric that steps are counted to.", 0.85)] = None,
+    jobs: Annotated[int | None, option("Runs at a time.", "one per core, or one on a GPU")] = None,
+    device: Annotated[str | None, option("auto, cpu or cuda.", "auto")] = None,
+    out: Annotated[
+        Path, option("Folder of the experiment; finished runs are kept in it.", OUT, show_default=False)
+    ] = Path(OUT),
+    data_dir: Annotated[
+        Path | None, option("Where data files are looked for first.", "NORMWRIGHT_DATA")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print JSON; all else goes to the standard error.", rich_help_panel="Experiment"
+        ),
+    ] = False,
+    depth: Annotated[int | None, of_network("depth", "Hidden layers of mlp, layers of lstm.")] = None,
+    width: Annotated[int | None, of_network("width", "Units per layer; first channels of vgg.")] = None,
+    activation: Annotated[str | None, of_network("activation", f"{any_of(ACTIVATIONS)}.")] = None,
+    place: Annotated[
+        str | None, of_network("place", f"The normaliser {any_of(PLACES)} the activation.")
+    ] = None,
+    initialisation: Annotated[
+        str | None, of_network("initialisation", f"{any_of(INITIALISATIONS)}; own leaves the weights be.")
+    ] = None,
+    init_std: Annotated[float | None, of_network("init_std", "Standard deviation of normal.")] = None,
+    dropout: Annotated[float | None, of_network("dropout", "Probability.")] = None,
+    groups: Annotated[int | None, of_network("groups", "The most groups of group norm.")] = None,
+    image_size: Annotated[
+        int | None, of_data("image_size", "Pixels that images:DIR scales height and width to.")
+    ] = None,
+    validation: Annotated[
+        float | None, of_data("validation", "Share of the training set kept to choose the lr.")
+    ] = None,
+    optimiser: Annotated[str | None, of_training("optimiser", f"{any_of(OPTIMISERS)}.")] = None,
+    momentum: Annotated[float | None, of_training("momentum", "Of sgd.")] = None,
+    weight_decay: Annotated[float | None, of_training("weight_decay", "Of all parameters.")] = None,
+    schedule: Annotated[str | None, of_training("schedule", f"{any_of(SCHEDULES)}.")] = None,
+    warmup: Annotated[float | None, of_training("warmup", "Share of all steps, for cosine.")] = None,
+    loss: Annotated[
+        str | None, of_training("loss", "cross_entropy, mse, or your own file.py:function.")
+    ] = None,
+    metric: Annotated[
+        str | None, of_training("metric", "accuracy, or your own file.py:function; higher is better.")
+    ] = None,
+    evaluations: Annotated[
+        int | None, of_training("evaluations", "How often per epoch the metric is taken.")
+    ] = None,
+    records: Annotated[
+        int | None, of_training("records", "How often in all the layers are recorded; 0 is never.")
+    ] = None,
+    threads: Annotated[int | None, of_training("threads", "CPU threads of one run.")] = None,
+) -> None:
+    """Train one network under every normaliser, and say which wins and why.
+
+    Each is judged at its own best learning rate, chosen on a validation split.
+    The same command goes on where an earlier one was stopped.
+    """
+    asked = {_KEYWORDS.get(name, name): value for name, value in context.params.items() if value is not None}
+    del asked["as_json"]
+    try:
+        comparison = _compare(asked, as_json)
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nstopped: finished runs are kept in {out}; run the same command again to go on", err=True
+        )
+        raise typer.Exit(130) from None
+    except ReaderGone as gone:
+        raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
+    _print(comparison, out, as_json)
+
+
+def _compare(asked: dict[str, Any], as_json: bool) -> Comparison:
+    """The comparison; an exception of the user's own code is shown as Python shows it."""
+    from normwright.cli.progress import display_on
+    from normwright.report.comparison import compare
+
+    display = display_on(sys.stderr)
+    # What a user's code prints must not get between the JSON.
+    output = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    with output, contextlib.closing(display):
+        try:
+            return compare(**asked, on_stage=display.stage, on_progress=display.runs)
+        except NormwrightError:
+            raise
+        except Exception as error:
+            display.close()
+            traceback.print_exc()
+            typer.echo(f"error: {type(error).__name__}: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
+def _print(comparison: Comparison, out: Path, as_json: bool) -> None:
+    from rich.console import Console
+
+    from normwright.cli.results import print_results
+
+    if as_json:
+        typer.echo(comparison.to_json())
+    else:
+        print_results(comparison, out, Console())

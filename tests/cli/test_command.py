@@ -1,0 +1,79 @@
+"""The command as a whole: its help, its version, and the backends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import normwright
+
+# Imports of the heavy parts, which `--help` does without.
+HEAVY = ("normwright.lab.compare", "plotly", "sklearn", "scipy", "safetensors")
+
+
+def imported_by(cli, *arguments: str):
+    """A command's outcome, with the heavy modules that it imported as its last line of errors."""
+    script = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: sys.stderr.write(repr([m for m in {HEAVY!r} if m in sys.modules])))\n"
+        f"sys.argv[1:] = {list(arguments)!r}\n"
+        "from normwright.cli import main\n"
+        "main()\n"
+    )
+    return cli.run(program=(sys.executable, "-c", script))
+
+
+def test_help_lists_the_commands(cli):
+    outcome = imported_by(cli, "--help")
+    assert outcome.status == 0
+    assert "compare" in outcome.output
+    assert "backends" in outcome.output
+    assert outcome.errors == "[]"
+
+
+def test_help_of_compare_has_examples_and_fits_80_columns(cli):
+    outcome = imported_by(cli, "compare", "--help")
+    assert outcome.status == 0
+    assert outcome.output.count("\n   normwright compare") >= 3
+    assert "nets.py:wide --data data.py:rings" in outcome.output
+    assert "\\" not in outcome.output  # what is copied runs as it is
+    assert "\u00a0" not in outcome.output
+    assert max(map(len, outcome.output.splitlines())) <= 80
+    assert outcome.errors == "[]"
+
+
+def test_version(cli):
+    outcome = cli.run("--version", program=(sys.executable, "-m", "normwright.cli"))
+    assert (outcome.status, outcome.output) == (0, f"normwright {normwright.__version__}\n")
+
+
+def test_backends_says_why_one_is_not_loaded(cli):
+    outcome = cli.run("backends")
+    assert outcome.status == 0
+    words = " ".join(outcome.output.split())
+    for backend in normwright.backends():
+        assert f"{backend.name} {backend.devices} {'yes' if backend.loaded else 'no'}" in words
+
+
+def test_backends_as_json(cli):
+    outcome = cli.run("backends", "--json")
+    assert [backend["name"] for backend in json.loads(outcome.output)] == [
+        backend.name for backend in normwright.backends()
+    ]
+
+
+def test_closed_pipe_is_no_error_to_tell(cli):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = cli.start("backends", stdout=theirs)
+    os.close(theirs)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (1, "")
+
+
+def test_output_that_cannot_show_a_character_shows_another(cli):
+    cli.environment["PYTHONIOENCODING"] = "ascii"
+    outcome = cli.run("compare", "--help")
+    assert (outcome.status, outcome.errors) == (0, "")
+    assert "NAME,?" in outcome.output

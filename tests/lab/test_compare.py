@@ -1,0 +1,218 @@
+"""A whole comparison on the real digits, small enough for a test."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from normwright.errors import DataError, OptionError, RunError, UserCodeError
+from normwright.lab.compare import command_line, compare
+from normwright.lab.grid import Grid, make_base
+from normwright.lab.recipe import Recipe
+from normwright.lab.store import Store
+
+SMALL = {
+    "norms": ("none", "batch"),
+    "batch_sizes": (256,),
+    "lrs": (0.5, 2.0),
+    "seeds": 2,
+    "epochs": 2,
+    "target": 0.3,
+    "depth": 1,
+    "width": 8,
+    "records": 2,
+    "jobs": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished comparison, its folder, and what it reported on the way."""
+    out = tmp_path_factory.mktemp("compare")
+    stages, progress = [], []
+    comparison = compare(
+        **SMALL, out=out, on_stage=stages.append, on_progress=lambda *told: progress.append(told)
+    )
+    return comparison, out, stages, progress
+
+
+def runs_in(out):
+    """Hash, test metric and validation of every run of an experiment."""
+    with closing(sqlite3.connect(out / "experiment.sqlite")) as connection:
+        recipes = [Recipe.from_json(text) for (text,) in connection.execute("SELECT recipe FROM run")]
+    with Store.open(out) as store:
+        return {
+            recipe.hash: (recipe, store.test(recipe.hash), store.result(recipe.hash)) for recipe in recipes
+        }
+
+
+def test_it_compares_what_was_asked_for(done):
+    comparison, _, stages, progress = done
+    assert [(row.norm, row.batch_size) for row in comparison.rows] == [("none", 256), ("batch", 256)]
+    assert comparison.runs == 8
+    assert all(row.lr in (0.5, 2.0) and row.test.count == row.seeds == 2 for row in comparison.rows)
+    assert comparison.rows[1].test.mean > 0.3  # chance is 0.1
+    assert [size for size, _ in comparison.verdicts] == [256]
+    assert progress[-1][:2] == (8, 8)
+    assert stages == [
+        "reading digits",
+        "training 8 runs, 1 at a time",
+        "testing each normaliser at its best learning rate",
+    ]
+    assert {ribbon.layer for ribbon in comparison.ribbons} == {"hidden1.norm"}
+    assert {profile.norm for profile in comparison.gradients} == {"none", "batch"}
+
+
+def test_the_test_set_is_used_for_the_chosen_runs_alone(done):
+    comparison, out, _, _ = done
+    best = {row.norm: row.lr for row in comparison.rows}
+    for recipe, test, _ in runs_in(out).values():
+        assert (test is not None) == (recipe.training.lr == best[recipe.training.norm])
+
+
+def test_the_same_call_trains_nothing_again_and_gives_the_same(done):
+    comparison, out, _, _ = done
+    before = {name: result.milliseconds for name, (_, _, result) in runs_in(out).items()}
+    stages = []
+    again = compare(**SMALL, out=out, on_stage=stages.append)
+    assert "8 of them done already" in stages[1]
+    assert again == comparison
+    # A run that was trained again would hardly take the same time to the last digit.
+    assert {name: result.milliseconds for name, (_, _, result) in runs_in(out).items()} == before
+
+
+def test_more_seeds_add_to_what_is_there(done):
+    _, out, _, _ = done
+    stages = []
+    wider = compare(**{**SMALL, "lrs": (0.5,), "seeds": 3}, out=out, on_stage=stages.append)
+    assert stages[1].startswith("training 6 runs, 4 of them done already")
+    assert wider.rows[0].seeds == 3
+
+
+def test_a_lost_checkpoint_is_made_again_where_it_is_needed(done, tmp_path):
+    recipe_lr = {**SMALL, "norms": ("none",), "lrs": (1.0,), "seeds": 1, "out": tmp_path}
+    first = compare(**recipe_lr)
+    (run,) = runs_in(tmp_path)
+    with Store.open(tmp_path) as store:
+        store.checkpoint_path(run).unlink()
+    assert compare(**recipe_lr) == first  # the test is known: nothing to do
+    with Store.open(tmp_path) as store:
+        store.reopen(run)
+    assert compare(**recipe_lr).rows[0].test == first.rows[0].test
+    with Store.open(tmp_path) as store:
+        assert store.checkpoint_path(run).exists()
+
+
+def test_json_holds_the_table_and_on_request_the_curves(done):
+    comparison, _, _, _ = done
+    short, long = (json.loads(comparison.to_json(curves=curves)) for curves in (False, True))
+    assert short["rows"][1]["norm"] == "batch"
+    assert "learning" not in short
+    assert len(long["learning"]) == 2
+
+
+def test_several_processes_give_the_same_numbers(done, tmp_path):
+    comparison, _, _, _ = done
+    parallel = compare(**{**SMALL, "jobs": 2}, out=tmp_path)
+    for ours, theirs in zip(parallel.rows, comparison.rows, strict=True):
+        assert (ours.test, ours.validation, ours.steps) == (theirs.test, theirs.validation, theirs.steps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"network": "lenett"}, OptionError, "did you mean 'lenet'"),
+        ({"data": "digit"}, OptionError, "did you mean 'digits'"),
+        ({"norms": ("batsh",)}, OptionError, "did you mean 'batch'"),
+        ({"norms": ()}, OptionError, "at least one normaliser"),
+        ({"norms": ("instance",)}, OptionError, "instance norm must be defined"),
+        ({"batch_sizes": (100_000,)}, OptionError, "batch size must be at most"),
+        ({"batch_sizes": (0,)}, OptionError, "batch_size must be at least 1"),
+        ({"lrs": (0.0,)}, OptionError, "lr must be above zero"),
+        ({"seeds": -1}, OptionError, "seeds must be at least 1"),
+        ({"jobs": 0}, OptionError, "jobs must be at least 1"),
+        ({"target": float("nan")}, OptionError, "target must be a finite number"),
+        ({"device": "cuda:nonsense"}, OptionError, "device must be"),
+        ({"loss": "cross"}, OptionError, "did you mean 'cross_entropy'"),
+        ({"metric": "acc"}, OptionError, "unknown metric 'acc'"),
+        ({"data": "fashion-mnist", "data_dir": "/nowhere"}, DataError, "/nowhere"),
+        ({"network": "missing.py:net"}, UserCodeError, "does not exist"),
+        ({"network": lambda: None}, UserCodeError, "top level of a file"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, changes, error, message):
+    out = tmp_path / "out"
+    with pytest.raises(error, match=message):
+        compare(**{**SMALL, **changes}, out=out)
+    assert not list(out.glob("checkpoints/*"))
+
+
+BREAKS = """
+import torch
+
+class Breaks(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(64)
+        self.output = torch.nn.Linear(64, 10)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += x.shape[0] > 2
+        if self.calls == 5 and isinstance(self.norm, torch.nn.LayerNorm):
+            raise ArithmeticError("the fifth call")
+        return self.output(self.norm(x.flatten(1)))
+"""
+
+
+def test_an_exception_in_a_users_network_names_the_run_and_loses_nothing(tmp_path):
+    (tmp_path / "breaks.py").write_text(BREAKS)
+    options = {**SMALL, "norms": ("none", "layer"), "lrs": (0.5,), "seeds": 1, "out": tmp_path / "out"}
+    with pytest.raises(RunError, match="the fifth call") as caught:
+        compare(f"{tmp_path}/breaks.py:Breaks", **options)
+    assert isinstance(caught.value.__cause__, ArithmeticError)
+    assert "norm layer" in str(caught.value)
+    results = [result for _, _, result in runs_in(tmp_path / "out").values()]
+    assert sum(result is not None for result in results) == 1
+
+
+SCRIPT = """
+import sys
+import torch
+from normwright.lab.compare import compare
+
+def network(sample_shape, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, classes))
+
+options = {{"norms": ("none", "batch"), "lrs": (0.5,), "seeds": 1, "epochs": 1, "records": 0, "jobs": 2}}
+{guard}compare(network, **options, out=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("guard", ['if __name__ == "__main__": ', ""])
+def test_a_script_compares_its_own_function(tmp_path, guard):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(guard=guard))
+    done = subprocess.run([sys.executable, script, tmp_path / "out"], capture_output=True, text=True)
+    if guard:
+        assert done.returncode == 0, done.stderr
+        assert all(result is not None for _, _, result in runs_in(tmp_path / "out").values())
+    else:
+        assert done.returncode != 0
+        assert 'if __name__ == "__main__":' in done.stderr
+
+
+def test_the_command_says_everything_that_is_not_a_default(tmp_path):
+    base = make_base(
+        "lenet", "digits", norm="none", batch_size=8, lr=0.1, dropout=0.5, image_size=16, momentum=0.9
+    )
+    command = command_line(Grid(base, ("none",), (8,), (0.1,), 2), 0.5, tmp_path)
+    assert command == (
+        "normwright compare lenet --data digits --norm none --batch-size 8 --lr 0.1 --seeds 2 --epochs 10 "
+        f"--target 0.5 --dropout 0.5 --image-size 16 --momentum 0.9 --out {tmp_path}"
+    )

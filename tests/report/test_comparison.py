@@ -1,0 +1,75 @@
+"""`compare` of the report is `compare` of the lab, and leaves three files."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import stat
+
+import pytest
+
+from normwright.errors import StoreError
+from normwright.lab import compare as lab
+from normwright.lab.records import Interval
+from normwright.report.comparison import compare, write_files
+from normwright.report.markdown import to_markdown
+
+SMALL = {"norms": ("none", "batch"), "lrs": (1.0,), "seeds": 1, "epochs": 1, "jobs": 1}
+SIZE = {"depth": 1, "width": 4, "records": 2}
+
+
+def test_arguments_are_those_of_the_lab():
+    assert inspect.signature(compare) == inspect.signature(lab.compare)
+    assert compare.__annotations__ == lab.compare.__annotations__
+
+
+def test_help_tells_the_files_and_the_arguments():
+    what, _, arguments = inspect.getdoc(compare).partition("\nArgs:\n")
+    assert all(name in what for name in ("report.html", "table.md", "comparison.json"))
+    assert "batch_sizes: samples per training step." in arguments
+
+
+def test_files_hold_what_is_returned(tmp_path):
+    stages = []
+    found = compare(out=tmp_path, on_stage=stages.append, **SMALL, **SIZE)
+    assert stages[-1] == "writing the report"
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == to_markdown(found)
+    records = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert records == json.loads(found.to_json(curves=True))
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert list(tmp_path.glob("*.tmp")) == list(tmp_path.glob(".*.tmp")) == []
+
+
+def test_json_has_no_number_that_json_lacks(make_comparison):
+    comparison = make_comparison()
+    row = dataclasses.replace(comparison.rows[0], test=Interval(float("nan"), float("-inf"), float("inf"), 3))
+    text = dataclasses.replace(comparison, rows=(row,)).to_json(curves=True)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    (found,) = json.loads(text, parse_constant=refuse)["rows"]
+    assert found["test"] == {"mean": None, "low": None, "high": None, "count": 3}
+
+
+@pytest.mark.parametrize("name", ["report.html", "table.md", "comparison.json"])
+def test_file_that_cannot_be_written_is_told_and_leaves_no_draft(make_comparison, tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreError, match=f"{name}.* cannot be written"):
+        write_files(make_comparison(), tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_folder_that_is_gone_is_told(make_comparison, tmp_path):
+    with pytest.raises(StoreError, match="a folder that exists"):
+        write_files(make_comparison(), tmp_path / "gone")
+
+
+def test_new_files_replace_old_ones_whole(make_comparison, tmp_path):
+    write_files(make_comparison(), tmp_path)
+    before = {path.name: path.stat()[stat.ST_INO] for path in tmp_path.iterdir()}
+    write_files(make_comparison(network="lenet"), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(before)
+    assert all(path.stat()[stat.ST_INO] != before[path.name] for path in tmp_path.iterdir())
+    assert "lenet" in (tmp_path / "table.md").read_text(encoding="utf-8")
