@@ -25,6 +25,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.recording
+	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.import_time
 
 clean:

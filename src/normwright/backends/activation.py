@@ -2,6 +2,9 @@
 
 A derivative is written out rather than taken from PyTorch's backward operators, because these are
 not all differentiable again; the double backward of every normaliser goes through here.
+
+The values of torch.sigmoid, silu and gelu are not used either: in the last elements of a block they are
+rounded in another way, so that the bits would change with the number of threads. exp and erf are not.
 """
 
 from __future__ import annotations
@@ -37,19 +40,35 @@ def _leaky_relu_derivative(z: Tensor) -> Tensor:
     return torch.full_like(z, LEAKY_SLOPE).masked_fill(z > 0, 1.0)
 
 
+def _sigmoid(z: Tensor) -> Tensor:
+    # The derivative of exp(-z) overflows where z is far below zero; torch.sigmoid's does not.
+    return torch.sigmoid(z) if z.requires_grad else torch.exp(-z).add_(1).reciprocal_()
+
+
+def _silu(z: Tensor) -> Tensor:
+    return z * _sigmoid(z)
+
+
 def _silu_derivative(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
+    s = _sigmoid(z)
     return s * (1 + z * (1 - s))
 
 
+def _normal_distribution(z: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+
+
+def _gelu(z: Tensor) -> Tensor:
+    return z * _normal_distribution(z)
+
+
 def _gelu_derivative(z: Tensor) -> Tensor:
-    cumulative = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
     density = torch.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-    return cumulative + z * density
+    return _normal_distribution(z) + z * density
 
 
 def _sigmoid_derivative(z: Tensor) -> Tensor:
-    s = torch.sigmoid(z)
+    s = _sigmoid(z)
     return s * (1 - s)
 
 
@@ -60,8 +79,8 @@ def _tanh_derivative(z: Tensor) -> Tensor:
 ACTIVATIONS = {
     "relu": Activation(torch.relu, _relu_derivative),
     "leaky_relu": Activation(_leaky_relu, _leaky_relu_derivative),
-    "silu": Activation(torch.nn.functional.silu, _silu_derivative),
-    "gelu": Activation(torch.nn.functional.gelu, _gelu_derivative),
-    "sigmoid": Activation(torch.sigmoid, _sigmoid_derivative),
+    "silu": Activation(_silu, _silu_derivative),
+    "gelu": Activation(_gelu, _gelu_derivative),
+    "sigmoid": Activation(_sigmoid, _sigmoid_derivative),
     "tanh": Activation(torch.tanh, _tanh_derivative),
 }

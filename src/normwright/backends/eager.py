@@ -21,6 +21,7 @@ from normwright.backends.moments import (
     standardise,
     standardise_backward,
     statistics_dtype,
+    total,
     unbiased,
 )
 
@@ -154,8 +155,8 @@ def _backward(
 
 def _parameter_gradient(terms: Tensor, parameter: Tensor, layout: Layout) -> Tensor:
     # An empty list of axes would mean all of them: a parameter per element is summed over nothing.
-    total = terms.sum(layout.parameter_axes) if layout.parameter_axes else terms
-    return total.reshape(parameter.shape).to(parameter.dtype)
+    gradient = total(terms, layout.parameter_axes) if layout.parameter_axes else terms
+    return gradient.reshape(parameter.shape).to(parameter.dtype)
 
 
 def rows_forward(
@@ -263,7 +264,7 @@ def channels_forward(
     if x.numel() and running_mean is not None and running_var is not None:
         factor = _factor(momentum, num_batches_tracked, running_mean.dtype)
         count = x.numel() // x.shape[1]
-        variance = unbiased(moments.variance.reshape(-1), count, running_var.dtype)
+        variance = unbiased(x, moments.variance.reshape(-1), count, running_var.dtype)
         running_mean.copy_(moved(running_mean, mean.to(running_mean.dtype), factor))
         running_var.copy_(moved(running_var, variance, factor))
     return y, mean, moments.rstd.reshape(-1)

@@ -21,6 +21,9 @@ from torch import Tensor
 # float32, 3.4e38, to 2.7e8.
 _SHRINK = 2.0**-100
 
+# PyTorch adds fewer elements than 32768 in one thread.
+_BLOCK = 16384
+
 
 class Moments(NamedTuple):
     """The moments of x over some axes, in `statistics_dtype(x)`. mean is None where it is taken as 0."""
@@ -38,6 +41,25 @@ def statistics_dtype(x: Tensor) -> torch.dtype:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype of elementwise arithmetic on x."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def total(terms: Tensor, axes: list[int], dtype: torch.dtype | None = None) -> Tensor:
+    """Σ over the axes, which are kept at length 1, in an order that the number of threads does not change."""
+    if terms.numel() < 2 * _BLOCK or _kept(terms, axes) > 1:
+        return terms.sum(axes, keepdim=True, dtype=dtype)
+    # PyTorch would cut a sum with a single result among its threads. Here one thread takes each block.
+    flat = terms.flatten()
+    whole = flat.numel() // _BLOCK * _BLOCK
+    blocks = flat[:whole].view(-1, _BLOCK).sum(1, dtype=dtype)
+    return (blocks.sum() + flat[whole:].sum(dtype=dtype)).view([1] * terms.dim())
+
+
+def _kept(terms: Tensor, axes: list[int]) -> int:
+    return math.prod(size for axis, size in enumerate(terms.shape) if axis not in axes)
+
+
+def _mean(terms: Tensor, axes: list[int], dtype: torch.dtype | None = None) -> Tensor:
+    return total(terms, axes, dtype) / math.prod(terms.shape[axis] for axis in axes)
 
 
 def _centre(x: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -58,7 +80,7 @@ def _scale(centred: Tensor, low: Tensor | None, rstd: Tensor) -> Tensor:
 
 
 def _mean_square(centred: Tensor, low: Tensor | None, axes: list[int], dtype: torch.dtype) -> Tensor:
-    mean_square = centred.square().mean(axes, keepdim=True, dtype=dtype)
+    mean_square = _mean(centred.square(), axes, dtype)
     return mean_square if low is None else (mean_square - low.square()).clamp_min(0)
 
 
@@ -86,7 +108,7 @@ def standardise(x: Tensor, axes: list[int], eps: float, *, center: bool) -> tupl
         x̂ of x's shape in `compute_dtype(x)`, and the moments with the reduced axes kept at length 1.
     """
     dtype = statistics_dtype(x)
-    mean = x.mean(axes, keepdim=True, dtype=dtype) if center else None
+    mean = _mean(x, axes, dtype) if center else None
     centred, low = _centre(x, mean)
     variance = _mean_square(centred, low, axes, dtype)
     rstd = _rstd(centred, low, variance, eps, axes)
@@ -107,9 +129,13 @@ def restandardise(x: Tensor, mean: Tensor | None, rstd: Tensor) -> Tensor:
     return _scale(centred, low, rstd)
 
 
-def unbiased(variance: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """count/(count - 1)·variance, rounded to dtype as PyTorch does: the sum of squares, then the quotient."""
-    return ((variance * count).to(dtype) / (count - 1)).to(variance.dtype)
+def unbiased(x: Tensor, variance: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """count/(count - 1)·variance, rounded to dtype as PyTorch does: the sum of squares, then the quotient.
+
+    It comes in the wider dtype in which PyTorch then multiplies it, which is float32 for a half x.
+    """
+    wider = statistics_dtype(x) if x.dtype.itemsize > 2 else compute_dtype(x)
+    return ((variance * count).to(dtype) / (count - 1)).to(torch.promote_types(dtype, wider))
 
 
 def moved(running: Tensor, batch: Tensor, factor: float | Tensor) -> Tensor:
@@ -123,7 +149,7 @@ def moved(running: Tensor, batch: Tensor, factor: float | Tensor) -> Tensor:
 
 def standardise_backward(g: Tensor, x_hat: Tensor, rstd: Tensor, axes: list[int], *, center: bool) -> Tensor:
     """dx = rstd·(g - mean(g) - x̂·mean(g·x̂)), with g the gradient of x̂ (without mean(g) when not centred)."""
-    dx = torch.addcmul(g, x_hat, (g * x_hat).mean(axes, keepdim=True), value=-1)
+    dx = torch.addcmul(g, x_hat, _mean(g * x_hat, axes), value=-1)
     if center:
-        dx = dx - g.mean(axes, keepdim=True)
+        dx = dx - _mean(g, axes)
     return dx * rstd.to(g.dtype)

@@ -51,9 +51,9 @@ def check_parameter_dtypes(x: Tensor, *parameters: Tensor | None) -> None:
             continue
         if x.dtype in HALF_DTYPES and parameter.dtype == torch.float32:
             continue
-        rule = "all inputs must share same datatype"
-        if x.dtype == torch.float32:
-            rule = "expect parameter to have scalar type of Float"
+        rule = "expect parameter to have scalar type of Float"
+        if x.dtype not in (torch.float32, *HALF_DTYPES):
+            rule = "all inputs must share same datatype"
         raise DtypeError(
             f"mixed dtype ({x.device.type.upper()}): {rule}. The input is {x.dtype}, a parameter "
             f"{parameter.dtype}: parameters must have the input's dtype, or float32 with a half input"
@@ -71,32 +71,42 @@ def check_channel_vectors(channels: int, **vectors: Tensor | None) -> None:
 
 
 def check_normalized_shape(
-    x: Tensor, normalized_shape: Sequence[int], separator: str, **parameters: Tensor | None
+    name: str, x: Tensor, normalized_shape: Sequence[int], **parameters: Tensor | None
 ) -> None:
     """`normalized_shape` names x's trailing axes, and the parameters have that shape."""
-    if isinstance(normalized_shape, int):
-        raise TypeError(f"normalized_shape must be a sequence of ints, not int: write ({normalized_shape},)")
+    argument = f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints"
+    if not isinstance(normalized_shape, (tuple, list)):
+        came = type(normalized_shape).__name__
+        raise TypeError(f"{argument}, not {came}: write ({normalized_shape},) for one trailing axis")
     shape = list(normalized_shape)
+    for place, size in enumerate(shape):
+        if isinstance(size, (float, str)):
+            raise TypeError(f"{argument}, but found element of type {type(size).__name__} at pos {place}")
     if not shape:
         raise ShapeError(
             "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, "
             "but got normalized_shape = []"
         )
-    for name, parameter in parameters.items():
+    for parameter_name, parameter in parameters.items():
         if parameter is not None and list(parameter.shape) != shape:
             raise ShapeError(
-                f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape "
-                f"{list(parameter.shape)} and normalized_shape = {shape}"
+                f"Expected {parameter_name} to be of same shape as normalized_shape, but got "
+                f"{parameter_name} of shape {list(parameter.shape)} and normalized_shape = {shape}"
             )
+    if name == "rms_norm" and x.dim() < len(shape):
+        raise ShapeError(f"Input tensor must have at least {len(shape)} dimensions, but got {x.dim()}")
     if list(x.shape[max(x.dim() - len(shape), 0) :]) != shape:
         expected = ", ".join(map(str, shape))
+        star = "*" if name == "rms_norm" else "*, "  # as PyTorch writes them
         raise ShapeError(
-            f"Given normalized_shape={shape}, expected input with shape [*{separator}{expected}], "
+            f"Given normalized_shape={shape}, expected input with shape [{star}{expected}], "
             f"but got input of size{list(x.shape)}"
         )
 
 
-def check_eps(name: str, eps: float) -> None:
-    """`eps` is above zero, so that a constant input has a finite output."""
-    if not (eps > 0 and math.isfinite(eps)):
+def check_eps(name: str, eps: float, *, training: bool) -> None:
+    """`eps` is above zero in training, so that a constant input has a finite output, and never below."""
+    if training and not 0 < eps < math.inf:
         raise OptionError(f"{name} eps must be positive during training, but got {eps}")
+    if eps < 0:
+        raise OptionError(f"{name} eps must be non-negative, but got {eps}")

@@ -75,6 +75,11 @@ def _gradients(ctx: Any, dy: Tensor, computed: Sequence[Tensor]) -> tuple[Tensor
     return tuple(gradients)
 
 
+def _no_gradients(ctx: Any) -> tuple[None, ...]:
+    """What a backward returns where y's gradient is undefined, as when nothing depends on y."""
+    return (None,) * len(ctx.needs_input_grad)
+
+
 class _Rows(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -89,7 +94,9 @@ class _Rows(torch.autograd.Function):
         _save(ctx, (x, residual, weight, bias), output[1:], activation, (normalized_shape, center, eps))
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
+    def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
+        if dy is None:
+            return _no_gradients(ctx)
         x, residual, weight, bias, mean, rstd = ctx.saved_tensors
         normalized_shape, center, eps = ctx.settings
         operator: Callable[..., Any] = _OPERATORS.rows_backward
@@ -115,7 +122,9 @@ class _Groups(torch.autograd.Function):
         _save(ctx, (x, residual, weight, bias), output[1:], activation, (groups, eps))
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
+    def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
+        if dy is None:
+            return _no_gradients(ctx)
         x, residual, weight, bias, mean, rstd = ctx.saved_tensors
         groups, eps = ctx.settings
         operator: Callable[..., Any] = _OPERATORS.groups_backward
@@ -141,7 +150,9 @@ class _Channels(torch.autograd.Function):
         _save(ctx, (x, residual, weight, bias), output[1:], activation, (eps,))
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor, *_: Any) -> Any:
+    def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
+        if dy is None:
+            return _no_gradients(ctx)
         x, residual, weight, bias, mean, rstd = ctx.saved_tensors
         operator: Callable[..., Any] = _OPERATORS.channels_backward
         if _differentiable():
@@ -164,7 +175,9 @@ class _Affine(torch.autograd.Function):
         _save(ctx, (x, residual, weight, bias), (mean, variance), activation, (eps,))
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:
+    def backward(ctx: Any, dy: Tensor | None) -> Any:
+        if dy is None:
+            return _no_gradients(ctx)
         operator: Callable[..., Any] = _OPERATORS.channel_affine_backward
         if _differentiable():
             operator = eager.channel_affine_backward

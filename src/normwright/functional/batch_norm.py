@@ -55,7 +55,7 @@ def batch_norm(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: one value per channel in training, or a vector that is not (C,).
-        OptionError: running statistics that are half given or missing, or eps not above 0 in training.
+        OptionError: running statistics that are half given or missing, or eps below 0, or 0 in training.
         DtypeError: an input that is not floating point, or parameters of another dtype.
     References:
         Ioffe & Szegedy 2015, arXiv:1502.03167.
@@ -67,16 +67,18 @@ def batch_norm(
     """
     check_floating_point("batch_norm", input)
     check_epilogue(input, residual, activation)
+    check_eps("batch_norm", eps, training=training)
     _check_statistics(input, running_mean, running_var, weight, bias)
     check_parameter_dtypes(input, weight, bias)
     if not training:
         if running_mean is None or running_var is None:
+            missing = "running_mean" if running_mean is None else "running_var"
             raise OptionError(
-                "running_mean must be defined in evaluation mode, but is None: pass the running statistics, "
+                f"{missing} must be defined in evaluation mode, but is None: pass the running statistics, "
                 "or training=True to use this batch's"
             )
         return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation)
-    _check_training(input, running_mean, momentum, eps, num_batches_tracked)
+    _check_training(input, running_mean, running_var, momentum, num_batches_tracked)
     running = (running_mean, running_var, num_batches_tracked)
     return autograd.channels(input, residual, weight, bias, *running, momentum, eps, activation)
 
@@ -93,8 +95,6 @@ def _check_statistics(
             "Dimension out of range (expected to be in range of [-1, 0], but got 1): batch norm takes "
             f"an input of shape (N, C, *space), but got {list(x.shape)}"
         )
-    if (running_mean is None) != (running_var is None):
-        raise OptionError("running_mean and running_var must either both be None or neither be None")
     check_channel_vectors(
         x.shape[1], running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
@@ -103,11 +103,12 @@ def _check_statistics(
 def _check_training(
     x: Tensor,
     running_mean: Tensor | None,
+    running_var: Tensor | None,
     momentum: float | None,
-    eps: float,
     num_batches_tracked: Tensor | None,
 ) -> None:
-    check_eps("batch_norm", eps)
+    if (running_mean is None) != (running_var is None):
+        raise OptionError("running_mean and running_var must either both be None or neither be None")
     if momentum is None and running_mean is not None and num_batches_tracked is None:
         raise OptionError(
             "momentum=None takes the mean over all batches and needs num_batches_tracked, which is None"

@@ -57,6 +57,9 @@ def _check_groups(x: Tensor, num_groups: int, **parameters: Tensor | None) -> No
     shape = list(x.shape)
     if x.dim() < 2:
         raise ShapeError(f"Expected at least 2 dimensions for input tensor but received {x.dim()}")
+    if isinstance(num_groups, (float, str)):
+        came = type(num_groups).__name__
+        raise TypeError(f"group_norm(): argument 'num_groups' (position 2) must be int, not {came}")
     if num_groups <= 0:
         raise ShapeError(f"Expected num groups to be greater than 0, got {num_groups}")
     if shape[1] % num_groups:

@@ -67,23 +67,24 @@ def instance_norm(
         return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation)
     y, mean, rstd = autograd.groups(input, residual, weight, bias, input.shape[1], eps, activation)
     if running_mean is not None and running_var is not None and input.numel():
-        _move_running(running_mean, running_var, mean, rstd, math.prod(input.shape[2:]), momentum, eps)
+        _move_running(input, running_mean, running_var, mean, rstd, momentum, eps)
     return y
 
 
 @torch.no_grad()
 def _move_running(
+    x: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
     mean: Tensor,
     rstd: Tensor,
-    count: int,
     momentum: float,
     eps: float,
 ) -> None:
     variance = rstd.square().reciprocal() - eps
-    means = moved(running_mean, mean, momentum)
-    variances = moved(running_var, unbiased(variance, count, running_var.dtype), momentum)
+    count = math.prod(x.shape[2:])
+    means = moved(running_mean, mean.to(running_mean.dtype), momentum)
+    variances = moved(running_var, unbiased(x, variance, count, running_var.dtype), momentum)
     running_mean.copy_(means.mean(0))
     running_var.copy_(variances.mean(0))
 

@@ -52,6 +52,6 @@ def layer_norm(
     """
     check_floating_point("LayerNormKernelImpl", input)
     check_epilogue(input, residual, activation)
-    check_normalized_shape(input, normalized_shape, ", ", weight=weight, bias=bias)
+    check_normalized_shape("layer_norm", input, normalized_shape, weight=weight, bias=bias)
     check_parameter_dtypes(input, weight, bias)
     return autograd.rows(input, residual, weight, bias, list(normalized_shape), True, eps, activation)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import ShapeError
-from normwright.functional.arguments import check_epilogue
+from normwright.functional.arguments import HALF_DTYPES, check_epilogue
 
 # PyTorch's message has this gap in it.
 _EXPECTED = "Expected 3D or higher dimensionality                         "
@@ -39,7 +39,7 @@ def local_response_norm(
         residual: input's shape, added before the activation.
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
     Returns:
-        input's shape and dtype.
+        input's shape and dtype; float32 under autocast, as in PyTorch.
     Raises:
         ShapeError: fewer than three axes, or a size below 1.
     References:
@@ -53,10 +53,15 @@ def local_response_norm(
     if input.dim() < 3:
         raise ShapeError(f"{_EXPECTED} input (got {input.dim()} dimensions)")
     if size < 1:
-        raise ShapeError(
-            f"kernel size should be greater than zero, but got kH: {size} kW: 1 (the window's channels)"
-        )
-    y = torch.nn.functional.local_response_norm(input, size, alpha, beta, k)
+        window = f"kH: {size} kW: 1" if input.dim() == 3 else f"kT: {size} kH: 1 kW: 1"
+        raise ShapeError(f"kernel size should be greater than zero, but got {window} (the window's channels)")
+    # PyTorch's pooling takes no half types on the CPU, and its view of the last axes not every layout.
+    half = input.dtype in HALF_DTYPES
+    wide = input.float() if half else input
+    flat = wide.flatten(3) if input.dim() > 4 else wide
+    y = torch.nn.functional.local_response_norm(flat, size, alpha, beta, k).reshape(input.shape)
     if residual is not None:
         y = y + residual.to(y.dtype)
-    return ACTIVATIONS[activation].value(y) if activation else y
+    if activation:
+        y = ACTIVATIONS[activation].value(y)
+    return y.to(input.dtype) if half and not torch.is_autocast_enabled(input.device.type) else y

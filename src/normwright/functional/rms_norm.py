@@ -46,7 +46,7 @@ def rms_norm(
     """
     check_floating_point("rms_norm", input)
     check_epilogue(input, residual, activation)
-    check_normalized_shape(input, normalized_shape, "", weight=weight)
+    check_normalized_shape("rms_norm", input, normalized_shape, weight=weight)
     if eps is None:
         eps = torch.finfo(compute_dtype(input)).eps
     return autograd.rows(input, residual, weight, None, list(normalized_shape), False, eps, activation)

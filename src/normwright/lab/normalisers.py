@@ -1,20 +1,15 @@
-"""Puts one normaliser in the place of every normaliser of a network."""
+"""Builds one normaliser for inputs of one shape."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
 
-from normwright.errors import OptionError, ShapeError, unknown_name
+from normwright.errors import ShapeError, unknown_name
 from normwright.lab.recipe import NORMS
-from normwright.network.walk import find_normalisers, replace_module
 from normwright.nn import (
     BatchNorm1d,
     BatchNorm2d,
@@ -36,20 +31,7 @@ _LRN_CHANNELS = 5  # as in AlexNet, the network that made it known
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where a normaliser was placed.
-
-    Args:
-        places: qualified names of every place of a normaliser, in the order in which a batch meets them.
-        left_out: those of them where this normaliser is undefined, and which hold `nn.Identity`.
-    """
-
-    places: tuple[str, ...]
-    left_out: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Choice:
+class Choice:
     """A module not yet built, so that the choices for two shapes can be compared."""
 
     kind: type[nn.Module]
@@ -57,42 +39,8 @@ class _Choice:
     options: tuple[tuple[str, Any], ...] = ()
 
     def build(self) -> nn.Module:
+        """The module, new each time."""
         return self.kind(*self.args, **dict(self.options))
-
-
-@dataclass(frozen=True)
-class _Place:
-    """One normaliser of the network, and the distinct shapes in which it met the example."""
-
-    name: str
-    normaliser: nn.Module
-    shapes: tuple[Shape, ...]
-
-
-class Rows(nn.Module):
-    """Applies a normaliser to x with all axes but the last few taken as samples: (…, C) as (rows, C).
-
-    A layer norm normalises every position of a sequence (N, T, C) by itself; to a batch norm in its
-    place, every position is a sample, so its moments run over N and T.
-
-    Args:
-        norm: takes (rows, *the last axes).
-        axes: how many trailing axes make up a sample.
-    """
-
-    def __init__(self, norm: nn.Module, axes: int) -> None:
-        super().__init__()
-        self.norm = norm
-        self.axes = axes
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (…, *the last axes) -> the same shape."""
-        rows: Tensor = self.norm(x.reshape(-1, *x.shape[-self.axes :]))
-        return rows.reshape(x.shape)
-
-    def extra_repr(self) -> str:
-        """The option, as torch shows it."""
-        return f"axes={self.axes}"
 
 
 def make(norm: str, shape: Shape, *, groups: int) -> nn.Module | None:
@@ -125,87 +73,12 @@ def make(norm: str, shape: Shape, *, groups: int) -> nn.Module | None:
         >>> make("instance", (8, 12), groups=8) is None
         True
     """
-    choice = _choose(norm, tuple(shape), groups)
+    choice = choose(norm, tuple(shape), groups)
     return None if choice is None else choice.build()
 
 
-def place(network: nn.Module, norm: str, example: Tensor, *, groups: int) -> Placement:
-    """Replaces every normaliser of a network, in place, by `norm`.
-
-    One pass of `example` in training mode shows in what shape each normaliser meets its input; `make`
-    builds the new one for that shape, with its own default options. Where `norm` is undefined stands
-    `nn.Identity`. A layer or RMS norm over the last k axes takes all axes before them for samples,
-    so (N, T, C) with `LayerNorm(C)` counts as N·T samples of C channels.
-
-    The pass leaves no trace: buffers, modes and PyTorch's random state are restored, also when
-    it fails, and no module is replaced unless all can be. Torch's transformer layers lose their
-    inference fast path, which computes a layer norm whatever module stands there.
-
-    Args:
-        network: changed in place.
-        norm: one of `NORMS`.
-        example: at least two samples, on the network's device.
-        groups: the most groups of group norm.
-    Raises:
-        OptionError: the network holds no normaliser, or is one; one is never reached by the example,
-            or reached in shapes that one `norm` cannot serve; `norm` is defined nowhere; a layer norm
-            of the user's own does not tell which axis holds the channels.
-        Whatever the network raises.
-    Example:
-        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10))
-        >>> place(network, "layer", torch.zeros(2, 1, 8, 8), groups=8)
-        Placement(places=('1',), left_out=())
-        >>> network[1].normalized_shape
-        (4, 6, 6)
-    """
-    places = _find_places(network, example)
-    modules = {spot.name: _build_for(spot, norm, groups, example) for spot in places}
-    left_out = tuple(name for name, module in modules.items() if module is None)
-    if len(left_out) == len(places):
-        raise OptionError(
-            f"{norm} norm must be defined at one normaliser of the network at least, but is at none of "
-            f"{', '.join(left_out)} (inputs {_list_shapes(places)}): leave it out for this network"
-        )
-    for name, module in modules.items():
-        replace_module(network, name, nn.Identity() if module is None else module)
-    _leave_fast_path(network)
-    return Placement(tuple(modules), left_out)
-
-
-def trial(network: nn.Module, example: Tensor) -> Any:
-    """The network's output for an example in training mode; leaves modes, buffers and random state alone.
-
-    Lazy modules do take their shapes from it.
-
-    Raises:
-        Whatever the network raises; its state is restored all the same.
-    """
-    with _undisturbed(network, example.device), torch.no_grad():
-        network.train()
-        return network(example)
-
-
-@contextmanager
-def _undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in network.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-        if not is_lazy(buffer)
-    ]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            with torch.no_grad():
-                for module, name, buffer, saved in buffers:
-                    setattr(module, name, buffer.copy_(saved))
-
-
-def _choose(norm: str, shape: Shape, groups: int) -> _Choice | None:
+def choose(norm: str, shape: Shape, groups: int) -> Choice | None:
+    """What `make` builds; two shapes that one module can serve give equal choices."""
     if norm not in NORMS:
         raise unknown_name("normaliser", norm, NORMS)
     if len(shape) < 2:
@@ -213,17 +86,17 @@ def _choose(norm: str, shape: Shape, groups: int) -> _Choice | None:
     channels, space = shape[1], shape[2:]
     alone = math.prod(shape[1:]) == 1
     if norm == "none":
-        return _Choice(nn.Identity)
+        return Choice(nn.Identity)
     if norm == "batch":
-        return _Choice(_by_axes(_BATCH, norm, shape), (channels,))
+        return Choice(_by_axes(_BATCH, norm, shape), (channels,))
     if norm == "instance":
         kind = _by_axes(_INSTANCE, norm, shape)
-        return _Choice(kind, (channels,), (("affine", True),)) if math.prod(space) > 1 else None
+        return Choice(kind, (channels,), (("affine", True),)) if math.prod(space) > 1 else None
     if norm == "lrn":
-        return _Choice(LocalResponseNorm, (_LRN_CHANNELS,)) if space else None
+        return Choice(LocalResponseNorm, (_LRN_CHANNELS,)) if space else None
     if norm == "group":
-        return None if alone else _Choice(GroupNorm, (_group_count(channels, groups), channels))
-    return None if alone else _Choice({"layer": LayerNorm, "rms": RMSNorm}[norm], (shape[1:],))
+        return None if alone else Choice(GroupNorm, (_group_count(channels, groups), channels))
+    return None if alone else Choice({"layer": LayerNorm, "rms": RMSNorm}[norm], (shape[1:],))
 
 
 def _by_axes(kinds: tuple[type[nn.Module], ...], norm: str, shape: Shape) -> type[nn.Module]:
@@ -239,111 +112,3 @@ def _by_axes(kinds: tuple[type[nn.Module], ...], norm: str, shape: Shape) -> typ
 def _group_count(channels: int, groups: int) -> int:
     fitting = (g for g in range(min(groups, channels // 2), 0, -1) if channels % g == 0)
     return next(fitting, 1)
-
-
-def _find_places(network: nn.Module, example: Tensor) -> list[_Place]:
-    """The outermost normalisers, in the order in which the example reaches them."""
-    found = find_normalisers(network)
-    if "" in found:
-        raise OptionError(
-            f"the network is itself a normaliser ({type(network).__name__}), which has no place to be "
-            "replaced in: wrap it in nn.Sequential"
-        )
-    outermost = {
-        name: module
-        for name, module in found.items()
-        if not any(name.startswith(f"{outer}.") for outer in found)
-    }
-    if not outermost:
-        raise OptionError(
-            f"the network ({type(network).__name__}) must hold normalisers to be replaced, but holds none: "
-            "put one of torch.nn (BatchNorm2d, LayerNorm, …) wherever a normaliser shall stand"
-        )
-    shapes = _shapes_met(network, outermost, example)
-    unmet = [name for name in outermost if name not in shapes]
-    if unmet:
-        raise OptionError(
-            f"every normaliser must be reached by a batch, but the example {tuple(example.shape)} never "
-            f"calls {', '.join(unmet)}: remove them, or call them as modules in the network's forward"
-        )
-    return [_Place(name, outermost[name], tuple(met)) for name, met in shapes.items()]
-
-
-def _shapes_met(
-    network: nn.Module, modules: dict[str, nn.Module], example: Tensor
-) -> dict[str, dict[Shape, None]]:
-    """The distinct input shapes of each module (a dict keeps order), in the order of the first calls."""
-    shapes: dict[str, dict[Shape, None]] = {}
-
-    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
-        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-            shapes.setdefault(name, {})[tuple(x.shape)] = None
-
-        return modules[name].register_forward_pre_hook(note, with_kwargs=True)
-
-    handles = [watch(name) for name in modules]
-    try:
-        trial(network, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return shapes
-
-
-def _build_for(spot: _Place, norm: str, groups: int, example: Tensor) -> nn.Module | None:
-    """The normaliser for one place, on the device, in the dtype and in the mode of the one it replaces."""
-    samples = [_as_samples(spot, shape) for shape in spot.shapes]
-    choice, *others = (_choose(norm, shape, groups) for shape in samples)
-    if choice is None or None in others:
-        return None
-    if any(other != choice for other in others):
-        raise OptionError(
-            f"one {norm} norm must serve every input of {spot.name!r}, but it is called with "
-            f"{_list_shapes([spot])}: give the network one normaliser per shape, or leave {norm} out"
-        )
-    module = choice.build()
-    axes = len(samples[0]) - 1
-    # Layer and RMS norm take any axes before their own; the others count theirs from the front.
-    if norm not in ("none", "layer", "rms") and any(len(shape) != axes + 1 for shape in spot.shapes):
-        module = Rows(module, axes)
-    old = next((p for p in spot.normaliser.parameters() if p.is_floating_point()), example)
-    return module.to(device=old.device, dtype=old.dtype).train(spot.normaliser.training)
-
-
-def _leave_fast_path(network: nn.Module) -> None:
-    """Lets torch's transformer layers call their normalisers.
-
-    In inference they read eps, weight and bias of `norm1` and `norm2` and compute a layer norm from
-    them, whatever stands there: with a batch norm, wrong numbers and no error. These two attributes
-    are what they ask before they do so; nothing else reads them.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
-
-
-def _as_samples(spot: _Place, shape: Shape) -> Shape:
-    """The input of a place as (N, C, *space)."""
-    if not isinstance(spot.normaliser, nn.LayerNorm | nn.RMSNorm):
-        return shape
-    normalised = tuple(spot.normaliser.normalized_shape)
-    axes = len(normalised)
-    if shape[-axes:] != normalised:
-        return shape  # a subclass that moves the axes itself, as torchvision's LayerNorm2d does
-    if axes == 1 and len(shape) > 2 and shape[1:2] == normalised and not _is_library_class(spot.normaliser):
-        raise OptionError(
-            f"the channel axis of {spot.name!r} ({type(spot.normaliser).__name__}) must be known, but in "
-            f"its input {shape} the second and last axis have one size: change the size of the samples"
-        )
-    return (math.prod(shape[:-axes]), *normalised)
-
-
-def _is_library_class(module: nn.Module) -> bool:
-    return type(module).__module__.startswith(("torch.nn.", "normwright.nn."))
-
-
-def _list_shapes(places: list[_Place]) -> str:
-    return ", ".join(str(shape) for spot in places for shape in spot.shapes)

@@ -13,7 +13,7 @@ from normwright.errors import unknown_name
 from normwright.lab.initialise import initialise
 from normwright.lab.networks import lenet, lstm, mlp, resnet20, vgg
 from normwright.lab.networks.user_network import build_user_network
-from normwright.lab.normalisers import Placement, place
+from normwright.lab.placement import Placement, place
 from normwright.lab.recipe import NetworkRecipe
 from normwright.lab.user_code import is_user_code, resolve
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import UserCodeError
-from normwright.lab.normalisers import trial
+from normwright.lab.placement import trial
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _TRIAL_SAMPLES = 2

@@ -1,0 +1,118 @@
+"""PyTorch's own check of every operator: schema, mutation, fakes, tracing with dynamic shapes."""
+
+import pytest
+import torch
+from torch.library import opcheck
+
+import normwright.backends
+from normwright.backends.schema import SCHEMAS
+
+OPERATORS = torch.ops.normwright
+
+
+def draw(*shape, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype)
+
+
+IMAGES = {
+    "contiguous": draw(2, 4, 3, 5),
+    "channels-last": draw(2, 4, 3, 5).contiguous(memory_format=torch.channels_last),
+    "sliced": draw(2, 4, 3, 11)[..., 1::2],
+    "transposed": draw(2, 5, 3, 4).transpose(1, 3),
+    "half": draw(2, 4, 3, 5, dtype=torch.bfloat16),
+    "empty": draw(0, 4, 3, 5),
+}
+
+# residual, weight and bias given or not, the activation, and the gradients asked for
+OPTIONS = {
+    "all": (True, True, True, "silu", [True] * 4),
+    "none": (False, False, False, None, [True] * 4),
+    "weight": (False, True, False, "relu", [True, False, True, False]),
+    "bias": (False, False, True, "gelu", [False, True, False, True]),
+    "residual": (True, False, False, "tanh", [True, True, False, False]),
+}
+
+
+def forward_call(family, x, options):
+    """The arguments of a family's forward operator."""
+    residual, weight, bias, activation, _ = OPTIONS[options]
+    shape = x.shape[1:] if family == "rows" else x.shape[1:2]
+    parameter = draw(*shape)
+    call = (
+        x,
+        x.clone() if residual else None,
+        parameter if weight else None,
+        parameter - 1 if bias else None,
+    )
+    settings = {
+        "rows": (list(shape), options != "weight", 1e-5),
+        "groups": (2, 1e-5),
+        "channels": (draw(4), draw(4).square(), torch.tensor(3), None if options == "all" else 0.1, 1e-5),
+        "affine": (draw(4), draw(4).square(), 1e-5),
+    }[family]
+    if family == "channels" and options == "none":
+        settings = (None, None, None, 0.1, 1e-5)
+    return *call, *settings, activation
+
+
+def backward_call(family, x, options):
+    """The arguments of a family's backward operator, with the moments that its forward returned."""
+    mask = OPTIONS[options][-1]
+    call = forward_call(family, x, options)
+    activation = call[-1]
+    if family == "affine":
+        return x.sin(), *call, mask
+    _, mean, rstd = getattr(OPERATORS, f"{family}_forward")(*call)
+    between = {"rows": call[4:6], "groups": call[4:5], "channels": ()}[family]
+    return x.sin(), *call[:4], mean, rstd, *between, activation, mask
+
+
+FORWARD = {family: f"{family}_forward" for family in ("rows", "groups", "channels")} | {
+    "affine": "channel_affine"
+}
+BACKWARD = {family: f"{family}_backward" for family in FORWARD} | {"affine": "channel_affine_backward"}
+CASES = [
+    *(("contiguous", options) for options in OPTIONS),
+    *((layout, "all") for layout in IMAGES if layout != "contiguous"),
+]
+
+
+def test_every_operator_is_checked_here():
+    defined = {schema[: schema.index("(")] for schema in SCHEMAS}
+    assert defined == {*FORWARD.values(), *BACKWARD.values()}
+
+
+# The moments of an empty batch are NaN, which opcheck finds different from themselves.
+FORWARD_CASES = [
+    (family, *case) for family in FORWARD for case in CASES if (family, *case) != ("channels", "empty", "all")
+]
+
+
+@pytest.mark.parametrize(("family", "layout", "options"), FORWARD_CASES)
+def test_forward(family, layout, options):
+    opcheck(getattr(OPERATORS, FORWARD[family]).default, forward_call(family, IMAGES[layout], options))
+
+
+@pytest.mark.parametrize(("layout", "options"), CASES)
+@pytest.mark.parametrize("family", BACKWARD)
+def test_backward(family, layout, options):
+    opcheck(getattr(OPERATORS, BACKWARD[family]).default, backward_call(family, IMAGES[layout], options))
+
+
+def test_running_statistics_are_the_only_arguments_that_change():
+    call = forward_call("channels", IMAGES["contiguous"], "all")
+    before = [argument.clone() if isinstance(argument, torch.Tensor) else argument for argument in call]
+    OPERATORS.channels_forward(*call)
+    changed = [
+        place
+        for place, (old, new) in enumerate(zip(before, call, strict=True))
+        if isinstance(new, torch.Tensor) and not torch.equal(old, new)
+    ]
+    assert changed == [4, 5, 6]
+
+
+def test_backends_says_what_is_loaded_and_why_not():
+    backends = normwright.backends()
+    assert [backend.name for backend in backends if backend.loaded] == ["eager"]
+    assert all(backend.reason for backend in backends)
+    assert all(backend.devices for backend in backends)

@@ -1,0 +1,188 @@
+"""The same bad calls raise what they raise in PyTorch: the type, and a message that begins with PyTorch's."""
+
+import inspect
+
+import pytest
+import torch
+
+from normwright import functional
+from normwright.errors import NormwrightError
+
+x = torch.ones(4, 3, 2)
+rows = torch.ones(4, 6)
+three, five, six = torch.ones(3), torch.ones(5), torch.ones(6)
+long = torch.int64
+half, brain, wide = torch.float16, torch.bfloat16, torch.float64
+
+CALLS = [
+    ("batch_norm", (x, None, None), {}),
+    ("batch_norm", (x, three, None), {}),
+    ("batch_norm", (x, None, three), {}),
+    ("batch_norm", (x, three, None), {"training": True}),
+    ("batch_norm", (x, None, three), {"training": True}),
+    ("batch_norm", (x, five, five), {}),
+    ("batch_norm", (x, five, five), {"training": True}),
+    ("batch_norm", (x, three, five), {"training": True}),
+    ("batch_norm", (x, three, three, five), {}),
+    ("batch_norm", (x, three, three, three, five), {}),
+    ("batch_norm", (x, None, None, five), {"training": True}),
+    ("batch_norm", (three, None, None), {"training": True}),
+    ("batch_norm", (torch.ones(1, 3), three, three), {"training": True}),
+    ("batch_norm", (torch.ones(1, 3, 1, 1), None, None), {"training": True}),
+    ("batch_norm", (x, three, three), {"training": True, "eps": 0.0}),
+    ("batch_norm", (x, three, three), {"training": True, "eps": -1.0}),
+    ("batch_norm", (x, three, three), {"eps": -1.0}),
+    ("batch_norm", (x, three, three, three.half()), {}),
+    ("batch_norm", (x, three, three, three.double()), {"training": True}),
+    ("batch_norm", (x.double(), None, None, three), {"training": True}),
+    ("batch_norm", (x.half(), None, None, three.double()), {"training": True}),
+    ("batch_norm", (x.to(long), None, None), {"training": True}),
+    ("instance_norm", (x, three, None), {}),
+    ("instance_norm", (x, None, None), {"use_input_stats": False}),
+    ("instance_norm", (x, None, three), {"use_input_stats": False}),
+    ("instance_norm", (x, five, five), {}),
+    ("instance_norm", (x, None, None, five), {}),
+    ("instance_norm", (x, None, None, three, five), {}),
+    ("instance_norm", (x[..., :1],), {}),
+    ("instance_norm", (x, None, None, three.double()), {}),
+    ("instance_norm", (x.to(long),), {}),
+    ("group_norm", (x, 2), {}),
+    ("group_norm", (x, -1), {}),
+    ("group_norm", (three, 1), {}),
+    ("group_norm", (x, 3, five), {}),
+    ("group_norm", (x, 3, x[0]), {}),
+    ("group_norm", (torch.ones(1, 6), 6), {}),
+    ("group_norm", (x, 3, three.double()), {}),
+    ("group_norm", (x.bfloat16(), 3, three.double()), {}),
+    ("group_norm", (x.to(long), 3), {}),
+    ("group_norm", (x, 3.0), {}),
+    ("layer_norm", (rows, (5,)), {}),
+    ("layer_norm", (rows, ()), {}),
+    ("layer_norm", (rows, 6), {}),
+    ("layer_norm", (rows, (6.0,)), {}),
+    ("layer_norm", (rows, "a"), {}),
+    ("layer_norm", (rows, (-6,)), {}),
+    ("layer_norm", (rows, (6,), five), {}),
+    ("layer_norm", (rows, (6,), six, five), {}),
+    ("layer_norm", (six, (4, 6)), {}),
+    ("layer_norm", (rows, (6,), six.double()), {}),
+    ("layer_norm", (rows.double(), (6,), six), {}),
+    ("layer_norm", (rows.bfloat16(), (6,), six.half()), {}),
+    ("layer_norm", (rows.to(long), (6,)), {}),
+    ("rms_norm", (rows, (5,)), {}),
+    ("rms_norm", (rows, ()), {}),
+    ("rms_norm", (rows, 6), {}),
+    ("rms_norm", (rows, (6,), five), {}),
+    ("rms_norm", (six, (4, 6)), {}),
+    ("rms_norm", (rows.to(long), (6,)), {}),
+    ("local_response_norm", (rows, 3), {}),
+    ("local_response_norm", (x, 0), {}),
+    ("local_response_norm", (x[..., None], 0), {}),
+]
+
+
+def words(argument):
+    if isinstance(argument, torch.Tensor):
+        return f"{tuple(argument.shape)} {str(argument.dtype).removeprefix('torch.')}"
+    return str(argument)
+
+
+def described(call):
+    name, arguments, options = call
+    return f"{name}({', '.join([*map(words, arguments), *(f'{k}={v}' for k, v in options.items())])})"
+
+
+@pytest.mark.parametrize("call", CALLS, ids=described)
+def test_the_error_is_pytorchs(call):
+    name, arguments, options = call
+    with pytest.raises(Exception) as theirs:  # noqa: PT011 whatever PyTorch raises is what is wanted
+        getattr(torch.nn.functional, name)(*arguments, **options)
+    with pytest.raises(theirs.type) as ours:
+        getattr(functional, name)(*arguments, **options)
+    assert str(ours.value).startswith(str(theirs.value).split("\n")[0])
+    assert ours.type is TypeError or isinstance(ours.value, NormwrightError)
+
+
+# Where PyTorch's own error says the wrong thing, or names a step inside it, ours says what is wrong.
+OTHERWISE = [
+    (("group_norm", (x, 0), {}), "a division by zero inside PyTorch", "num groups to be greater than 0"),
+    (("group_norm", (x, 3, three, five), {}), "shows the weight's shape", r"got bias of shape \[5\]"),
+    (("group_norm", (x.to(long), 3, three), {}), "blames the weight", "not implemented for 'Long'"),
+    (("layer_norm", (rows.to(long), (6,), six), {}), "blames the weight", "not implemented for 'Long'"),
+    (("batch_norm", (three, three, three), {}), "counts no channels", r"of shape \(N, C, \*space\)"),
+    (
+        ("local_response_norm", (x[..., None], -3), {}),
+        "names the padding",
+        "greater than zero, but got kT: -3",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "reason", "message"), OTHERWISE, ids=str)
+def test_where_pytorchs_message_misleads(call, reason, message):
+    name, arguments, options = call
+    with pytest.raises((RuntimeError, ZeroDivisionError)) as theirs:
+        getattr(torch.nn.functional, name)(*arguments, **options)
+    with pytest.raises(NormwrightError, match=message) as ours:
+        getattr(functional, name)(*arguments, **options)
+    assert not str(ours.value).startswith(str(theirs.value)), f"it does no longer: {reason}"
+
+
+ACCEPTED = [
+    ("batch_norm", (x, three.double(), three.double()), {"training": True}),
+    ("batch_norm", (x.half(), three.half(), three.half(), three, three), {}),
+    ("batch_norm", (x.half(), three, three, three.half(), three.half()), {}),
+    ("group_norm", (x.bfloat16(), 3, three, three.bfloat16()), {}),
+    ("layer_norm", (rows.bfloat16(), (6,), six, six.bfloat16()), {}),
+]
+
+
+@pytest.mark.parametrize("call", ACCEPTED, ids=described)
+def test_mixtures_that_pytorch_refuses_and_ours_computes(call):
+    name, arguments, options = call
+    with pytest.raises(RuntimeError, match=r"mixed dtype|expected scalar type"):
+        getattr(torch.nn.functional, name)(*arguments, **options)
+    assert getattr(functional, name)(*arguments, **options).dtype == arguments[0].dtype
+
+
+EXTRAS = [
+    ({"activation": "rellu"}, "unknown activation 'rellu': did you mean 'relu'"),
+    (
+        {"residual": torch.ones(4, 3)},
+        r"residual must .* have the input's shape \[4, 3, 2\], but is .*\[4, 3\]",
+    ),
+    ({"residual": torch.ones(4, 3, 2, dtype=long)}, "residual must be floating point"),
+]
+WAYS = {
+    "batch_norm": lambda x, **o: functional.batch_norm(x, None, None, training=True, **o),
+    "instance_norm": functional.instance_norm,
+    "group_norm": lambda x, **o: functional.group_norm(x, 3, **o),
+    "layer_norm": lambda x, **o: functional.layer_norm(x, (3, 2), **o),
+    "rms_norm": lambda x, **o: functional.rms_norm(x, (3, 2), **o),
+    "local_response_norm": lambda x, **o: functional.local_response_norm(x, 2, **o),
+}
+
+
+@pytest.mark.parametrize(("extra", "message"), EXTRAS, ids=["activation", "shape", "dtype"])
+@pytest.mark.parametrize("name", WAYS)
+def test_a_wrong_residual_or_activation(name, extra, message):
+    with pytest.raises(NormwrightError, match=message):
+        WAYS[name](x, **extra)
+
+
+def test_momentum_none_needs_a_count():
+    with pytest.raises(NormwrightError, match=r"momentum=None .* needs num_batches_tracked, which is None"):
+        functional.batch_norm(x, three.clone(), three.clone(), training=True, momentum=None)
+
+
+@pytest.mark.parametrize("name", functional.__all__)
+def test_the_signature_is_pytorchs_with_keywords_added(name):
+    theirs = inspect.signature(getattr(torch.nn.functional, name)).parameters
+    ours = inspect.signature(getattr(functional, name)).parameters
+    shared = list(ours.values())[: len(theirs)]
+    assert [(p.name, p.default, p.kind) for p in shared] == [
+        (p.name, p.default, p.kind) for p in theirs.values()
+    ]
+    added = list(ours.values())[len(theirs) :]
+    assert {p.name for p in added} - {"num_batches_tracked"} == {"residual", "activation"}
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is None for p in added)

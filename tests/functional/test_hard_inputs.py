@@ -1,0 +1,134 @@
+"""Inputs on which a careless formula overflows, cancels, or lets one bad element spoil the others."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import KINDS, Call, case_of
+from tolerances import assert_within
+
+from normwright.functional import batch_norm
+
+REDUCING = tuple(kind for kind in KINDS if not kind.endswith("eval"))
+CENTRED = tuple(kind for kind in REDUCING if kind != "rms")
+SHAPE = (2, 6, 5, 7)
+
+
+def gradients(call, y):
+    parameters = [call.weight] if call.bias is None else [call.weight, call.bias]
+    return torch.autograd.grad(y, [call.x, *parameters], call.dy)
+
+
+def with_input(kind, x, **options):
+    affine = "weight" if kind == "rms" else "weight and bias"
+    call = Call(case_of(kind, tuple(x.shape), x.dtype, affine=affine, **options))
+    call.x = x.detach().requires_grad_()
+    for parameter in (call.weight, call.bias):
+        if parameter is not None:
+            parameter.requires_grad_()
+    return call
+
+
+def draw(seed=1, dtype=torch.float32):
+    return torch.randn(SHAPE, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_right(call):
+    y = call.run(call.x, None, call.weight, call.bias)
+    dy = call.dy.double().numpy()
+    expected, bounds = call.expected(dy), call.analysis.gradients(dy, call.parameter_dtype)
+    assert_within(y, expected.y, bounds.y, "y")
+    for what, gradient in zip(("dx", "dweight", "dbias"), gradients(call, y), strict=False):
+        assert gradient.isfinite().all()
+        assert_within(gradient, getattr(expected, what), getattr(bounds, what), what)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("ratio", [1e3, -1e6])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mean_far_from_zero(kind, ratio, dtype):
+    # steps of 1/16 in deviation 1 are what float32 can hold around a million
+    call = with_input(kind, (draw() * 16).round().div(16).to(dtype) + ratio)
+    call.running_mean += ratio
+    assert_right(call)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e19, 1e30])
+@pytest.mark.parametrize("kind", KINDS)
+def test_magnitudes_whose_squares_overflow_or_vanish(kind, scale):
+    assert_right(with_input(kind, draw() * scale))
+
+
+@pytest.mark.parametrize("kind", CENTRED)
+def test_a_mean_of_1e30_and_a_deviation_of_1e24(kind):
+    assert_right(with_input(kind, draw() * 1e24 + 1e30))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", CENTRED)
+def test_a_constant_class_becomes_the_bias(kind, dtype):
+    # 4/3 and the odd sizes: neither the value nor its sums are round numbers
+    call = with_input(kind, torch.full(SHAPE, 4 / 3, dtype=dtype))
+    y = call.run(call.x, None, call.weight, call.bias)
+    bias = call.bias.reshape(call.axes.parameter_shape)
+    assert torch.equal(y, bias.expand(call.axes.view).reshape(SHAPE))
+    dx, dweight, _ = gradients(call, y)
+    assert dx.isfinite().all()
+    assert torch.equal(dweight, torch.zeros_like(dweight))
+
+
+def poisoned(call, index):
+    """Which elements share a moment with x[index], and which parameters see one of those."""
+    axes = call.axes
+    touched = np.zeros(SHAPE, dtype=bool)
+    touched[index] = True
+    touched = touched.reshape(axes.view)
+    if call.kind.endswith("eval"):
+        classes = touched
+    else:
+        classes = np.broadcast_to(touched.any(axis=axes.reduce, keepdims=True), axes.view)
+    parameters = classes.any(axis=axes.shared).reshape(axes.weight_shape)
+    return torch.tensor(classes.reshape(SHAPE)), torch.tensor(parameters)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_finite_stays_in_its_class(kind, poison, layout):
+    index = (1, 2, 3, 4)
+    sound = draw()
+    bad = sound.clone()
+    bad[index] = poison
+    formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+    results = []
+    for x in (sound, bad):
+        call = with_input(kind, x.contiguous(memory_format=formats[layout]), activation="silu")
+        y = call.run(call.x, None, call.weight, call.bias)
+        results.append((y, *gradients(call, y)))
+    elements, parameters = poisoned(call, index)
+    for before, after in zip(*results, strict=True):
+        spoilt = elements if before.shape == elements.shape else parameters
+        assert torch.equal(before[~spoilt], after[~spoilt])
+    assert math.isfinite(poison) or not results[1][0][elements].isfinite().all()
+    assert results[0][0].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", REDUCING)
+def test_a_relu_does_not_hide_a_nan(kind):
+    x = draw()
+    x[0, 0, 0, 0] = math.nan
+    call = with_input(kind, x, activation="relu")
+    y = call.run(call.x, None, call.weight, call.bias)
+    assert y[0, 0, 0, 0].isnan()
+    assert gradients(call, y)[0][0, 0, 0, 0].isnan()
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_the_gradient_at_a_nan_is_pytorchs(activation):
+    z = torch.tensor([[[math.nan, -1.0, 0.0, 2.0]]])
+    ours, theirs = (z.clone().requires_grad_() for _ in range(2))
+    zeros, ones = torch.zeros(1), torch.ones(1)
+    batch_norm(torch.zeros_like(z), zeros, ones, residual=ours, activation=activation).sum().backward()
+    getattr(torch.nn.functional, activation)(theirs).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)

@@ -1,0 +1,54 @@
+"""Every normaliser × dtype × shape × layout × activation × residual × parameters, against the reference."""
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, FACTORS, Call, allowed, name
+from pairwise import pairs
+from tolerances import UNIT, assert_within
+
+
+def test_every_two_options_meet():
+    met = {(i, a, j, b) for case in CASES for i, a in enumerate(case) for j, b in enumerate(case) if i < j}
+    assert set(pairs(FACTORS, allowed)) <= met
+    assert all(allowed(case) for case in CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_forward_and_every_gradient(case):
+    call = Call(case)
+    given = {name: getattr(call, name) for name in ("x", "residual", "weight", "bias")}
+    leaves = {n: t.detach().requires_grad_() for n, t in given.items() if t is not None}
+    y = call.run(**{**given, **leaves})
+    assert y.dtype == call.dtype
+    assert y.stride() == torch.empty_like(call.x).stride()
+
+    dy = call.dy.masked_fill(torch.from_numpy(call.analysis.kink()), 0)
+    gradients = dict(zip(leaves, torch.autograd.grad(y, list(leaves.values()), dy), strict=True))
+    assert gradients["x"].stride() == torch.empty_like(call.x).stride()
+
+    expected = call.expected(dy.double().numpy())
+    bounds = call.analysis.gradients(dy.double().numpy(), call.parameter_dtype)
+    assert_within(y, expected.y, bounds.y, "y")
+    for which, gradient in gradients.items():
+        assert gradient.dtype == given[which].dtype
+        assert_within(gradient, *(getattr(part, f"d{which}") for part in (expected, bounds)), f"d{which}")
+
+
+@pytest.mark.parametrize("case", CASES[::7], ids=name)
+def test_without_gradients_the_answer_is_the_same_to_the_bit(case):
+    call = Call(case)
+    tensors = (call.x, call.residual, call.weight, call.bias)
+    y = call.run(call.x.detach().requires_grad_(), *tensors[1:])
+    assert torch.equal(call.run(*tensors), y)
+
+
+@pytest.mark.parametrize("case", CASES[::7], ids=name)
+def test_a_bound_is_no_wider_than_a_rounding_of_the_output_and_a_few_of_the_arithmetic(case):
+    """A bound that nothing could exceed would test nothing."""
+    call = Call(case)
+    dy = call.dy.double().numpy()
+    for part, bound in zip(call.expected(dy), call.analysis.gradients(dy, call.parameter_dtype), strict=True):
+        if part.size:
+            size = max(1.0, float(np.max(np.abs(part))))
+            assert np.max(bound) <= (UNIT[call.dtype] + 4096 * call.analysis.u) * size

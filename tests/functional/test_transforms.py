@@ -1,0 +1,142 @@
+"""torch.func, forward-mode differentiation, and calls that autograd makes in odd ways."""
+
+import pytest
+import torch
+from tolerances import SAME_DERIVATIVE
+
+from normwright.functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+
+torch_functional = torch.nn.functional
+
+# PyTorch runs an operator of anyone's own under vmap sample by sample, and says so once.
+SLOW_VMAP = "ignore:There is a performance drop because we have not yet implemented the batching rule"
+# Forward-mode differentiation loads PyTorch's decompositions, which it still scripts.
+SCRIPTED = "ignore:`torch.jit.script` is deprecated"
+
+PAIRS = {
+    "layer": (
+        lambda x, w, b: layer_norm(x, (6,), w, b),
+        lambda x, w, b: torch_functional.layer_norm(x, (6,), w, b),
+    ),
+    "rms": (lambda x, w, b: rms_norm(x, (6,), w), lambda x, w, b: torch_functional.rms_norm(x, (6,), w)),
+    "group": (
+        lambda x, w, b: group_norm(x, 2, w, b),
+        lambda x, w, b: torch_functional.group_norm(x, 2, w, b),
+    ),
+    "instance": (
+        lambda x, w, b: instance_norm(x[..., None] * torch.arange(4.0).double(), weight=w, bias=b),
+        lambda x, w, b: torch_functional.instance_norm(
+            x[..., None] * torch.arange(4.0).double(), weight=w, bias=b
+        ),
+    ),
+    "batch": (
+        lambda x, w, b: batch_norm(x, None, None, w, b, True),
+        lambda x, w, b: torch_functional.batch_norm(x, None, None, w, b, True),
+    ),
+}
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def close(ours, theirs):
+    return float((ours - theirs).abs().max()) <= SAME_DERIVATIVE * max(1.0, float(theirs.abs().max()))
+
+
+def losses(kind):
+    return [lambda x, w, b, f=function: f(x, w, b).pow(3).sum() for function in PAIRS[kind]]
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_grad_and_its_grad_are_pytorchs(kind):
+    x, weight, bias = draw(3, 6), draw(6, seed=1), draw(6, seed=2)
+    first = [torch.func.grad(loss, argnums=(0, 1, 2)) for loss in losses(kind)]
+    for ours, theirs in zip(*(gradient(x, weight, bias) for gradient in first), strict=True):
+        assert close(ours, theirs)
+    second = [torch.func.jacrev(torch.func.grad(loss)) for loss in losses(kind)]
+    # jacrev maps the second backward over rows with vmap
+    assert close(*(hessian(x, weight, bias) for hessian in second))
+
+
+@pytest.mark.filterwarnings(SLOW_VMAP)
+@pytest.mark.parametrize("kind", ["layer", "rms", "group", "instance"])
+def test_gradients_per_sample_are_pytorchs(kind):
+    x, weight, bias = draw(5, 2, 6), draw(6, seed=1), draw(6, seed=2)
+    per_sample = [
+        torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)), in_dims=(0, None, None))
+        for loss in losses(kind)
+    ]
+    for ours, theirs in zip(*(gradient(x, weight, bias) for gradient in per_sample), strict=True):
+        assert close(ours, theirs)
+
+
+@pytest.mark.filterwarnings(SLOW_VMAP)
+def test_vmap_of_batch_norm_is_refused_rather_than_wrong():
+    with pytest.raises(RuntimeError, match="Batching rule not implemented for normwright::channels_forward"):
+        torch.func.vmap(lambda x: batch_norm(x, None, None, training=True))(draw(5, 2, 6))
+
+
+@pytest.mark.filterwarnings(SCRIPTED)
+@pytest.mark.parametrize("kind", PAIRS)
+def test_forward_mode_is_refused_rather_than_dropped(kind):
+    ours, _ = PAIRS[kind]
+    x, weight, bias = draw(3, 6), draw(6, seed=1), draw(6, seed=2)
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(lambda x: ours(x, weight, bias), (x,), (x,))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+        ours(torch.autograd.forward_ad.make_dual(x, x), weight, bias)
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_a_gradient_that_is_expanded_or_undefined(kind):
+    ours, theirs = PAIRS[kind]
+    results = []
+    for function in (ours, theirs):
+        x, weight = draw(3, 6).requires_grad_(), draw(6, seed=1).requires_grad_()
+        y = function(x, weight, None)
+        y.sum().backward()  # an expanded gradient
+        results.append((x.grad, weight.grad))
+    assert all(close(*pair) for pair in zip(*results, strict=True))
+
+    class Undefined(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y):
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx, dy):
+            return None
+
+    x = draw(3, 6).requires_grad_()
+    Undefined.apply(ours(x, draw(6, seed=1), None)).sum().backward()
+    assert x.grad is None or not x.grad.any()
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_only_what_is_asked_for_gets_a_gradient(kind):
+    ours, _ = PAIRS[kind]
+    x, weight, bias = draw(3, 6), draw(6, seed=1).requires_grad_(), draw(6, seed=2)
+    ours(x, weight, bias).square().sum().backward()
+    assert weight.grad is not None
+    assert x.grad is None
+    assert bias.grad is None
+
+
+def test_a_second_backward_through_the_same_graph_needs_retain_graph():
+    x = draw(3, 6).requires_grad_()
+    y = layer_norm(x, (6,)).square().sum()
+    y.backward(retain_graph=True)
+    first = x.grad.clone()
+    y.backward()
+    assert torch.equal(x.grad, 2 * first)
+
+
+def test_what_autograd_keeps_is_checked_against_in_place_changes():
+    x = draw(3, 6).requires_grad_()
+    weight = draw(6, seed=1).requires_grad_()
+    y = layer_norm(x, (6,), weight)
+    with torch.no_grad():
+        weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
