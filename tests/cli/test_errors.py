@@ -57,7 +57,7 @@ CASES = {
         1,
         "error: batch norm needs at least two samples in every batch",
     ),
-    "nets.py:tall": (1, "error: nets.py must define 'tall', but does not;"),
+    "nets.py:tall": (1, "error: nets.py must define 'tall', but does not"),
     "net.py:wide": (1, "error: net.py must be a file, but does not exist; did you mean 'nets.py'?"),
     "nets.py:number": (1, "error: nets.py:number must return a torch.nn.Module, but returned"),
     "--data nets.py:number": (1, "error: nets.py:number must return (x_train, y_train, x_test, y_test)"),
@@ -112,7 +112,9 @@ def test_exception_of_the_users_own_is_shown_as_python_shows_it(outcomes):
     _, _, errors = outcomes["nets.py:broken"]
     assert "Traceback (most recent call last):" in errors
     assert 'nets.py", line 12, in broken\n    raise LookupError' in errors
-    assert errors.splitlines()[-1] == "error: LookupError: no [bold]such[/bold] layer"
+    assert "LookupError: no [bold]such[/bold] layer" in errors
+    assert '"name": "nets.py:broken"' in errors  # the recipe of the run that it stopped
+    assert errors.splitlines()[-1].startswith("Finished runs are kept")
 
 
 def test_nothing_is_trained(outcomes, shared_cli):

@@ -177,8 +177,10 @@ def test_an_exception_in_a_users_network_names_the_run_and_loses_nothing(tmp_pat
         compare(f"{tmp_path}/breaks.py:Breaks", **options)
     assert isinstance(caught.value.__cause__, ArithmeticError)
     assert "norm layer" in str(caught.value)
-    results = [result for _, _, result in runs_in(tmp_path / "out").values()]
-    assert sum(result is not None for result in results) == 1
+    runs = runs_in(tmp_path / "out").values()
+    assert sum(result is not None for _, _, result in runs) == 1
+    # A user's own network keeps the weights that its code gave it.
+    assert {recipe.network.initialisation for recipe, _, _ in runs} == {"own"}
 
 
 SCRIPT = """

@@ -84,9 +84,8 @@ def test_where_every_run_diverged_no_rate_is_chosen(grid, results):
     assert [choice.lr for choice in choose(grid, dead)] == [None, None]
     row = row_of(grid, dead, "batch")
     assert (row.test, row.validation, row.steps, row.diverged) == (None, None, None, 1.0)
-    assert (
-        verdict([row], {}, target=0.6, metric="accuracy") == "Every run diverged: try smaller learning rates."
-    )
+    text = verdict([row], {}, target=0.6, metric="accuracy", lrs=grid.lrs)
+    assert text == "Every run diverged: try smaller learning rates."
 
 
 def test_a_row_counts_what_it_says(grid, results):
@@ -139,13 +138,13 @@ def test_the_rate_map_marks_what_diverged(grid, results):
     assert rates.diverged == ((0, 1),)
 
 
-def verdict_of(grid, results, tests, seeds=2):
+def verdict_of(grid, results, tests, seeds=2, lrs=(0.01, 0.1, 1.0)):
     rows = [
         dataclasses.replace(row_of(grid, results, norm), test=mean_interval(tests[norm]), seeds=seeds)
         for norm in ("none", "batch")
     ]
     metrics = {norm: dict(enumerate(values)) for norm, values in tests.items()}
-    return verdict(rows, metrics, target=0.6, metric="accuracy")
+    return verdict(rows, metrics, target=0.6, metric="accuracy", lrs=lrs)
 
 
 def test_the_verdict_names_the_best_and_what_is_level_with_it(grid, results):
@@ -159,6 +158,13 @@ def test_the_verdict_names_the_best_and_what_is_level_with_it(grid, results):
     assert "2 seeds cannot tell it from no normaliser." in level
     single = verdict_of(grid, results, {"none": [0.6], "batch": [0.8]}, seeds=1)
     assert "One seed cannot tell a difference from chance" in single
+
+
+def test_the_verdict_says_where_the_best_rate_may_lie_outside(grid, results):
+    tests = {"none": [0.60, 0.61], "batch": [0.80, 0.81]}
+    ending = "rate tried is the smallest for no normaliser and batch norm: rates beyond may do better still."
+    assert verdict_of(grid, results, tests, lrs=(0.1, 1.0)).endswith(ending)
+    assert "rates beyond" not in verdict_of(grid, results, tests, lrs=(0.1,))
 
 
 def test_the_verdict_when_none_wins(grid, results):

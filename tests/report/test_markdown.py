@@ -52,8 +52,8 @@ def test_left_out_places_are_told(make_comparison):
     _, _, *rows = cells(to_markdown(make_comparison()))
     notes = {row[0] for row in rows if "group" in row[0]}
     assert notes == {
-        "**group** (undefined in 2 of 8 places, left out there)",
-        "group (undefined in 2 of 8 places, left out there)",
+        "**group** (undefined in 2 of 6 places, left out there)",
+        "group (undefined in 2 of 6 places, left out there)",
     }
 
 

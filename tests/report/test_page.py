@@ -111,7 +111,7 @@ def test_it_says_what_was_compared_and_what_came_out(make_comparison: Make) -> N
         "not reached",
     ):
         assert part in text
-    assert "undefined in 2 of 8 places" in text
+    assert "undefined in 2 of 6 places" in text
 
 
 def test_the_best_row_of_each_batch_size_is_marked(make_comparison: Make) -> None:

@@ -78,7 +78,11 @@ def compare(
         str | None, of_network("place", f"The normaliser {any_of(PLACES)} the activation.")
     ] = None,
     initialisation: Annotated[
-        str | None, of_network("initialisation", f"{any_of(INITIALISATIONS)}; own leaves the weights be.")
+        str | None,
+        of_network(
+            "initialisation",
+            f"{any_of(INITIALISATIONS)}; own leaves a network's weights be, and is the default for yours.",
+        ),
     ] = None,
     init_std: Annotated[float | None, of_network("init_std", "Standard deviation of normal.")] = None,
     dropout: Annotated[float | None, of_network("dropout", "Probability.")] = None,

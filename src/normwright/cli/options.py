@@ -20,7 +20,7 @@ EXAMPLES = """\
 [bold]Examples[/bold]
 
 A deep network of sigmoids on the digits, with and without normalisers:
-  normwright compare
+  normwright compare --batch-size 32 --lr 0.3,1
 
 Small batches against large ones, two runs at a time:
   normwright compare lenet --data fashion-mnist --batch-size 2,32,256 --jobs 2

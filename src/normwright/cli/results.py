@@ -42,8 +42,9 @@ def _table(comparison: Comparison, group: TableGroup) -> Table:
     ratios = time_ratios(comparison)
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     shown.add_column("norm")
-    heads = ("best\nlr", f"test {_last(comparison.metric)}", f"steps to {comparison.target:g}")
-    for head in (*heads, "speed-up", "diverged", "ms per step", "MiB"):
+    # In two lines each, so that the intervals decide the widths and the table fits 80 columns.
+    heads = ("best\nlr", f"test\n{_last(comparison.metric)}", f"steps\nto {comparison.target:g}")
+    for head in (*heads, "speed-up", "diverged", "ms per\nstep", "MiB"):
         shown.add_column(head, justify="right")
     for row in group.rows:
         shown.add_row(

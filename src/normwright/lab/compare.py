@@ -64,7 +64,8 @@ def compare(
     Args:
         network: `mlp`, `lenet`, `vgg`, `resnet20`, `lstm`, or a user's: a function at the top level of a
             file, or its name, `package.module:function` or `path/to/file.py:function`. The normalisers
-            that a user's network holds are the ones replaced.
+            that a user's network holds are the ones replaced; its weights stay as its code made them,
+            unless `initialisation` is given.
         data: `digits`, `fashion-mnist`, `mnist`, `cifar10`, `images:DIR`, or a user's function.
         norms: of none, batch, layer, group, instance, rms, lrn.
         batch_sizes: samples per training step.
@@ -88,20 +89,18 @@ def compare(
         StoreError: `out` cannot be read or written.
     """
     not_while_importing()
-    named = {"loss": _named(loss), "metric": _named(metric)}
     if jobs is not None and jobs < 1:
         raise OptionError(f"jobs must be at least 1, but is {jobs}")
     if not math.isfinite(target):
         raise OptionError(f"target must be a finite number, but is {target}")
-    first = (
-        {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0]}
-        if norms and batch_sizes and lrs
-        else {}
-    )
-    if not first:
+    if not (norms and batch_sizes and lrs):
         raise OptionError("there must be at least one normaliser, batch size and learning rate to compare")
-    options |= {**first, **named, "epochs": epochs, "device": _device(device)}
-    base = make_base(_named(network), _named(data), **options)
+    network_name = _named(network)
+    if is_user_code(network_name):
+        options.setdefault("initialisation", "own")
+    options |= {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0], "epochs": epochs}
+    options |= {"loss": _named(loss), "metric": _named(metric), "device": _device(device)}
+    base = make_base(network_name, _named(data), **options)
     grid = Grid(base, tuple(norms), tuple(batch_sizes), tuple(lrs), seeds)
     directory = None if data_dir is None else Path(data_dir)
     on_stage(f"reading {base.data.name}")
@@ -216,7 +215,8 @@ class _Comparing:
             if choice.batch_size == size
         }
         at_size = [row for row in rows if row.batch_size == size]
-        return verdict(at_size, seeds, target=self.target, metric=self.grid.base.training.metric)
+        metric = self.grid.base.training.metric
+        return verdict(at_size, seeds, target=self.target, metric=metric, lrs=self.grid.lrs)
 
 
 def command_line(grid: Grid, target: float, out: Path) -> str:

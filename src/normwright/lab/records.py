@@ -30,7 +30,7 @@ class Row:
         diverged: share of all runs of this normaliser and batch size, over every rate, that diverged.
         milliseconds: median time of a training step.
         peak_bytes: most memory that tensors held at once in a training step.
-        places: how many normalisers the network holds; `left_out`, places where this one is undefined.
+        places: places of a normaliser in the network; `left_out`, those where this one is undefined.
     """
 
     norm: str

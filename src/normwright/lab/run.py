@@ -44,7 +44,7 @@ class RunResult:
         validation: (E,), the metric on the validation split at those steps.
         milliseconds: median time of a training step, without recording and evaluation.
         peak_bytes: most memory that tensors held at once in a training step.
-        places: normalisers in the network; left_out: places where this normaliser is undefined.
+        places: places of a normaliser in the network; left_out: those where this one is undefined.
         trace: what was recorded of the layers.
     """
 

@@ -26,7 +26,9 @@ SeedMetrics = Mapping[str, Mapping[int, float]]
 """Test metric by normaliser and seed."""
 
 
-def verdict(rows: Sequence[Row], seeds: SeedMetrics, *, target: float, metric: str) -> str:
+def verdict(
+    rows: Sequence[Row], seeds: SeedMetrics, *, target: float, metric: str, lrs: Sequence[float]
+) -> str:
     """One batch size in a few sentences.
 
     Args:
@@ -34,6 +36,7 @@ def verdict(rows: Sequence[Row], seeds: SeedMetrics, *, target: float, metric: s
         seeds: the test metric of each of their finished runs.
         target: of the validation metric.
         metric: its name; `accuracy` is told in percent.
+        lrs: the learning rates that were tried.
     """
     alive = [row for row in rows if row.test is not None]
     if not alive:
@@ -50,7 +53,7 @@ def verdict(rows: Sequence[Row], seeds: SeedMetrics, *, target: float, metric: s
         sentences.append(
             f"{best.seeds} seeds cannot tell it from {_list([NAMES[row.norm] for row in level])}."
         )
-    sentences += [_speed(alive, target, metric), *_diverged(rows)]
+    sentences += [_speed(alive, target, metric), *_diverged(rows), *_edges(alive, lrs)]
     return " ".join(sentences)
 
 
@@ -92,6 +95,16 @@ def _speed(alive: Sequence[Row], target: float, metric: str) -> str:
 def _diverged(rows: Sequence[Row]) -> list[str]:
     some = [f"{NAMES[row.norm]} ({row.diverged:.0%} of its runs)" for row in rows if row.diverged > 0]
     return [f"Diverged at some learning rates: {_list(some)}."] if some else []
+
+
+def _edges(alive: Sequence[Row], lrs: Sequence[float]) -> list[str]:
+    """Whose best rate might lie outside those tried."""
+    ends = {"largest": max(lrs), "smallest": min(lrs)} if len(lrs) > 1 else {}
+    there = {end: [NAMES[row.norm] for row in alive if row.lr == lr] for end, lr in ends.items()}
+    said = [f"the {end} for {_list(names)}" for end, names in there.items() if names]
+    if not said:
+        return []
+    return [f"The best learning rate tried is {' and '.join(said)}: rates beyond may do better still."]
 
 
 def _shown(value: float, metric: str) -> str:

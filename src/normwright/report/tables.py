@@ -80,9 +80,7 @@ def _row(row: Row, scale: tuple[float, float], *, best: bool) -> TableRow:
         any_diverged=row.diverged > 0,
         milliseconds=quantities.milliseconds(row.milliseconds),
         memory=quantities.mebibytes(row.peak_bytes),
-        note=f"undefined in {row.left_out} of {row.places + row.left_out} places, left out there"
-        if row.left_out
-        else "",
+        note=f"undefined in {row.left_out} of {row.places} places, left out there" if row.left_out else "",
     )
 
 
