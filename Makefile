@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.lab
 	@$(BIN)/normwright compare mlp --data digits --depth 6 --activation sigmoid \
-		--norm none,batch,layer,group,rms --batch-size 32 --lr 0.3,1,3 --epochs 10 --seeds 3 --target 0.85 --out demo
+		--norm none,batch,layer,group,rms --batch-size 32 --lr 0.1,0.3,1 --epochs 20 --seeds 3 --out demo
 
 test: $(VENV)/.dev
 	$(BIN)/pytest

@@ -68,8 +68,9 @@ def _metric_panel(curves: Sequence[Learning], comparison: Comparison, batch_size
         annotation={
             "text": f"target {comparison.target:g}",
             "font": {"size": 11, "color": MUTED},
-            "xanchor": "right",
-            "x": 1,
+            # On the left, where the curves are still below it.
+            "xanchor": "left",
+            "x": 0,
             "yanchor": "bottom",
         },
     )
