@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pairwise import Case, all_pairs
+from pairwise import Case, all_of, all_pairs
 from tolerances import Analysis, Bounds
 from torch import Tensor
 
@@ -70,6 +70,7 @@ AFFINE = ("weight and bias", "weight", "bias", "neither")
 RESIDUALS = (None, "laid out alike", "contiguous")
 
 FACTORS: tuple[Sequence[Any], ...] = (KINDS, DTYPES, SIZES, LAYOUTS, ACTIVATIONS, RESIDUALS, AFFINE)
+WHOLE = (0, 1, 3)  # kind, dtypes, layout
 
 
 def allowed(case: Case) -> bool:
@@ -232,4 +233,5 @@ def case_of(kind: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float3
     return (KINDS.index(kind), DTYPES.index((dtype, dtype)), size, *rest)
 
 
-CASES = all_pairs(FACTORS, allowed)
+# Every two options meet, and every kind meets every dtype in every layout, whatever else is drawn.
+CASES = list(dict.fromkeys(all_pairs(FACTORS, allowed) + all_of(FACTORS, allowed, WHOLE)))

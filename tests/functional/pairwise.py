@@ -1,9 +1,9 @@
-"""A small table of cases in which every two options that go together meet at least once."""
+"""Tables of cases: one in which every two options that go together meet, one with all of some factors."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
@@ -29,13 +29,28 @@ def all_pairs(factors: Sequence[Sequence[Any]], allowed: Callable[[Case], bool])
     open_pairs = dict.fromkeys(pairs(factors, allowed))
     cases = []
     while open_pairs:
-        wanted = next(iter(open_pairs))
-        tries = [case for _ in range(30) if (case := _complete(factors, allowed, wanted, draw)) is not None]
+        i, a, j, b = wanted = next(iter(open_pairs))
+        tries = [
+            case for _ in range(30) if (case := _complete(factors, allowed, {i: a, j: b}, draw)) is not None
+        ]
         assert tries, f"no case can hold {wanted}"
         best = max(tries, key=lambda case: sum(_holds(case, pair) for pair in open_pairs))
         cases.append(best)
         open_pairs = {pair: None for pair in open_pairs if not _holds(best, pair)}
     return cases
+
+
+def all_of(
+    factors: Sequence[Sequence[Any]], allowed: Callable[[Case], bool], whole: Sequence[int]
+) -> list[Case]:
+    """A case for every combination of the options of the factors in `whole`, the others drawn at random."""
+    draw = random.Random(0)
+    cases = []
+    for options in product(*(range(len(factors[factor])) for factor in whole)):
+        wanted = dict(zip(whole, options, strict=True))
+        tries = (_complete(factors, allowed, wanted, draw) for _ in range(30))
+        cases.append(next((case for case in tries if case is not None), None))
+    return [case for case in cases if case is not None]
 
 
 def _holds(case: Case, pair: tuple[Any, ...]) -> bool:
@@ -46,13 +61,13 @@ def _holds(case: Case, pair: tuple[Any, ...]) -> bool:
 def _complete(
     factors: Sequence[Sequence[Any]],
     allowed: Callable[[Case], bool],
-    wanted: tuple[Any, ...],
+    wanted: Mapping[int, int],
     draw: random.Random,
 ) -> Case | None:
-    """A random allowed case that holds the wanted pair, or None where the draw ran into a dead end."""
-    case: list[Any] = [None] * len(factors)
-    i, a, j, b = wanted
-    case[i], case[j] = a, b
+    """A random allowed case with the wanted options, or None where the draw ran into a dead end."""
+    case: list[Any] = [wanted.get(factor) for factor in range(len(factors))]
+    if not allowed(tuple(case)):
+        return None
     free = [factor for factor in range(len(factors)) if case[factor] is None]
     draw.shuffle(free)
     for factor in free:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cases import CASES, FACTORS, Call, allowed, name
+from cases import CASES, DTYPES, FACTORS, KINDS, LAYOUTS, Call, allowed, name
 from pairwise import pairs
 from tolerances import UNIT, assert_within
 
@@ -12,6 +12,11 @@ def test_every_two_options_meet():
     met = {(i, a, j, b) for case in CASES for i, a in enumerate(case) for j, b in enumerate(case) if i < j}
     assert set(pairs(FACTORS, allowed)) <= met
     assert all(allowed(case) for case in CASES)
+
+
+def test_every_kind_meets_every_dtype_in_every_layout():
+    met = {(kind, dtype, layout) for kind, dtype, _, layout, *_ in CASES}
+    assert len(met) == len(KINDS) * len(DTYPES) * len(LAYOUTS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
