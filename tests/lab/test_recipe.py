@@ -41,6 +41,10 @@ def test_the_hash_changes_with_every_field():
     assert len(hashes) == count
 
 
+def test_one_is_one_point_nought():
+    assert make(lr=1, momentum=0).hash == make(lr=1.0, momentum=0.0).hash
+
+
 def test_json_round_trip():
     recipe = make(lr=0.1 + 0.2, seed=3)
     assert Recipe.from_json(recipe.to_json()) == recipe

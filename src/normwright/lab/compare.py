@@ -232,14 +232,19 @@ def command_line(grid: Grid, target: float, out: Path) -> str:
     varied = {"norm", "batch_size", "lr", "seed", "epochs"}
     words = ["normwright", "compare", grid.base.network.name, "--data", grid.base.data.name]
     words += ["--norm", ",".join(grid.norms), "--batch-size", ",".join(map(str, grid.batch_sizes))]
-    words += ["--lr", ",".join(f"{lr:g}" for lr in grid.lrs), "--seeds", str(grid.seeds)]
-    words += ["--epochs", str(training.epochs), "--target", f"{target:g}"]
+    words += ["--lr", ",".join(map(_number, grid.lrs)), "--seeds", str(grid.seeds)]
+    words += ["--epochs", str(training.epochs), "--target", _number(target)]
     for part in (grid.base.network, grid.base.data, training):
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
             if field.name not in varied | {"name", "digest"} and value != field.default:
                 words += [f"--{field.name.replace('_', '-')}", str(value)]
     return shlex.join([*words, "--out", str(out)])
+
+
+def _number(value: float) -> str:
+    """As short as it can be and still be read back as the same number."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _named(code: str | UserFunction) -> str:

@@ -155,6 +155,12 @@ class TrainingRecipe:
         _one_of("schedule", self.schedule, SCHEDULES)
 
 
+def _plain(part: NetworkRecipe | DataRecipe | TrainingRecipe) -> dict[str, Any]:
+    """The fields, numbers as what their fields are declared to be, so that 1 and 1.0 are one recipe."""
+    values = {field.name: (field.type, getattr(part, field.name)) for field in dataclasses.fields(part)}
+    return {name: float(value) if kind == "float" else value for name, (kind, value) in values.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A run: network, data and training. Equal recipes give equal numbers on one machine.
@@ -174,8 +180,9 @@ class Recipe:
     version: int = 1
 
     def to_json(self) -> str:
-        """The recipe as JSON with sorted keys: the text that is hashed."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """The recipe as JSON with sorted keys: the text that is hashed. A learning rate of 1 is 1.0."""
+        parts = {name: _plain(getattr(self, name)) for name in ("network", "data", "training")}
+        return json.dumps({**parts, "version": self.version}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
