@@ -216,6 +216,6 @@ def test_the_command_says_everything_that_is_not_a_default(tmp_path):
     rates = (0.12345678, 3.0)
     command = command_line(Grid(base, ("none",), (8,), rates, 2), 0.5, tmp_path)
     assert command == (
-        "normwright compare lenet --data digits --norm none --batch-size 8 --lr 0.12345678,3 --seeds 2 --epochs 10 "
-        f"--target 0.5 --dropout 0.5 --image-size 16 --momentum 0.9 --out {tmp_path}"
+        "normwright compare lenet --data digits --norm none --batch-size 8 --lr 0.12345678,3 --seeds 2 "
+        f"--epochs 10 --target 0.5 --dropout 0.5 --image-size 16 --momentum 0.9 --out {tmp_path}"
     )
