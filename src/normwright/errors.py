@@ -67,6 +67,6 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> OptionError:
         unknown normaliser 'bach': did you mean 'batch'? (offered: batch, layer)
     """
     offered = list(known)
-    near = difflib.get_close_matches(name, offered, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), offered, n=2, cutoff=0.5)
     guess = f": did you mean {' or '.join(map(repr, near))}?" if near else ""
     return OptionError(f"unknown {what} {name!r}{guess} (offered: {', '.join(offered)})")

@@ -91,7 +91,7 @@ def test_same_command_trains_nothing_a_second_time(shared_cli, kept, again):
 def test_command_that_is_printed_makes_the_same_comparison(shared_cli, kept, again):
     command = json.loads(again.output)["command"].split()
     assert command[0] == "normwright"
-    outcome = shared_cli.run(*command[1:], "--json")
+    outcome = shared_cli.run(*command[1:], "--jobs", "1", "--json")
     assert json.loads(outcome.output) == json.loads(again.output)
     assert written(shared_cli.folder) == kept
 

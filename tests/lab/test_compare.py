@@ -9,6 +9,7 @@ import sys
 from contextlib import closing
 
 import pytest
+import torch
 
 from normwright.errors import DataError, OptionError, RunError, UserCodeError
 from normwright.lab.compare import command_line, compare
@@ -129,7 +130,13 @@ def test_several_processes_give_the_same_numbers(done, tmp_path):
         ({"network": "lenett"}, OptionError, "did you mean 'lenet'"),
         ({"data": "digit"}, OptionError, "did you mean 'digits'"),
         ({"norms": ("batsh",)}, OptionError, "did you mean 'batch'"),
-        ({"norms": ()}, OptionError, "at least one normaliser"),
+        ({"norms": ()}, OptionError, "norms must hold at least one value"),
+        ({"norms": "batch"}, OptionError, "norms must be a sequence, such as"),
+        ({"lrs": 0.1}, OptionError, "lrs must be a sequence, such as"),
+        ({"epochs": 1.5}, OptionError, "epochs must be at least 1 and a whole number"),
+        ({"target": "high"}, OptionError, "target must be a finite number"),
+        ({"device": "meta"}, OptionError, "device must be auto, cpu or cuda"),
+        ({"network": torch.nn.Flatten()}, UserCodeError, "must be a function that makes it, but came as a"),
         ({"norms": ("instance",)}, OptionError, "instance norm must be defined"),
         ({"batch_sizes": (100_000,)}, OptionError, "batch size must be at most"),
         ({"batch_sizes": (0,)}, OptionError, "batch_size must be at least 1"),
@@ -207,6 +214,60 @@ def test_a_script_compares_its_own_function(tmp_path, guard):
     else:
         assert done.returncode != 0
         assert 'if __name__ == "__main__":' in done.stderr
+
+
+DATA = """
+import torch
+
+def load():
+    x = torch.linspace(-1, 1, {count} * 6).view({count}, 6).sin()
+    y = torch.arange({count}) % 2
+    return x, y, x[:20], y[:20]
+"""
+
+
+def test_data_that_changed_are_other_data_within_one_process(tmp_path):
+    path = tmp_path / "own.py"
+    steps = []
+    for count in (200, 100):
+        path.write_text(DATA.format(count=count))
+        compare(
+            **{**SMALL, "norms": ("none",), "seeds": 1, "batch_sizes": (10,)},
+            data=f"{path}:load",
+            out=tmp_path,
+        )
+        steps.append({len(result.loss) for _, _, result in runs_in(tmp_path).values()})
+    assert steps == [{36}, {36, 18}]  # 2 epochs of nine tenths of the samples
+
+
+HELPED = """
+import torch
+from beside import width
+
+def network():
+    body = [torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.BatchNorm1d(width)]
+    return torch.nn.Sequential(*body, torch.nn.Linear(width, 10))
+"""
+
+
+def test_a_changed_import_of_a_users_file_is_another_network(tmp_path):
+    (tmp_path / "net.py").write_text(HELPED)
+    settings = ("--norm=none", "--batch-size=512", "--lr=0.5", "--seeds=1", "--epochs=1", "--jobs=1")
+    command = [sys.executable, "-m", "normwright", "compare", f"{tmp_path}/net.py:network", *settings]
+    for width in (16, 3):
+        (tmp_path / "beside.py").write_text(f"width = {width}\n")
+        subprocess.run([*command, "--out", tmp_path / "out"], check=True, capture_output=True)
+    assert len(runs_in(tmp_path / "out")) == 2
+
+
+def test_runs_of_another_version_are_told(done, tmp_path):
+    options = {**SMALL, "norms": ("none",), "lrs": (0.5,), "seeds": 1, "out": tmp_path}
+    compare(**options)
+    with Store.open(tmp_path) as store:
+        store.set_meta("software", "PyTorch 1.0")
+    stages = []
+    compare(**options, on_stage=stages.append)
+    assert any("were done with PyTorch 1.0" in stage for stage in stages)
 
 
 def test_the_command_says_everything_that_is_not_a_default(tmp_path):

@@ -13,7 +13,7 @@ from normwright.errors import OptionError
 from normwright.lab.curves import POINTS, make_gradients, make_learning, make_ribbons
 from normwright.lab.grid import Grid, make_base
 from normwright.lab.intervals import mean_interval, ratio_interval
-from normwright.lab.judge import choose, make_rate_map, make_row, steps_to
+from normwright.lab.judge import choose, edge_of, make_rate_map, make_row, steps_to
 from normwright.lab.run import LayerTrace, RunResult
 from normwright.lab.verdict import verdict
 
@@ -84,7 +84,7 @@ def test_where_every_run_diverged_no_rate_is_chosen(grid, results):
     assert [choice.lr for choice in choose(grid, dead)] == [None, None]
     row = row_of(grid, dead, "batch")
     assert (row.test, row.validation, row.steps, row.diverged) == (None, None, None, 1.0)
-    text = verdict([row], {}, target=0.6, metric="accuracy", lrs=grid.lrs)
+    text = verdict([row], {}, target=0.6, metric="accuracy", edges={})
     assert text == "Every run diverged: try smaller learning rates."
 
 
@@ -138,39 +138,77 @@ def test_the_rate_map_marks_what_diverged(grid, results):
     assert rates.diverged == ((0, 1),)
 
 
-def verdict_of(grid, results, tests, seeds=2, lrs=(0.01, 0.1, 1.0)):
+def verdict_of(grid, results, tests, seeds=3, edges=None):
     rows = [
         dataclasses.replace(row_of(grid, results, norm), test=mean_interval(tests[norm]), seeds=seeds)
         for norm in ("none", "batch")
     ]
     metrics = {norm: dict(enumerate(values)) for norm, values in tests.items()}
-    return verdict(rows, metrics, target=0.6, metric="accuracy", lrs=lrs)
+    return verdict(rows, metrics, target=0.6, metric="accuracy", edges=edges or {})
+
+
+CLEAR = {"none": [0.60, 0.61, 0.60], "batch": [0.80, 0.81, 0.82]}
 
 
 def test_the_verdict_names_the_best_and_what_is_level_with_it(grid, results):
-    clear = verdict_of(grid, results, {"none": [0.60, 0.61], "batch": [0.80, 0.81]})
-    assert clear == (
-        "Batch norm does best: test accuracy 80.5 % at learning rate 0.1, against 60.5 % without a "
+    assert verdict_of(grid, results, CLEAR) == (
+        "Batch norm does best: test accuracy 81.0 % at learning rate 0.1, against 60.3 % without a "
         "normaliser. Batch norm reached 60.0 % on the validation split soonest, in 20 steps, 1.5 times fewer "
         "than without a normaliser. Diverged at some learning rates: batch norm (25% of its runs)."
     )
-    level = verdict_of(grid, results, {"none": [0.60, 0.81], "batch": [0.80, 0.75]})
-    assert "2 seeds cannot tell it from no normaliser." in level
+    level = verdict_of(grid, results, {"none": [0.60, 0.81, 0.7], "batch": [0.80, 0.75, 0.7]})
+    assert "3 seeds cannot tell it from no normaliser." in level
+
+
+def test_few_seeds_and_equal_differences_decide_nothing(grid, results):
     single = verdict_of(grid, results, {"none": [0.6], "batch": [0.8]}, seeds=1)
     assert "One seed cannot tell a difference from chance" in single
+    two = verdict_of(grid, results, {"none": [0.6, 0.7], "batch": [0.8, 0.9]}, seeds=2)
+    assert "Two seeds cannot tell a difference from chance" in two
+    # The same two test samples more, whichever the seed: an interval without width.
+    equal = {"none": [0.5, 0.75, 0.5], "batch": [0.53125, 0.78125, 0.53125]}
+    assert "3 seeds cannot tell it from no normaliser." in verdict_of(grid, results, equal)
+
+
+def test_a_normaliser_that_mostly_diverged_does_not_do_best(grid, results):
+    text = verdict_of(grid, results, {"none": [0.8, 0.8, 0.8], "batch": [0.9]})
+    assert text.startswith("No normaliser does best")
+    fewer = verdict_of(grid, results, {"none": [0.1], "batch": [0.9, 0.8]})
+    assert "Only 2 of its 3 seeds finished; the others diverged." in fewer
+
+
+def test_a_speed_up_that_the_seeds_do_not_show_is_not_claimed(grid, results):
+    none, batch = (row_of(grid, results, norm) for norm in ("none", "batch"))
+    rows = [dataclasses.replace(row, seeds=3, test=mean_interval([0.5, 0.6, 0.7])) for row in (none, batch)]
+    rows[1] = dataclasses.replace(rows[1], ratio=ratio_interval([3.0, 1.0], [1.0, 2.0]))
+    text = verdict(rows, {"none": {}, "batch": {}}, target=0.6, metric="accuracy", edges={})
+    assert "the seeds cannot tell whether that is fewer than without a normaliser" in text
 
 
 def test_the_verdict_says_where_the_best_rate_may_lie_outside(grid, results):
-    tests = {"none": [0.60, 0.61], "batch": [0.80, 0.81]}
-    ending = "rate tried is the smallest for no normaliser and batch norm: rates beyond may do better still."
-    assert verdict_of(grid, results, tests, lrs=(0.1, 1.0)).endswith(ending)
-    assert "rates beyond" not in verdict_of(grid, results, tests, lrs=(0.1,))
+    ending = "rate tried is the largest for batch norm and the smallest for no normaliser: rates beyond may"
+    assert ending in verdict_of(grid, results, CLEAR, edges={"none": "smallest", "batch": "largest"})
+    assert "rates beyond" not in verdict_of(grid, results, CLEAR)
+
+
+def test_an_edge_is_one_only_where_the_rate_is_truly_better(grid, results):
+    none, batch = choose(grid, results)
+    assert edge_of(grid, none, results) == "smallest"
+    level = {name: result(0.1, 0.1, 0.1) for name in results}
+    assert edge_of(grid, none, level) is None
+    one_rate = dataclasses.replace(grid, lrs=(0.1,))
+    assert edge_of(one_rate, none, results) is None
+    inner = dataclasses.replace(grid, lrs=(0.1, 1.0, 0.01))
+    worse = results | {
+        run.hash: result(0.1, 0.1, 0.1) for norm in grid.norms for run in inner.seeds_of(norm, 8, 0.01)
+    }
+    assert edge_of(inner, batch, worse) is None
 
 
 def test_the_verdict_when_none_wins(grid, results):
-    text = verdict_of(grid, results, {"none": [0.80, 0.81], "batch": [0.60, 0.61]})
+    text = verdict_of(grid, results, {"none": [0.80, 0.81, 0.82], "batch": [0.60, 0.61, 0.60]})
     assert text.startswith(
-        "No normaliser does best: test accuracy 80.5 % at learning rate 0.1. Batch norm reached"
+        "No normaliser does best: test accuracy 81.0 % at learning rate 0.1. Batch norm reached"
     )
 
 
@@ -219,6 +257,7 @@ def test_ribbons_and_gradients_are_those_of_the_first_seed(grid, results):
         ({"lrs": (-0.1,)}, "lr must be above zero"),
         ({"batch_sizes": (0,)}, "batch_size must be at least 1"),
         ({"seeds": 0}, "seeds must be at least 1"),
+        ({"seeds": [0, 1]}, r"a whole number, but is \[0, 1\]"),
     ],
 )
 def test_a_grid_checks_itself(grid, changes, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from normwright.errors import OptionError
@@ -45,6 +46,12 @@ def test_one_is_one_point_nought():
     assert make(lr=1, momentum=0).hash == make(lr=1.0, momentum=0.0).hash
 
 
+def test_numbers_of_numpy_are_numbers():
+    recipe = make(lr=np.float32(0.5), batch_size=np.int64(8))
+    assert recipe.hash == make(lr=0.5, batch_size=8).hash
+    assert Recipe.from_json(recipe.to_json()) == recipe
+
+
 def test_json_round_trip():
     recipe = make(lr=0.1 + 0.2, seed=3)
     assert Recipe.from_json(recipe.to_json()) == recipe
@@ -53,19 +60,22 @@ def test_json_round_trip():
 @pytest.mark.parametrize(
     ("part", "field", "value", "message"),
     [
-        (NetworkRecipe, "depth", 0, "depth must be at least 1, but is 0"),
-        (NetworkRecipe, "width", -3, "width must be at least 1, but is -3"),
+        (NetworkRecipe, "depth", 0, "depth must be at least 1 and a whole number, but is 0"),
+        (NetworkRecipe, "width", -3, "width must be at least 1 and a whole number, but is -3"),
         (NetworkRecipe, "dropout", 1.0, r"dropout must be in \[0, 1\), but is 1.0"),
         (NetworkRecipe, "activation", "sigmod", "did you mean 'sigmoid'"),
         (NetworkRecipe, "init_std", 0.0, "init_std must be above zero"),
         (DataRecipe, "image_size", 0, "image_size must be at least 1"),
         (DataRecipe, "validation", 1.5, "validation must be a share"),
         (TrainingRecipe, "epochs", 0, "epochs must be at least 1"),
-        (TrainingRecipe, "batch_size", -1, "batch_size must be at least 1, but is -1"),
-        (TrainingRecipe, "lr", float("nan"), "lr must be above zero and finite, but is nan"),
+        (TrainingRecipe, "batch_size", -1, "batch_size must be at least 1 and a whole number, but is -1"),
+        (TrainingRecipe, "lr", float("nan"), "lr must be a finite number, but is nan"),
         (TrainingRecipe, "momentum", -0.1, "momentum must be in"),
         (TrainingRecipe, "weight_decay", -1.0, "weight_decay must be at least 0"),
         (TrainingRecipe, "records", -1, "records must be at least 0"),
+        (TrainingRecipe, "epochs", 1.5, "epochs must be at least 1 and a whole number, but is 1.5"),
+        (TrainingRecipe, "seed", True, "seed must be at least 0 and a whole number, but is True"),
+        (TrainingRecipe, "lr", "0.1", "lr must be a finite number, but is '0.1' of type str"),
         (TrainingRecipe, "optimiser", "adam", "did you mean 'adamw'"),
     ],
 )

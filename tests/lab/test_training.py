@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import numpy as np
 import pytest
@@ -213,6 +214,66 @@ def test_mse_and_weight_decay_change_the_run():
     decayed = run_recipe(recipe_for(weight_decay=0.1)).result.loss
     assert plain[0] == decayed[0]
     assert not np.array_equal(plain, decayed)
+
+
+RANDOM = """
+import random
+import numpy as np
+import torch
+
+class Random(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Linear(64, 8)
+        self.norm = torch.nn.BatchNorm1d(8)
+        self.output = torch.nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.norm(input=self.body(x.flatten(1)))
+        return self.output(x) * (1 + 0.1 * random.random() + 0.1 * np.random.random())
+
+def undefined(outputs, labels):
+    return float("nan")
+"""
+
+
+def test_python_and_numpy_are_seeded_and_put_back_and_keywords_are_recorded(tmp_path):
+    (tmp_path / "chance.py").write_text(RANDOM)
+    recipe = recipe_for("layer", initialisation="own")
+    recipe = dataclasses.replace(
+        recipe, network=dataclasses.replace(recipe.network, name=f"{tmp_path}/chance.py:Random")
+    )
+    random.seed(5)
+    np.random.seed(5)
+    expected = random.random(), np.random.random()
+    random.seed(5)
+    np.random.seed(5)
+    first, second = (run_recipe(recipe).result for _ in range(2))
+    assert np.array_equal(first.loss, second.loss)
+    assert (random.random(), np.random.random()) == expected
+    assert np.isfinite(first.trace.input).all()
+
+
+def test_a_metric_that_is_not_finite_is_refused(tmp_path):
+    (tmp_path / "chance.py").write_text(RANDOM)
+    with pytest.raises(UserCodeError, match="must return a finite number"):
+        run_recipe(recipe_for(metric=f"{tmp_path}/chance.py:undefined"))
+
+
+def test_a_last_update_that_ruins_the_weights_is_a_divergence():
+    result = run_recipe(recipe_for("none", lr=1e38, epochs=1, batch_size=1293, activation="relu")).result
+    assert np.isfinite(result.loss).all()
+    assert result.diverged
+
+
+def test_peak_memory_counts_the_optimisers_state():
+    plain, momentum, adamw = (
+        run_recipe(recipe_for(width=256, epochs=1, **options)).result.peak_bytes
+        for options in ({}, {"momentum": 0.9}, {"optimiser": "adamw"})
+    )
+    weights = 4 * (64 * 256 + 256 * 256 + 256 * 10)
+    assert momentum - plain >= weights
+    assert adamw - plain >= 2 * weights
 
 
 def test_peak_memory_grows_with_the_batch_and_the_normaliser():

@@ -107,9 +107,19 @@ def test_edited_file_is_run_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(folder.rglob("quick*.pyc"))
 
 
-def test_digest_is_sha256_of_the_file(folder: Path) -> None:
-    expected = hashlib.sha256((folder / "nets.py").read_bytes()).hexdigest()
+def test_an_edited_import_runs_anew(folder: Path) -> None:
+    assert resolve("nets.py:wide_network")() == 8
+    before = digest("nets.py:wide_network")
+    (folder / "blocks.py").write_text("BLOCKS = 20\n")
+    assert resolve("nets.py:wide_network")() == 80
+    assert digest("nets.py:wide_network") != before
+
+
+def test_digest_is_sha256_of_the_sources(folder: Path) -> None:
+    sources = [(folder / name).read_bytes() for name in ("blocks.py", "nets.py")]
+    expected = hashlib.sha256(b"\0".join(sources)).hexdigest()
     assert digest("nets.py:wide_network") == digest("nets:wide_network") == expected
+    (folder / "pack/other.py").write_text("changes nothing")
     inner = hashlib.sha256((folder / "pack/inner.py").read_bytes()).hexdigest()
     assert digest("pack.inner:network") == inner
 

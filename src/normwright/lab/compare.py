@@ -20,7 +20,7 @@ from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
 from normwright.lab.grid import Grid, make_base
 from normwright.lab.jobs import OnProgress, run_all
-from normwright.lab.judge import Choice, Results, choose, final_metric, make_rate_map, make_row
+from normwright.lab.judge import Choice, Results, choose, edge_of, final_metric, make_rate_map, make_row
 from normwright.lab.objective import loss_named, metric_named
 from normwright.lab.recipe import Recipe
 from normwright.lab.records import Comparison, Row
@@ -89,19 +89,20 @@ def compare(
         StoreError: `out` cannot be read or written.
     """
     not_while_importing()
-    if jobs is not None and jobs < 1:
-        raise OptionError(f"jobs must be at least 1, but is {jobs}")
-    if not math.isfinite(target):
-        raise OptionError(f"target must be a finite number, but is {target}")
-    if not (norms and batch_sizes and lrs):
-        raise OptionError("there must be at least one normaliser, batch size and learning rate to compare")
+    if jobs is not None and not (isinstance(jobs, int) and jobs >= 1):
+        raise OptionError(f"jobs must be at least 1 and a whole number, or None, but is {jobs!r}")
+    if not (isinstance(target, int | float) and math.isfinite(target)):
+        raise OptionError(f"target must be a finite number, but is {target!r}")
+    norms = _several("norms", norms, "('none', 'batch')")
+    batch_sizes = _several("batch_sizes", batch_sizes, "(32, 256)")
+    lrs = _several("lrs", lrs, "(0.1, 1)")
     network_name = _named(network)
     if is_user_code(network_name):
         options.setdefault("initialisation", "own")
     options |= {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0], "epochs": epochs}
     options |= {"loss": _named(loss), "metric": _named(metric), "device": _device(device)}
     base = make_base(network_name, _named(data), **options)
-    grid = Grid(base, tuple(norms), tuple(batch_sizes), tuple(lrs), seeds)
+    grid = Grid(base, norms, batch_sizes, lrs, seeds)
     directory = None if data_dir is None else Path(data_dir)
     on_stage(f"reading {base.data.name}")
     with _naming_the_run(base):
@@ -129,6 +130,7 @@ class _Comparing:
         with Store.open(self.out) as store:
             self._reopen_lost(store)
             done = len(store.finished([recipe.hash for recipe in self.recipes]))
+            self._note_other_versions(store, done, on_stage)
         left = f", {done} of them done already" if done else ""
         on_stage(f"training {len(self.recipes)} runs{left}, {workers} at a time")
         run_all(self.out, self.recipes, jobs=workers, directory=directory, on_progress=on_progress)
@@ -137,7 +139,14 @@ class _Comparing:
             choices = choose(self.grid, results)
             on_stage("testing each normaliser at its best learning rate")
             tests = self._test(store, choices, results)
-        return self._comparison(choices, results, tests)
+        return self._comparison(choices, results, tests, workers)
+
+    def _note_other_versions(self, store: Store, done: int, on_stage: Callable[[str], None]) -> None:
+        """Runs of another PyTorch count, but the user is told."""
+        now, before = f"PyTorch {torch.__version__}", store.meta("software")
+        if done and before not in (None, now):
+            on_stage(f"note: runs in {self.out} were done with {before}, and count beside those of {now}")
+        store.set_meta("software", now)
 
     def _reopen_lost(self, store: Store) -> None:
         """A finished run whose checkpoint is gone is done again, unless its test is known already."""
@@ -175,7 +184,9 @@ class _Comparing:
             x, y = self.data.test_x.to(device), self.data.test_y.to(device)
             return evaluate(network, x, y, recipe.training.metric)
 
-    def _comparison(self, choices: Sequence[Choice], results: Results, tests: dict[str, float]) -> Comparison:
+    def _comparison(
+        self, choices: Sequence[Choice], results: Results, tests: dict[str, float], workers: int
+    ) -> Comparison:
         grid, base = self.grid, self.grid.base
         none = {choice.batch_size: choice for choice in choices if choice.norm == "none"}
         rows = tuple(
@@ -195,11 +206,13 @@ class _Comparing:
             metric=base.training.metric,
             target=self.target,
             command=command_line(grid, self.target, self.out),
-            machine=_machine(base.training.device),
+            machine=f"{_machine(base.training.device)}, {workers} at a time",
             epochs=base.training.epochs,
             runs=len(self.recipes),
             rows=rows,
-            verdicts=tuple((size, self._verdict(size, rows, choices, tests)) for size in grid.batch_sizes),
+            verdicts=tuple(
+                (size, self._verdict(size, rows, choices, results, tests)) for size in grid.batch_sizes
+            ),
             learning=tuple(make_learning(choice, results) for choice in choices),
             rate_maps=tuple(make_rate_map(grid, norm, results) for norm in grid.norms),
             ribbons=tuple(ribbon for choice in choices for ribbon in make_ribbons(choice, results)),
@@ -207,16 +220,22 @@ class _Comparing:
         )
 
     def _verdict(
-        self, size: int, rows: Sequence[Row], choices: Sequence[Choice], tests: dict[str, float]
+        self,
+        size: int,
+        rows: Sequence[Row],
+        choices: Sequence[Choice],
+        results: Results,
+        tests: dict[str, float],
     ) -> str:
+        here = [choice for choice in choices if choice.batch_size == size]
         seeds: SeedMetrics = {
             choice.norm: {run.training.seed: tests[run.hash] for run in choice.runs if run.hash in tests}
-            for choice in choices
-            if choice.batch_size == size
+            for choice in here
         }
+        edges = {choice.norm: edge_of(self.grid, choice, results) for choice in here}
         at_size = [row for row in rows if row.batch_size == size]
         metric = self.grid.base.training.metric
-        return verdict(at_size, seeds, target=self.target, metric=metric, lrs=self.grid.lrs)
+        return verdict(at_size, seeds, target=self.target, metric=metric, edges=edges)
 
 
 def command_line(grid: Grid, target: float, out: Path) -> str:
@@ -242,6 +261,15 @@ def command_line(grid: Grid, target: float, out: Path) -> str:
     return shlex.join([*words, "--out", str(out)])
 
 
+def _several(what: str, values: Sequence[Any], example: str) -> tuple[Any, ...]:
+    """The values as a tuple; one value alone, or none at all, is an error."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise OptionError(f"{what} must be a sequence, such as {example}, but is {values!r}")
+    if not len(values):
+        raise OptionError(f"{what} must hold at least one value, such as {example}, but is empty")
+    return tuple(value.item() if hasattr(value, "item") else value for value in values)
+
+
 def _number(value: float) -> str:
     """As short as it can be and still be read back as the same number."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
@@ -258,6 +286,8 @@ def _device(device: str) -> str:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise OptionError(f"device must be auto, cpu or cuda, but is {device!r}") from error
+    if kind not in ("cpu", "cuda"):
+        raise OptionError(f"device must be auto, cpu or cuda, but is {device!r}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise OptionError(f"device {device} needs a GPU that PyTorch can use, but there is none: take cpu")
     return device

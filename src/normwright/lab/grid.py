@@ -45,8 +45,8 @@ class Grid:
             twice = [value for value in values if values.count(value) > 1]
             if twice:
                 raise OptionError(f"the {what} must differ, but {twice[0]!r} came {len(twice)} times")
-        if self.seeds < 1:
-            raise OptionError(f"seeds must be at least 1, but is {self.seeds}")
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise OptionError(f"seeds must be at least 1 and a whole number, but is {self.seeds!r}")
         for norm, batch_size, lr in (
             (n, b, r) for n in self.norms for b in self.batch_sizes for r in self.lrs
         ):

@@ -52,6 +52,15 @@ def choose(grid: Grid, results: Results) -> list[Choice]:
     return choices
 
 
+def edge_of(grid: Grid, choice: Choice, results: Results) -> str | None:
+    """`largest` or `smallest` where the best rate is that of those tried, and truly better than the rest."""
+    scores = {lr: _score(grid.seeds_of(choice.norm, choice.batch_size, lr), results) for lr in grid.lrs}
+    tied = [lr for lr in grid.lrs if choice.lr is not None and scores[lr] == scores[choice.lr]]
+    if len(grid.lrs) == 1 or len(tied) != 1:
+        return None
+    return {max(grid.lrs): "largest", min(grid.lrs): "smallest"}.get(tied[0])
+
+
 def _score(runs: Sequence[Recipe], results: Results) -> tuple[int, float]:
     finals = [final for run in runs if (final := final_metric(results[run.hash])) is not None]
     return len(finals), statistics.fmean(finals) if finals else -math.inf

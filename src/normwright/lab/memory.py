@@ -15,7 +15,7 @@ def peak_bytes(step: Callable[[], object], held: Iterable[Tensor], device: torch
 
     On the CPU every allocation and release of the step is counted by PyTorch's profiler, on top of the
     tensors in `held`; this is exact and does not depend on what else runs on the machine. On a GPU it is
-    the allocator's own peak.
+    what the allocator's peak rises by.
 
     Args:
         step: runs one training step.
@@ -28,11 +28,12 @@ def peak_bytes(step: Callable[[], object], held: Iterable[Tensor], device: torch
         >>> peak_bytes(lambda: (x + x) + x, [x], torch.device("cpu"))  # x, its double and the sum
         12000
     """
+    base = sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
     if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         step()
-        return int(torch.cuda.max_memory_allocated(device))
-    base = sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
+        return base + int(torch.cuda.max_memory_allocated(device)) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to the terminal
     cpu = torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:

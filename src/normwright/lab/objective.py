@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -88,9 +89,15 @@ def metric_named(name: str) -> Metric:
     def checked(outputs: Tensor, labels: Tensor) -> float:
         value = metric(outputs, labels)
         try:
-            return float(value)
+            number = float(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserCodeError(f"{name} must return a number, but returned {_shown(value)}") from error
+        if not math.isfinite(number):
+            raise UserCodeError(
+                f"{name} must return a finite number for finite outputs, but returned {number}: say what is "
+                "meant where it is undefined, such as 0"
+            )
+        return number
 
     return checked
 

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from normwright.errors import OptionError, unknown_name
@@ -24,19 +26,34 @@ def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
         raise unknown_name(what, name, known)
 
 
-def _at_least(what: str, value: float, least: float) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value >= least):
-        raise OptionError(f"{what} must be at least {least}, but is {value!r}")
+def _whole(what: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise OptionError(f"{what} must be at least {least} and a whole number, but is {_shown(value)}")
 
 
-def _above_zero(what: str, value: float) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-        raise OptionError(f"{what} must be above zero and finite, but is {value!r}")
+def _number(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise OptionError(f"{what} must be a finite number, but is {_shown(value)}")
+    return float(value)
 
 
-def _share(what: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise OptionError(f"{what} must be in [0, 1), but is {value!r}")
+def _above_zero(what: str, value: object) -> None:
+    if _number(what, value) <= 0:
+        raise OptionError(f"{what} must be above zero, but is {_shown(value)}")
+
+
+def _not_below_zero(what: str, value: object) -> None:
+    if _number(what, value) < 0:
+        raise OptionError(f"{what} must be at least 0, but is {_shown(value)}")
+
+
+def _share(what: str, value: object) -> None:
+    if not 0 <= _number(what, value) < 1:
+        raise OptionError(f"{what} must be in [0, 1), but is {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    return repr(value) if isinstance(value, int | float) else f"{value!r} of type {type(value).__name__}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +86,8 @@ class NetworkRecipe:
     digest: str = ""
 
     def __post_init__(self) -> None:
-        _at_least("depth", self.depth, 1)
-        _at_least("width", self.width, 1)
-        _at_least("groups", self.groups, 1)
+        for what in ("depth", "width", "groups"):
+            _whole(what, getattr(self, what), 1)
         _above_zero("init_std", self.init_std)
         _share("dropout", self.dropout)
         _one_of("activation", self.activation, ACTIVATIONS)
@@ -96,8 +112,8 @@ class DataRecipe:
     digest: str = ""
 
     def __post_init__(self) -> None:
-        _at_least("image_size", self.image_size, 1)
-        if not 0 < self.validation < 1:
+        _whole("image_size", self.image_size, 1)
+        if not 0 < _number("validation", self.validation) < 1:
             raise OptionError(f"validation must be a share between 0 and 1, but is {self.validation!r}")
 
 
@@ -107,7 +123,7 @@ class TrainingRecipe:
 
     Args:
         norm: one of `NORMS`.
-        batch_size: samples per step; a last batch that is not full is dropped.
+        batch_size: samples per step; the last batch of an epoch may be smaller.
         lr: the learning rate (its peak, under `cosine`).
         epochs: passes over the training split.
         seed: seeds the initial weights, the order of the samples and dropout.
@@ -145,9 +161,10 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         _one_of("normaliser", self.norm, NORMS)
         for what in ("batch_size", "epochs", "evaluations", "threads"):
-            _at_least(what, getattr(self, what), 1)
-        for what in ("seed", "records", "weight_decay"):
-            _at_least(what, getattr(self, what), 0)
+            _whole(what, getattr(self, what), 1)
+        for what in ("seed", "records"):
+            _whole(what, getattr(self, what), 0)
+        _not_below_zero("weight_decay", self.weight_decay)
         _above_zero("lr", self.lr)
         _share("momentum", self.momentum)
         _share("warmup", self.warmup)
@@ -158,7 +175,8 @@ class TrainingRecipe:
 def _plain(part: NetworkRecipe | DataRecipe | TrainingRecipe) -> dict[str, Any]:
     """The fields, numbers as what their fields are declared to be, so that 1 and 1.0 are one recipe."""
     values = {field.name: (field.type, getattr(part, field.name)) for field in dataclasses.fields(part)}
-    return {name: float(value) if kind == "float" else value for name, (kind, value) in values.items()}
+    kinds: dict[Any, Callable[[Any], Any]] = {"float": float, "int": int}
+    return {name: kinds.get(kind, str)(value) for name, (kind, value) in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

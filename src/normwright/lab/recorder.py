@@ -61,7 +61,12 @@ class Recorder:
         """Before the forward pass of a step that is recorded."""
         self._rows["steps"].append(step)
         self._handles = [
-            module.register_forward_hook(lambda _, args, output, name=name: self._see(name, args[0], output))
+            module.register_forward_hook(
+                lambda _, args, named, output, name=name: self._see(
+                    name, [*args, *named.values()][0], output
+                ),
+                with_kwargs=True,
+            )
             for name, module in self._places.items()
         ]
 

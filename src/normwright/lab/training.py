@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +100,22 @@ def train(recipe: Recipe, data: Data, *, on_step: OnStep | None = None) -> Train
 
 
 def run_recipe(recipe: Recipe, *, directory: Path | None = None, on_step: OnStep | None = None) -> Trained:
-    """`train` on the data that the recipe names; a process reads each data set once."""
+    """`train` on the data that the recipe names; a process reads them once for many runs."""
     return train(recipe, load_once(recipe.data, directory), on_step=on_step)
 
 
-@lru_cache(maxsize=2)
+# The data set of the last run of this process; most often the next run has the same.
+_last_loaded: dict[str, Data] = {}
+
+
 def load_once(recipe: DataRecipe, directory: Path | None) -> Data:
-    """`load`, remembered: several runs share one data set."""
-    return load(recipe, directory=directory)
+    """`load`, remembered by the data's digest; a recipe without one reads the data anew."""
+    if recipe.digest and recipe.digest in _last_loaded:
+        return _last_loaded[recipe.digest]
+    data = load(recipe, directory=directory)
+    _last_loaded.clear()
+    _last_loaded[data.digest] = data
+    return data
 
 
 @torch.no_grad()
@@ -130,12 +138,18 @@ def evaluate(network: nn.Module, x: Tensor, y: Tensor, metric: str) -> float:
 
 @contextmanager
 def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
-    """Threads, random state and choice of algorithms of a run, put back afterwards."""
+    """Threads, random state and choice of algorithms of a run, put back afterwards.
+
+    The generators of PyTorch, NumPy and Python are seeded, for a user's code may draw from any.
+    """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     device = torch.device(recipe.device)
+    python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for seed in (random.seed, np.random.seed, torch.manual_seed):
+            seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
         # One CPU thread has no choice to make, and PyTorch's switch costs a second and fills fresh memory.
         if device.type != "cpu" or recipe.threads > 1:
@@ -143,6 +157,8 @@ def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
         try:
             yield
         finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
             torch.set_num_threads(threads)
             if torch.are_deterministic_algorithms_enabled() != deterministic:
                 torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
@@ -180,7 +196,14 @@ class Run:
                     on_step(step + 1, self.steps)
         finally:
             self.recorder.stop()
+        diverged = diverged or not self._finite()
         return Trained(self._result(diverged, peak), _on_cpu(self.network.state_dict()))
+
+    @torch.no_grad()
+    def _finite(self) -> bool:
+        """Whether the network still gives finite outputs; no loss has seen the last update."""
+        self.network.eval()
+        return bool(torch.isfinite(self.network(self.data.validation_x[:EVALUATION_BATCH])).all())
 
     def _batches(self) -> Iterator[Tensor]:
         """Indices of each batch: a new order every epoch, the same for every normaliser."""
@@ -237,7 +260,11 @@ class Run:
             optimiser.step()
 
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            return peak_bytes(step, [*network.parameters(), *network.buffers(), x, y], x.device)
+            step()  # the optimiser's state is there from the second step on
+            optimiser.zero_grad()
+            state = [value for values in optimiser.state.values() for value in values.values()]
+            held = [*network.parameters(), *network.buffers(), *state, x, y]
+            return peak_bytes(step, [value for value in held if isinstance(value, Tensor)], x.device)
 
     def _result(self, diverged: bool, peak: int) -> RunResult:
         return RunResult(

@@ -20,10 +20,12 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from normwright.errors import UserCodeError
+from normwright.lab.sources import own_sources
 
 IMAGES = "images:"
 
 _being_run: list[Path] = []
+_files_run: set[Path] = set()
 
 
 def is_user_code(name: str) -> bool:
@@ -69,23 +71,29 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 def digest(name: str) -> str:
-    """SHA-256 of the source file that the name's file or module part means, in hexadecimal.
+    """SHA-256 of the source that the name's file or module part is made of, in hexadecimal.
 
-    Only that one file counts: what it imports is not followed.
+    That is the file and what it imports from its own folder, or from beside its package (see `own_sources`);
+    what is installed elsewhere does not count.
 
     Raises:
         UserCodeError: there is no such file or module, or the module has no file (one built into Python).
     """
     where, _ = _parts(name)
     if _is_path(where):
-        return hashlib.sha256(_read(_existing_file(where))).hexdigest()
-    source: str | None = getattr(_module(where), "__file__", None)
-    if source is None:
-        raise UserCodeError(
-            f"{where} must have a source file, so that a changed function is seen, but has none; "
-            "define a function in a file of your own that calls it"
-        )
-    return hashlib.sha256(_read(Path(source))).hexdigest()
+        path = _existing_file(where)
+        root = path.parent
+    else:
+        source: str | None = getattr(_module(where), "__file__", None)
+        if source is None:
+            raise UserCodeError(
+                f"{where} must have a source file, so that a changed function is seen, but has none; "
+                "define a function in a file of your own that calls it"
+            )
+        path = Path(source)
+        above = where.count(".") + (path.name == "__init__.py")
+        root = path.parents[above]
+    return hashlib.sha256(b"\0".join(_read(file) for file in own_sources(path, root))).hexdigest()
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -98,7 +106,12 @@ def name_of(function: Callable[..., Any]) -> str:
     Raises:
         UserCodeError: a lambda, a function inside another, or one without a file.
     """
-    qualified = getattr(function, "__qualname__", type(function).__qualname__)
+    qualified = getattr(function, "__qualname__", None)
+    if qualified is None:
+        raise UserCodeError(
+            f"a network or data set of your own must be a function that makes it, but came as a "
+            f"{type(function).__name__}: write a function at the top level of a file that returns it"
+        )
     try:
         path = inspect.getsourcefile(function)
     except TypeError:
@@ -156,11 +169,15 @@ class _FreshSource(SourceFileLoader):
 
 
 def _run_file(path: Path) -> ModuleType:
-    """The module that the file makes: once for each path and content, so that an edited file is run anew."""
-    key = hashlib.sha256(str(path).encode() + b"\0" + _read(path)).hexdigest()[:16]
+    """The module that the file makes: once for each path and source, so that an edited file is run anew."""
+    sources = own_sources(path, path.parent)
+    key = hashlib.sha256(b"\0".join([str(path).encode(), *map(_read, sources)])).hexdigest()[:16]
     module_name = f"normwright_user_{key}"
     if module_name in sys.modules:
         return sys.modules[module_name]
+    if path in _files_run:
+        _forget(sources)
+    _files_run.add(path)
     loader = _FreshSource(module_name, str(path))
     spec = spec_from_loader(module_name, loader)
     if spec is None:
@@ -178,6 +195,15 @@ def _run_file(path: Path) -> ModuleType:
     finally:
         _being_run.pop()
     return module
+
+
+def _forget(sources: list[Path]) -> None:
+    """Has the files imported anew: one of them was edited since they were."""
+    paths = {str(path) for path in sources}
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) in paths and name != "__main__":
+            del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def _import(where: str) -> ModuleType:

@@ -1,4 +1,8 @@
-"""Normalisers as modules: drop-ins for `torch.nn`, plus `activation=` and a residual in `forward`."""
+"""Normalisers as modules: drop-ins for `torch.nn`, plus `activation=` and a residual in `forward`.
+
+What reads a module's weights instead of calling it, as `torch.nn.SyncBatchNorm.convert_sync_batchnorm` and
+`torch.nn.utils.fuse_conv_bn_eval` do, sees the torch class and leaves the activation out.
+"""
 
 from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from normwright.nn.group_norm import GroupNorm

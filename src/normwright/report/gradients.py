@@ -86,7 +86,8 @@ def _layer_ticks(layers: Sequence[str]) -> dict[str, Any]:
     """Ticks at whole positions, named; hovering gives the names that have no room."""
     stride = math.ceil(len(layers) / MOST_TICKS)
     places = list(range(0, len(layers), stride))
-    texts = [plotly_text(_shortened(layers[place])) for place in places]
+    names = _without_common_end(layers)
+    texts = [plotly_text(_shortened(names[place])) for place in places]
     angle = -50 if sum(map(len, texts)) > 24 else 0
     return {
         "tickvals": places,
@@ -95,6 +96,17 @@ def _layer_ticks(layers: Sequence[str]) -> dict[str, Any]:
         "ticklabeloverflow": "allow",
         "range": [-0.4, len(layers) - 0.6],
     }
+
+
+def _without_common_end(names: Sequence[str]) -> list[str]:
+    """Dotted names without a last part that says nothing, where they still differ without it.
+
+    Example:
+        >>> _without_common_end(["hidden1.linear", "hidden2.linear", "output"])
+        ['hidden1', 'hidden2', 'output']
+    """
+    short = [name.rpartition(".")[0] or name for name in names]
+    return short if len(set(short)) == len(names) else list(names)
 
 
 def _shortened(name: str) -> str:
