@@ -80,11 +80,11 @@ def _map(
 
 def _like(value: Tensor, x: Tensor) -> Tensor:
     """The value in the shape, dtype and strides that `empty_like(x)` has; broadcasting may choose others."""
-    model = torch.empty_like(x)
     if value.shape != x.shape:
         # Copied, because a view may not be changed in place afterwards, as ReLU(inplace=True) does.
-        return model.copy_(value.reshape(x.shape))
+        value = value.reshape(x.shape).clone()
     value = value.to(x.dtype)
+    model = torch.empty_like(x)
     return value if value.stride() == model.stride() else model.copy_(value)
 
 
