@@ -32,12 +32,12 @@ CASES: tuple[tuple[str, Shape, bool], ...] = (
 
 def make(library: object, name: str, shape: Shape) -> nn.Module:
     """One normaliser of `torch.nn` or `normwright.nn`."""
-    kind = getattr(library, name)
+    kind: Callable[..., nn.Module] = getattr(library, name)
     if name == "GroupNorm":
-        return kind(8, shape[1])  # type: ignore[no-any-return]
+        return kind(8, shape[1])
     if name in ("LayerNorm", "RMSNorm"):
-        return kind(shape[-1])  # type: ignore[no-any-return]
-    return kind(shape[1], affine=True)  # type: ignore[no-any-return]
+        return kind(shape[-1])
+    return kind(shape[1], affine=True)
 
 
 def step(module: nn.Module, x: Tensor, dy: Tensor) -> Callable[[], None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from normwright.errors import OptionError, unknown_name
 from normwright.lab.recipe import NORMS, DataRecipe, NetworkRecipe, Recipe, TrainingRecipe
@@ -81,7 +82,7 @@ def make_base(network: str, data: str, **options: object) -> Recipe:
         >>> make_base("mlp", "digits", norm="none", batch_size=2, lr=1.0, depth=3).network.depth
         3
     """
-    parts: dict[type, dict[str, object]] = {
+    parts: dict[type, dict[str, Any]] = {
         NetworkRecipe: {"name": network},
         DataRecipe: {"name": data},
         TrainingRecipe: {},
@@ -92,7 +93,7 @@ def make_base(network: str, data: str, **options: object) -> Recipe:
             raise unknown_name("option", option, sorted(set(known) - {"digest"}))
         parts[known[option]][option] = value
     return Recipe(
-        network=NetworkRecipe(**parts[NetworkRecipe]),  # type: ignore[arg-type]  # each part checks itself
-        data=DataRecipe(**parts[DataRecipe]),  # type: ignore[arg-type]
-        training=TrainingRecipe(**parts[TrainingRecipe]),  # type: ignore[arg-type]
+        network=NetworkRecipe(**parts[NetworkRecipe]),
+        data=DataRecipe(**parts[DataRecipe]),
+        training=TrainingRecipe(**parts[TrainingRecipe]),
     )
