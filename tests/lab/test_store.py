@@ -536,3 +536,9 @@ def test_killed_at_any_moment_of_a_write_the_store_is_whole(tmp_path):
     kills, finished = map(int, done.stdout.split())
     assert kills == 40
     assert finished >= kills
+
+
+def test_an_experiment_is_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="must be a folder, but is a file: choose another"):
+        Store.open(tmp_path / "file")

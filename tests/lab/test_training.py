@@ -264,6 +264,7 @@ def test_a_last_update_that_ruins_the_weights_is_a_divergence():
     result = run_recipe(recipe_for("none", lr=1e38, epochs=1, batch_size=1293, activation="relu")).result
     assert np.isfinite(result.loss).all()
     assert result.diverged
+    assert not len(result.validation)
 
 
 def test_peak_memory_counts_the_optimisers_state():

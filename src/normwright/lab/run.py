@@ -38,7 +38,7 @@ class RunResult:
     """The outcome of one run.
 
     Args:
-        diverged: the loss was not finite at some step; the run ended there.
+        diverged: the loss, or an output at an evaluation, was not finite; the run ended there.
         loss: (S,), training loss of every step done.
         evaluation_steps: (E,), number of training steps done before each evaluation.
         validation: (E,), the metric on the validation split at those steps.

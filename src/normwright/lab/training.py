@@ -87,7 +87,7 @@ def train(recipe: Recipe, data: Data, *, on_step: OnStep | None = None) -> Train
         data: the recipe's data set.
         on_step: called after every step with (steps done, steps in all).
     Returns:
-        The measurements and the weights. A loss that is not finite ends the run as diverged.
+        The measurements and the weights. A loss or an output that is not finite ends the run as diverged.
     Raises:
         OptionError: a batch size that does not fit the data; see `check_batch`.
         UserCodeError: a user's network, loss or metric returns the wrong thing.
@@ -119,21 +119,25 @@ def load_once(recipe: DataRecipe, directory: Path | None) -> Data:
 
 
 @torch.no_grad()
+def predict(network: nn.Module, x: Tensor) -> Tensor:
+    """The outputs (N, classes) for samples x (N, ...) in inference mode; the mode is put back afterwards."""
+    training = network.training
+    network.eval()
+    try:
+        return torch.cat([network(part) for part in x.split(EVALUATION_BATCH)])
+    finally:
+        network.train(training)
+
+
 def evaluate(network: nn.Module, x: Tensor, y: Tensor, metric: str) -> float:
-    """The metric over all of x and y, in inference mode; the network's mode is as before afterwards.
+    """The metric over all of x and y, in inference mode.
 
     Args:
         network: (N, ...) -> (N, classes).
         x: (N, ...) samples; y: (N,) labels, on the network's device.
         metric: as in the recipe.
     """
-    training = network.training
-    network.eval()
-    try:
-        outputs = torch.cat([network(part) for part in x.split(EVALUATION_BATCH)])
-    finally:
-        network.train(training)
-    return metric_named(metric)(outputs, y)
+    return metric_named(metric)(predict(network, x), y)
 
 
 @contextmanager
@@ -170,7 +174,7 @@ class Run:
     def __init__(self, recipe: TrainingRecipe, built: BuiltNetwork, data: Data) -> None:
         self.recipe, self.data, self.placement = recipe, data, built.placement
         self.network = built.module
-        self.loss = loss_named(recipe.loss)
+        self.loss, self.metric = loss_named(recipe.loss), metric_named(recipe.metric)
         self.steps = recipe.epochs * steps_per_epoch(recipe, len(data.train_y))
         self.optimiser = make_optimiser(recipe, self.network.parameters())
         self.schedule = make_schedule(recipe, self.optimiser, self.steps)
@@ -190,20 +194,14 @@ class Run:
                 if not self.step(step, self.data.train_x[chosen], self.data.train_y[chosen]):
                     diverged = True
                     break
-                if step + 1 in self.evaluated:
-                    self.evaluations.append((step + 1, self._validate()))
+                if step + 1 in self.evaluated and not self._evaluate(step + 1):
+                    diverged = True
+                    break
                 if on_step is not None:
                     on_step(step + 1, self.steps)
         finally:
             self.recorder.stop()
-        diverged = diverged or not self._finite()
         return Trained(self._result(diverged, peak), _on_cpu(self.network.state_dict()))
-
-    @torch.no_grad()
-    def _finite(self) -> bool:
-        """Whether the network still gives finite outputs; no loss has seen the last update."""
-        self.network.eval()
-        return bool(torch.isfinite(self.network(self.data.validation_x[:EVALUATION_BATCH])).all())
 
     def _batches(self) -> Iterator[Tensor]:
         """Indices of each batch: a new order every epoch, the same for every normaliser."""
@@ -245,8 +243,13 @@ class Run:
             )
         return outputs
 
-    def _validate(self) -> float:
-        return evaluate(self.network, self.data.validation_x, self.data.validation_y, self.recipe.metric)
+    def _evaluate(self, done: int) -> bool:
+        """Takes the validation metric; False when the last update left no finite outputs to take it of."""
+        outputs = predict(self.network, self.data.validation_x)
+        if not bool(torch.isfinite(outputs).all()):
+            return False
+        self.evaluations.append((done, self.metric(outputs, self.data.validation_y)))
+        return True
 
     def _peak_bytes(self) -> int:
         """Measured on a copy, so that neither the weights nor the random state are touched."""

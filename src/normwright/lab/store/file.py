@@ -92,6 +92,8 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         StoreError: the file is foreign, newer, half-written or damaged, or cannot be made.
     """
+    if path.parent.exists() and not path.parent.is_dir():
+        raise StoreError(f"{path.parent} must be a folder, but is a file: choose another --out")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
