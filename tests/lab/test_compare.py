@@ -270,6 +270,15 @@ def test_runs_of_another_version_are_told(done, tmp_path):
     assert any("were done with PyTorch 1.0" in stage for stage in stages)
 
 
+@pytest.mark.parametrize("initialisation", ["own", "xavier"])
+def test_the_command_makes_the_same_weights_of_a_users_network(tmp_path, initialisation):
+    options = {"norm": "none", "batch_size": 8, "lr": 0.1, "initialisation": initialisation}
+    base = make_base("nets.py:wide", "digits", **options)
+    command = command_line(Grid(base, ("none",), (8,), (0.1,), 2), 0.5, tmp_path)
+    assert ("--initialisation xavier" in command) == (initialisation == "xavier")
+    assert "--initialisation own" not in command  # the default of a user's network
+
+
 def test_the_command_says_everything_that_is_not_a_default(tmp_path):
     base = make_base(
         "lenet", "digits", norm="none", batch_size=8, lr=0.1, dropout=0.5, image_size=16, momentum=0.9

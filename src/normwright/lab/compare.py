@@ -97,8 +97,7 @@ def compare(
     batch_sizes = _several("batch_sizes", batch_sizes, "(32, 256)")
     lrs = _several("lrs", lrs, "(0.1, 1)")
     network_name = _named(network)
-    if is_user_code(network_name):
-        options.setdefault("initialisation", "own")
+    options.setdefault("initialisation", _initialisation(network_name))
     options |= {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0], "epochs": epochs}
     options |= {"loss": _named(loss), "metric": _named(metric), "device": _device(device)}
     base = make_base(network_name, _named(data), **options)
@@ -247,16 +246,17 @@ def command_line(grid: Grid, target: float, out: Path) -> str:
         'normwright compare mlp --data digits --norm none,batch --batch-size 32 --lr 0.1 --seeds 3 \
 --epochs 10 --target 0.85 --depth 9 --out here'
     """
-    training = grid.base.training
-    varied = {"norm", "batch_size", "lr", "seed", "epochs"}
-    words = ["normwright", "compare", grid.base.network.name, "--data", grid.base.data.name]
+    network, training = grid.base.network, grid.base.training
+    said = {"name", "digest", "norm", "batch_size", "lr", "seed", "epochs"}
+    own = {"initialisation": _initialisation(network.name)}
+    words = ["normwright", "compare", network.name, "--data", grid.base.data.name]
     words += ["--norm", ",".join(grid.norms), "--batch-size", ",".join(map(str, grid.batch_sizes))]
     words += ["--lr", ",".join(map(_number, grid.lrs)), "--seeds", str(grid.seeds)]
     words += ["--epochs", str(training.epochs), "--target", _number(target)]
-    for part in (grid.base.network, grid.base.data, training):
+    for part in (network, grid.base.data, training):
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
-            if field.name not in varied | {"name", "digest"} and value != field.default:
+            if field.name not in said and value != own.get(field.name, field.default):
                 words += [f"--{field.name.replace('_', '-')}", str(value)]
     return shlex.join([*words, "--out", str(out)])
 
@@ -273,6 +273,11 @@ def _several(what: str, values: Sequence[Any], example: str) -> tuple[Any, ...]:
 def _number(value: float) -> str:
     """As short as it can be and still be read back as the same number."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def _initialisation(network: str) -> str:
+    """The default: a user's network keeps the weights that its code gave it."""
+    return "own" if is_user_code(network) else "xavier"
 
 
 def _named(code: str | UserFunction) -> str:

@@ -44,7 +44,7 @@ def choose(grid: Grid, results: Results) -> list[Choice]:
     choices = []
     for batch_size in grid.batch_sizes:
         for norm in grid.norms:
-            scores = {lr: _score(grid.seeds_of(norm, batch_size, lr), results) for lr in grid.lrs}
+            scores = _scores(grid, norm, batch_size, results)
             best = max(grid.lrs, key=lambda lr: scores[lr])
             alive = math.isfinite(scores[best][1])
             runs = grid.seeds_of(norm, batch_size, best)
@@ -54,11 +54,16 @@ def choose(grid: Grid, results: Results) -> list[Choice]:
 
 def edge_of(grid: Grid, choice: Choice, results: Results) -> str | None:
     """`largest` or `smallest` where the best rate is that of those tried, and truly better than the rest."""
-    scores = {lr: _score(grid.seeds_of(choice.norm, choice.batch_size, lr), results) for lr in grid.lrs}
+    scores = _scores(grid, choice.norm, choice.batch_size, results)
     tied = [lr for lr in grid.lrs if choice.lr is not None and scores[lr] == scores[choice.lr]]
     if len(grid.lrs) == 1 or len(tied) != 1:
         return None
     return {max(grid.lrs): "largest", min(grid.lrs): "smallest"}.get(tied[0])
+
+
+def _scores(grid: Grid, norm: str, batch_size: int, results: Results) -> dict[float, tuple[int, float]]:
+    """Seeds that lasted, and their mean, by learning rate in the grid's order; the greatest is the best."""
+    return {lr: _score(grid.seeds_of(norm, batch_size, lr), results) for lr in grid.lrs}
 
 
 def _score(runs: Sequence[Recipe], results: Results) -> tuple[int, float]:
@@ -125,7 +130,7 @@ def make_rate_map(grid: Grid, norm: str, results: Results) -> RateMap:
     """The validation metric of one normaliser over learning rates and batch sizes."""
     metric, diverged = [], []
     for batch_size in grid.batch_sizes:
-        scores = [_score(grid.seeds_of(norm, batch_size, lr), results) for lr in grid.lrs]
+        scores = _scores(grid, norm, batch_size, results).values()
         metric.append(tuple(mean if count else None for count, mean in scores))
         diverged.append(tuple(grid.seeds - count for count, _ in scores))
     return RateMap(norm, grid.lrs, grid.batch_sizes, tuple(metric), tuple(diverged))
