@@ -1,21 +1,29 @@
-# make demo    the main job on the embedded data set: which normaliser, and why
-# make test    every test
-# make lint    style and types
-# make bench   the figures of benchmarks/RESULTS.md
+# make demo      the main job on the embedded data set: which normaliser, and why
+# make test      every test
+# make lint      style and types
+# make sanitize  the C++ kernels against a plain loop, under AddressSanitizer and UndefinedBehaviorSanitizer
+# make bench     the figures of benchmarks/RESULTS.md
+# make wheel     dist/normwright-VERSION-py3-none-PLATFORM.whl, with the kernels
 #
-# Each makes its own virtual environment the first time and is quick the second.
+# Each makes its own virtual environment and compiles the kernels the first time, and is quick the second.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint sanitize bench wheel clean
+
+# Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.
+RENEW_NATIVE := test ! -d build/editable/installed/normwright || \
+	$(BIN)/cmake --build build/editable --target install -- --quiet
 
 demo: $(VENV)/.lab
+	@$(RENEW_NATIVE)
 	@$(BIN)/normwright compare mlp --data digits --depth 6 --activation sigmoid \
 		--norm none,batch,layer,group,rms --batch-size 32 --lr 0.1,0.3,1 --epochs 20 --seeds 3 --out demo
 
 test: $(VENV)/.dev
+	@$(RENEW_NATIVE)
 	$(BIN)/pytest
 
 lint: $(VENV)/.dev
@@ -23,13 +31,27 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# First with the sanitizers; then the objects that the library is made of, with larger tensors.
+sanitize: $(VENV)/.dev
+	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
+	@$(BIN)/cmake --build build/sanitize --target fuzz -- --quiet
+	build/sanitize/fuzz --cases 3000
+	@$(BIN)/cmake --build build/editable --target fuzz -- --quiet
+	build/editable/fuzz --cases 500 --seed 2 --most 3000000
+
+wheel: $(VENV)/.dev
+	NORMWRIGHT_NATIVE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps -w dist .
+
 bench: $(VENV)/.dev
+	@$(RENEW_NATIVE)
 	$(BIN)/python -m benchmarks.recording
-	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.import_time
+	$(BIN)/python -m benchmarks.operators
+	$(BIN)/python -m benchmarks.networks
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) build dist demo
 
 $(VENV)/.lab: pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory install EXTRA=lab STAMP=.lab
@@ -37,9 +59,14 @@ $(VENV)/.lab: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory install EXTRA=dev STAMP=.dev
 
+# PyTorch comes first, because the kernels are compiled against its headers, and without isolation, which would
+# not use the pinned build tools.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
 .PHONY: install
 install:
 	@test -x $(BIN)/python || { echo "Making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing normwright[$(EXTRA)] and its pinned dependencies; the first time takes a few minutes"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA)]'
+	@$(PIP) torch scikit-build-core cmake ninja
+	@$(PIP) --no-build-isolation -e '.[$(EXTRA)]'
 	@touch $(VENV)/$(STAMP)

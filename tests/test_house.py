@@ -73,7 +73,7 @@ def test_a_file_holds_one_concept():
 
 
 PUBLIC = {
-    "normwright": ["__version__", "backends", "compare", "functional", "nn", "reference"],
+    "normwright": ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"],
     "normwright.functional": [
         "batch_norm",
         "group_norm",
@@ -94,6 +94,15 @@ PUBLIC = {
         "LocalResponseNorm",
         "RMSNorm",
     ],
+    "normwright.network": [
+        "BlockRecord",
+        "NormaliserRecord",
+        "Report",
+        "accelerate",
+        "accelerate_with_report",
+        "find_normalisers",
+        "replace_module",
+    ],
 }
 
 
@@ -112,7 +121,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_normwright_brings_no_command_along():
     heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors"]
-    heavy += ["normwright.lab", "normwright.reference"]
+    heavy += ["normwright.lab", "normwright.network", "normwright.reference"]
     code = f"import sys, normwright; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -283,3 +283,33 @@ def test_peak_memory_grows_with_the_batch_and_the_normaliser():
     assert small.peak_bytes < large.peak_bytes
     assert bare.peak_bytes < large.peak_bytes
     assert bare.peak_bytes > 512 * 64 * 4  # the batch alone
+
+
+@pytest.mark.parametrize(
+    ("device", "module"), [("cpu", "normwright.nn.batch_norm"), ("meta", "torch.nn.modules.batchnorm")]
+)
+def test_a_network_is_accelerated_on_the_cpu(monkeypatch, device, module):
+    # Whatever the lab builds its normalisers of, torch's stand for a network of the user's own.
+    monkeypatch.setattr("normwright.lab.normalisers._BATCH", (torch.nn.BatchNorm1d,) * 3)
+    recipe = recipe_for()
+    data = load_once(recipe.data, None)
+    names = list(build(recipe, data).module.state_dict())
+    elsewhere = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, device=device))
+    network = build(elsewhere, data).module
+    assert type(network.hidden1.norm).__module__ == module
+    assert list(network.state_dict()) == names
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_accelerating_changes_a_run_by_roundings_alone(monkeypatch, activation):
+    recipe = recipe_for(epochs=1, activation=activation)
+    fast = run_recipe(recipe)
+    monkeypatch.setattr("normwright.lab.training.accelerate", lambda network, *, inplace: network)
+    plain = run_recipe(recipe)
+    assert fast.weights.keys() == plain.weights.keys()
+    # The first step differs by roundings of float32 (a few 2^-24), which training then spreads.
+    assert fast.result.loss[0] == pytest.approx(plain.result.loss[0], rel=1e-6)
+    assert fast.result.loss == pytest.approx(plain.result.loss, rel=1e-3)
+    for side in ("input", "output"):
+        one, other = getattr(fast.result.trace, side)[0], getattr(plain.result.trace, side)[0]
+        assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max()

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-from normwright.backends import schema
+from normwright.backends import native, schema
 
 # The operators live as long as this object.
 _LIBRARY = torch.library.Library(schema.NAMESPACE, "DEF")
 schema.register(_LIBRARY)
+_NATIVE = native.load()
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,11 @@ def backends() -> tuple[Backend, ...]:
     """Says for each backend whether it is loaded, and if not, why.
 
     Example:
-        >>> [backend.name for backend in backends() if backend.loaded]
-        ['eager']
+        >>> [backend.name for backend in backends()]
+        ['native', 'triton', 'eager']
     """
     return (
-        Backend("native", "CPU", False, "this version of normwright has no C++ kernels yet"),
+        Backend("native", "CPU", *_NATIVE),
         Backend("triton", "CUDA, ROCm", False, "this version of normwright has no Triton kernels yet"),
         Backend("eager", "every device", True, "plain PyTorch; serves whatever no other backend serves"),
     )

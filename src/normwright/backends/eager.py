@@ -8,12 +8,13 @@ Each operator chooses a view and the axes that its moments are taken over; the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from normwright.backends.activation import ACTIVATIONS
+from normwright.backends import masks
+from normwright.backends.activation import ACTIVATIONS, LEAKY_SLOPE
 from normwright.backends.moments import (
     Moments,
     moved,
@@ -25,6 +26,7 @@ from normwright.backends.moments import (
     unbiased,
 )
 
+Results = tuple[Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -96,9 +98,15 @@ def _epilogue(
     bias: Tensor | None,
     layout: Layout,
     activation: str | None,
-) -> Tensor:
+    mask_order: masks.Order | None = None,
+) -> tuple[Tensor, Tensor]:
+    """y, and the mask where its order is given."""
     z = _map(x_hat, residual, weight, bias, layout)
-    return _like(ACTIVATIONS[activation].value(z) if activation else z, x)
+    mask = x.new_empty(0, dtype=torch.uint8)
+    if mask_order is not None:
+        ones = ~(z <= 0) if activation == "relu" else z > 0
+        mask = masks.pack(ones.reshape(x.shape), mask_order)
+    return _like(ACTIVATIONS[activation].value(z) if activation else z, x), mask
 
 
 def _forward(
@@ -111,9 +119,16 @@ def _forward(
     activation: str | None,
     *,
     center: bool = True,
-) -> tuple[Tensor, Moments]:
+    mask_order: masks.Order | None = None,
+) -> tuple[Tensor, Tensor, Moments]:
     x_hat, moments = standardise(x.view(layout.view), layout.moment_axes, eps, center=center)
-    return _epilogue(x_hat, x, residual, weight, bias, layout, activation), moments
+    y, mask = _epilogue(x_hat, x, residual, weight, bias, layout, activation, mask_order)
+    return y, mask, moments
+
+
+def _through_mask(dz: Tensor, mask: Tensor, x: Tensor, order: masks.Order, activation: str | None) -> Tensor:
+    ones = masks.unpack(mask, x, order).view(dz.shape)
+    return torch.where(ones, dz, dz * LEAKY_SLOPE) if activation == "leaky_relu" else dz.masked_fill(~ones, 0)
 
 
 def _backward(
@@ -130,6 +145,8 @@ def _backward(
     *,
     center: bool = True,
     batch_moments: bool = True,
+    mask: Tensor | None = None,
+    mask_order: masks.Order | None = None,
 ) -> Gradients:
     """dx, dresidual, dweight, dbias; an empty tensor for each that `output_mask` does not ask for.
 
@@ -137,7 +154,9 @@ def _backward(
     """
     x_hat = restandardise(x.view(layout.view), mean, rstd)
     dz = dy.reshape(layout.view).to(x_hat.dtype)
-    if activation:
+    if mask is not None and mask_order is not None:
+        dz = _through_mask(dz, mask, x, mask_order, activation)
+    elif activation:
         dz = dz * ACTIVATIONS[activation].derivative(_map(x_hat, residual, weight, bias, layout))
     dx, dresidual, dweight, dbias = (x.new_empty(0) for _ in range(4))
     if output_mask[0]:
@@ -147,8 +166,8 @@ def _backward(
         else:
             g = g * rstd.to(g.dtype)
         dx = _like(g, x)
-    if output_mask[1] and residual is not None:
-        dresidual = _like(dz, residual)
+    if output_mask[1]:
+        dresidual = _like(dz, x if residual is None else residual)
     if output_mask[2] and weight is not None:
         dweight = _parameter_gradient(dz * x_hat, weight, layout)
     if output_mask[3] and bias is not None:
@@ -171,13 +190,23 @@ def rows_forward(
     center: bool,
     eps: float,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    save_mask: bool,
+) -> Results:
     """See `schema.py`."""
     layout = rows_layout(x, normalized_shape)
-    y, moments = _forward(x, residual, weight, bias, layout, eps, activation, center=center)
+    order = masks.rows_order(x, normalized_shape) if save_mask else None
+    y, mask, moments = _forward(
+        x, residual, weight, bias, layout, eps, activation, center=center, mask_order=order
+    )
     outer = x.shape[: x.dim() - len(normalized_shape)]
     mean = moments.rstd.new_empty(0) if moments.mean is None else moments.mean.reshape(outer)
-    return y, mean, moments.rstd.reshape(outer)
+    return y, mean, moments.rstd.reshape(outer), mask
+
+
+def rows_forward_out(*call: Any) -> None:
+    """See `schema.py`."""
+    *inputs, out = call
+    out.copy_(rows_forward(*inputs, False)[0])
 
 
 def rows_backward(
@@ -186,6 +215,7 @@ def rows_backward(
     residual: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
+    mask: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
     normalized_shape: Sequence[int],
@@ -198,9 +228,9 @@ def rows_backward(
     shape = [*rstd.shape, *[1] * len(normalized_shape)]
     wide_mean = mean.reshape(shape) if center else None
     wide_rstd = rstd.reshape(shape)
-    return _backward(
-        dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask, center=center
-    )
+    order = None if mask is None else masks.rows_order(x, normalized_shape)
+    call = (dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask)
+    return _backward(*call, center=center, mask=mask, mask_order=order)
 
 
 def groups_forward(
@@ -211,12 +241,21 @@ def groups_forward(
     groups: int,
     eps: float,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    save_mask: bool,
+) -> Results:
     """See `schema.py`."""
-    y, moments = _forward(x, residual, weight, bias, groups_layout(x, groups), eps, activation)
+    order = masks.groups_order(x, groups) if save_mask else None
+    layout = groups_layout(x, groups)
+    y, mask, moments = _forward(x, residual, weight, bias, layout, eps, activation, mask_order=order)
     assert moments.mean is not None
     shape = (x.shape[0], groups)
-    return y, moments.mean.reshape(shape), moments.rstd.reshape(shape)
+    return y, moments.mean.reshape(shape), moments.rstd.reshape(shape), mask
+
+
+def groups_forward_out(*call: Any) -> None:
+    """See `schema.py`."""
+    *inputs, out = call
+    out.copy_(groups_forward(*inputs, False)[0])
 
 
 def groups_backward(
@@ -225,6 +264,7 @@ def groups_backward(
     residual: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
+    mask: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
     groups: int,
@@ -235,7 +275,9 @@ def groups_backward(
     layout = groups_layout(x, groups)
     shape = [*rstd.shape, *[1] * (x.dim() - 1)]
     wide_mean, wide_rstd = mean.reshape(shape), rstd.reshape(shape)
-    return _backward(dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask)
+    order = None if mask is None else masks.groups_order(x, groups)
+    call = (dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask)
+    return _backward(*call, mask=mask, mask_order=order)
 
 
 def _factor(momentum: float | None, num_batches_tracked: Tensor | None, dtype: torch.dtype) -> float | Tensor:
@@ -257,9 +299,12 @@ def channels_forward(
     momentum: float | None,
     eps: float,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    save_mask: bool,
+) -> Results:
     """See `schema.py`."""
-    y, moments = _forward(x, residual, weight, bias, channels_layout(x), eps, activation)
+    order = masks.channels_order(x) if save_mask else None
+    layout = channels_layout(x)
+    y, mask, moments = _forward(x, residual, weight, bias, layout, eps, activation, mask_order=order)
     assert moments.mean is not None
     mean = moments.mean.reshape(-1)
     if num_batches_tracked is not None:
@@ -270,7 +315,7 @@ def channels_forward(
         variance = unbiased(x, moments.variance.reshape(-1), count, running_var.dtype)
         running_mean.copy_(moved(running_mean, mean.to(running_mean.dtype), factor))
         running_var.copy_(moved(running_var, variance, factor))
-    return y, mean, moments.rstd.reshape(-1)
+    return y, mean, moments.rstd.reshape(-1), mask
 
 
 def channels_backward(
@@ -279,6 +324,7 @@ def channels_backward(
     residual: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
+    mask: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
     activation: str | None,
@@ -287,7 +333,9 @@ def channels_backward(
     """See `schema.py`."""
     layout = channels_layout(x)
     wide_mean, wide_rstd = mean.view(layout.parameter_view), rstd.view(layout.parameter_view)
-    return _backward(dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask)
+    order = None if mask is None else masks.channels_order(x)
+    call = (dy, x, residual, weight, bias, wide_mean, wide_rstd, layout, activation, output_mask)
+    return _backward(*call, mask=mask, mask_order=order)
 
 
 def _known_moments(
@@ -311,7 +359,13 @@ def channel_affine(
     """See `schema.py`."""
     layout = channels_layout(x)
     x_hat = restandardise(x, *_known_moments(x, mean, variance, eps, layout))
-    return _epilogue(x_hat, x, residual, weight, bias, layout, activation)
+    return _epilogue(x_hat, x, residual, weight, bias, layout, activation)[0]
+
+
+def channel_affine_out(*call: Any) -> None:
+    """See `schema.py`."""
+    *inputs, out = call
+    out.copy_(channel_affine(*inputs))
 
 
 def channel_affine_backward(
@@ -334,16 +388,33 @@ def channel_affine_backward(
     )
 
 
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """See `schema.py`."""
+    dtype = statistics_dtype(x)
+    count = x.numel() // x.shape[1] if x.shape[1] else 0
+    counted = torch.tensor(float(count), dtype=dtype, device=x.device)
+    if not x.numel():
+        return counted, *x.new_zeros(2, x.shape[1], dtype=dtype).unbind()
+    layout = channels_layout(x)
+    _, moments = standardise(x, layout.moment_axes, 1.0, center=True)
+    assert moments.mean is not None
+    return counted, moments.mean.flatten(), moments.variance.flatten() * count
+
+
 OPERATORS = {
     function.__name__: function
     for function in (
         rows_forward,
+        rows_forward_out,
         rows_backward,
         groups_forward,
+        groups_forward_out,
         groups_backward,
         channels_forward,
         channels_backward,
         channel_affine,
+        channel_affine_out,
         channel_affine_backward,
+        channel_moments,
     )
 }

@@ -13,7 +13,12 @@ x is (N, C, *space), or (*outer, *normalized_shape) for rows, in any strides; y,
 the strides of `torch.empty_like(x)`. weight and bias have x's dtype or a wider one. mean and rstd are
 `statistics_dtype(x)`: (C,) for channels, (N, groups) for groups, x's outer shape for rows (mean is empty
 where `center` is false). A gradient that `output_mask` (dx, dresidual, dweight, dbias) does not ask for
-comes back empty. residual and bias matter to a backward only through the activation's input.
+comes back empty. residual and bias matter to a backward only through the activation's input; where
+`save_mask` kept a mask of relu or leaky_relu (masks.py), that undoes the activation, the backward takes no
+residual, and dresidual comes in the likeness of x.
+
+An operator whose name ends in `_out` writes y to `out`, which may be x itself. `channel_moments` gives the
+count, mean and M2 (the sum of squared deviations) of each channel.
 
 channels_forward moves the running statistics in place, with the *unbiased* variance:
 
@@ -30,36 +35,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normwright.backends import eager
+from normwright.backends import eager, masks
 from normwright.backends.moments import statistics_dtype
 
 NAMESPACE = "normwright"
 
 _INPUTS = "Tensor x, Tensor? residual, Tensor? weight, Tensor? bias"
+_ACTIVATION = "str? activation"
+_RESULTS = "(Tensor y, Tensor mean, Tensor rstd, Tensor mask)"
 _GRADIENTS = "(Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)"
 
 SCHEMAS = (
-    f"rows_forward({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, str? activation) "
-    "-> (Tensor y, Tensor mean, Tensor rstd)",
-    f"rows_backward(Tensor dy, {_INPUTS}, Tensor mean, Tensor rstd, SymInt[] normalized_shape, bool center, "
-    f"str? activation, bool[4] output_mask) -> {_GRADIENTS}",
-    f"groups_forward({_INPUTS}, SymInt groups, float eps, str? activation) "
-    "-> (Tensor y, Tensor mean, Tensor rstd)",
-    f"groups_backward(Tensor dy, {_INPUTS}, Tensor mean, Tensor rstd, SymInt groups, "
-    f"str? activation, bool[4] output_mask) -> {_GRADIENTS}",
+    f"rows_forward({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}, "
+    f"bool save_mask) -> {_RESULTS}",
+    f"rows_forward_out({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}, "
+    "Tensor(a!) out) -> ()",
+    f"rows_backward(Tensor dy, {_INPUTS}, Tensor? mask, Tensor mean, Tensor rstd, "
+    f"SymInt[] normalized_shape, bool center, {_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
+    f"groups_forward({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}, bool save_mask) -> {_RESULTS}",
+    f"groups_forward_out({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}, Tensor(a!) out) -> ()",
+    f"groups_backward(Tensor dy, {_INPUTS}, Tensor? mask, Tensor mean, Tensor rstd, SymInt groups, "
+    f"{_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
     f"channels_forward({_INPUTS}, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
-    "Tensor(c!)? num_batches_tracked, float? momentum, float eps, str? activation) "
-    "-> (Tensor y, Tensor mean, Tensor rstd)",
-    f"channels_backward(Tensor dy, {_INPUTS}, Tensor mean, Tensor rstd, "
-    f"str? activation, bool[4] output_mask) -> {_GRADIENTS}",
-    f"channel_affine({_INPUTS}, Tensor mean, Tensor variance, float eps, str? activation) -> Tensor",
+    f"Tensor(c!)? num_batches_tracked, float? momentum, float eps, {_ACTIVATION}, bool save_mask) "
+    f"-> {_RESULTS}",
+    f"channels_backward(Tensor dy, {_INPUTS}, Tensor? mask, Tensor mean, Tensor rstd, "
+    f"{_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
+    f"channel_affine({_INPUTS}, Tensor mean, Tensor variance, float eps, {_ACTIVATION}) -> Tensor",
+    f"channel_affine_out({_INPUTS}, Tensor mean, Tensor variance, float eps, {_ACTIVATION}, "
+    "Tensor(a!) out) -> ()",
     f"channel_affine_backward(Tensor dy, {_INPUTS}, Tensor mean, Tensor variance, float eps, "
-    f"str? activation, bool[4] output_mask) -> {_GRADIENTS}",
+    f"{_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
+    "channel_moments(Tensor x) -> (Tensor count, Tensor mean, Tensor m2)",
 )
+
+Results = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _statistics(x: Tensor, shape: Sequence[int]) -> Tensor:
     return x.new_empty(shape, dtype=statistics_dtype(x))
+
+
+def _mask(x: Tensor, order: Callable[[], masks.Order], save_mask: bool) -> Tensor:
+    return x.new_empty(masks.mask_shape(x, order()) if save_mask else (0,), dtype=torch.uint8)
 
 
 def _rows_forward(
@@ -69,46 +87,63 @@ def _rows_forward(
     bias: Any,
     normalized_shape: Sequence[int],
     center: bool,
-    *_: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
+    *settings: Any,
+) -> Results:
     outer = x.shape[: x.dim() - len(normalized_shape)]
-    return torch.empty_like(x), _statistics(x, outer if center else (0,)), _statistics(x, outer)
+    mask = _mask(x, lambda: masks.rows_order(x, normalized_shape), settings[-1])
+    return torch.empty_like(x), _statistics(x, outer if center else (0,)), _statistics(x, outer), mask
 
 
 def _groups_forward(
-    x: Tensor, residual: Tensor | None, weight: Any, bias: Any, groups: int, *_: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor, residual: Tensor | None, weight: Any, bias: Any, groups: int, *settings: Any
+) -> Results:
     shape = (x.shape[0], groups)
-    return torch.empty_like(x), _statistics(x, shape), _statistics(x, shape)
+    mask = _mask(x, lambda: masks.groups_order(x, groups), settings[-1])
+    return torch.empty_like(x), _statistics(x, shape), _statistics(x, shape), mask
 
 
-def _channels_forward(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), _statistics(x, (x.shape[1],)), _statistics(x, (x.shape[1],))
+def _channels_forward(x: Tensor, *settings: Any) -> Results:
+    shape = (x.shape[1],)
+    mask = _mask(x, lambda: masks.channels_order(x), settings[-1])
+    return torch.empty_like(x), _statistics(x, shape), _statistics(x, shape), mask
 
 
 def _channel_affine(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
 
 
+def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return _statistics(x, ()), _statistics(x, (x.shape[1],)), _statistics(x, (x.shape[1],))
+
+
+def _any_out(*_: Any) -> None:
+    """Only changes `out`."""
+
+
 def _any_backward(
     dy: Tensor, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, *settings: Any
 ) -> tuple[Tensor, ...]:
-    output_mask = settings[-1]
+    *_, output_mask = settings
     return tuple(
+        # With a mask the residual is not kept; its gradient is then like x.
         torch.empty_like(source) if asked and source is not None else x.new_empty(0)
-        for source, asked in zip((x, residual, weight, bias), output_mask, strict=True)
+        for source, asked in zip((x, x if residual is None else residual, weight, bias), output_mask, strict=True)
     )
 
 
 FAKES: dict[str, Callable[..., Any]] = {
     "rows_forward": _rows_forward,
+    "rows_forward_out": _any_out,
     "rows_backward": _any_backward,
     "groups_forward": _groups_forward,
+    "groups_forward_out": _any_out,
     "groups_backward": _any_backward,
     "channels_forward": _channels_forward,
     "channels_backward": _any_backward,
     "channel_affine": _channel_affine,
+    "channel_affine_out": _any_out,
     "channel_affine_backward": _any_backward,
+    "channel_moments": _channel_moments,
 }
 
 

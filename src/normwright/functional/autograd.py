@@ -19,7 +19,9 @@ from torch.autograd.forward_ad import unpack_dual
 
 from normwright.backends import eager
 from normwright.backends.eager import Layout
+from normwright.backends.masks import MASKED
 from normwright.backends.moments import textbook_moments
+from normwright.errors import OptionError, ShapeError
 
 _OPERATORS = torch.ops.normwright
 
@@ -48,13 +50,15 @@ def _moments_of(x: Tensor, layout: Layout, eps: float, *, center: bool = True) -
 def _save(
     ctx: Any,
     tensors: Sequence[Tensor | None],
+    mask: Tensor | None,
     moments: Sequence[Tensor],
     activation: str | None,
     settings: tuple[Any, ...],
 ) -> None:
-    """Keeps what the backward needs; the residual only where an activation has to be undone."""
+    """Keeps what the backward needs; the residual only where an activation has to be undone without a mask."""
     x, residual, weight, bias = tensors
-    ctx.save_for_backward(x, residual if activation else None, weight, bias, *moments)
+    kept = residual if activation and mask is None else None
+    ctx.save_for_backward(x, kept, weight, bias, mask, *moments)
     ctx.residual_dtype = None if residual is None else residual.dtype
     ctx.activation = activation
     ctx.settings = settings
@@ -71,7 +75,9 @@ def _gradients(ctx: Any, dy: Tensor, computed: Sequence[Tensor]) -> tuple[Tensor
     asked = ctx.needs_input_grad[:4]
     gradients = [gradient if wanted else None for gradient, wanted in zip(computed, asked, strict=True)]
     if asked[1] and ctx.activation is None:
-        gradients[1] = dy.to(ctx.residual_dtype)
+        gradients[1] = dy
+    if gradients[1] is not None:
+        gradients[1] = gradients[1].to(ctx.residual_dtype)
     return tuple(gradients)
 
 
@@ -89,23 +95,25 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, residual, weight, bias, normalized_shape, center, eps, activation = inputs
+        x, residual, weight, bias, normalized_shape, center, eps, activation, save_mask = inputs
         ctx.mark_non_differentiable(*output[1:])
-        _save(ctx, (x, residual, weight, bias), output[1:], activation, (normalized_shape, center, eps))
+        mask = output[3] if save_mask else None
+        settings = (normalized_shape, center, eps)
+        _save(ctx, (x, residual, weight, bias), mask, output[1:3], activation, settings)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
         if dy is None:
             return _no_gradients(ctx)
-        x, residual, weight, bias, mean, rstd = ctx.saved_tensors
+        x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
         normalized_shape, center, eps = ctx.settings
         operator: Callable[..., Any] = _OPERATORS.rows_backward
         if _differentiable():
             operator, outer = eager.rows_backward, rstd.shape
             mean, rstd = _moments_of(x, eager.rows_layout(x, normalized_shape), eps, center=center)
             mean, rstd = mean.view(outer) if center else mean, rstd.view(outer)
-        call = (dy, x, residual, weight, bias, mean, rstd, normalized_shape, center, ctx.activation)
-        return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), None, None, None, None
+        call = (dy, x, residual, weight, bias, mask, mean, rstd, normalized_shape, center, ctx.activation)
+        return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), *[None] * 5
 
 
 class _Groups(torch.autograd.Function):
@@ -117,23 +125,24 @@ class _Groups(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, residual, weight, bias, groups, eps, activation = inputs
+        x, residual, weight, bias, groups, eps, activation, save_mask = inputs
         ctx.mark_non_differentiable(*output[1:])
-        _save(ctx, (x, residual, weight, bias), output[1:], activation, (groups, eps))
+        mask = output[3] if save_mask else None
+        _save(ctx, (x, residual, weight, bias), mask, output[1:3], activation, (groups, eps))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
         if dy is None:
             return _no_gradients(ctx)
-        x, residual, weight, bias, mean, rstd = ctx.saved_tensors
+        x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
         groups, eps = ctx.settings
         operator: Callable[..., Any] = _OPERATORS.groups_backward
         if _differentiable():
             operator, shape = eager.groups_backward, rstd.shape
             mean, rstd = _moments_of(x, eager.groups_layout(x, groups), eps)
             mean, rstd = mean.view(shape), rstd.view(shape)
-        call = (dy, x, residual, weight, bias, mean, rstd, groups, ctx.activation)
-        return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), None, None, None
+        call = (dy, x, residual, weight, bias, mask, mean, rstd, groups, ctx.activation)
+        return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), *[None] * 4
 
 
 class _Channels(torch.autograd.Function):
@@ -145,21 +154,22 @@ class _Channels(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, residual, weight, bias, *_, eps, activation = inputs
+        x, residual, weight, bias, *_, eps, activation, save_mask = inputs
         ctx.mark_non_differentiable(*output[1:])
-        _save(ctx, (x, residual, weight, bias), output[1:], activation, (eps,))
+        mask = output[3] if save_mask else None
+        _save(ctx, (x, residual, weight, bias), mask, output[1:3], activation, (eps,))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
         if dy is None:
             return _no_gradients(ctx)
-        x, residual, weight, bias, mean, rstd = ctx.saved_tensors
+        x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
         operator: Callable[..., Any] = _OPERATORS.channels_backward
         if _differentiable():
             operator = eager.channels_backward
             mean, rstd = _moments_of(x, eager.channels_layout(x), *ctx.settings)
-        call = (dy, x, residual, weight, bias, mean, rstd, ctx.activation)
-        return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), *[None] * 6
+        call = (dy, x, residual, weight, bias, mask, mean, rstd, ctx.activation)
+        return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), *[None] * 7
 
 
 class _Affine(torch.autograd.Function):
@@ -172,7 +182,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, residual, weight, bias, mean, variance, eps, activation = inputs
-        _save(ctx, (x, residual, weight, bias), (mean, variance), activation, (eps,))
+        _save(ctx, (x, residual, weight, bias), None, (mean, variance), activation, (eps,))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> Any:
@@ -181,8 +191,14 @@ class _Affine(torch.autograd.Function):
         operator: Callable[..., Any] = _OPERATORS.channel_affine_backward
         if _differentiable():
             operator = eager.channel_affine_backward
-        call = (dy, *ctx.saved_tensors, *ctx.settings, ctx.activation)
+        x, residual, weight, bias, _, *moments = ctx.saved_tensors
+        call = (dy, x, residual, weight, bias, *moments, *ctx.settings, ctx.activation)
         return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), None, None, None, None
+
+
+def _saves_mask(residual: Tensor | None, activation: str | None) -> bool:
+    """Whether one bit per element undoes the activation, where otherwise the residual would be kept."""
+    return residual is not None and activation in MASKED
 
 
 def rows(
@@ -194,11 +210,17 @@ def rows(
     center: bool,
     eps: float,
     activation: str | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """`rows_forward`'s y, with its gradients."""
     call = (x, residual, weight, bias, normalized_shape, center, eps, activation)
-    run = _Rows.apply if _wants_gradient(x, residual, weight, bias) else _OPERATORS.rows_forward
-    y: Tensor = run(*call)[0]
+    wanted = _wants_gradient(x, residual, weight, bias)
+    if out is not None:
+        return _written(out, wanted, _OPERATORS.rows_forward_out, call)
+    if wanted:
+        y: Tensor = _Rows.apply(*call, _saves_mask(residual, activation))[0]
+    else:
+        y = _OPERATORS.rows_forward(*call, False)[0]
     return y
 
 
@@ -213,9 +235,26 @@ def groups(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`groups_forward`'s y, with its gradients, and its mean and rstd (N, num_groups)."""
     call = (x, residual, weight, bias, num_groups, eps, activation)
-    run = _Groups.apply if _wants_gradient(x, residual, weight, bias) else _OPERATORS.groups_forward
-    y, mean, rstd = run(*call)
+    if _wants_gradient(x, residual, weight, bias):
+        y, mean, rstd, _ = _Groups.apply(*call, _saves_mask(residual, activation))
+    else:
+        y, mean, rstd, _ = _OPERATORS.groups_forward(*call, False)
     return y, mean, rstd
+
+
+def groups_into(
+    out: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    num_groups: int,
+    eps: float,
+    activation: str | None,
+) -> Tensor:
+    """Writes `groups_forward`'s y to out."""
+    call = (x, residual, weight, bias, num_groups, eps, activation)
+    return _written(out, _wants_gradient(x, residual, weight, bias), _OPERATORS.groups_forward_out, call)
 
 
 def channels(
@@ -233,8 +272,10 @@ def channels(
     """`channels_forward`'s y, with its gradients; moves the running statistics."""
     running = (running_mean, running_var, num_batches_tracked)
     call = (x, residual, weight, bias, *running, momentum, eps, activation)
-    run = _Channels.apply if _wants_gradient(x, residual, weight, bias) else _OPERATORS.channels_forward
-    y: Tensor = run(*call)[0]
+    if _wants_gradient(x, residual, weight, bias):
+        y: Tensor = _Channels.apply(*call, _saves_mask(residual, activation))[0]
+    else:
+        y = _OPERATORS.channels_forward(*call, False)[0]
     return y
 
 
@@ -247,9 +288,29 @@ def affine(
     variance: Tensor,
     eps: float,
     activation: str | None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """`channel_affine`'s y, with its gradients; mean and variance are constants."""
     call = (x, residual, weight, bias, mean, variance, eps, activation)
-    run = _Affine.apply if _wants_gradient(x, residual, weight, bias) else _OPERATORS.channel_affine
+    wanted = _wants_gradient(x, residual, weight, bias)
+    if out is not None:
+        return _written(out, wanted, _OPERATORS.channel_affine_out, call)
+    run = _Affine.apply if wanted else _OPERATORS.channel_affine
     y: Tensor = run(*call)
     return y
+
+
+def _written(out: Tensor, wants_gradient: bool, operator: Callable[..., Any], call: tuple[Any, ...]) -> Tensor:
+    if wants_gradient:
+        raise OptionError(
+            "out= must be given only where no gradient is wanted, since it may take the input's place: "
+            "use torch.no_grad() or leave out= away"
+        )
+    x = call[0]
+    if out.shape != x.shape or out.dtype != x.dtype or out.device != x.device:
+        raise ShapeError(
+            f"out must be like the input, {x.dtype} of shape {list(x.shape)} on {x.device}, but is "
+            f"{out.dtype} of shape {list(out.shape)} on {out.device}"
+        )
+    operator(*call, out)
+    return out

@@ -28,6 +28,7 @@ def batch_norm(
     residual: Tensor | None = None,
     activation: str | None = None,
     num_batches_tracked: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Normalises each channel by its mean and variance over the batch and space.
 
@@ -51,6 +52,7 @@ def batch_norm(
         residual: input's shape, added before the activation.
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
         num_batches_tracked: integer scalar, raised by one in training; needed where momentum is None.
+        out: takes the result, in inference and without gradients; may be the input itself.
     Returns:
         input's shape, dtype and memory format.
     Raises:
@@ -77,7 +79,11 @@ def batch_norm(
                 f"{missing} must be defined in evaluation mode, but is None: pass the running statistics, "
                 "or training=True to use this batch's"
             )
-        return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation)
+        return autograd.affine(
+            input, residual, weight, bias, running_mean, running_var, eps, activation, out
+        )
+    if out is not None:
+        raise OptionError("out= must be None in training: the backward needs the input beside the output")
     _check_training(input, running_mean, running_var, momentum, num_batches_tracked)
     running = (running_mean, running_var, num_batches_tracked)
     return autograd.channels(input, residual, weight, bias, *running, momentum, eps, activation)

@@ -18,6 +18,7 @@ def group_norm(
     *,
     residual: Tensor | None = None,
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Normalises each group of channels of each sample by its mean and variance.
 
@@ -34,6 +35,7 @@ def group_norm(
         eps: added to the variance; same unit as input².
         residual: input's shape, added before the activation.
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+        out: takes the result where no gradient is wanted; may be the input itself.
     Returns:
         input's shape, dtype and memory format.
     Raises:
@@ -50,6 +52,8 @@ def group_norm(
     check_epilogue(input, residual, activation)
     _check_groups(input, num_groups, weight=weight, bias=bias)
     check_parameter_dtypes(input, weight, bias)
+    if out is not None:
+        return autograd.groups_into(out, input, residual, weight, bias, num_groups, eps, activation)
     return autograd.groups(input, residual, weight, bias, num_groups, eps, activation)[0]
 
 

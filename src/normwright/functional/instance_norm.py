@@ -25,6 +25,7 @@ def instance_norm(
     *,
     residual: Tensor | None = None,
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Normalises each channel of each sample by its mean and variance over space.
 
@@ -44,6 +45,7 @@ def instance_norm(
         eps: added to the variance; same unit as input².
         residual: input's shape, added before the activation.
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+        out: takes the result where no gradient is wanted; may be the input itself.
     Returns:
         input's shape, dtype and memory format.
     Raises:
@@ -64,7 +66,13 @@ def instance_norm(
     if not use_input_stats:
         assert running_mean is not None
         assert running_var is not None
-        return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation)
+        return autograd.affine(
+            input, residual, weight, bias, running_mean, running_var, eps, activation, out
+        )
+    if out is not None:
+        if running_mean is not None:
+            raise OptionError("out= must be None where running statistics are moved, as in training")
+        return autograd.groups_into(out, input, residual, weight, bias, input.shape[1], eps, activation)
     y, mean, rstd = autograd.groups(input, residual, weight, bias, input.shape[1], eps, activation)
     if running_mean is not None and running_var is not None and input.numel():
         _move_running(input, running_mean, running_var, mean, rstd, momentum, eps)

@@ -24,6 +24,7 @@ def layer_norm(
     *,
     residual: Tensor | None = None,
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Normalises the trailing axes of each sample by their mean and variance.
 
@@ -39,6 +40,7 @@ def layer_norm(
         eps: added to the variance; same unit as input².
         residual: input's shape, added before the activation.
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+        out: takes the result where no gradient is wanted; may be the input itself.
     Returns:
         input's shape, dtype and memory format.
     Raises:
@@ -54,4 +56,4 @@ def layer_norm(
     check_epilogue(input, residual, activation)
     check_normalized_shape("layer_norm", input, normalized_shape, weight=weight, bias=bias)
     check_parameter_dtypes(input, weight, bias)
-    return autograd.rows(input, residual, weight, bias, list(normalized_shape), True, eps, activation)
+    return autograd.rows(input, residual, weight, bias, list(normalized_shape), True, eps, activation, out)

@@ -20,6 +20,7 @@ def rms_norm(
     *,
     residual: Tensor | None = None,
     activation: str | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Normalises the trailing axes of each sample by their root mean square.
 
@@ -33,6 +34,7 @@ def rms_norm(
             which is float32's for half-precision inputs.
         residual: input's shape, added before the activation.
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+        out: takes the result where no gradient is wanted; may be the input itself.
     Returns:
         input's shape, dtype and memory format.
     Raises:
@@ -49,4 +51,4 @@ def rms_norm(
     check_normalized_shape("rms_norm", input, normalized_shape, weight=weight)
     if eps is None:
         eps = torch.finfo(compute_dtype(input)).eps
-    return autograd.rows(input, residual, weight, None, list(normalized_shape), False, eps, activation)
+    return autograd.rows(input, residual, weight, None, list(normalized_shape), False, eps, activation, out)

@@ -5,6 +5,7 @@ Hooks are in place only during a step that is recorded, so a step that is not co
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from normwright.lab.run import LayerTrace
+from normwright.network.fused_call import watch
 from normwright.network.walk import find_normalisers
 
 PERCENTILES = (0.15, 0.50, 0.85)
@@ -61,12 +63,7 @@ class Recorder:
         """Before the forward pass of a step that is recorded."""
         self._rows["steps"].append(step)
         self._handles = [
-            module.register_forward_hook(
-                lambda _, args, named, output, name=name: self._see(
-                    name, [*args, *named.values()][0], output
-                ),
-                with_kwargs=True,
-            )
+            watch(module, functools.partial(self._see, name))
             for name, module in self._places.items()
         ]
 

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from normwright.network.acceleration import accelerate, accelerate_with_report
+from normwright.network.acceleration_report import BlockRecord, NormaliserRecord, Report
 from normwright.network.walk import find_normalisers, replace_module
 
-__all__ = ["find_normalisers", "replace_module"]
+__all__ = [
+    "BlockRecord",
+    "NormaliserRecord",
+    "Report",
+    "accelerate",
+    "accelerate_with_report",
+    "find_normalisers",
+    "replace_module",
+]

@@ -1,0 +1,141 @@
+// The backward of columns.h.
+
+#pragma once
+
+#include "columns.h"
+
+namespace normwright::NORMWRIGHT_ISA {
+
+// Σdz and Σdz·x̂ for each sample and channel, from which the parameters' gradients are made.
+struct ChannelSums {
+  Scratch<Sums> values;  // [sample][channel]
+  bool wanted;
+
+  ChannelSums(const Columns& shape, const Backward& call, MomentsOf moments)
+      : values(shape.samples * shape.channels), wanted((moments == MomentsOf::batch && call.dx) || call.dweight || call.dbias) {}
+};
+
+template <class T, Kind kind>
+class ColumnBackward {
+ public:
+  using C = Compute<T>;
+
+  ColumnBackward(const Columns& shape, const ColumnGrid& grid, const Backward& call, MomentsOf moments,
+                 const ChannelSums& channel_sums, std::int64_t index)
+      : shape_(shape),
+        grid_(grid),
+        call_(call),
+        moments_(moments),
+        channel_sums_(channel_sums),
+        tile_(shape, grid, index),
+        map_(grid.padded()),
+        slope_(grid.padded()) {
+    if (channel_sums.wanted) sums_ = ColumnSums(grid.pieces(), grid.padded());
+    fill_map(shape_, tile_, call_.weight, call_.bias, call_.mean, call_.rstd, map_);
+  }
+
+  void partial(std::int64_t piece) {
+    if (!channel_sums_.wanted) return;
+    sums_.clear(piece);
+    visit_rows(shape_, grid_, tile_, piece, Order::forwards,
+               [&](std::int64_t offset, std::int64_t n, std::int64_t mask) {
+                 add_gradient_sums<kind>(run_at(offset, mask), n, column_map(map_), sums_.first(piece),
+                                         sums_.second(piece));
+               });
+  }
+
+  void finish() {
+    Sums* const channels = channel_sums_.values.get() + tile_.sample * shape_.channels + tile_.first_channel;
+    if (channel_sums_.wanted) {
+      sums_.gather(grid_.pieces());
+      sums_by_channel(shape_, tile_, sums_, channels);
+      for (std::int64_t c = 0; c < tile_.channels; ++c) {
+        const std::int64_t group = group_of(tile_.first_channel + c);
+        const double low = SplitMean<C>(call_.mean[group]).low;
+        channels[c].second = (channels[c].second - low * channels[c].first) * call_.rstd[group];
+      }
+    }
+    if (call_.dx) fill_slope(channels);
+  }
+
+  void apply(std::int64_t piece) const {
+    if (!call_.dx && !call_.dresidual) return;
+    const ColumnSlope<C> slope{slope_.of(0), slope_.of(1), slope_.of(2), slope_.of(3)};
+    visit_rows(shape_, grid_, tile_, piece, Order::backwards,
+               [&](std::int64_t offset, std::int64_t n, std::int64_t mask) {
+                 backward_run<kind>(run_at(offset, mask), n, column_map(map_), slope, Nothing{});
+               });
+  }
+
+ private:
+  std::int64_t group_of(std::int64_t channel) const {
+    return tile_.sample * shape_.groups + channel / shape_.channels_per_group();
+  }
+
+  BackwardRun<T> run_at(std::int64_t offset, std::int64_t mask) const {
+    const auto at = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
+    const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
+    return {at(call_.dy),  at(call_.x),          at(call_.residual), call_.mask ? call_.mask + mask : nullptr,
+            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream};
+  }
+
+  // dx = rstd·(weight·dz − mean(g) − x̂·mean(g·x̂)), with g = weight·dz and the means over a group.
+  void fill_slope(const Sums* channels) {
+    const std::int64_t each = shape_.channels_per_group();
+    Scratch<Sums> groups(quotient_up(tile_.channels, each));
+    for (std::int64_t c = 0; c < tile_.channels; ++c) {
+      if (c % each == 0) groups[c / each] = {};
+      if (moments_ == MomentsOf::population) continue;
+      const double weight = parameter_at<C>(call_.weight, tile_.first_channel + c, 1);
+      groups[c / each].add({channels[c].first * weight, channels[c].second * weight});
+    }
+    for (std::int64_t j = 0; j < tile_.columns; ++j) {
+      const std::int64_t c = tile_.channel_of(shape_, j), group = group_of(tile_.first_channel + c);
+      const double rstd = call_.rstd[group], low = SplitMean<C>(call_.mean[group]).low;
+      const double from_x = -rstd * groups[c / each].second / shape_.count();
+      slope_.of(0)[j] = static_cast<C>(rstd * parameter_at<C>(call_.weight, tile_.first_channel + c, 1));
+      slope_.of(1)[j] = static_cast<C>(rstd);
+      slope_.of(2)[j] = static_cast<C>(from_x);
+      slope_.of(3)[j] = static_cast<C>(-rstd * groups[c / each].first / shape_.count() - from_x * low * rstd);
+    }
+  }
+
+  const Columns& shape_;
+  const ColumnGrid& grid_;
+  const Backward& call_;
+  MomentsOf moments_;
+  const ChannelSums& channel_sums_;
+  Tile tile_;
+  ColumnSums sums_;
+  MapCoefficients<C> map_;
+  Coefficients<C, 4> slope_;
+};
+
+// Over the samples, in order.
+inline void columns_parameter_gradients(const Columns& shape, const Backward& call, const ChannelSums& sums) {
+  for (std::int64_t c = 0; c < shape.channels; ++c) {
+    Sums total;
+    for (std::int64_t sample = 0; sample < shape.samples; ++sample) {
+      total.add(sums.values[sample * shape.channels + c]);
+    }
+    if (call.dweight) call.dweight[c] = total.second;
+    if (call.dbias) call.dbias[c] = total.first;
+  }
+}
+
+inline void columns_backward(const Columns& shape, const Backward& call, MomentsOf moments,
+                             const Parallel& parallel) {
+  const ColumnGrid grid(shape, folds(shape, call.mask));
+  const ChannelSums sums(shape, call, moments);
+  with_type(call.dtype, [&]<class T>() {
+    with_kind(call.activation, [&]<Kind kind>() {
+      run_blocks(threads_for(parallel, shape.elements()), shape.samples * grid.tiles(), grid.pieces(),
+                 [&](std::int64_t index) {
+                   return ColumnBackward<T, kind>(shape, grid, call, moments, sums, index);
+                 });
+    });
+  });
+  if (call.dweight || call.dbias) columns_parameter_gradients(shape, call, sums);
+}
+
+}  // namespace normwright::NORMWRIGHT_ISA

@@ -1,0 +1,272 @@
+// What happens to a run of consecutive elements once its moments are known, and the way back.
+//
+// A map gives the affine map of each element,  z = affine(centre(x));  a slope gives dx from dz. Each comes
+// for runs (one set of coefficients), for columns (a set for each element, in padded arrays) and for rows
+// (a weight and a bias for each element, one mean and rstd).
+
+#pragma once
+
+#include "activation.h"
+#include "moments.h"
+
+namespace normwright::NORMWRIGHT_ISA {
+
+// ---- Maps
+
+template <class C>
+struct RunMap {
+  C mean, scale, shift;
+
+  template <class Lanes>
+  Pack<C> centre(Pack<C> x, std::int64_t, Lanes) const {
+    return x - mean;
+  }
+  template <class Lanes>
+  Pack<C> affine(Pack<C> t, std::int64_t, Lanes) const {
+    return t * scale + shift;
+  }
+};
+
+template <class C>
+struct ColumnMap {
+  const C *mean, *scale, *shift;
+
+  template <class Lanes>
+  Pack<C> centre(Pack<C> x, std::int64_t j, Lanes) const {
+    return x - load(mean + j, Full{});
+  }
+  template <class Lanes>
+  Pack<C> affine(Pack<C> t, std::int64_t j, Lanes) const {
+    return t * load(scale + j, Full{}) + load(shift + j, Full{});
+  }
+};
+
+template <class C>
+struct RowMap {
+  C mean, rstd, low;  // x̂ = t·rstd + low
+  const C *weight, *bias;
+
+  template <class Lanes>
+  Pack<C> centre(Pack<C> x, std::int64_t, Lanes) const {
+    return x - mean;
+  }
+  template <class Lanes>
+  Pack<C> affine(Pack<C> t, std::int64_t j, Lanes lanes) const {
+    return (t * rstd + low) * load(weight + j, lanes) + load(bias + j, lanes);
+  }
+};
+
+// Element i of weight or bias, or `none` where there is none.
+template <class C>
+inline double parameter_at(const void* parameters, std::int64_t i, double none) {
+  return parameters ? static_cast<double>(static_cast<const C*>(parameters)[i]) : none;
+}
+
+template <class C>
+inline RunMap<C> run_map(const void* weight, const void* bias, double mean, double rstd, std::int64_t parameter) {
+  const SplitMean<C> split(mean);
+  const double scale = rstd * parameter_at<C>(weight, parameter, 1);
+  return {split.high, static_cast<C>(scale),
+          static_cast<C>(parameter_at<C>(bias, parameter, 0) - split.low * scale)};
+}
+
+// ---- Slopes: dx = dz·from_dz + x̂·from_x + constant. The constant takes in what low adds to x̂.
+
+template <class C>
+struct RunSlope {
+  C from_dz, rstd, from_x, constant;
+
+  template <class Lanes>
+  Pack<C> dx(Pack<C> dz, Pack<C> t, std::int64_t, Lanes) const {
+    return dz * from_dz + (t * rstd * from_x + constant);
+  }
+};
+
+template <class C>
+struct ColumnSlope {
+  const C *from_dz, *rstd, *from_x, *constant;
+
+  template <class Lanes>
+  Pack<C> dx(Pack<C> dz, Pack<C> t, std::int64_t j, Lanes) const {
+    const Pack<C> x_part = t * load(rstd + j, Full{}) * load(from_x + j, Full{}) + load(constant + j, Full{});
+    return dz * load(from_dz + j, Full{}) + x_part;
+  }
+};
+
+template <class C>
+struct RowSlope {
+  C rstd, from_x, constant;
+  const C* weight;
+
+  template <class Lanes>
+  Pack<C> dx(Pack<C> dz, Pack<C> t, std::int64_t j, Lanes lanes) const {
+    return dz * load(weight + j, lanes) * rstd + (t * rstd * from_x + constant);
+  }
+};
+
+// ---- Masks: see `mask_run` in kernels.h
+
+template <class C>
+inline unsigned load_bits(const std::uint8_t* mask, std::int64_t j, int lanes) {
+  if constexpr (kLanes<C> < 8) return mask[j / 8] >> (j % 8);
+  unsigned bits = mask[j / 8];
+  if (kLanes<C> == 16 && lanes > 8) bits |= static_cast<unsigned>(mask[j / 8 + 1]) << 8;
+  return bits;
+}
+
+template <class C>
+inline void store_bits(std::uint8_t* mask, std::int64_t j, unsigned bits, int lanes) {
+  if (kLanes<C> < 8 && j % 8) {
+    mask[j / 8] = static_cast<std::uint8_t>(mask[j / 8] | bits << (j % 8));
+    return;
+  }
+  mask[j / 8] = static_cast<std::uint8_t>(bits);
+  if (kLanes<C> == 16 && lanes > 8) mask[j / 8 + 1] = static_cast<std::uint8_t>(bits >> 8);
+}
+
+template <class C>
+constexpr int count_of(Full) {
+  return kLanes<C>;
+}
+template <class C>
+constexpr int count_of(Part part) {
+  return part.lanes;
+}
+
+// ---- Storing
+
+template <class T>
+inline void put(T* p, Pack<Compute<T>> v, bool stream_it, Full) {
+  if (stream_it) {
+    stream(p, v);
+  } else {
+    store(p, v, Full{});
+  }
+}
+template <class T>
+inline void put(T* p, Pack<Compute<T>> v, bool, Part part) {
+  store(p, v, part);
+}
+
+// Whether a run that begins at p can be stored around the cache: its first pack may have to be a part, so
+// that the rest is aligned, but where there is a mask each pack must begin on a byte of it.
+template <class T>
+inline bool can_stream(const T* p, const std::uint8_t* mask) {
+  constexpr std::uintptr_t bytes = kLanes<Compute<T>> * sizeof(T);
+  return mask == nullptr || reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
+}
+
+// ---- Forward
+
+template <class T>
+struct ForwardRun {
+  const T *x, *residual;
+  T* y;
+  std::uint8_t* mask;
+  Activation activation;
+  bool stream;
+};
+
+template <Kind kind, class T, class Map>
+inline void forward_run(const ForwardRun<T> run, std::int64_t n, const Map map) {
+  using C = Compute<T>;
+  const bool streams = run.stream && can_stream(run.y, run.mask);
+  const auto step = [&](std::int64_t j, auto lanes) {
+    Pack<C> z = map.affine(map.centre(load(run.x + j, lanes), j, lanes), j, lanes);
+    if (run.residual) z += load(run.residual + j, lanes);
+    if constexpr (kind != Kind::none) {
+      if (run.mask) {
+        const unsigned bits = lane_bits<C>(slope_is_one<C>(z, run.activation));
+        store_bits<C>(run.mask, j, bits, count_of<C>(lanes));
+      }
+      z = activate<C>(z, kind == Kind::relu ? Activation::relu : run.activation);
+    }
+    put(run.y + j, z, streams, lanes);
+  };
+  if (streams) {
+    for_aligned_packs<T>(run.y, n, step);
+  } else {
+    for_packs<C>(n, step);
+  }
+}
+
+// ---- Backward
+
+template <class T>
+struct BackwardRun {
+  const T *dy, *x, *residual;
+  const std::uint8_t* mask;
+  T *dx, *dresidual;
+  Activation activation;
+  bool stream;
+};
+
+template <class C>
+struct Gradient {
+  Pack<C> dz, t;  // t is x − the high part of the mean
+};
+
+template <Kind kind, class T, class Map, class Lanes>
+inline Gradient<Compute<T>> gradient_at(const BackwardRun<T>& run, const Map& map, std::int64_t j, Lanes lanes) {
+  using C = Compute<T>;
+  const Pack<C> t = map.centre(load(run.x + j, lanes), j, lanes);
+  const Pack<C> dy = load(run.dy + j, lanes);
+  if constexpr (kind == Kind::none) return {dy, t};
+  const Activation activation = kind == Kind::relu ? Activation::relu : run.activation;
+  if (run.mask) {
+    const IntPack<C> one = lanes_of_bits<C>(load_bits<C>(run.mask, j, count_of<C>(lanes)));
+    return {through_slope<C>(dy, one, activation), t};
+  }
+  Pack<C> z = map.affine(t, j, lanes);
+  if (run.residual) z += load(run.residual + j, lanes);
+  return {through_activation<C>(dy, z, activation), t};
+}
+
+// dx and dresidual of a run; `also(gradient, j, lanes)` sees each pack.
+template <Kind kind, class T, class Map, class Slope, class Also>
+inline void backward_run(const BackwardRun<T> run, std::int64_t n, const Map map, const Slope slope, Also&& also) {
+  using C = Compute<T>;
+  const T* const leader = run.dx ? run.dx : run.dresidual;
+  const bool streams = run.stream && leader && can_stream(leader, run.mask);
+  const auto step = [&](std::int64_t j, auto lanes) {
+    const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
+    if (run.dx) put(run.dx + j, slope.dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
+    if (run.dresidual) put(run.dresidual + j, gradient.dz, streams, lanes);
+    also(gradient, j, lanes);
+  };
+  if (streams) {
+    for_aligned_packs<T>(leader, n, step);
+  } else {
+    for_packs<C>(n, step);
+  }
+}
+
+struct Nothing {
+  template <class Value, class Lanes>
+  void operator()(const Value&, std::int64_t, Lanes) const {}
+};
+
+// ---- Choosing the instance
+
+template <class Function>
+inline void with_kind(Activation activation, Function&& function) {
+  if (activation == Activation::none) return function.template operator()<Kind::none>();
+  if (activation == Activation::relu) return function.template operator()<Kind::relu>();
+  function.template operator()<Kind::any>();
+}
+
+template <class Function>
+inline void with_type(Dtype dtype, Function&& function) {
+  switch (dtype) {
+    case Dtype::float32:
+      return function.template operator()<float>();
+    case Dtype::float64:
+      return function.template operator()<double>();
+    case Dtype::bfloat16:
+      return function.template operator()<BFloat16>();
+    case Dtype::float16:
+      return function.template operator()<Float16>();
+  }
+}
+
+}  // namespace normwright::NORMWRIGHT_ISA

@@ -1,0 +1,122 @@
+// What the kernels offer: plain pointers and shapes. Nothing here knows PyTorch.
+//
+// Each computes   y = activation(x̂·weight + bias + residual),  x̂ = (x − mean)·rstd,  rstd = 1/√(variance + eps)
+// or its gradients. Statistics are summed in double. The work is cut by shape alone and partial results
+// are merged in order, so that the bits do not depend on the number of threads.
+
+#pragma once
+
+#include <cstdint>
+
+namespace normwright {
+
+enum class Dtype : std::uint8_t { float32, float64, bfloat16, float16 };
+
+enum class Activation : std::uint8_t { none, relu, leaky_relu, silu, gelu, sigmoid, tanh };
+
+// Runs task(context, 0) … task(context, count − 1), in any order, on `threads` threads.
+struct Parallel {
+  using Task = void (*)(void* context, std::int64_t index);
+  void (*run)(std::int64_t count, Task task, void* context);
+  int threads;
+};
+
+// x[row][element]. The parameters of row r are those of set r mod `sets`, one for each `segment` elements
+// in turn: layer and RMS norm have one set and segments of 1; group norm (contiguous) has a set for each
+// group and a segment for each channel.
+struct Rows {
+  std::int64_t rows;
+  std::int64_t length;
+  std::int64_t sets;
+  std::int64_t segment;
+  bool center;  // false takes the mean as 0, as RMS norm does
+};
+
+// x[outer][channel][inner]: contiguous where outer is the batch, channels-last where inner is 1.
+struct Channels {
+  std::int64_t outer;
+  std::int64_t channels;
+  std::int64_t inner;
+};
+
+// x[sample][space][channel], channels-last, normalised by groups of channels within a sample.
+struct Groups {
+  std::int64_t samples;
+  std::int64_t space;
+  std::int64_t channels;
+  std::int64_t groups;
+};
+
+// x, residual and y have `dtype`; weight and bias are double where that is float64, float otherwise.
+// mean and rstd are one per moment: row, channel, or sample and group. Null where there is none.
+struct Forward {
+  Dtype dtype;
+  Activation activation;
+  double eps;
+  const void* x;
+  const void* residual;
+  const void* weight;
+  const void* bias;
+  void* y;             // may be x
+  double* mean;        // written, but for `channel_affine`, which reads it; null where rows are not centred
+  double* rstd;        // as mean
+  double* variance;    // biased; written by `channels_forward` where it is not null
+  std::uint8_t* mask;  // written where it is not null: see `mask_run`
+  bool stream;         // y is stored around the cache: for an output that the cache would not hold
+};
+
+// Where there is a mask, the activation (relu or leaky_relu) is undone by it and residual is not read.
+// dx and dresidual have `dtype`. A gradient that is null is not computed. Parameter gradients are double,
+// one for each parameter.
+struct Backward {
+  Dtype dtype;
+  Activation activation;
+  const void* dy;
+  const void* x;
+  const void* residual;
+  const void* weight;
+  const void* bias;
+  const double* mean;
+  const double* rstd;
+  const std::uint8_t* mask;
+  void* dx;
+  void* dresidual;
+  double* dweight;
+  double* dbias;
+  bool stream;  // as in Forward, for dx and dresidual
+};
+
+// Contiguous runs from this length on are swept one by one with scalar parameters; shorter ones together,
+// with the parameters spread out.
+constexpr std::int64_t kLongRun = 64;
+
+// A mask holds one bit per element, set where the activation has slope 1. Each run of elements starts on a
+// byte, lowest bit first. These are the lengths of a run.
+constexpr std::int64_t mask_run(const Rows& shape) {
+  return shape.segment >= kLongRun ? shape.segment : shape.length;
+}
+constexpr std::int64_t mask_run(const Channels& shape) {
+  return shape.inner >= kLongRun ? shape.inner : shape.channels * shape.inner;
+}
+constexpr std::int64_t mask_run(const Groups& shape) { return shape.channels; }
+
+// The kernels built for one instruction set.
+struct Kernels {
+  const char* instruction_set;
+  void (*rows_forward)(const Rows&, const Forward&, const Parallel&);
+  void (*rows_backward)(const Rows&, const Backward&, const Parallel&);
+  void (*channels_forward)(const Channels&, const Forward&, const Parallel&);
+  void (*channels_backward)(const Channels&, const Backward&, const Parallel&);
+  void (*channel_affine)(const Channels&, const Forward&, const Parallel&);
+  void (*channel_affine_backward)(const Channels&, const Backward&, const Parallel&);
+  // mean and m2, the sum of squared deviations, are one per channel.
+  void (*channel_moments)(
+      const Channels&, Dtype dtype, const void* x, double* mean, double* m2, const Parallel&);
+  void (*groups_forward)(const Groups&, const Forward&, const Parallel&);
+  void (*groups_backward)(const Groups&, const Backward&, const Parallel&);
+};
+
+// The kernels that this processor can run, best first, ended by a null pointer.
+const Kernels* const* available_kernels();
+
+}  // namespace normwright

@@ -1,0 +1,131 @@
+// Sums in double over packs, and the moments that they make.
+//
+// A variance is taken from one sweep of shifted sums,  Σ(x − s)² − (Σ(x − s))²/m,  where s is an element of
+// x. Because s is one of the m elements, (mean − s)² is at most m times the variance, so that the difference
+// loses at most a factor of m: 2⁻⁵³·m of the variance is below float32's rounding up to 10⁸ elements,
+// whatever the mean. Where x is double itself, a second sweep takes the mean for s.
+
+#pragma once
+
+#include <cmath>
+
+#include "pack.h"
+
+namespace normwright::NORMWRIGHT_ISA {
+
+// A pack of C in double.
+template <class C>
+struct Wide {
+  static constexpr int kParts = kLanes<C> / kLanes<double>;
+  DoublePack part[kParts]{};
+
+  Wide operator-(double value) const {
+    Wide result;
+    for (int i = 0; i < kParts; ++i) result.part[i] = part[i] - value;
+    return result;
+  }
+  void subtract(const Wide& other) {
+    for (int i = 0; i < kParts; ++i) part[i] -= other.part[i];
+  }
+  void add(const Wide& term) {
+    for (int i = 0; i < kParts; ++i) part[i] += term.part[i];
+  }
+  void add_product(const Wide& a, const Wide& b) {
+    for (int i = 0; i < kParts; ++i) part[i] += a.part[i] * b.part[i];
+  }
+  // Halves are added to halves: one order for every instruction set's width.
+  double total() const {
+    double lanes[kLanes<C>];
+    for (int i = 0; i < kParts; ++i) std::memcpy(lanes + i * kLanes<double>, &part[i], sizeof part[i]);
+    for (int half = kLanes<C> / 2; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    }
+    return lanes[0];
+  }
+};
+
+inline Wide<double> widen(DoublePack v) { return {{v}}; }
+
+inline Wide<float> widen(FloatPack v) {
+#if defined(__AVX512F__)
+  return {{_mm512_cvtps_pd(_mm512_castps512_ps256(v)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1))}};
+#elif defined(__AVX2__)
+  return {{_mm256_cvtps_pd(_mm256_castps256_ps128(v)), _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1))}};
+#else
+  FloatHalfPack halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  return {{__builtin_convertvector(halves[0], DoublePack), __builtin_convertvector(halves[1], DoublePack)}};
+#endif
+}
+
+template <class C>
+inline Wide<C> load_wide(const double* p) {
+  Wide<C> value;
+  for (int i = 0; i < Wide<C>::kParts; ++i) value.part[i] = load(p + i * kLanes<double>, Full{});
+  return value;
+}
+
+template <class C>
+inline void store_wide(double* p, const Wide<C>& value) {
+  for (int i = 0; i < Wide<C>::kParts; ++i) store(p + i * kLanes<double>, value.part[i], Full{});
+}
+
+// Σt and Σt² of a forward, or Σdz and Σdz·t of a backward.
+struct Sums {
+  double first = 0;
+  double second = 0;
+
+  void add(const Sums& other) {
+    first += other.first;
+    second += other.second;
+  }
+};
+
+struct Moments {
+  double mean = 0;
+  double m2 = 0;  // the sum of squared deviations
+};
+
+// Whether the moments are those of x, or known and constant, as in inference.
+enum class MomentsOf { batch, population };
+
+// From shifted sums over `count` elements.
+inline Moments moments_of(const Sums& sums, double shift, double count) {
+  const double offset = sums.first / count;
+  const double m2 = sums.second - sums.first * offset;
+  return {shift + offset, m2 < 0 ? 0 : m2};  // a NaN stays
+}
+
+inline double rstd_of(double variance, double eps) { return 1 / std::sqrt(variance + eps); }
+
+// The mean in two parts: x − high is nearly free of rounding, even where the mean is a million times the
+// deviation; low, at most half an ulp of the mean, is put right afterwards.
+template <class C>
+struct SplitMean {
+  C high;
+  double low;
+
+  explicit SplitMean(double mean) : high(static_cast<C>(mean)), low(mean - static_cast<double>(high)) {}
+};
+
+// Only the moments of a block.
+template <class Block>
+class MomentsOnly {
+ public:
+  MomentsOnly(Block block, double* mean, double* m2) : block_(static_cast<Block&&>(block)), mean_(mean), m2_(m2) {}
+
+  void partial(std::int64_t piece) { block_.partial(piece); }
+  void finish() {
+    block_.finish([&](std::int64_t i, const Moments& moments) {
+      mean_[i] = moments.mean;
+      m2_[i] = moments.m2;
+    });
+  }
+  void apply(std::int64_t) const {}
+
+ private:
+  Block block_;
+  double *mean_, *m2_;
+};
+
+}  // namespace normwright::NORMWRIGHT_ISA

@@ -1,0 +1,186 @@
+#include "reference.h"
+
+#include <algorithm>
+#include <cstddef>
+
+namespace normwright::fuzz {
+namespace {
+
+// Statistics and parameters' gradients are summed in double, whatever the dtype.
+constexpr Real kDouble = 0x1p-53L;
+
+// A sum of n terms in any order is off by at most n·u·Σ|term|; a few more roundings are in the terms.
+Real summing(Real n) { return (n + 8) * kDouble; }
+
+// The roundings, in the type that elements are computed in, on the longest way from x to z or to dx: of
+// x − mean, rstd, weight and their products, of the two sums that follow, and of constants that take in the
+// rest of the mean. Each is of a value no larger than the sum of the magnitudes of the terms.
+constexpr Real kRoundings = 8;
+
+Real at(const std::optional<Values>& values, std::int64_t i, Real none) { return values ? (*values)[i] : none; }
+
+}  // namespace
+
+MomentsOfX moments_of(const Shape& shape, const Values& x) {
+  const auto moments = static_cast<std::size_t>(shape.moments());
+  const Real count = moments ? static_cast<Real>(x.count()) / static_cast<Real>(moments) : 0;
+  MomentsOfX result{count, Reals(moments), Reals(moments), Reals(moments), Reals(moments)};
+  const auto moment_of = [&](std::int64_t i) { return static_cast<std::size_t>(shape.moment_of(i)); };
+  const bool centered = shape.centered();
+
+  // Shifted by an element, so that a constant has deviations of exactly 0.
+  Reals shift(moments), total(moments), farthest(moments), distance(moments), shifted_squares(moments);
+  std::vector<bool> met(moments), finite(moments, true);
+  for (std::int64_t i = 0; i < x.count(); ++i) {
+    const std::size_t m = moment_of(i);
+    if (!met[m]) shift[m] = x[i];
+    met[m] = true;
+    if (!std::isfinite(x[i])) finite[m] = false;
+    if (centered) total[m] += x[i] - shift[m];
+  }
+  for (std::size_t m = 0; m < moments && centered; ++m) result.mean[m] = shift[m] + total[m] / count;
+  for (std::int64_t i = 0; i < x.count(); ++i) {
+    const std::size_t m = moment_of(i);
+    const Real t = x[i] - result.mean[m];
+    result.m2[m] += t * t;
+    distance[m] += std::abs(t);
+    farthest[m] = std::max(farthest[m], std::abs(t));
+  }
+  for (std::size_t m = 0; m < moments; ++m) {
+    if (centered && !finite[m]) result.mean[m] = result.m2[m] = std::numeric_limits<Real>::quiet_NaN();
+    if (!centered) {
+      result.m2_error[m] = summing(count) * result.m2[m];
+      continue;
+    }
+    // The kernels sum x − s, s being an element; what is merged into the mean is no larger than the largest x.
+    const Real largest = std::abs(result.mean[m]) + farthest[m];
+    const Real mean_error = 3 * kDouble * largest + summing(count) * (distance[m] / count + farthest[m]);
+    // Σ(x − s)² − (Σ(x − s))²/m: neither is larger than the first. s is an element, or, where x is double, the
+    // mean, as exactly as it is known.
+    const Real off = x.dtype() == Dtype::float64 ? mean_error : farthest[m];
+    const Real squares = result.m2[m] + count * off * off;
+    // Moments are merged by the differences of their means, each of which is off.
+    const Real merging = 2 * mean_error * std::sqrt(count * result.m2[m]) + count * mean_error * mean_error;
+    result.mean_error[m] = mean_error;
+    result.m2_error[m] = 3 * summing(count) * squares + merging;
+  }
+  return result;
+}
+
+Estimate rstd_of(const MomentsOfX& moments, std::size_t m, Real eps) {
+  const Real variance = moments.m2[m] / moments.count, error = moments.m2_error[m] / moments.count;
+  const Real rstd = 1 / std::sqrt(variance + eps);
+  const Real most = 1 / std::sqrt(std::max(variance - error, Real{0}) + eps);
+  const Real least = 1 / std::sqrt(variance + error + eps);
+  return {rstd, std::max(most - rstd, rstd - least) + 4 * kDouble * rstd};
+}
+
+Estimate before_activation(const Problem& problem, const Reals& mean, const Reals& rstd, std::int64_t i) {
+  const Real u = unit_of(problem.dtype);
+  const auto m = static_cast<std::size_t>(problem.shape.moment_of(i));
+  const std::int64_t p = problem.shape.parameter_of(i);
+  const Real weight = at(problem.weight, p, 1), bias = at(problem.bias, p, 0), residual = at(problem.residual, i, 0);
+  const Real t = problem.x[i] - mean[m];
+  // The mean is subtracted in two parts, the second at most u of it.
+  const Real size = (std::abs(t) + u * std::abs(mean[m])) * rstd[m] * std::abs(weight);
+  const Real error = kRoundings * u * (size + std::abs(bias) + std::abs(residual));
+  return {t * rstd[m] * weight + bias + residual, error + least_normal_of(problem.dtype) * (1 + std::abs(t) * rstd[m])};
+}
+
+namespace {
+
+// dz, without the mask that there may be.
+Estimate gradient_of_z(const Problem& problem, const Reals& mean, const Reals& rstd, std::int64_t i) {
+  const Real u = unit_of(problem.dtype), dy = problem.dy[i];
+  if (problem.mask) {
+    const std::int64_t bit = problem.shape.mask_bit(i);
+    const auto byte = std::to_integer<unsigned>((*problem.mask)[static_cast<std::size_t>(bit / 8)]);
+    return through_slope(problem.activation, dy, byte >> (bit % 8) & 1, u);
+  }
+  const Estimate z = before_activation(problem, mean, rstd, i);
+  return through_activation(problem.activation, dy, z.value, z.error, u);
+}
+
+// A sum of terms that are known to within an error each, taken in double.
+struct Sum {
+  Real value = 0, of_errors = 0, of_sizes = 0, count = 0;
+
+  void add(Real term, Real error) {
+    value += term;
+    of_errors += error;
+    of_sizes += std::abs(term);
+    ++count;
+  }
+  Real error() const { return of_errors + summing(count) * of_sizes; }
+  Estimate estimate() const { return {value, error()}; }
+};
+
+}  // namespace
+
+Gradients gradients_of(const Problem& problem) {
+  const Shape& shape = problem.shape;
+  const auto elements = static_cast<std::size_t>(shape.elements());
+  const auto moments = static_cast<std::size_t>(shape.moments());
+  const auto parameters = static_cast<std::size_t>(shape.parameters());
+  const Real u = unit_of(problem.dtype), least = least_normal_of(problem.dtype);
+  Reals mean(moments), rstd(moments);
+  for (std::size_t m = 0; m < moments; ++m) {
+    if (shape.centered()) mean[m] = problem.mean[static_cast<std::int64_t>(m)];
+    rstd[m] = problem.rstd[static_cast<std::int64_t>(m)];
+  }
+
+  struct Element {
+    std::size_t moment, parameter;
+    Real x_hat, size, weight;  // size: of x̂, with the rest of the mean
+    Estimate dz;
+  };
+  const auto element = [&](std::size_t i) {
+    const auto index = static_cast<std::int64_t>(i);
+    Element e;
+    e.moment = static_cast<std::size_t>(shape.moment_of(index));
+    e.parameter = static_cast<std::size_t>(shape.parameter_of(index));
+    const Real t = problem.x[index] - mean[e.moment];
+    e.x_hat = t * rstd[e.moment];
+    e.size = (std::abs(t) + u * std::abs(mean[e.moment])) * rstd[e.moment];
+    e.weight = at(problem.weight, static_cast<std::int64_t>(e.parameter), 1);
+    e.dz = gradient_of_z(problem, mean, rstd, index);
+    return e;
+  };
+  // What x̂ loses on the way into a product.
+  const auto product_error = [&](const Element& e, Real dz, Real dz_error) {
+    return dz_error * e.size + kRoundings * u * std::abs(dz) * e.size;
+  };
+
+  std::vector<Sum> dweight(parameters), dbias(parameters), g_sum(moments), g_x_sum(moments);
+  std::vector<Element> all(elements);
+  for (std::size_t i = 0; i < elements; ++i) {
+    const Element& e = all[i] = element(i);
+    dweight[e.parameter].add(e.dz.value * e.x_hat, product_error(e, e.dz.value, e.dz.error));
+    dbias[e.parameter].add(e.dz.value, e.dz.error);
+    if (problem.known_moments()) continue;
+    const Real g = e.dz.value * e.weight, g_error = e.dz.error * std::abs(e.weight) + 2 * u * std::abs(g);
+    if (shape.centered()) g_sum[e.moment].add(g, g_error);
+    g_x_sum[e.moment].add(g * e.x_hat, product_error(e, g, g_error));
+  }
+
+  Gradients result;
+  for (std::size_t p = 0; p < parameters; ++p) {
+    result.dweight.push_back(dweight[p].estimate());
+    result.dbias.push_back(dbias[p].estimate());
+  }
+  const Real count = moments ? static_cast<Real>(elements) / static_cast<Real>(moments) : 0;
+  for (const Element& e : all) {
+    result.dresidual.push_back(e.dz);
+    const Real r = rstd[e.moment], g = e.dz.value * e.weight;
+    const Real g_mean = g_sum[e.moment].value / count, g_x_mean = g_x_sum[e.moment].value / count;
+    const Real sizes = std::abs(g) + std::abs(g_mean) + e.size * std::abs(g_x_mean);
+    const Real errors = e.dz.error * std::abs(e.weight) + g_sum[e.moment].error() / count +
+                        e.size * g_x_sum[e.moment].error() / count;
+    // Below the least normal number a factor loses all its digits, whatever it is multiplied with.
+    const Real underflow = kRoundings * least * (1 + std::abs(e.dz.value) + e.size);
+    result.dx.push_back({r * (g - g_mean - e.x_hat * g_x_mean), r * (kRoundings * u * sizes + errors) + underflow});
+  }
+  return result;
+}
+
+}  // namespace normwright::fuzz

@@ -1,0 +1,83 @@
+"""Loads the C++ library, which registers its kernels for the CPU with PyTorch's dispatcher.
+
+The operators must have been defined before (`schema.register`): the library only implements them.
+
+What it does not do is said in words for the person at the keyboard, for `normwright.backends()`: no library
+was built, and why; PyTorch is too old; it cannot be loaded. `NORMWRIGHT_NATIVE=0` keeps it from being loaded,
+so that the kernels can be compared with plain PyTorch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+LIBRARY = "libnormwright.so"
+
+# Where the build writes why it made no library (CMakeLists.txt).
+NOT_BUILT = "not_built.txt"
+
+SWITCH = "NORMWRIGHT_NATIVE"
+
+# What the library asks of PyTorch's stable ABI: TORCH_TARGET_VERSION in the build.
+OLDEST_TORCH = (2, 10)
+
+
+class Native(NamedTuple):
+    """Whether the kernels are loaded; what they were compiled for, or why they are not loaded."""
+
+    loaded: bool
+    reason: str
+
+
+def load(folders: Iterable[str] | None = None) -> Native:
+    """Loads the library; warns where it cannot be loaded, unless it was switched off.
+
+    Args:
+        folders: where to look; the folders of the package `normwright` unless given (an editable
+            installation has two: the sources, and what was compiled).
+    """
+    if os.environ.get(SWITCH) == "0":
+        return Native(False, f"switched off: {SWITCH}=0 in the environment")
+    places = [Path(folder) for folder in (sys.modules["normwright"].__path__ if folders is None else folders)]
+    native = _load(places)
+    if not native.loaded:
+        message = f"normwright runs on the CPU without its C++ kernels, several times slower: {native.reason}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return native
+
+
+def _load(folders: list[Path]) -> Native:
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        return Native(False, f"the C++ kernels need PyTorch {oldest} or later; this is {torch.__version__}")
+    path = next((path for folder in folders if (path := folder / LIBRARY).exists()), None)
+    if path is None:
+        return Native(False, _why_not_built(folders))
+    try:
+        torch.ops.load_library(path)
+        library = ctypes.CDLL(str(path))
+        library.normwright_instruction_set.restype = ctypes.c_char_p
+        instruction_set = library.normwright_instruction_set().decode()
+    except (OSError, AttributeError) as error:
+        cause = error.__cause__ or error  # PyTorch puts the linker's words there
+        return Native(False, f"{LIBRARY} cannot be loaded into PyTorch {torch.__version__}: {cause}")
+    return Native(True, f"C++, compiled for {instruction_set}")
+
+
+def _why_not_built(folders: list[Path]) -> str:
+    for folder in folders:
+        if (note := folder / NOT_BUILT).exists():
+            return note.read_text(encoding="utf-8").strip()
+    return (
+        f"they were not built. To see why, install normwright again with {SWITCH}=1 in the environment, "
+        "which makes it an error, and pip's --force-reinstall --no-deps --no-cache-dir"
+    )

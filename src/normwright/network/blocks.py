@@ -1,0 +1,203 @@
+"""Plans the routes of a network's blocks, from the innermost outwards."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from normwright.network.drop_in import drop_in_for, is_fused
+from normwright.network.epilogue import Chain, continues, ends_open, find_chains, fuse, settings_of
+from normwright.network.mutation import Mutations
+from normwright.network.route import Condition, Route, children_of, own_class
+from normwright.network.trace import Trace, UntraceableError, refuse_hooked, trace
+
+# The modules to trace through to reach the normaliser whose output a module returns.
+Inlined = frozenset[nn.Module]
+
+
+@dataclass
+class BlockPlan:
+    """What is to be done with one block.
+
+    Args:
+        routes: for its modes; empty where nothing is fused.
+        calls: by a normaliser's name, what was fused at each call ("" for nothing) and why not.
+        fused_calls: how many calls in its forward have something fused.
+        reasons: why it was not traced, by mode ("training", "inference").
+    """
+
+    routes: tuple[Route, ...] = ()
+    calls: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    fused_calls: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """Why it was not traced, with the mode where that is one alone; "" if it was."""
+        if len(self.reasons) == 2 and len(set(self.reasons.values())) == 1:
+            return next(iter(self.reasons.values()))
+        return "; ".join(f"in {mode}: {reason}" for mode, reason in self.reasons.items())
+
+
+def plan_blocks(network: nn.Module) -> dict[str, BlockPlan]:
+    """A plan for every module with a forward of its own and a drop-in, or what can be one, inside.
+
+    The network is left alone: a copy of its modules is traced, with the same parameters.
+    """
+    blocks = [name for name, module in network.named_modules() if _is_block(module)]
+    try:
+        scratch = _copy_sharing_tensors(network)
+    except Exception as error:
+        reason = f"its modules cannot be copied ({type(error).__name__}: {error})"
+        return {name: BlockPlan(reasons={"training": reason, "inference": reason}) for name in blocks}
+    for module in scratch.modules():
+        kind = drop_in_for(module)
+        # An accelerated network is planned anew.
+        object.__setattr__(module, "__class__", kind if isinstance(kind, type) else own_class(type(module)))
+    names = {module: name for name, module in scratch.named_modules()}
+    plans = {name: BlockPlan() for name in blocks}
+    for training in (True, False):
+        for module in scratch.modules():
+            module.training = training
+        opens: dict[nn.Module, Inlined] = {
+            module: frozenset() for module in scratch.modules() if is_fused(module)
+        }
+        for name in reversed(blocks):  # those inside before those around them
+            _plan(scratch.get_submodule(name), opens, names, plans[name])
+    return plans
+
+
+def _plan(
+    block: nn.Module, opens: dict[nn.Module, Inlined], names: dict[nn.Module, str], plan: BlockPlan
+) -> None:
+    """Adds to the plan what the block allows in its present mode; and to `opens` whether it ends open."""
+    try:
+        _refuse(block)
+        traced = trace(block, frozenset())
+    except UntraceableError as error:
+        plan.reasons["training" if block.training else "inference"] = str(error)
+        return
+    end = ends_open(traced.graph, block, opens.__contains__)
+    if end is not None:
+        last = block.get_submodule(str(end.target))
+        opens[block] = opens[last] | {block}
+    traced = _trace_further(block, traced, opens)
+    mutations = Mutations(block)
+    chains = _without_overlap(find_chains(traced.graph, block, mutations))
+    for chain in chains:
+        name = names[block.get_submodule(str(chain.norm.target))]
+        outcome = (chain.fused, chain.reason)
+        if outcome not in plan.calls.setdefault(name, []):
+            plan.calls[name].append(outcome)
+    fusing = [chain for chain in chains if chain.fused]
+    if not fusing:
+        return
+    conditions = _conditions(block, traced, fusing, mutations)
+    for chain in fusing:
+        fuse(traced.graph, chain)
+    route = _route(traced, conditions)
+    if route not in plan.routes:
+        plan.routes = (*plan.routes, route)
+        plan.fused_calls = max(plan.fused_calls, len(fusing))
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Whether a module has a forward of its own, and a drop-in or what can be one inside."""
+    if isinstance(module, torch.jit.ScriptModule) or isinstance(drop_in_for(module), type):
+        return False
+    if type(module).forward is nn.Module.forward:
+        return False
+    return any(isinstance(drop_in_for(part), type) for part in module.modules())
+
+
+def _refuse(block: nn.Module) -> None:
+    """Raises where a block's forward may not be replaced."""
+    kind = type(block)
+    if "forward" in block.__dict__:
+        raise UntraceableError("its forward was replaced on this one module")
+    if kind.__module__.startswith("torch.") and kind is not nn.Sequential:
+        raise UntraceableError(
+            f"{kind.__name__} of torch reads the weights of its normalisers, and does not call them always"
+        )
+    for name in ("__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__"):
+        if getattr(kind, name, None) is not getattr(object, name, None):
+            raise UntraceableError(f"{kind.__name__} is copied or pickled in a way of its own")
+
+
+def _trace_further(block: nn.Module, traced: Trace, opens: dict[nn.Module, Inlined]) -> Trace:
+    """The trace, through those submodules that end in a normaliser which goes with what follows them."""
+    inline: set[nn.Module] = set()
+    for node in traced.graph.nodes:
+        if node.op != "call_module" or not continues(node, block):
+            continue
+        module = block.get_submodule(str(node.target))
+        if module in opens and _may_inline(opens[module]):
+            inline |= opens[module]
+    try:
+        return trace(block, frozenset(inline)) if inline else traced
+    except UntraceableError:
+        return traced
+
+
+def _may_inline(modules: Iterable[nn.Module]) -> bool:
+    try:
+        for module in modules:
+            refuse_hooked(module)
+    except UntraceableError:
+        return False
+    return True
+
+
+def _without_overlap(chains: list[Chain]) -> list[Chain]:
+    """Where two normalisers are added to each other, the first keeps the sum and reads the second."""
+    taken: set[Node] = set()
+    kept = []
+    for chain in chains:
+        if taken.intersection(chain.nodes):
+            chain = Chain(chain.norm, (chain.norm,), reason="it is the residual of another one")
+        taken.update(chain.nodes)
+        kept.append(chain)
+    return kept
+
+
+def _conditions(
+    block: nn.Module, traced: Trace, fusing: list[Chain], mutations: Mutations
+) -> tuple[Condition, ...]:
+    """Those of the trace; and what was folded, or relied upon, must be what it was."""
+    conditions = list(traced.conditions)
+    for chain in fusing:
+        for node in chain.nodes:
+            if node.op == "call_module":
+                conditions.append(_as_it_is(block, str(node.target), bypassed=True))
+    conditions += [_as_it_is(block, path, bypassed=False) for path in sorted(mutations.trusted)]
+    return tuple(dict.fromkeys(conditions))
+
+
+def _as_it_is(block: nn.Module, path: str, *, bypassed: bool) -> Condition:
+    module = block.get_submodule(path)
+    attributes = settings_of(module)
+    if not bypassed and hasattr(module, "inplace"):
+        attributes = (("inplace", module.inplace),)
+    children = children_of(module) if type(module) is nn.Sequential else None
+    return Condition(tuple(path.split(".")), type(module), bypassed, children, attributes)
+
+
+def _route(traced: Trace, conditions: tuple[Condition, ...]) -> Route:
+    code = traced.graph.python_code("self")
+    implied = {"inf", "nan", "NoneType"}
+    names = tuple(
+        (name, ("module", value.__name__) if isinstance(value, type(torch)) else value)
+        for name, value in sorted(code.globals.items())
+        if name not in implied
+    )
+    return Route(traced.parameters, traced.defaults, conditions, code.src, names)
+
+
+def _copy_sharing_tensors(network: nn.Module) -> nn.Module:
+    tensors = [*network.parameters(), *network.buffers()]
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})

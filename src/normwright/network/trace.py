@@ -1,0 +1,280 @@
+"""Traces one block of a network: its forward as straight-line code, with what the code takes for granted.
+
+`torch.fx` runs the forward with stand-ins for tensors, and whatever the forward decides by other things is
+decided once. Here every attribute that it reads on the way is noted, and what fx passes over in silence
+(an attribute set, a branch on a type, a `with torch.no_grad()`) ends the trace.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import operator
+import random
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Node, Proxy, Tracer
+
+from normwright.network.route import Condition, children_of
+
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+_PLAIN = (
+    *(bool, int, float, complex, str, bytes, type(None), enum.Enum, type),
+    *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size),
+    *(types.FunctionType, types.BuiltinFunctionType),
+)
+# What nn.Module itself has is not the block's, but for its mode.
+_MODULE_NAMES = (frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))) - {"training"}
+
+
+class UntraceableError(Exception):
+    """A block cannot be traced; the message says why."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A block's forward in one mode, for calls that give tensors for `parameters` and nothing else."""
+
+    graph: Graph
+    parameters: tuple[str, ...]
+    defaults: tuple[tuple[str, Any], ...]
+    conditions: tuple[Condition, ...]
+
+
+def trace(block: nn.Module, inline: frozenset[nn.Module]) -> Trace:
+    """The forward of a block in the mode that it is in.
+
+    Args:
+        block: of a copy of the network, for what a forward appends to a list stays there.
+        inline: those of its submodules whose forward is traced through; the others are called.
+    Raises:
+        UntraceableError: the forward is not the same straight line in every call.
+    """
+    parameters, defaults = _signature(block)
+    python, drawn = random.getstate(), torch.get_rng_state()
+    graph, read = _run(block, inline, parameters, defaults)
+    if random.getstate() != python or not torch.equal(torch.get_rng_state(), drawn):
+        random.setstate(python)
+        torch.set_rng_state(drawn)
+        raise UntraceableError("its forward draws random numbers of its own")
+    with torch.no_grad(), torch.autocast("cpu"):
+        other, _ = _run(block, inline, parameters, defaults)
+    if _code(other) != _code(graph):
+        raise UntraceableError("its forward is another one under no_grad or autocast")
+    conditions = _conditions(block, inline, read)
+    return Trace(graph, parameters, tuple(defaults.items()), conditions)
+
+
+def refuse_hooked(module: nn.Module) -> None:
+    """Raises where a module is more than its class's forward."""
+    name = type(module).__name__
+    if "forward" in module.__dict__:
+        raise UntraceableError(f"the forward of a {name} was replaced on this one module")
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(getattr(module, kind) for kind in hooks):
+        raise UntraceableError(f"a {name} has hooks")
+
+
+def _signature(block: nn.Module) -> tuple[tuple[str, ...], dict[str, Any]]:
+    needed, defaults = [], {}
+    for parameter in list(inspect.signature(type(block).forward).parameters.values())[1:]:
+        if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            raise UntraceableError("its forward takes *args, **kwargs or keywords only")
+        if parameter.default is parameter.empty:
+            needed.append(parameter.name)
+        else:
+            defaults[parameter.name] = parameter.default
+    if not all(_is_plain(value) for value in defaults.values()):
+        raise UntraceableError("its forward has a default argument that can change")
+    return tuple(needed), defaults
+
+
+def _run(
+    block: nn.Module, inline: frozenset[nn.Module], parameters: tuple[str, ...], defaults: dict[str, Any]
+) -> tuple[Graph, dict[nn.Module, dict[str, Any]]]:
+    read: dict[nn.Module, dict[str, Any]] = {}
+    tracer = _BlockTracer(inline, parameters, defaults)
+    try:
+        with _watched(block, inline, read):
+            graph = tracer.trace(block)
+    except UntraceableError:
+        raise
+    except Exception as error:
+        sentence = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+        raise UntraceableError(f"its forward is no straight line: {sentence[:160]}") from error
+    return graph, read
+
+
+def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Proxy, Any], Proxy]:
+    def method(self: Proxy, other: Any) -> Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    return method
+
+
+class _Value(Proxy):
+    """A stand-in that says it is a tensor where that is known, and else refuses to say what it is."""
+
+    # fx has no in-place operators: `y = x; y += 1` would leave x as it was.
+    __iadd__ = _in_place(operator.iadd)
+    __isub__ = _in_place(operator.isub)
+    __imul__ = _in_place(operator.imul)
+    __itruediv__ = _in_place(operator.itruediv)
+    __ifloordiv__ = _in_place(operator.ifloordiv)
+    __imod__ = _in_place(operator.imod)
+    __ipow__ = _in_place(operator.ipow)
+    __iand__ = _in_place(operator.iand)
+    __ior__ = _in_place(operator.ior)
+    __ixor__ = _in_place(operator.ixor)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        asking = str(sys._getframe(1).f_globals.get("__name__", ""))
+        if asking == "torch" or asking.startswith("torch."):
+            return _Value
+        if self.node.op == "placeholder":
+            return Tensor  # a route asks that its arguments are
+        raise UntraceableError("its forward asks for the type of a value")
+
+
+class _BlockTracer(Tracer):
+    proxy_buffer_attributes: ClassVar[bool] = True  # type: ignore[misc]
+
+    def __init__(
+        self, inline: frozenset[nn.Module], parameters: tuple[str, ...], defaults: dict[str, Any]
+    ) -> None:
+        Tracer.__init__(self)
+        self._inline, self._parameters, self._defaults = inline, parameters, defaults
+        self._surroundings = _surroundings()
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return m not in self._inline
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        values = [self.create_proxy("placeholder", name, (), {}) for name in self._parameters]
+        # By name: a decorated forward, and defaults between the parameters, are served alike.
+        named = {**dict(zip(self._parameters, values, strict=True)), **self._defaults}
+
+        def forward(root: nn.Module) -> Any:
+            return root_fn(root, **named)
+
+        return forward, [self.root]
+
+    def proxy(self, node: Node) -> Proxy:
+        return _Value(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        return a.node if issubclass(type(a), Proxy) else Tracer.create_arg(self, a)
+
+    def create_node(self, *args: Any, **named: Any) -> Node:
+        if _surroundings() != self._surroundings:
+            raise UntraceableError(
+                "its forward runs in part under no_grad, autocast, checkpointing or another context"
+            )
+        return Tracer.create_node(self, *args, **named)
+
+
+def _surroundings() -> tuple[Any, ...]:
+    hooks: Callable[..., Any] = torch._C._autograd._top_saved_tensors_default_hooks
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        *(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")),
+        *(torch.get_autocast_dtype(device) for device in ("cpu", "cuda")),
+        torch._C._len_torch_function_stack(),
+        hooks(False) is None,
+    )
+
+
+@contextmanager
+def _watched(
+    block: nn.Module, inline: frozenset[nn.Module], read: dict[nn.Module, dict[str, Any]]
+) -> Iterator[None]:
+    """Notes the attributes that are read of the block's modules, and refuses to have any set."""
+    classes = {}
+    try:
+        for module in block.modules():
+            kind = type(module)
+            if _can_subclass(kind):
+                object.__setattr__(module, "__class__", _watching(kind, read))
+                classes[module] = kind
+            elif module is block or module in inline:
+                raise UntraceableError(f"the class {kind.__name__} cannot be subclassed")
+        yield
+    finally:
+        for module, kind in classes.items():
+            object.__setattr__(module, "__class__", kind)
+
+
+def _can_subclass(kind: type[nn.Module]) -> bool:
+    registered = any("__init_subclass__" in vars(base) for base in kind.__mro__[:-1])
+    return type(kind) is type and not registered and not issubclass(kind, torch.jit.ScriptModule)
+
+
+def _watching(kind: type[nn.Module], read: dict[nn.Module, dict[str, Any]]) -> type[nn.Module]:
+    def note(module: nn.Module, name: str, value: Any) -> Any:
+        if name in _MODULE_NAMES or issubclass(type(value), (Proxy, Tensor, nn.Module, types.MethodType)):
+            return value
+        if not _is_plain(value):
+            raise UntraceableError(
+                f"its forward reads the attribute {name!r}, a {type(value).__name__}, which can change"
+            )
+        read.setdefault(module, {})[name] = value
+        return value
+
+    def get(self: nn.Module, name: str) -> Any:
+        return note(self, name, kind.__getattribute__(self, name))
+
+    def get_missing(self: nn.Module, name: str) -> Any:
+        return note(self, name, kind.__getattr__(self, name))
+
+    def refuse(self: nn.Module, name: str, value: Any = None) -> None:
+        if name.startswith("_tensor_constant"):
+            raise UntraceableError("its forward makes a tensor, which may be another one in every call")
+        raise UntraceableError(f"its forward sets the attribute {name!r}")
+
+    members: dict[str, Any] = {"__getattribute__": get, "__getattr__": get_missing}
+    members |= {"__setattr__": refuse, "__delattr__": refuse, "__module__": kind.__module__}
+    members |= {"__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), members)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value cannot change, and is compared by `==`."""
+    if type(value) is tuple:
+        return all(_is_plain(part) for part in value)
+    return isinstance(value, _PLAIN)
+
+
+def _conditions(
+    block: nn.Module, inline: frozenset[nn.Module], read: dict[nn.Module, dict[str, Any]]
+) -> tuple[Condition, ...]:
+    """What the code takes for granted: of modules traced through everything, of others what was read."""
+    conditions = []
+    first: dict[nn.Module, tuple[str, ...]] = {}
+    open_paths = {()}  # the block, what is traced through, and the lists that these hold
+    for name, module in block.named_modules(remove_duplicate=False):
+        path = tuple(name.split(".")) if name else ()
+        inlined = module is block or module in inline
+        listed = isinstance(module, _CONTAINERS) and path[:-1] in open_paths
+        attributes = tuple(read.get(module, {}).items())
+        if first.setdefault(module, path) != path and path[:-1] in open_paths:
+            conditions.append(Condition(path, same_as=first[module]))
+        if inlined or listed:
+            open_paths.add(path)
+            kind = type(module) if path else None
+            conditions.append(Condition(path, kind, inlined and bool(path), children_of(module), attributes))
+        elif attributes:
+            conditions.append(Condition(path, None, False, None, attributes))
+    return tuple(conditions)
+
+
+def _code(graph: Graph) -> str:
+    return graph.python_code("self").src

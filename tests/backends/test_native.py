@@ -1,0 +1,128 @@
+"""The C++ library is loaded where it should be, and says exactly why where it is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import normwright
+from normwright.backends import native
+
+REQUIRED = "native" in os.environ.get("NORMWRIGHT_REQUIRE", "").split(",")
+
+
+@pytest.fixture(autouse=True)
+def _switched_on(monkeypatch):
+    monkeypatch.delenv(native.SWITCH, raising=False)
+
+
+def library() -> Path:
+    found = [path for folder in normwright.__path__ if (path := Path(folder, native.LIBRARY)).exists()]
+    if not found:
+        assert not REQUIRED, "NORMWRIGHT_REQUIRE names native, but the C++ library was not built"
+        pytest.skip("normwright was installed without its C++ library")
+    return found[0]
+
+
+def tool(*names: str) -> str:
+    found = [path for name in names if (path := shutil.which(name))]
+    if not found:
+        assert not REQUIRED, f"NORMWRIGHT_REQUIRE names native, but none of {names} is there"
+        pytest.skip(f"none of {names} is installed")
+    return found[0]
+
+
+def refusal(*folders: Path) -> str:
+    with pytest.warns(RuntimeWarning, match="without its C\\+\\+ kernels") as caught:
+        loaded, reason = native.load([str(folder) for folder in folders])
+    assert not loaded
+    assert reason in str(caught[0].message)
+    return reason
+
+
+def test_it_is_loaded():
+    library()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded, reason = native.load()
+    assert loaded
+    assert reason.removeprefix("C++, compiled for ") in {"baseline", "x86_64_v3", "x86_64_v4"}
+
+
+def test_backends_say_that_it_is_loaded():
+    library()
+    code = "import normwright; print(normwright.backends()[0].loaded)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def test_it_is_switched_off_without_a_warning():
+    code = "import normwright; native, *_ = normwright.backends(); print(native.loaded, native.reason)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, native.SWITCH: "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False switched off: NORMWRIGHT_NATIVE=0 in the environment"
+
+
+def test_not_built(tmp_path):
+    assert "NORMWRIGHT_NATIVE=1" in refusal(tmp_path)
+
+
+def test_not_built_and_the_build_said_why(tmp_path):
+    (tmp_path / "built").mkdir()
+    (tmp_path / "built" / native.NOT_BUILT).write_text("no C++ compiler was found\n")
+    assert refusal(tmp_path / "sources", tmp_path / "built") == "no C++ compiler was found"
+
+
+def test_a_library_for_another_platform(tmp_path):
+    (tmp_path / native.LIBRARY).write_bytes(b"MZ" + bytes(100))
+    assert "invalid ELF header" in refusal(tmp_path) or sys.platform != "linux"
+
+
+def test_a_library_that_pytorch_lacks_symbols_for(tmp_path):
+    source = tmp_path / "library.cpp"
+    source.write_text("void not_in_pytorch(); void here() { not_in_pytorch(); }")
+    compiler = tool("c++", "g++", "clang++")
+    command = [compiler, "-shared", "-fPIC", str(source), "-o", str(tmp_path / native.LIBRARY)]
+    subprocess.run(command, check=True)
+    reason = refusal(tmp_path)
+    assert "not_in_pytorch" in reason
+    assert f"PyTorch {torch.__version__}" in reason
+
+
+def test_a_library_that_is_not_normwrights(tmp_path):
+    source = tmp_path / "library.cpp"
+    source.write_text("void here() {}")
+    compiler = tool("c++", "g++", "clang++")
+    command = [compiler, "-shared", "-fPIC", str(source), "-o", str(tmp_path / native.LIBRARY)]
+    subprocess.run(command, check=True)
+    assert "normwright_instruction_set" in refusal(tmp_path)
+
+
+def test_pytorch_is_too_old(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    assert refusal() == "the C++ kernels need PyTorch 2.10 or later; this is 2.9.1+cpu"
+
+
+def test_the_library_exports_one_function_and_needs_no_python():
+    # Whatever else it exported could be taken for another library's, or replace it.
+    command = [tool("nm"), "--dynamic", "--defined-only", str(library())]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    functions = [line.split()[-1] for line in symbols if line.split()[-2] in "TWi"]
+    assert [name for name in functions if not name.startswith("_")] == ["normwright_instruction_set"]
+    assert not [name for name in functions if "normwright" in name and name.startswith("_Z")]
+    command = [tool("nm"), "--dynamic", "--undefined-only", str(library())]
+    needed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "aoti_torch" in needed
+    assert " Py" not in needed
