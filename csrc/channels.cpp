@@ -1,6 +1,6 @@
 // Channels: moments over everything but the channel.
 
-#include "columns_backward.h"
+#include "columns.h"
 #include "family.h"
 #include "slabs.h"
 

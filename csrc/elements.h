@@ -1,17 +1,42 @@
 // Rows with a weight and a bias for each element: layer and RMS norm, and group norm with short runs.
+//
+// Rows that fit in the first caches are taken from end to end, one after the other. A longer row, with a
+// weight and a bias as long, would bring these anew each time: such rows are taken in blocks that the last
+// cache holds, first for their moments, then tile of columns by tile, down all rows of the block.
 
 #pragma once
 
 #include "epilogue.h"
 #include "schedule.h"
-#include "slabs.h"
 
 namespace normwright::NORMWRIGHT_ISA {
 
-// A long row in pieces, for when there are fewer rows than threads.
+// Elements that are summed at a time.
 constexpr std::int64_t kRowPiece = 1 << 14;
 
+inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
 inline std::int64_t pieces_of(const Rows& shape) { return quotient_up(shape.length, kRowPiece); }
+
+// Calls visit(first row, last row) for every block of rows: whole rounds of the sets.
+template <class Visit>
+inline void for_row_blocks(const Rows& shape, std::int64_t bytes_of_row, Visit&& visit) {
+  constexpr std::int64_t kBytes = std::int64_t{10} << 20;
+  const std::int64_t rounds = kBytes / (bytes_of_row * shape.sets);
+  const std::int64_t rows = (rounds > 1 ? rounds : 1) * shape.sets;
+  for (std::int64_t row = 0; row < shape.rows; row += rows) visit(row, least(row + rows, shape.rows));
+}
+
+// Calls visit(set, first column, columns) for every tile, on all threads; backwards, as `apply` in schedule.h.
+template <class Visit>
+inline void for_tiles(const Rows& shape, const Parallel& parallel, Visit&& visit) {
+  constexpr std::int64_t kTile = 2048;
+  const std::int64_t tiles = quotient_up(shape.length, kTile);
+  for_each_index(parallel, shape.sets * tiles, Order::backwards, [&](std::int64_t i) {
+    const std::int64_t first = i % tiles * kTile;
+    visit(i / tiles, first, least(kTile, shape.length - first));
+  });
+}
 
 // A weight and a bias for every element of every set, in memory, whatever the call gives.
 template <class C>
@@ -39,82 +64,7 @@ class ElementParameters {
   const C *weight_, *bias_;
 };
 
-// ---- Forward
-
-template <class T, Kind kind>
-class RowForward {
- public:
-  using C = Compute<T>;
-
-  RowForward(const Rows& shape, const Forward& call, const ElementParameters<C>& parameters, std::int64_t row)
-      : shape_(shape), call_(call), parameters_(parameters), row_(row) {
-    if (pieces_of(shape) > 1) pieces_ = Scratch<Sums>(pieces_of(shape));
-  }
-
-  void partial(std::int64_t piece) {
-    const Sums sums = shifted_sums<C>(x() + piece * kRowPiece, size(piece), shift());
-    if (pieces_.get()) {
-      pieces_[piece] = sums;
-    } else {
-      only_ = sums;
-    }
-  }
-
-  void finish() {
-    Sums total = only_;
-    for (std::int64_t piece = 0; pieces_.get() && piece < pieces_of(shape_); ++piece) total.add(pieces_[piece]);
-    const Moments moments = shape_.center ? centred(total) : Moments{0, total.second};
-    mean_ = moments.mean;
-    rstd_ = rstd_of(moments.m2 / count(), call_.eps);
-    if (call_.mean) call_.mean[row_] = mean_;
-    call_.rstd[row_] = rstd_;
-  }
-
-  void apply(std::int64_t piece) const {
-    const std::int64_t in_row = piece * kRowPiece, at = row_ * shape_.length + in_row, set = row_ % shape_.sets;
-    const SplitMean<C> split(mean_);
-    const RowMap<C> map{split.high, static_cast<C>(rstd_), static_cast<C>(-split.low * rstd_),
-                        parameters_.weight(set) + in_row, parameters_.bias(set) + in_row};
-    const T* const residual = static_cast<const T*>(call_.residual);
-    std::uint8_t* const mask =
-        call_.mask ? call_.mask + row_ * quotient_up(shape_.length, 8) + in_row / 8 : nullptr;
-    forward_run<kind>(ForwardRun<T>{static_cast<const T*>(call_.x) + at, residual ? residual + at : nullptr,
-                                    static_cast<T*>(call_.y) + at, mask, call_.activation, call_.stream},
-                      size(piece), map);
-  }
-
- private:
-  const T* x() const { return static_cast<const T*>(call_.x) + row_ * shape_.length; }
-  double shift() const { return shape_.center ? first_element(x()) : 0; }
-  double count() const { return static_cast<double>(shape_.length); }
-  std::int64_t size(std::int64_t piece) const {
-    const std::int64_t rest = shape_.length - piece * kRowPiece;
-    return rest < kRowPiece ? rest : kRowPiece;
-  }
-
-  Moments centred(const Sums& total) const {
-    const Moments once = moments_of(total, shift(), count());
-    if constexpr (!std::is_same_v<C, double>) return once;
-    return moments_of(shifted_sums<C>(x(), shape_.length, once.mean), once.mean, count());
-  }
-
-  const Rows& shape_;
-  const Forward& call_;
-  const ElementParameters<C>& parameters_;
-  std::int64_t row_;
-  Sums only_;
-  Scratch<Sums> pieces_;
-  double mean_ = 0, rstd_ = 0;
-};
-
-inline void elements_forward(const Rows& shape, const Forward& call, const Parallel& parallel) {
-  with_type(call.dtype, [&]<class T>() {
-    const ElementParameters<Compute<T>> parameters(shape, call.weight, call.bias);
-    with_kind(call.activation, [&]<Kind kind>() {
-      run_blocks(threads_for(parallel, shape.rows * shape.length), shape.rows, pieces_of(shape),
-                 [&](std::int64_t row) { return RowForward<T, kind>(shape, call, parameters, row); });
-    });
-  });
-}
+void elements_forward(const Rows&, const Forward&, const Parallel&);
+void elements_backward(const Rows&, const Backward&, const Parallel&);
 
 }  // namespace normwright::NORMWRIGHT_ISA

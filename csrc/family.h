@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <initializer_list>
 #include <limits>
 
 #include "kernels.h"

@@ -1,6 +1,6 @@
 // Groups: moments over the channels of a group and space, within a sample, channels-last.
 
-#include "columns_backward.h"
+#include "columns.h"
 #include "family.h"
 
 namespace normwright::NORMWRIGHT_ISA {

@@ -86,9 +86,6 @@ struct Moments {
   double m2 = 0;  // the sum of squared deviations
 };
 
-// Whether the moments are those of x, or known and constant, as in inference.
-enum class MomentsOf { batch, population };
-
 // From shifted sums over `count` elements.
 inline Moments moments_of(const Sums& sums, double shift, double count) {
   const double offset = sums.first / count;

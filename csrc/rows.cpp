@@ -1,7 +1,8 @@
 // Rows: moments over contiguous trailing elements.
 
-#include "elements_backward.h"
+#include "elements.h"
 #include "family.h"
+#include "slabs.h"
 
 namespace normwright::NORMWRIGHT_ISA {
 

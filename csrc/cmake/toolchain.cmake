@@ -3,7 +3,7 @@
 
 include(CheckLanguage)
 
-set(NORMWRIGHT_COMPILERS "GCC from version 11 or Clang from version 12")
+set(NORMWRIGHT_COMPILERS "GCC from version 12 or a recent Clang")
 
 function(normwright_find_compiler result)
   set(${result} "" PARENT_SCOPE)
@@ -12,7 +12,7 @@ function(normwright_find_compiler result)
   endif()
   check_language(CXX)
   if(NOT CMAKE_CXX_COMPILER)
-    set(${result} "no C++ compiler was found (${NORMWRIGHT_COMPILERS} will do)" PARENT_SCOPE)
+    set(${result} "no C++ compiler was found (${NORMWRIGHT_COMPILERS} would do)" PARENT_SCOPE)
   endif()
 endfunction()
 
@@ -34,10 +34,15 @@ function(normwright_check_compiler result)
   # Asked of the compiler, because CMAKE_SYSTEM_PROCESSOR speaks of the machine it runs on.
   check_cxx_source_compiles(
     "#ifndef __x86_64__\n#error\n#endif\nint main() { return 0; }" NORMWRIGHT_X86_64)
-  if(NORMWRIGHT_X86_64)
-    check_cxx_compiler_flag("-march=x86-64-v4 -mprefer-vector-width=512" NORMWRIGHT_KNOWS_X86_64_V4)
-    if(NOT NORMWRIGHT_KNOWS_X86_64_V4)
-      set(${result} "${found} does not know -march=x86-64-v4: ${NORMWRIGHT_COMPILERS} does" PARENT_SCOPE)
+  check_cxx_source_compiles("int main() { return static_cast<int>(_Float16(0)); }" NORMWRIGHT_KNOWS_FLOAT16)
+  if(NOT NORMWRIGHT_KNOWS_FLOAT16)
+    set(${result} "${found} does not know _Float16: ${NORMWRIGHT_COMPILERS} does" PARENT_SCOPE)
+  elseif(NORMWRIGHT_X86_64)
+    check_cxx_compiler_flag("-march=x86-64-v4 -mprefer-vector-width=512" NORMWRIGHT_COMPILES_X86_64_V4)
+    check_cxx_source_compiles(
+      "int main() { return __builtin_cpu_supports(\"x86-64-v4\") ? 1 : 0; }" NORMWRIGHT_CHOOSES_X86_64_V4)
+    if(NOT NORMWRIGHT_COMPILES_X86_64_V4 OR NOT NORMWRIGHT_CHOOSES_X86_64_V4)
+      set(${result} "${found} does not know x86-64-v4: ${NORMWRIGHT_COMPILERS} does" PARENT_SCOPE)
     endif()
   endif()
 endfunction()

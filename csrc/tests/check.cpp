@@ -222,7 +222,7 @@ std::string compare_forward(const Problem& problem, const Run& run) {
     if (!acceptable(problem.dtype, got, y)) return complaint(kY, i, got, y);
     if (!run.has(kMask)) continue;
     const std::int64_t bit = shape.mask_bit(i);
-    const bool set = static_cast<const std::uint8_t*>(run.data(kMask))[bit / 8] >> (bit % 8) & 1;
+    const bool set = std::to_integer<unsigned>(run.data(kMask)[bit / 8]) >> (bit % 8) & 1;
     if (set != slope_is_one(problem.activation, z.value) && !(std::abs(z.value) <= z.error)) {
       return complaint(kMask, i, set, z);
     }
@@ -264,14 +264,15 @@ bool same_numbers(Dtype dtype, const std::byte* a, const std::byte* b, std::size
   return true;
 }
 
-// Of `whole`, the part that begins at sample `index` is compared with `part`, which is all of it or one sample.
-std::string compare_bits(const Problem& problem, const Run& whole, const Run& part, std::int64_t index) {
+// `part` is all of `whole` again, or one sample of it.
+std::string compare_bits(const Problem& problem, const Run& whole, const Run& part,
+                         std::optional<std::int64_t> sample = {}) {
   for (int which = 0; which < kOutputs; ++which) {
     const auto output = static_cast<Output>(which);
     const bool of_all_samples = output == kDweight || output == kDbias;
-    if (!whole.has(output) || (of_all_samples && part.bytes(output) != whole.bytes(output))) continue;
+    if (!whole.has(output) || (sample && of_all_samples)) continue;
     const std::size_t bytes = part.bytes(output);
-    const std::byte* const a = whole.data(output) + static_cast<std::size_t>(index) * bytes;
+    const std::byte* const a = whole.data(output) + static_cast<std::size_t>(sample.value_or(0)) * bytes;
     const bool elementwise = output == kY || output == kDx || output == kDresidual;
     const bool same = output == kMask ? same_mask(problem.shape, reinterpret_cast<const std::uint8_t*>(a),
                                                   reinterpret_cast<const std::uint8_t*>(part.data(output)))
@@ -295,7 +296,7 @@ std::string check(const Kernels& kernels, const Problem& problem, std::uint64_t 
     Run again(problem, random);
     again.call(kernels, schedule);
     wrong = again.strayed();
-    if (wrong.empty()) wrong = compare_bits(problem, first, again, 0);
+    if (wrong.empty()) wrong = compare_bits(problem, first, again);
     if (!wrong.empty()) return wrong + " with " + std::to_string(schedule.threads) + " threads, or other alignments";
   }
   if (problem.shape.samples() > 1) {

@@ -1,8 +1,6 @@
 // The backward of columns.h.
 
-#pragma once
-
-#include "columns.h"
+#include "column_grid.h"
 
 namespace normwright::NORMWRIGHT_ISA {
 
@@ -37,11 +35,25 @@ class ColumnBackward {
   void partial(std::int64_t piece) {
     if (!channel_sums_.wanted) return;
     sums_.clear(piece);
+    const ColumnMap<C> map = column_map(map_);
+    double *const first = sums_.first(piece), *const second = sums_.second(piece);
+    constexpr int kAtOnce = 4;
+    BackwardRun<T> runs[kAtOnce];
+    int waiting = 0;
+    const auto add_each = [&](std::int64_t n) {
+      for (int row = 0; row < waiting; ++row) add_gradient_sums<1, kind>(runs + row, n, map, first, second);
+      waiting = 0;
+    };
     visit_rows(shape_, grid_, tile_, piece, Order::forwards,
                [&](std::int64_t offset, std::int64_t n, std::int64_t mask) {
-                 add_gradient_sums<kind>(run_at(offset, mask), n, column_map(map_), sums_.first(piece),
-                                         sums_.second(piece));
+                 if (n != tile_.columns) add_each(tile_.columns);  // the incomplete row, which comes last
+                 runs[waiting++] = run_at(offset, mask);
+                 if (n != tile_.columns) return add_each(n);
+                 if (waiting < kAtOnce) return;
+                 add_gradient_sums<kAtOnce, kind>(runs, n, map, first, second);
+                 waiting = 0;
                });
+    add_each(tile_.columns);
   }
 
   void finish() {
@@ -123,7 +135,7 @@ inline void columns_parameter_gradients(const Columns& shape, const Backward& ca
   }
 }
 
-inline void columns_backward(const Columns& shape, const Backward& call, MomentsOf moments,
+void columns_backward(const Columns& shape, const Backward& call, MomentsOf moments,
                              const Parallel& parallel) {
   const ColumnGrid grid(shape, folds(shape, call.mask));
   const ChannelSums sums(shape, call, moments);

@@ -1,0 +1,226 @@
+// How columns.h cuts its work, and the sums and coefficients that it keeps for each column.
+
+#pragma once
+
+#include "columns.h"
+#include "epilogue.h"
+#include "schedule.h"
+
+namespace normwright::NORMWRIGHT_ISA {
+
+// How a sample's matrix is cut: into tiles of columns and pieces of rows. A tile holds whole groups.
+class ColumnGrid {
+ public:
+  // `folds` allows several rows to be taken as one.
+  ColumnGrid(const Columns& shape, bool folds) : width_(shape.width()) {
+    const bool narrow = folds && width_ > 0 && width_ < kNarrow && shape.rows > 1;
+    const std::int64_t wanted = narrow ? quotient_up(2 * kNarrow, width_) : 1;
+    fold_ = wanted < shape.rows ? wanted : shape.rows > 0 ? shape.rows : 1;
+    rows_ = shape.rows / fold_;
+    rest_ = shape.rows % fold_ * width_;
+    // Short runs of many channels make rows of any length: whole channels, and whole bytes of the mask.
+    const std::int64_t channels = kTile / shape.inner / 8 * 8;
+    const bool tiled = shape.inner > 1 && shape.groups == shape.channels && fold_ == 1;
+    tile_ = tiled ? (channels > 8 ? channels : 8) * shape.inner : fold_ * width_;
+    if (tile_ < 1) tile_ = 1;
+    const std::int64_t by_size = quotient_up(kElements, tile_), by_count = quotient_up(rows_, kMostPieces);
+    rows_per_piece_ = by_size > by_count ? by_size : by_count;
+    if (rows_per_piece_ < kFewestRows) rows_per_piece_ = kFewestRows;
+  }
+
+  std::int64_t fold() const { return fold_; }
+  std::int64_t row_length() const { return fold_ * width_; }
+  std::int64_t tiles() const { return quotient_up(row_length(), tile_); }
+  std::int64_t pieces() const { return rows_ ? quotient_up(rows_, rows_per_piece_) : 1; }
+
+  std::int64_t first_column(std::int64_t tile) const { return tile * tile_; }
+  std::int64_t columns(std::int64_t tile) const {
+    const std::int64_t left = row_length() - tile * tile_;
+    return left < tile_ ? left : tile_;
+  }
+  // Arrays over a tile's columns are this long: whole packs, and one more for a step that begins late.
+  std::int64_t padded() const { return quotient_up(tile_ < row_length() ? tile_ : row_length(), 16) * 16 + 16; }
+
+  std::int64_t first_row(std::int64_t piece) const { return piece * rows_per_piece_; }
+  std::int64_t last_row(std::int64_t piece) const {
+    const std::int64_t end = first_row(piece) + rows_per_piece_;
+    return end < rows_ ? end : rows_;
+  }
+  // Columns of the incomplete row that the last piece ends with.
+  std::int64_t rest(std::int64_t piece) const { return piece + 1 == pieces() ? rest_ : 0; }
+  std::int64_t whole_rows() const { return rows_; }
+
+ private:
+  static constexpr std::int64_t kNarrow = 64, kTile = 512, kElements = 1 << 14, kMostPieces = 64, kFewestRows = 16;
+  std::int64_t width_, fold_, rows_, rest_, tile_, rows_per_piece_;
+};
+
+// One block: the columns of a tile of a sample.
+struct Tile {
+  std::int64_t sample, first, columns;
+  std::int64_t first_channel, channels;
+
+  Tile(const Columns& shape, const ColumnGrid& grid, std::int64_t index)
+      : sample(index / grid.tiles()),
+        first(grid.first_column(index % grid.tiles())),
+        columns(grid.columns(index % grid.tiles())),
+        first_channel(first / shape.inner % shape.channels),
+        channels(grid.fold() > 1 ? shape.channels : columns / shape.inner) {}
+
+  // The channel of a column of the tile, counted from the tile's first.
+  std::int64_t channel_of(const Columns& shape, std::int64_t column) const { return column / shape.inner % channels; }
+};
+
+// ---- Sums
+
+// Adds Σ(x − shift) and Σ(x − shift)² of up to four rows to each column's.
+template <int rows, class T>
+inline void add_shifted_sums(const T* x, std::int64_t stride, std::int64_t n, const Compute<T>* shift, double* first,
+                             double* second) {
+  using C = Compute<T>;
+  for_packs<C>(n, [&](std::int64_t j, auto lanes) {
+    const Pack<C> narrow = load(shift + j, Full{});
+    const Wide<C> s = widen(narrow);
+    Wide<C> sum = load_wide<C>(first + j), squares = load_wide<C>(second + j);
+    for (int row = 0; row < rows; ++row) {
+      Wide<C> t = widen(keep_or<C>(load(x + row * stride + j, lanes), narrow, lanes));
+      t.subtract(s);
+      sum.add(t);
+      squares.add_product(t, t);
+    }
+    store_wide<C>(first + j, sum);
+    store_wide<C>(second + j, squares);
+  });
+}
+
+template <class T>
+inline void add_shifted_rows(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t n,
+                             const Compute<T>* shift, double* first, double* second) {
+  std::int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) add_shifted_sums<4>(x + row * stride, stride, n, shift, first, second);
+  for (; row < rows; ++row) add_shifted_sums<1>(x + row * stride, stride, n, shift, first, second);
+}
+
+// Adds Σdz and Σdz·t of a few rows to each column's.
+template <int rows, Kind kind, class T, class Map>
+inline void add_gradient_sums(const BackwardRun<T>* runs, std::int64_t n, const Map map, double* first,
+                              double* second) {
+  using C = Compute<T>;
+  for_packs<C>(n, [&](std::int64_t j, auto lanes) {
+    Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);
+    for (int row = 0; row < rows; ++row) {
+      const Gradient<C> gradient = gradient_at<kind>(runs[row], map, j, lanes);
+      const Wide<C> dz = widen(gradient.dz);
+      sum.add(dz);
+      products.add_product(dz, widen(gradient.t));
+    }
+    store_wide<C>(first + j, sum);
+    store_wide<C>(second + j, products);
+  });
+}
+
+// Two sums for each column of a tile, for each piece.
+class ColumnSums {
+ public:
+  ColumnSums() = default;
+  ColumnSums(std::int64_t pieces, std::int64_t padded) : padded_(padded), values_(2 * pieces * padded) {}
+
+  double* first(std::int64_t piece) const { return values_.get() + 2 * piece * padded_; }
+  double* second(std::int64_t piece) const { return first(piece) + padded_; }
+  void clear(std::int64_t piece) const {
+    for (std::int64_t j = 0; j < 2 * padded_; ++j) first(piece)[j] = 0;
+  }
+  // Piece 0 becomes the sum over all pieces, in order.
+  void gather(std::int64_t pieces) const {
+    for (std::int64_t piece = 1; piece < pieces; ++piece) {
+      for (std::int64_t j = 0; j < 2 * padded_; ++j) first(0)[j] += first(piece)[j];
+    }
+  }
+
+ private:
+  std::int64_t padded_ = 0;
+  Scratch<double> values_;
+};
+
+// The sums of each channel of a tile, over its columns.
+inline void sums_by_channel(const Columns& shape, const Tile& tile, const ColumnSums& sums, Sums* channels) {
+  for (std::int64_t c = 0; c < tile.channels; ++c) channels[c] = {};
+  for (std::int64_t j = 0; j < tile.columns; ++j) {
+    channels[tile.channel_of(shape, j)].add({sums.first(0)[j], sums.second(0)[j]});
+  }
+}
+
+// Moments of a group from those of its channels, which all have the same count.
+inline Moments merge_equal(const Moments* channels, std::int64_t count, double elements_each) {
+  Moments group;
+  for (std::int64_t c = 0; c < count; ++c) group.mean += channels[c].mean;
+  group.mean /= static_cast<double>(count);
+  if (count == 1) return channels[0];
+  for (std::int64_t c = 0; c < count; ++c) {
+    const double distance = channels[c].mean - group.mean;
+    group.m2 += channels[c].m2 + elements_each * distance * distance;
+  }
+  return group;
+}
+
+// ---- The rows of a piece
+
+// Calls visit(offset in x, columns, byte offset in the mask) for each row of a piece, in either order.
+template <class Visit>
+inline void visit_rows(const Columns& shape, const ColumnGrid& grid, const Tile& tile, std::int64_t piece, Order order,
+                       Visit&& visit) {
+  const std::int64_t matrix = tile.sample * shape.rows * shape.width();
+  const std::int64_t mask_row = quotient_up(shape.width(), 8) * grid.fold();
+  const std::int64_t mask_matrix = tile.sample * shape.rows * quotient_up(shape.width(), 8);
+  const auto row_at = [&](std::int64_t row, std::int64_t columns) {
+    visit(matrix + row * grid.row_length() + tile.first, columns, mask_matrix + row * mask_row + tile.first / 8);
+  };
+  const std::int64_t begin = grid.first_row(piece), end = grid.last_row(piece);
+  if (order == Order::forwards) {
+    for (std::int64_t row = begin; row < end; ++row) row_at(row, tile.columns);
+    if (grid.rest(piece)) row_at(grid.whole_rows(), grid.rest(piece));
+  } else {
+    if (grid.rest(piece)) row_at(grid.whole_rows(), grid.rest(piece));
+    for (std::int64_t row = end; row-- > begin;) row_at(row, tile.columns);
+  }
+}
+
+// Coefficients for each column of a tile.
+template <class C, int kinds>
+class Coefficients {
+ public:
+  explicit Coefficients(std::int64_t padded) : padded_(padded), values_(kinds * padded) {
+    for (std::int64_t i = 0; i < kinds * padded; ++i) values_[i] = 0;
+  }
+  C* of(int kind) const { return values_.get() + kind * padded_; }
+
+ private:
+  std::int64_t padded_;
+  Scratch<C> values_;
+};
+
+template <class C>
+using MapCoefficients = Coefficients<C, 3>;
+
+template <class C>
+inline ColumnMap<C> column_map(const MapCoefficients<C>& values) {
+  return {values.of(0), values.of(1), values.of(2)};
+}
+
+// Spreads each channel's map over its columns. mean and rstd are those of the groups of the sample.
+template <class C>
+inline void fill_map(const Columns& shape, const Tile& tile, const void* weight, const void* bias, const double* mean,
+                     const double* rstd, const MapCoefficients<C>& values) {
+  for (std::int64_t j = 0; j < tile.columns; ++j) {
+    const std::int64_t channel = tile.first_channel + tile.channel_of(shape, j);
+    const std::int64_t group = tile.sample * shape.groups + channel / shape.channels_per_group();
+    const RunMap<C> map = run_map<C>(weight, bias, mean[group], rstd[group], channel);
+    values.of(0)[j] = map.mean;
+    values.of(1)[j] = map.scale;
+    values.of(2)[j] = map.shift;
+  }
+}
+
+inline bool folds(const Columns& shape, const void* mask) { return !mask || shape.width() % 8 == 0; }
+
+}  // namespace normwright::NORMWRIGHT_ISA

@@ -1,0 +1,161 @@
+// The forward of columns.h, and its moments alone.
+
+#include "column_grid.h"
+
+namespace normwright::NORMWRIGHT_ISA {
+
+// Σ(x − shift) and Σ(x − shift)² for each column of a tile, from which come the moments of its groups.
+template <class T>
+class TileMoments {
+ public:
+  using C = Compute<T>;
+
+  TileMoments(const Columns& shape, const ColumnGrid& grid, const T* x, std::int64_t index)
+      : shape_(shape),
+        grid_(grid),
+        x_(x),
+        tile_(shape, grid, index),
+        sums_(grid.pieces(), grid.padded()),
+        shift_(grid.padded()) {
+    const T* const first_row = x + tile_.sample * shape.rows * shape.width() + tile_.first;
+    for (std::int64_t j = 0; j < tile_.columns; ++j) {
+      const std::int64_t channel = tile_.channel_of(shape, j);
+      shift_.of(0)[j] = load(first_row + channel * shape.inner, Part{1})[0];
+    }
+  }
+
+  void partial(std::int64_t piece) const {
+    sums_.clear(piece);
+    const std::int64_t stride = grid_.row_length(), row = grid_.first_row(piece);
+    const T* const x = x_ + tile_.sample * shape_.rows * shape_.width() + tile_.first;
+    const auto add = [&](std::int64_t from, std::int64_t rows, std::int64_t columns) {
+      add_shifted_rows(x + from * stride, stride, rows, columns, shift_.of(0), sums_.first(piece), sums_.second(piece));
+    };
+    add(row, grid_.last_row(piece) - row, tile_.columns);
+    if (grid_.rest(piece)) add(grid_.whole_rows(), 1, grid_.rest(piece));
+  }
+
+  // Calls take(group of the tile, moments) for each group.
+  template <class Take>
+  void finish(Take&& take) {
+    Scratch<Moments> channels(tile_.channels);
+    gather(channels.get());
+    if constexpr (std::is_same_v<C, double>) {  // once more, shifted by the mean: see moments.h
+      for (std::int64_t j = 0; j < tile_.columns; ++j) shift_.of(0)[j] = channels[tile_.channel_of(shape_, j)].mean;
+      for (std::int64_t piece = 0; piece < grid_.pieces(); ++piece) partial(piece);
+      gather(channels.get());
+    }
+    const std::int64_t each = shape_.channels_per_group();
+    for (std::int64_t group = 0; group < tile_.channels / each; ++group) {
+      take(tile_.first_channel / each + group,
+           merge_equal(channels.get() + group * each, each, shape_.count_per_channel()));
+    }
+  }
+
+  const Tile& tile() const { return tile_; }
+
+ private:
+  void gather(Moments* channels) const {
+    Scratch<Sums> sums(tile_.channels);
+    sums_.gather(grid_.pieces());
+    sums_by_channel(shape_, tile_, sums_, sums.get());
+    for (std::int64_t j = 0; j < tile_.columns; ++j) {
+      const std::int64_t c = tile_.channel_of(shape_, j);
+      channels[c] = moments_of(sums[c], static_cast<double>(shift_.of(0)[j]), shape_.count_per_channel());
+    }
+  }
+
+  const Columns& shape_;
+  const ColumnGrid& grid_;
+  const T* x_;
+  Tile tile_;
+  ColumnSums sums_;
+  Coefficients<C, 1> shift_;
+};
+
+// The normalised rows of a tile, once the moments are known.
+template <class T, Kind kind>
+class TileMap {
+ public:
+  using C = Compute<T>;
+
+  TileMap(const Columns& shape, const ColumnGrid& grid, const Forward& call, std::int64_t index)
+      : shape_(shape), grid_(grid), call_(call), tile_(shape, grid, index), map_(grid.padded()) {}
+
+  void partial(std::int64_t) const {}
+  void finish() { fill_map(shape_, tile_, call_.weight, call_.bias, call_.mean, call_.rstd, map_); }
+
+  void apply(std::int64_t piece) const {
+    visit_rows(shape_, grid_, tile_, piece, Order::backwards, [&](std::int64_t offset, std::int64_t n, std::int64_t mask) {
+      const T* const residual = static_cast<const T*>(call_.residual);
+      forward_run<kind>(
+          ForwardRun<T>{static_cast<const T*>(call_.x) + offset, residual ? residual + offset : nullptr,
+                        static_cast<T*>(call_.y) + offset, call_.mask ? call_.mask + mask : nullptr, call_.activation,
+                        call_.stream},
+          n, column_map(map_));
+    });
+  }
+
+ private:
+  const Columns& shape_;
+  const ColumnGrid& grid_;
+  const Forward& call_;
+  Tile tile_;
+  MapCoefficients<C> map_;
+};
+
+template <class T, Kind kind>
+class ColumnForward {
+ public:
+  ColumnForward(const Columns& shape, const ColumnGrid& grid, const Forward& call, std::int64_t index)
+      : shape_(shape), call_(call), moments_(shape, grid, static_cast<const T*>(call.x), index),
+        map_(shape, grid, call, index) {}
+
+  void partial(std::int64_t piece) { moments_.partial(piece); }
+  void finish() {
+    moments_.finish([&](std::int64_t group, const Moments& moments) {
+      const std::int64_t i = moments_.tile().sample * shape_.groups + group;
+      const double variance = moments.m2 / shape_.count();
+      call_.mean[i] = moments.mean;
+      call_.rstd[i] = rstd_of(variance, call_.eps);
+      if (call_.variance) call_.variance[i] = variance;
+    });
+    map_.finish();
+  }
+  void apply(std::int64_t piece) const { map_.apply(piece); }
+
+ private:
+  const Columns& shape_;
+  const Forward& call_;
+  TileMoments<T> moments_;
+  TileMap<T, kind> map_;
+};
+
+void columns_moments(const Columns& shape, Dtype dtype, const void* x, double* mean, double* m2,
+                            const Parallel& parallel) {
+  const ColumnGrid grid(shape, true);
+  with_type(dtype, [&]<class T>() {
+    run_blocks(threads_for(parallel, shape.elements()), grid.tiles(), grid.pieces(), [&](std::int64_t index) {
+      return MomentsOnly(TileMoments<T>(shape, grid, static_cast<const T*>(x), index), mean, m2);
+    });
+  });
+}
+
+void columns_forward(const Columns& shape, const Forward& call, MomentsOf moments, const Parallel& parallel) {
+  const ColumnGrid grid(shape, folds(shape, call.mask));
+  const Parallel threads = threads_for(parallel, shape.elements());
+  const std::int64_t blocks = shape.samples * grid.tiles();
+  with_type(call.dtype, [&]<class T>() {
+    with_kind(call.activation, [&]<Kind kind>() {
+      if (moments == MomentsOf::batch) {
+        run_blocks(threads, blocks, grid.pieces(),
+                   [&](std::int64_t index) { return ColumnForward<T, kind>(shape, grid, call, index); });
+      } else {
+        run_blocks(threads, blocks, grid.pieces(),
+                   [&](std::int64_t index) { return TileMap<T, kind>(shape, grid, call, index); });
+      }
+    });
+  });
+}
+
+}  // namespace normwright::NORMWRIGHT_ISA

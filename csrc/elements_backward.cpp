@@ -1,0 +1,241 @@
+// The backward of elements.h.
+//
+// Short rows: a thread takes several from end to end and adds each to gradients of the parameters that are its
+// own; these are added up in order. Long rows: the gradients of a tile are added to by each block in turn.
+
+#include "elements.h"
+
+namespace normwright::NORMWRIGHT_ISA {
+
+// Rows that are added to the parameters' gradients at once, so that these are loaded and stored less often.
+constexpr int kRowsAtOnce = 4;
+
+template <class T>
+class RowGradients {
+ public:
+  using C = Compute<T>;
+
+  RowGradients(const Rows& shape, const Backward& call)
+      : shape_(shape), call_(call), parameters_(shape, call.weight, call.bias) {}
+
+  // Σg and Σg·t over a piece of a row, with g = weight·dz.
+  template <Kind kind>
+  Sums sums(std::int64_t row, std::int64_t piece) const {
+    const std::int64_t first = piece * kRowPiece;
+    const BackwardRun<T> run = run_at(row, first);
+    const RowMap<C> map = map_at(row, first);
+    Wide<C> sum, products;
+    for_packs<C>(least(kRowPiece, shape_.length - first), [&](std::int64_t j, auto lanes) {
+      const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
+      const Wide<C> g = widen(keep_or<C>(gradient.dz * load(map.weight + j, lanes), Pack<C>{}, lanes));
+      sum.add(g);
+      products.add_product(g, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
+    });
+    return {sum.total(), products.total()};
+  }
+
+  // dx and dresidual of columns first … first + n of a row.
+  template <Kind kind>
+  void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums& sums) const {
+    backward_run<kind>(run_at(row, first), n, map_at(row, first), slope_at(row, first, sums), Nothing{});
+  }
+
+  // The same of `rows` rows of one set, beginning with `row`; adds Σdz·x̂ and Σdz to each column's gradients.
+  template <Kind kind, int rows>
+  void apply_and_add(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums, double* dweight,
+                     double* dbias) const {
+    BackwardRun<T> runs[rows];
+    RowMap<C> maps[rows];
+    RowSlope<C> slopes[rows];
+    bool streams = call_.stream;
+    for (int i = 0; i < rows; ++i) {
+      const std::int64_t at = row + i * shape_.sets;
+      runs[i] = run_at(at, first);
+      maps[i] = map_at(at, first);
+      slopes[i] = slope_at(at, first, sums[i * shape_.sets]);
+      streams = streams && is_aligned(runs[i].dx) && is_aligned(runs[i].dresidual);
+    }
+    for_packs<C>(n, [&](std::int64_t j, auto lanes) {
+      Pack<C> of_weight{}, of_bias{};
+      for (int i = 0; i < rows; ++i) {
+        const Gradient<C> gradient = gradient_at<kind>(runs[i], maps[i], j, lanes);
+        if (runs[i].dx) put(runs[i].dx + j, slopes[i].dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
+        if (runs[i].dresidual) put(runs[i].dresidual + j, gradient.dz, streams, lanes);
+        of_weight += gradient.dz * (gradient.t * maps[i].rstd + maps[i].low);
+        of_bias += gradient.dz;
+      }
+      // What lies past a part belongs to the next set.
+      add_to(dweight + j, keep_or<C>(of_weight, Pack<C>{}, lanes));
+      add_to(dbias + j, keep_or<C>(of_bias, Pack<C>{}, lanes));
+    });
+  }
+
+ private:
+  static bool is_aligned(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0; }
+
+  static void add_to(double* sums, Pack<C> terms) {
+    Wide<C> value = load_wide<C>(sums);
+    value.add(widen(terms));
+    store_wide<C>(sums, value);
+  }
+
+  double mean(std::int64_t row) const { return shape_.center ? call_.mean[row] : 0; }
+
+  BackwardRun<T> run_at(std::int64_t row, std::int64_t first) const {
+    const std::int64_t offset = row * shape_.length + first;
+    const auto at = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
+    const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
+    const std::uint8_t* const mask = call_.mask ? call_.mask + row * quotient_up(shape_.length, 8) + first / 8 : nullptr;
+    return {at(call_.dy),  at(call_.x),          at(call_.residual), mask,
+            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream};
+  }
+
+  RowMap<C> map_at(std::int64_t row, std::int64_t first) const {
+    const SplitMean<C> split(mean(row));
+    const std::int64_t set = row % shape_.sets;
+    return {split.high, static_cast<C>(call_.rstd[row]), static_cast<C>(-split.low * call_.rstd[row]),
+            parameters_.weight(set) + first, parameters_.bias(set) + first};
+  }
+
+  RowSlope<C> slope_at(std::int64_t row, std::int64_t first, const Sums& sums) const {
+    const double rstd = call_.rstd[row], low = SplitMean<C>(mean(row)).low;
+    const double count = static_cast<double>(shape_.length);
+    const double product = (sums.second - low * sums.first) * rstd;  // Σg·x̂
+    const double from_x = -rstd * product / count;
+    const double from_mean = shape_.center ? -rstd * sums.first / count : 0;
+    return {static_cast<C>(rstd), static_cast<C>(from_x), static_cast<C>(from_mean - from_x * low * rstd),
+            parameters_.weight(row % shape_.sets) + first};
+  }
+
+  const Rows& shape_;
+  const Backward& call_;
+  ElementParameters<C> parameters_;
+};
+
+// Rows begin, begin + sets, … below end, a few at once; `sums` are those of the rows from `first_row` on.
+template <Kind kind, class T>
+inline void apply_down(const RowGradients<T>& gradients, const Rows& shape, std::int64_t begin, std::int64_t end,
+                       std::int64_t first, std::int64_t n, const Sums* sums, std::int64_t first_row, double* dweight,
+                       double* dbias) {
+  std::int64_t row = begin;
+  if (!dweight) {
+    for (; row < end; row += shape.sets) gradients.template apply<kind>(row, first, n, sums[row - first_row]);
+    return;
+  }
+  for (; row + (kRowsAtOnce - 1) * shape.sets < end; row += kRowsAtOnce * shape.sets) {
+    gradients.template apply_and_add<kind, kRowsAtOnce>(row, first, n, sums + (row - first_row), dweight, dbias);
+  }
+  for (; row < end; row += shape.sets) {
+    gradients.template apply_and_add<kind, 1>(row, first, n, sums + (row - first_row), dweight, dbias);
+  }
+}
+
+// ---- Parameter gradients of every element, in double, summed for blocks of rows
+
+class ElementGradients {
+ public:
+  ElementGradients(std::int64_t blocks, std::int64_t elements)
+      : blocks_(blocks), elements_(elements), padded_(elements + 16), values_(2 * blocks * padded_) {}
+
+  void clear(std::int64_t block) const {
+    for (std::int64_t i = 0; i < 2 * padded_; ++i) dweight(block)[i] = 0;
+  }
+  double* dweight(std::int64_t block) const { return values_.get() + 2 * block * padded_; }
+  double* dbias(std::int64_t block) const { return dweight(block) + padded_; }
+
+  // Over the blocks in order, and over the elements that share a parameter.
+  void gather(std::int64_t segment, double* dweight_out, double* dbias_out) const {
+    for (std::int64_t block = 1; block < blocks_; ++block) {
+      for (std::int64_t i = 0; i < 2 * padded_; ++i) dweight(0)[i] += dweight(block)[i];
+    }
+    collect(dweight(0), segment, dweight_out);
+    collect(dbias(0), segment, dbias_out);
+  }
+
+ private:
+  void collect(const double* elements, std::int64_t segment, double* out) const {
+    for (std::int64_t p = 0; out && p < elements_ / segment; ++p) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < segment; ++i) sum += elements[p * segment + i];
+      out[p] = sum;
+    }
+  }
+
+  std::int64_t blocks_, elements_, padded_;
+  Scratch<double> values_;
+};
+
+inline bool wants_parameters(const Backward& call) { return call.dweight || call.dbias; }
+
+template <Kind kind, class T>
+void short_rows_backward(const Rows& shape, const Backward& call, const Parallel& parallel) {
+  constexpr std::int64_t kElements = 1 << 14, kMostBlocks = 64;
+  const RowGradients<T> gradients(shape, call);
+  const bool wanted = wants_parameters(call);
+  const std::int64_t elements = shape.sets * shape.length;
+  // In whole rounds of the sets, so that a block has the gradients of each.
+  const std::int64_t rounds = quotient_up(shape.rows, shape.sets);
+  const std::int64_t by_size = quotient_up(kElements, elements), by_count = quotient_up(rounds, kMostBlocks);
+  const std::int64_t rows_per_block = (by_size > by_count ? by_size : by_count) * shape.sets;
+  const std::int64_t blocks = quotient_up(shape.rows, rows_per_block);
+  const std::int64_t at_once = kRowsAtOnce * shape.sets;
+  const ElementGradients parameters(wanted ? blocks : 0, elements);
+  for_each_index(parallel, blocks, Order::forwards, [&](std::int64_t block) {
+    if (wanted) parameters.clear(block);
+    const Scratch<Sums> sums(at_once);
+    const std::int64_t end = least((block + 1) * rows_per_block, shape.rows);
+    for (std::int64_t row = block * rows_per_block; row < end; row += at_once) {
+      const std::int64_t last = least(row + at_once, end);
+      for (std::int64_t i = row; i < last; ++i) sums[i - row] = gradients.template sums<kind>(i, 0);
+      for (std::int64_t set = 0; set < shape.sets; ++set) {
+        apply_down<kind>(gradients, shape, row + set, last, 0, shape.length, sums.get(), row,
+                         wanted ? parameters.dweight(block) + set * shape.length : nullptr,
+                         wanted ? parameters.dbias(block) + set * shape.length : nullptr);
+      }
+    }
+  });
+  if (wanted) parameters.gather(shape.segment, call.dweight, call.dbias);
+}
+
+template <Kind kind, class T>
+void long_rows_backward(const Rows& shape, const Backward& call, const Parallel& parallel) {
+  const RowGradients<T> gradients(shape, call);
+  const bool wanted = wants_parameters(call);
+  const std::int64_t pieces = pieces_of(shape), bytes = 2 * shape.length * static_cast<std::int64_t>(sizeof(T));
+  const ElementGradients parameters(wanted ? 1 : 0, shape.sets * shape.length);
+  if (wanted) parameters.clear(0);
+  for_row_blocks(shape, bytes, [&](std::int64_t begin, std::int64_t end) {
+    const Scratch<Sums> piece_sums((end - begin) * pieces), sums(end - begin);
+    for_each_index(parallel, (end - begin) * pieces, Order::forwards, [&](std::int64_t i) {
+      piece_sums[i] = gradients.template sums<kind>(begin + i / pieces, i % pieces);
+    });
+    for (std::int64_t row = 0; row < end - begin; ++row) {
+      sums[row] = {};
+      for (std::int64_t piece = 0; piece < pieces; ++piece) sums[row].add(piece_sums[row * pieces + piece]);
+    }
+    for_tiles(shape, parallel, [&](std::int64_t set, std::int64_t first, std::int64_t n) {
+      const std::int64_t column = set * shape.length + first;
+      apply_down<kind>(gradients, shape, begin + set, end, first, n, sums.get(), begin,
+                       wanted ? parameters.dweight(0) + column : nullptr,
+                       wanted ? parameters.dbias(0) + column : nullptr);
+    });
+  });
+  if (wanted) parameters.gather(shape.segment, call.dweight, call.dbias);
+}
+
+void elements_backward(const Rows& shape, const Backward& call, const Parallel& parallel) {
+  constexpr std::int64_t kMostParameters = 1 << 13;  // two gradients in double, 128 KiB
+  const Parallel threads = threads_for(parallel, shape.rows * shape.length);
+  const bool many_parameters = wants_parameters(call) && shape.sets * shape.length > kMostParameters;
+  with_type(call.dtype, [&]<class T>() {
+    with_kind(call.activation, [&]<Kind kind>() {
+      if (many_parameters || shape.length > kRowPiece) {
+        long_rows_backward<kind, T>(shape, call, threads);
+      } else {
+        short_rows_backward<kind, T>(shape, call, threads);
+      }
+    });
+  });
+}
+
+}  // namespace normwright::NORMWRIGHT_ISA

@@ -1,0 +1,26 @@
+// One sweep of sums over a run, from which come its moments: see moments.h.
+
+#pragma once
+
+#include "moments.h"
+
+namespace normwright::NORMWRIGHT_ISA {
+
+template <class C>
+inline Sums shifted_sums(const auto* x, std::int64_t n, double shift) {
+  Wide<C> first, second;
+  const Pack<C> fill = broadcast(static_cast<C>(shift));  // exact: the shift is an element of x
+  for_packs<C>(n, [&](std::int64_t j, auto lanes) {
+    const Wide<C> t = widen(keep_or<C>(load(x + j, lanes), fill, lanes)) - shift;
+    first.add(t);
+    second.add_product(t, t);
+  });
+  return {first.total(), second.total()};
+}
+
+template <class T>
+inline double first_element(const T* x) {
+  return static_cast<double>(load(x, Part{1})[0]);
+}
+
+}  // namespace normwright::NORMWRIGHT_ISA
