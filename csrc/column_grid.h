@@ -14,7 +14,10 @@ class ColumnGrid {
   // `folds` allows several rows to be taken as one.
   ColumnGrid(const Columns& shape, bool folds) : width_(shape.width()) {
     const bool narrow = folds && width_ > 0 && width_ < kNarrow && shape.rows > 1;
-    const std::int64_t wanted = narrow ? quotient_up(2 * kNarrow, width_) : 1;
+    std::int64_t wanted = narrow ? quotient_up(kNarrow, width_) : 1;
+    // So that every row begins on a pack of x where the first does.
+    if (wanted * width_ % 16) wanted = quotient_up(wanted, 16) * 16;
+    if (!narrow) wanted = 1;
     fold_ = wanted < shape.rows ? wanted : shape.rows > 0 ? shape.rows : 1;
     rows_ = shape.rows / fold_;
     rest_ = shape.rows % fold_ * width_;
@@ -51,7 +54,7 @@ class ColumnGrid {
   std::int64_t whole_rows() const { return rows_; }
 
  private:
-  static constexpr std::int64_t kNarrow = 64, kTile = 512, kElements = 1 << 14, kMostPieces = 64, kFewestRows = 16;
+  static constexpr std::int64_t kNarrow = 256, kTile = 512, kElements = 1 << 14, kMostPieces = 64, kFewestRows = 16;
   std::int64_t width_, fold_, rows_, rest_, tile_, rows_per_piece_;
 };
 
@@ -73,47 +76,32 @@ struct Tile {
 
 // ---- Sums
 
-// Adds Σ(x − shift) and Σ(x − shift)² of up to four rows to each column's.
-template <int rows, class T>
-inline void add_shifted_sums(const T* x, std::int64_t stride, std::int64_t n, const Compute<T>* shift, double* first,
-                             double* second) {
+// Adds Σ(x − shift) and Σ(x − shift)² of a row to each column's.
+template <class T>
+inline void add_shifted_sums(const T* x, std::int64_t n, const Compute<T>* shift, double* first, double* second) {
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
-    const Pack<C> narrow = load(shift + j, Full{});
-    const Wide<C> s = widen(narrow);
+    const Pack<C> s = load(shift + j, Full{});
+    Wide<C> t = widen(keep_or<C>(load(x + j, lanes), s, lanes));
+    t.subtract(widen(s));
     Wide<C> sum = load_wide<C>(first + j), squares = load_wide<C>(second + j);
-    for (int row = 0; row < rows; ++row) {
-      Wide<C> t = widen(keep_or<C>(load(x + row * stride + j, lanes), narrow, lanes));
-      t.subtract(s);
-      sum.add(t);
-      squares.add_product(t, t);
-    }
+    sum.add(t);
+    squares.add_product(t, t);
     store_wide<C>(first + j, sum);
     store_wide<C>(second + j, squares);
   });
 }
 
-template <class T>
-inline void add_shifted_rows(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t n,
-                             const Compute<T>* shift, double* first, double* second) {
-  std::int64_t row = 0;
-  for (; row + 4 <= rows; row += 4) add_shifted_sums<4>(x + row * stride, stride, n, shift, first, second);
-  for (; row < rows; ++row) add_shifted_sums<1>(x + row * stride, stride, n, shift, first, second);
-}
-
-// Adds Σdz and Σdz·t of a few rows to each column's.
-template <int rows, Kind kind, class T, class Map>
-inline void add_gradient_sums(const BackwardRun<T>* runs, std::int64_t n, const Map map, double* first,
-                              double* second) {
+// Adds Σdz and Σdz·t of a row to each column's.
+template <Kind kind, class T, class Map>
+inline void add_gradient_sums(const BackwardRun<T> run, std::int64_t n, const Map map, double* first, double* second) {
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
+    const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
+    const Wide<C> dz = widen(gradient.dz);
     Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);
-    for (int row = 0; row < rows; ++row) {
-      const Gradient<C> gradient = gradient_at<kind>(runs[row], map, j, lanes);
-      const Wide<C> dz = widen(gradient.dz);
-      sum.add(dz);
-      products.add_product(dz, widen(gradient.t));
-    }
+    sum.add(dz);
+    products.add_product(dz, widen(gradient.t));
     store_wide<C>(first + j, sum);
     store_wide<C>(second + j, products);
   });
@@ -163,26 +151,20 @@ inline Moments merge_equal(const Moments* channels, std::int64_t count, double e
   return group;
 }
 
-// ---- The rows of a piece
-
-// Calls visit(offset in x, columns, byte offset in the mask) for each row of a piece, in either order.
+// Calls visit(offset in x, offset in the mask, columns) for each row of a piece. Always upwards: a processor
+// that fetches ahead follows rows that go down badly.
 template <class Visit>
-inline void visit_rows(const Columns& shape, const ColumnGrid& grid, const Tile& tile, std::int64_t piece, Order order,
+inline void visit_rows(const Columns& shape, const ColumnGrid& grid, const Tile& tile, std::int64_t piece,
                        Visit&& visit) {
-  const std::int64_t matrix = tile.sample * shape.rows * shape.width();
-  const std::int64_t mask_row = quotient_up(shape.width(), 8) * grid.fold();
-  const std::int64_t mask_matrix = tile.sample * shape.rows * quotient_up(shape.width(), 8);
+  const std::int64_t mask_bytes = quotient_up(shape.width(), 8);
+  const std::int64_t matrix = tile.sample * shape.rows * shape.width() + tile.first;
+  const std::int64_t mask = tile.sample * shape.rows * mask_bytes + tile.first / 8;
+  const std::int64_t mask_row = grid.fold() * mask_bytes;
   const auto row_at = [&](std::int64_t row, std::int64_t columns) {
-    visit(matrix + row * grid.row_length() + tile.first, columns, mask_matrix + row * mask_row + tile.first / 8);
+    visit(matrix + row * grid.row_length(), mask + row * mask_row, columns);
   };
-  const std::int64_t begin = grid.first_row(piece), end = grid.last_row(piece);
-  if (order == Order::forwards) {
-    for (std::int64_t row = begin; row < end; ++row) row_at(row, tile.columns);
-    if (grid.rest(piece)) row_at(grid.whole_rows(), grid.rest(piece));
-  } else {
-    if (grid.rest(piece)) row_at(grid.whole_rows(), grid.rest(piece));
-    for (std::int64_t row = end; row-- > begin;) row_at(row, tile.columns);
-  }
+  for (std::int64_t row = grid.first_row(piece); row < grid.last_row(piece); ++row) row_at(row, tile.columns);
+  if (grid.rest(piece)) row_at(grid.whole_rows(), grid.rest(piece));
 }
 
 // Coefficients for each column of a tile.

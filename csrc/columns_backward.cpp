@@ -35,25 +35,9 @@ class ColumnBackward {
   void partial(std::int64_t piece) {
     if (!channel_sums_.wanted) return;
     sums_.clear(piece);
-    const ColumnMap<C> map = column_map(map_);
-    double *const first = sums_.first(piece), *const second = sums_.second(piece);
-    constexpr int kAtOnce = 4;
-    BackwardRun<T> runs[kAtOnce];
-    int waiting = 0;
-    const auto add_each = [&](std::int64_t n) {
-      for (int row = 0; row < waiting; ++row) add_gradient_sums<1, kind>(runs + row, n, map, first, second);
-      waiting = 0;
-    };
-    visit_rows(shape_, grid_, tile_, piece, Order::forwards,
-               [&](std::int64_t offset, std::int64_t n, std::int64_t mask) {
-                 if (n != tile_.columns) add_each(tile_.columns);  // the incomplete row, which comes last
-                 runs[waiting++] = run_at(offset, mask);
-                 if (n != tile_.columns) return add_each(n);
-                 if (waiting < kAtOnce) return;
-                 add_gradient_sums<kAtOnce, kind>(runs, n, map, first, second);
-                 waiting = 0;
-               });
-    add_each(tile_.columns);
+    visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
+      add_gradient_sums<kind>(run_at(offset, mask), n, column_map(map_), sums_.first(piece), sums_.second(piece));
+    });
   }
 
   void finish() {
@@ -73,10 +57,9 @@ class ColumnBackward {
   void apply(std::int64_t piece) const {
     if (!call_.dx && !call_.dresidual) return;
     const ColumnSlope<C> slope{slope_.of(0), slope_.of(1), slope_.of(2), slope_.of(3)};
-    visit_rows(shape_, grid_, tile_, piece, Order::backwards,
-               [&](std::int64_t offset, std::int64_t n, std::int64_t mask) {
-                 backward_run<kind>(run_at(offset, mask), n, column_map(map_), slope, Nothing{});
-               });
+    visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
+      backward_run<kind>(run_at(offset, mask), n, column_map(map_), slope);
+    });
   }
 
  private:

@@ -26,13 +26,9 @@ class TileMoments {
 
   void partial(std::int64_t piece) const {
     sums_.clear(piece);
-    const std::int64_t stride = grid_.row_length(), row = grid_.first_row(piece);
-    const T* const x = x_ + tile_.sample * shape_.rows * shape_.width() + tile_.first;
-    const auto add = [&](std::int64_t from, std::int64_t rows, std::int64_t columns) {
-      add_shifted_rows(x + from * stride, stride, rows, columns, shift_.of(0), sums_.first(piece), sums_.second(piece));
-    };
-    add(row, grid_.last_row(piece) - row, tile_.columns);
-    if (grid_.rest(piece)) add(grid_.whole_rows(), 1, grid_.rest(piece));
+    visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t, std::int64_t n) {
+      add_shifted_sums(x_ + offset, n, shift_.of(0), sums_.first(piece), sums_.second(piece));
+    });
   }
 
   // Calls take(group of the tile, moments) for each group.
@@ -86,7 +82,7 @@ class TileMap {
   void finish() { fill_map(shape_, tile_, call_.weight, call_.bias, call_.mean, call_.rstd, map_); }
 
   void apply(std::int64_t piece) const {
-    visit_rows(shape_, grid_, tile_, piece, Order::backwards, [&](std::int64_t offset, std::int64_t n, std::int64_t mask) {
+    visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
       const T* const residual = static_cast<const T*>(call_.residual);
       forward_run<kind>(
           ForwardRun<T>{static_cast<const T*>(call_.x) + offset, residual ? residual + offset : nullptr,

@@ -37,7 +37,7 @@ class RowGradients {
   // dx and dresidual of columns first … first + n of a row.
   template <Kind kind>
   void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums& sums) const {
-    backward_run<kind>(run_at(row, first), n, map_at(row, first), slope_at(row, first, sums), Nothing{});
+    backward_run<kind>(run_at(row, first), n, map_at(row, first), slope_at(row, first, sums));
   }
 
   // The same of `rows` rows of one set, beginning with `row`; adds Σdz·x̂ and Σdz to each column's gradients.

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <new>
 #include <vector>
 
 #include "kernels.h"
@@ -19,6 +20,9 @@ namespace normwright::NORMWRIGHT_ISA {
 // Work on fewer elements than this costs less than waking a thread.
 constexpr std::int64_t kWorthThreads = 1 << 15;
 
+// What a thread may count on of the cache that is its own.
+constexpr std::int64_t kSecondCache = std::int64_t{1} << 20;
+
 inline std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Memory for a call. The contents are not set. (Not a class of the standard library: the linker could take
@@ -27,7 +31,8 @@ template <class Value>
 class Scratch {
  public:
   Scratch() = default;
-  explicit Scratch(std::int64_t count) : values_(new Value[static_cast<std::size_t>(count)]) {}
+  explicit Scratch(std::int64_t count)
+      : values_(static_cast<Value*>(::operator new(static_cast<std::size_t>(count) * sizeof(Value), kAlignment))) {}
   Scratch(Scratch&& other) noexcept : values_(other.values_) { other.values_ = nullptr; }
   Scratch& operator=(Scratch&& other) noexcept {
     Value* const values = values_;
@@ -35,12 +40,13 @@ class Scratch {
     other.values_ = values;
     return *this;
   }
-  ~Scratch() { delete[] values_; }
+  ~Scratch() { ::operator delete(values_, kAlignment); }
 
   Value* get() const { return values_; }
   Value& operator[](std::int64_t i) const { return values_[i]; }
 
  private:
+  static constexpr std::align_val_t kAlignment{64};  // of a pack, so that none is in two lines of the cache
   Value* values_ = nullptr;
 };
 

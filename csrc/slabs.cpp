@@ -63,6 +63,12 @@ struct Bundle {
         slabs(shape.slabs - first < bundle_of(shape) ? shape.slabs - first : bundle_of(shape)) {}
 };
 
+// How far ahead the next block lies, where the second cache holds it beside this one; else 0.
+inline std::int64_t next_block(const Slabs& shape, std::int64_t bytes_per_element) {
+  const std::int64_t slabs = bundle_of(shape), bytes = slabs * shape.runs * shape.length * bytes_per_element;
+  return 2 * bytes <= kSecondCache ? slabs * shape.slab_stride : 0;
+}
+
 inline std::int64_t bundles_of(const Slabs& shape) { return quotient_up(shape.slabs, bundle_of(shape)); }
 
 // ---- Forward
@@ -148,7 +154,8 @@ class BundleMap {
         run_map<C>(call_.weight, call_.bias, call_.mean[slab], call_.rstd[slab], shape_.parameter(slab, run));
     forward_run<kind>(
         ForwardRun<T>{static_cast<const T*>(call_.x) + offset, residual ? residual + offset : nullptr,
-                      static_cast<T*>(call_.y) + offset, mask, call_.activation, call_.stream},
+                      static_cast<T*>(call_.y) + offset, mask, call_.activation, call_.stream,
+                      next_block(shape_, sizeof(T))},
         n, map);
   }
 
@@ -278,7 +285,7 @@ class SlabBackward {
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
         const std::int64_t slab = bundle_.first + s;
-        backward_run<kind>(backward_run_at(slab, run, first), n, map(slab, run), slope(s, run), Nothing{});
+        backward_run<kind>(backward_run_at(slab, run, first), n, map(slab, run), slope(s, run));
       }
     });
   }
@@ -303,7 +310,7 @@ class SlabBackward {
     const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
     const std::uint8_t* const mask = call_.mask ? call_.mask + mask_offset(shape_, slab, run) + first / 8 : nullptr;
     return {at(call_.dy),   at(call_.x),         at(call_.residual), mask,
-            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream};
+            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream, next_block(shape_, 2 * sizeof(T))};
   }
 
   void finish_slab(std::int64_t slab, const Sums* chunks, Slope& slope) {

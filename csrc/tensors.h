@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
 #include <span>
 #include <vector>
@@ -151,6 +152,18 @@ inline Tensor in_the_likeness_of(const Tensor& x, const Tensor& value) {
   return torch::stable::copy_(model, value);
 }
 
+// A sum in double as a gradient of `parameter`.
+inline Tensor narrowed(const Tensor& parameter, const Tensor& sum) {
+  if (parameter.scalar_type() != ScalarType::Float || !parameter.is_contiguous() || !sum.is_contiguous()) {
+    return in_the_likeness_of(parameter, sum);
+  }
+  Tensor gradient = empty_strided(sizes_of(parameter), strides_of(parameter), ScalarType::Float);
+  auto* const to = static_cast<float*>(gradient.mutable_data_ptr());
+  const auto* const from = static_cast<const double*>(sum.const_data_ptr());
+  std::transform(from, from + sum.numel(), to, [](double value) { return static_cast<float>(value); });
+  return gradient;
+}
+
 // `t` in the dtype and the memory order of `model`; itself, where it is.
 inline Tensor aligned_with(const Tensor& model, const Tensor& t) {
   if (t.scalar_type() == model.scalar_type() && same_memory(t, model)) return t;
@@ -171,6 +184,18 @@ inline MaybeTensor vector_of(const MaybeTensor& t, ScalarType dtype) {
   if (!t) return std::nullopt;
   const Tensor same = converted(*t, dtype);
   return same.is_contiguous() ? same : torch::stable::contiguous(same);
+}
+
+// The elements of a vector, in double.
+inline std::vector<double> doubles_of(const Tensor& t) {
+  std::vector<double> values(static_cast<std::size_t>(t.numel()));
+  const Tensor vector = *vector_of(t, t.scalar_type() == ScalarType::Float ? ScalarType::Float : ScalarType::Double);
+  if (vector.scalar_type() == ScalarType::Float) {
+    std::copy_n(static_cast<const float*>(vector.const_data_ptr()), values.size(), values.begin());
+  } else {
+    std::copy_n(static_cast<const double*>(vector.const_data_ptr()), values.size(), values.begin());
+  }
+  return values;
 }
 
 template <class Value = void>

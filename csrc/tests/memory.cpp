@@ -50,6 +50,11 @@ void speak_and_die(int signal_number) {
 
 }  // namespace
 
+#if defined(NORMWRIGHT_ASAN)
+// UndefinedBehaviorSanitizer calls this before it says what it found; it does not know AddressSanitizer's callback.
+extern "C" __attribute__((visibility("default"))) void __ubsan_on_report() { speak(); }
+#endif
+
 void say_at_death(const char* text) {
   death_text = text;
 #if defined(NORMWRIGHT_ASAN)

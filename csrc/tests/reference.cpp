@@ -101,6 +101,13 @@ Estimate gradient_of_z(const Problem& problem, const Reals& mean, const Reals& r
   return through_activation(problem.activation, dy, z.value, z.error, u);
 }
 
+// Rows with a parameter for each element or short segment add up to four terms of a parameter's gradient in the
+// type of the elements, which are summed in double then.
+Real roundings_of_parameters(const Shape& shape, Real u) {
+  const Rows* const rows = std::get_if<Rows>(&shape.of);
+  return rows && rows->segment < kLongRun ? 3 * u : 0;
+}
+
 // A sum of terms that are known to within an error each, taken in double.
 struct Sum {
   Real value = 0, of_errors = 0, of_sizes = 0, count = 0;
@@ -152,11 +159,13 @@ Gradients gradients_of(const Problem& problem) {
   };
 
   std::vector<Sum> dweight(parameters), dbias(parameters), g_sum(moments), g_x_sum(moments);
+  const Real rounded = roundings_of_parameters(shape, u);
   std::vector<Element> all(elements);
   for (std::size_t i = 0; i < elements; ++i) {
     const Element& e = all[i] = element(i);
-    dweight[e.parameter].add(e.dz.value * e.x_hat, product_error(e, e.dz.value, e.dz.error));
-    dbias[e.parameter].add(e.dz.value, e.dz.error);
+    const Real dz = e.dz.value, dz_x = dz * e.x_hat;
+    dweight[e.parameter].add(dz_x, product_error(e, dz, e.dz.error) + rounded * std::abs(dz) * e.size);
+    dbias[e.parameter].add(dz, e.dz.error + rounded * std::abs(dz));
     if (problem.known_moments()) continue;
     const Real g = e.dz.value * e.weight, g_error = e.dz.error * std::abs(e.weight) + 2 * u * std::abs(g);
     if (shape.centered()) g_sum[e.moment].add(g, g_error);

@@ -30,6 +30,7 @@ OPTIONS = {
     "weight": (False, True, False, "relu", [True, False, True, False]),
     "bias": (False, False, True, "gelu", [False, True, False, True]),
     "residual": (True, False, False, "tanh", [True, True, False, False]),
+    "mask": (True, True, True, "relu", [True] * 4),
 }
 
 
@@ -52,25 +53,34 @@ def forward_call(family, x, options):
     }[family]
     if family == "channels" and options == "none":
         settings = (None, None, None, 0.1, 1e-5)
-    return *call, *settings, activation
+    save_mask = () if family == "affine" else (options == "mask",)
+    return *call, *settings, activation, *save_mask
+
+
+def out_call(family, x, options):
+    """The arguments of a family's operator that writes to `out`."""
+    call = forward_call(family, x, options)
+    return *(call if family == "affine" else call[:-1]), torch.zeros_like(x)
 
 
 def backward_call(family, x, options):
     """The arguments of a family's backward operator, with the moments that its forward returned."""
-    mask = OPTIONS[options][-1]
+    output_mask = OPTIONS[options][-1]
     call = forward_call(family, x, options)
-    activation = call[-1]
     if family == "affine":
-        return x.sin(), *call, mask
-    _, mean, rstd = getattr(OPERATORS, f"{family}_forward")(*call)
+        return x.sin(), *call, output_mask
+    activation, save_mask = call[-2:]
+    _, mean, rstd, mask = getattr(OPERATORS, f"{family}_forward")(*call)
     between = {"rows": call[4:6], "groups": call[4:5], "channels": ()}[family]
-    return x.sin(), *call[:4], mean, rstd, *between, activation, mask
+    inputs = (x, None, *call[2:4], mask) if save_mask else (*call[:4], None)
+    return x.sin(), *inputs, mean, rstd, *between, activation, output_mask
 
 
 FORWARD = {family: f"{family}_forward" for family in ("rows", "groups", "channels")} | {
     "affine": "channel_affine"
 }
 BACKWARD = {family: f"{family}_backward" for family in FORWARD} | {"affine": "channel_affine_backward"}
+OUT = {family: f"{FORWARD[family]}_out" for family in ("rows", "groups", "affine")}
 CASES = [
     *(("contiguous", options) for options in OPTIONS),
     *((layout, "all") for layout in IMAGES if layout != "contiguous"),
@@ -79,7 +89,7 @@ CASES = [
 
 def test_every_operator_is_checked_here():
     defined = {schema[: schema.index("(")] for schema in SCHEMAS}
-    assert defined == {*FORWARD.values(), *BACKWARD.values()}
+    assert defined == {*FORWARD.values(), *BACKWARD.values(), *OUT.values(), "channel_moments"}
 
 
 # The moments of an empty batch are NaN, which opcheck finds different from themselves.
@@ -99,6 +109,17 @@ def test_backward(family, layout, options):
     opcheck(getattr(OPERATORS, BACKWARD[family]).default, backward_call(family, IMAGES[layout], options))
 
 
+@pytest.mark.parametrize(("layout", "options"), CASES)
+@pytest.mark.parametrize("family", OUT)
+def test_writing_to_out(family, layout, options):
+    opcheck(getattr(OPERATORS, OUT[family]).default, out_call(family, IMAGES[layout], options))
+
+
+@pytest.mark.parametrize("layout", IMAGES)
+def test_channel_moments(layout):
+    opcheck(OPERATORS.channel_moments.default, (IMAGES[layout],))
+
+
 def test_running_statistics_are_the_only_arguments_that_change():
     call = forward_call("channels", IMAGES["contiguous"], "all")
     before = [argument.clone() if isinstance(argument, torch.Tensor) else argument for argument in call]
@@ -112,7 +133,8 @@ def test_running_statistics_are_the_only_arguments_that_change():
 
 
 def test_backends_says_what_is_loaded_and_why_not():
-    backends = normwright.backends()
-    assert [backend.name for backend in backends if backend.loaded] == ["eager"]
-    assert all(backend.reason for backend in backends)
-    assert all(backend.devices for backend in backends)
+    backends = {backend.name: backend for backend in normwright.backends()}
+    assert list(backends) == ["native", "triton", "eager"]
+    assert backends["eager"].loaded
+    assert not backends["triton"].loaded
+    assert all(backend.reason and backend.devices for backend in backends.values())

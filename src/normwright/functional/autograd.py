@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from normwright.backends import eager
-from normwright.backends.eager import Layout
+from normwright.backends.layout import Layout, channels_layout, groups_layout, rows_layout
 from normwright.backends.masks import MASKED
 from normwright.backends.moments import textbook_moments
 from normwright.errors import OptionError, ShapeError
@@ -26,14 +26,21 @@ from normwright.errors import OptionError, ShapeError
 _OPERATORS = torch.ops.normwright
 
 
-def _wants_gradient(*tensors: Tensor | None) -> bool:
-    given = [tensor for tensor in tensors if tensor is not None]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+def _wants_gradient(
+    x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None
+) -> bool:
+    if torch.is_grad_enabled() and (
+        x.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad)
+    ):
         return True
     # An operator called directly would drop a forward-mode tangent in silence; the autograd function raises.
-    return not torch.compiler.is_compiling() and any(
-        unpack_dual(tensor).tangent is not None for tensor in given
-    )
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return False
+    given = [tensor for tensor in (x, residual, weight, bias) if tensor is not None]
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in given)
 
 
 def _differentiable() -> bool:
@@ -110,7 +117,7 @@ class _Rows(torch.autograd.Function):
         operator: Callable[..., Any] = _OPERATORS.rows_backward
         if _differentiable():
             operator, outer = eager.rows_backward, rstd.shape
-            mean, rstd = _moments_of(x, eager.rows_layout(x, normalized_shape), eps, center=center)
+            mean, rstd = _moments_of(x, rows_layout(x, normalized_shape), eps, center=center)
             mean, rstd = mean.view(outer) if center else mean, rstd.view(outer)
         call = (dy, x, residual, weight, bias, mask, mean, rstd, normalized_shape, center, ctx.activation)
         return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), *[None] * 5
@@ -139,7 +146,7 @@ class _Groups(torch.autograd.Function):
         operator: Callable[..., Any] = _OPERATORS.groups_backward
         if _differentiable():
             operator, shape = eager.groups_backward, rstd.shape
-            mean, rstd = _moments_of(x, eager.groups_layout(x, groups), eps)
+            mean, rstd = _moments_of(x, groups_layout(x, groups), eps)
             mean, rstd = mean.view(shape), rstd.view(shape)
         call = (dy, x, residual, weight, bias, mask, mean, rstd, groups, ctx.activation)
         return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), *[None] * 4
@@ -167,7 +174,7 @@ class _Channels(torch.autograd.Function):
         operator: Callable[..., Any] = _OPERATORS.channels_backward
         if _differentiable():
             operator = eager.channels_backward
-            mean, rstd = _moments_of(x, eager.channels_layout(x), *ctx.settings)
+            mean, rstd = _moments_of(x, channels_layout(x), *ctx.settings)
         call = (dy, x, residual, weight, bias, mask, mean, rstd, ctx.activation)
         return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), *[None] * 7
 
@@ -196,6 +203,31 @@ class _Affine(torch.autograd.Function):
         return *_gradients(ctx, dy, operator(*call, _output_mask(ctx))), None, None, None, None
 
 
+def _plain(function: type[torch.autograd.Function]) -> type[torch.autograd.Function]:
+    """The same function for when no transform of `torch.func` is at work: half the overhead of a call."""
+
+    class Plain(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *call: Any) -> Any:
+            output = function.forward(*call)
+            function.setup_context(ctx, call, output)
+            return output
+
+        backward = staticmethod(function.backward)
+
+    Plain.__name__ = Plain.__qualname__ = function.__name__
+    return Plain
+
+
+_PLAIN = {function: _plain(function) for function in (_Rows, _Groups, _Channels, _Affine)}
+
+
+def _apply(function: type[torch.autograd.Function], *call: Any) -> Any:
+    if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+        function = _PLAIN[function]
+    return function.apply(*call)
+
+
 def _saves_mask(residual: Tensor | None, activation: str | None) -> bool:
     """Whether one bit per element undoes the activation, where otherwise the residual would be kept."""
     return residual is not None and activation in MASKED
@@ -218,7 +250,7 @@ def rows(
     if out is not None:
         return _written(out, wanted, _OPERATORS.rows_forward_out, call)
     if wanted:
-        y: Tensor = _Rows.apply(*call, _saves_mask(residual, activation))[0]
+        y: Tensor = _apply(_Rows, *call, _saves_mask(residual, activation))[0]
     else:
         y = _OPERATORS.rows_forward(*call, False)[0]
     return y
@@ -236,7 +268,7 @@ def groups(
     """`groups_forward`'s y, with its gradients, and its mean and rstd (N, num_groups)."""
     call = (x, residual, weight, bias, num_groups, eps, activation)
     if _wants_gradient(x, residual, weight, bias):
-        y, mean, rstd, _ = _Groups.apply(*call, _saves_mask(residual, activation))
+        y, mean, rstd, _ = _apply(_Groups, *call, _saves_mask(residual, activation))
     else:
         y, mean, rstd, _ = _OPERATORS.groups_forward(*call, False)
     return y, mean, rstd
@@ -273,7 +305,7 @@ def channels(
     running = (running_mean, running_var, num_batches_tracked)
     call = (x, residual, weight, bias, *running, momentum, eps, activation)
     if _wants_gradient(x, residual, weight, bias):
-        y: Tensor = _Channels.apply(*call, _saves_mask(residual, activation))[0]
+        y: Tensor = _apply(_Channels, *call, _saves_mask(residual, activation))[0]
     else:
         y = _OPERATORS.channels_forward(*call, False)[0]
     return y
@@ -295,8 +327,7 @@ def affine(
     wanted = _wants_gradient(x, residual, weight, bias)
     if out is not None:
         return _written(out, wanted, _OPERATORS.channel_affine_out, call)
-    run = _Affine.apply if wanted else _OPERATORS.channel_affine
-    y: Tensor = run(*call)
+    y: Tensor = _apply(_Affine, *call) if wanted else _OPERATORS.channel_affine(*call)
     return y
 
 

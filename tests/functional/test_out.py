@@ -1,0 +1,66 @@
+"""`out=`: the result takes the place of another tensor, the input itself if wished."""
+
+import pytest
+import torch
+
+from normwright import functional as F
+from normwright.errors import OptionError, ShapeError
+
+CALLS = {
+    "batch": lambda x, **kw: F.batch_norm(x, torch.full((6,), 0.5), torch.full((6,), 2.0), **kw),
+    "layer": lambda x, **kw: F.layer_norm(x, x.shape[1:], **kw),
+    "rms": lambda x, **kw: F.rms_norm(x, x.shape[1:], **kw),
+    "group": lambda x, **kw: F.group_norm(x, 3, **kw),
+    "instance": lambda x, **kw: F.instance_norm(x, **kw),
+}
+
+
+def draw(layout):
+    x = torch.randn(2, 6, 9, 10, generator=torch.Generator().manual_seed(0))
+    if layout == "channels-last":
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.transpose(2, 3) if layout == "transposed" else x
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "channels-last", "transposed"))
+@pytest.mark.parametrize("kind", CALLS)
+def test_in_place_is_the_same_to_the_bit(kind, layout):
+    x = draw(layout)
+    residual = torch.ones_like(x)
+    expected = CALLS[kind](x, residual=residual, activation="silu")
+    assert CALLS[kind](x, residual=residual, activation="silu", out=x) is x
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_another_tensor_in_another_order(kind):
+    x, out = draw("contiguous"), draw("channels-last").zero_()
+    before = x.clone()
+    assert CALLS[kind](x, out=out) is out
+    torch.testing.assert_close(out, CALLS[kind](x), rtol=1e-6, atol=1e-6)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_not_where_a_gradient_is_wanted(kind):
+    x = draw("contiguous").requires_grad_()
+    with pytest.raises(OptionError, match="no gradient is wanted"):
+        CALLS[kind](x, out=torch.empty_like(x))
+    with torch.no_grad():
+        CALLS[kind](x, out=torch.empty_like(x))
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_only_a_tensor_like_the_input(kind):
+    x = draw("contiguous")
+    for out in (x[:1].clone(), x.double()):
+        with pytest.raises(ShapeError, match="out must be like the input"):
+            CALLS[kind](x, out=out)
+
+
+def test_not_in_training():
+    x = draw("contiguous")
+    with pytest.raises(OptionError, match="must be None in training"):
+        F.batch_norm(x, None, None, training=True, out=x)
+    with pytest.raises(OptionError, match="running statistics are moved"):
+        F.instance_norm(x, torch.zeros(6), torch.ones(6), out=x)
