@@ -203,6 +203,12 @@ inline void fill_map(const Columns& shape, const Tile& tile, const void* weight,
   }
 }
 
+// How far ahead the next sample lies, where the second cache holds it beside this one; else 0.
+inline std::int64_t next_sample(const Columns& shape, std::int64_t bytes_per_element) {
+  const std::int64_t elements = shape.rows * shape.width();
+  return shape.samples > 1 && 2 * elements * bytes_per_element <= kSecondCache ? elements : 0;
+}
+
 inline bool folds(const Columns& shape, const void* mask) { return !mask || shape.width() % 8 == 0; }
 
 }  // namespace normwright::NORMWRIGHT_ISA

@@ -71,7 +71,7 @@ class ColumnBackward {
     const auto at = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
     const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
     return {at(call_.dy),  at(call_.x),          at(call_.residual), call_.mask ? call_.mask + mask : nullptr,
-            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream};
+            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream, next_sample(shape_, 2 * sizeof(T))};
   }
 
   // dx = rstd·(weight·dz − mean(g) − x̂·mean(g·x̂)), with g = weight·dz and the means over a group.

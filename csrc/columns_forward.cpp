@@ -87,7 +87,7 @@ class TileMap {
       forward_run<kind>(
           ForwardRun<T>{static_cast<const T*>(call_.x) + offset, residual ? residual + offset : nullptr,
                         static_cast<T*>(call_.y) + offset, call_.mask ? call_.mask + mask : nullptr, call_.activation,
-                        call_.stream},
+                        call_.stream, next_sample(shape_, sizeof(T))},
           n, column_map(map_));
     });
   }

@@ -38,6 +38,11 @@ inline void for_tiles(const Rows& shape, const Parallel& parallel, Visit&& visit
   });
 }
 
+// How far ahead the row lies that a thread takes next, where rows are taken from end to end.
+inline std::int64_t next_row(const Rows& shape, std::int64_t rows_at_once = 1) {
+  return shape.length > kRowPiece ? 0 : rows_at_once * shape.length;
+}
+
 // A weight and a bias for every element of every set, in memory, whatever the call gives.
 template <class C>
 class ElementParameters {

@@ -59,6 +59,10 @@ class RowGradients {
       Pack<C> of_weight{}, of_bias{};
       for (int i = 0; i < rows; ++i) {
         const Gradient<C> gradient = gradient_at<kind>(runs[i], maps[i], j, lanes);
+        if (runs[i].ahead) {
+          fetch(runs[i].x + j + runs[i].ahead);
+          fetch(runs[i].dy + j + runs[i].ahead);
+        }
         if (runs[i].dx) put(runs[i].dx + j, slopes[i].dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
         if (runs[i].dresidual) put(runs[i].dresidual + j, gradient.dz, streams, lanes);
         of_weight += gradient.dz * (gradient.t * maps[i].rstd + maps[i].low);
@@ -87,7 +91,7 @@ class RowGradients {
     const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
     const std::uint8_t* const mask = call_.mask ? call_.mask + row * quotient_up(shape_.length, 8) + first / 8 : nullptr;
     return {at(call_.dy),  at(call_.x),          at(call_.residual), mask,
-            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream};
+            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream, next_row(shape_, kRowsAtOnce * shape_.sets)};
   }
 
   RowMap<C> map_at(std::int64_t row, std::int64_t first) const {

@@ -36,7 +36,8 @@ class RowMaps {
     const T* const residual = static_cast<const T*>(call_.residual);
     std::uint8_t* const mask = call_.mask ? call_.mask + row * quotient_up(shape_.length, 8) + first / 8 : nullptr;
     forward_run<kind>(ForwardRun<T>{static_cast<const T*>(call_.x) + at, residual ? residual + at : nullptr,
-                                    static_cast<T*>(call_.y) + at, mask, call_.activation, call_.stream},
+                                    static_cast<T*>(call_.y) + at, mask, call_.activation, call_.stream,
+                                    next_row(shape_)},
                       n, map);
   }
 
