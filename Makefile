@@ -14,8 +14,8 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint sanitize bench wheel clean
 
 # Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.
-RENEW_NATIVE := test ! -d build/editable/installed/normwright || \
-	$(BIN)/cmake --build build/editable --target install -- --quiet
+RENEW_NATIVE := test ! -d build/editable/installed/normwright || { \
+	$(BIN)/cmake --build build/editable -- --quiet && $(BIN)/cmake --install build/editable >/dev/null; }
 
 demo: $(VENV)/.lab
 	@$(RENEW_NATIVE)

@@ -1,8 +1,7 @@
 // Rows with a weight and a bias for each element: layer and RMS norm, and group norm with short runs.
 //
-// Rows that fit in the first caches are taken from end to end, one after the other. A longer row, with a
-// weight and a bias as long, would bring these anew each time: such rows are taken in blocks that the last
-// cache holds, first for their moments, then tile of columns by tile, down all rows of the block.
+// Where there are enough rows for the threads, a thread takes a row from end to end. Otherwise all rows are
+// swept twice, piece by piece and then tile of columns by tile, down all rows.
 
 #pragma once
 
@@ -18,13 +17,30 @@ inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b
 
 inline std::int64_t pieces_of(const Rows& shape) { return quotient_up(shape.length, kRowPiece); }
 
-// Calls visit(first row, last row) for every block of rows: whole rounds of the sets.
-template <class Visit>
-inline void for_row_blocks(const Rows& shape, std::int64_t bytes_of_row, Visit&& visit) {
-  constexpr std::int64_t kBytes = std::int64_t{10} << 20;
-  const std::int64_t rounds = kBytes / (bytes_of_row * shape.sets);
-  const std::int64_t rows = (rounds > 1 ? rounds : 1) * shape.sets;
-  for (std::int64_t row = 0; row < shape.rows; row += rows) visit(row, least(row + rows, shape.rows));
+inline bool enough_rows(const Rows& shape, const Parallel& parallel) {
+  return parallel.threads == 1 || shape.rows >= 2 * parallel.threads;
+}
+
+// Σ of the pieces of a row, in order.
+template <class SumsOf>
+inline Sums total_of(const Rows& shape, SumsOf&& sums_of) {
+  Sums total;
+  for (std::int64_t piece = 0; piece < pieces_of(shape); ++piece) total.add(sums_of(piece));
+  return total;
+}
+
+// The same of every row, on all threads, however few the rows.
+template <class SumsOf>
+inline Scratch<Sums> totals_of(const Rows& shape, const Parallel& parallel, SumsOf&& sums_of) {
+  const std::int64_t pieces = pieces_of(shape);
+  const Scratch<Sums> parts(shape.rows * pieces);
+  Scratch<Sums> totals(shape.rows);
+  for_each_index(parallel, shape.rows * pieces, Order::forwards,
+                 [&](std::int64_t i) { parts[i] = sums_of(i / pieces, i % pieces); });
+  for (std::int64_t row = 0; row < shape.rows; ++row) {
+    totals[row] = total_of(shape, [&](std::int64_t piece) { return parts[row * pieces + piece]; });
+  }
+  return totals;
 }
 
 // Calls visit(set, first column, columns) for every tile, on all threads; backwards, as `apply` in schedule.h.

@@ -1,7 +1,8 @@
 // The backward of elements.h.
 //
-// Short rows: a thread takes several from end to end and adds each to gradients of the parameters that are its
-// own; these are added up in order. Long rows: the gradients of a tile are added to by each block in turn.
+// Where the parameters fit in the first caches, a thread takes several rows from end to end and adds each to
+// gradients of the parameters that are its own; these are added up in order. Where they do not, the rows are
+// swept twice.
 
 #include "elements.h"
 
@@ -171,8 +172,9 @@ class ElementGradients {
 
 inline bool wants_parameters(const Backward& call) { return call.dweight || call.dbias; }
 
+// Blocks of rows, each with gradients of its own; without parameters, rows.
 template <Kind kind, class T>
-void short_rows_backward(const Rows& shape, const Backward& call, const Parallel& parallel) {
+void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& parallel) {
   constexpr std::int64_t kElements = 1 << 14, kMostBlocks = 64;
   const RowGradients<T> gradients(shape, call);
   const bool wanted = wants_parameters(call);
@@ -180,9 +182,9 @@ void short_rows_backward(const Rows& shape, const Backward& call, const Parallel
   // In whole rounds of the sets, so that a block has the gradients of each.
   const std::int64_t rounds = quotient_up(shape.rows, shape.sets);
   const std::int64_t by_size = quotient_up(kElements, elements), by_count = quotient_up(rounds, kMostBlocks);
-  const std::int64_t rows_per_block = (by_size > by_count ? by_size : by_count) * shape.sets;
+  const std::int64_t rows_per_block = wanted ? (by_size > by_count ? by_size : by_count) * shape.sets : 1;
   const std::int64_t blocks = quotient_up(shape.rows, rows_per_block);
-  const std::int64_t at_once = kRowsAtOnce * shape.sets;
+  const std::int64_t at_once = wanted ? kRowsAtOnce * shape.sets : 1;
   const ElementGradients parameters(wanted ? blocks : 0, elements);
   for_each_index(parallel, blocks, Order::forwards, [&](std::int64_t block) {
     if (wanted) parameters.clear(block);
@@ -190,8 +192,10 @@ void short_rows_backward(const Rows& shape, const Backward& call, const Parallel
     const std::int64_t end = least((block + 1) * rows_per_block, shape.rows);
     for (std::int64_t row = block * rows_per_block; row < end; row += at_once) {
       const std::int64_t last = least(row + at_once, end);
-      for (std::int64_t i = row; i < last; ++i) sums[i - row] = gradients.template sums<kind>(i, 0);
-      for (std::int64_t set = 0; set < shape.sets; ++set) {
+      for (std::int64_t i = row; i < last; ++i) {
+        sums[i - row] = total_of(shape, [&](std::int64_t piece) { return gradients.template sums<kind>(i, piece); });
+      }
+      for (std::int64_t set = 0; set < least(shape.sets, last - row); ++set) {
         apply_down<kind>(gradients, shape, row + set, last, 0, shape.length, sums.get(), row,
                          wanted ? parameters.dweight(block) + set * shape.length : nullptr,
                          wanted ? parameters.dbias(block) + set * shape.length : nullptr);
@@ -201,28 +205,21 @@ void short_rows_backward(const Rows& shape, const Backward& call, const Parallel
   if (wanted) parameters.gather(shape.segment, call.dweight, call.dbias);
 }
 
+// The gradients of a tile are added to by every row in turn.
 template <Kind kind, class T>
-void long_rows_backward(const Rows& shape, const Backward& call, const Parallel& parallel) {
+void rows_by_tiles(const Rows& shape, const Backward& call, const Parallel& parallel) {
   const RowGradients<T> gradients(shape, call);
   const bool wanted = wants_parameters(call);
-  const std::int64_t pieces = pieces_of(shape), bytes = 2 * shape.length * static_cast<std::int64_t>(sizeof(T));
   const ElementGradients parameters(wanted ? 1 : 0, shape.sets * shape.length);
   if (wanted) parameters.clear(0);
-  for_row_blocks(shape, bytes, [&](std::int64_t begin, std::int64_t end) {
-    const Scratch<Sums> piece_sums((end - begin) * pieces), sums(end - begin);
-    for_each_index(parallel, (end - begin) * pieces, Order::forwards, [&](std::int64_t i) {
-      piece_sums[i] = gradients.template sums<kind>(begin + i / pieces, i % pieces);
-    });
-    for (std::int64_t row = 0; row < end - begin; ++row) {
-      sums[row] = {};
-      for (std::int64_t piece = 0; piece < pieces; ++piece) sums[row].add(piece_sums[row * pieces + piece]);
-    }
-    for_tiles(shape, parallel, [&](std::int64_t set, std::int64_t first, std::int64_t n) {
-      const std::int64_t column = set * shape.length + first;
-      apply_down<kind>(gradients, shape, begin + set, end, first, n, sums.get(), begin,
-                       wanted ? parameters.dweight(0) + column : nullptr,
-                       wanted ? parameters.dbias(0) + column : nullptr);
-    });
+  const Scratch<Sums> totals = totals_of(shape, parallel, [&](std::int64_t row, std::int64_t piece) {
+    return gradients.template sums<kind>(row, piece);
+  });
+  for_tiles(shape, parallel, [&](std::int64_t set, std::int64_t first, std::int64_t n) {
+    const std::int64_t column = set * shape.length + first;
+    apply_down<kind>(gradients, shape, set, shape.rows, first, n, totals.get(), 0,
+                     wanted ? parameters.dweight(0) + column : nullptr,
+                     wanted ? parameters.dbias(0) + column : nullptr);
   });
   if (wanted) parameters.gather(shape.segment, call.dweight, call.dbias);
 }
@@ -230,13 +227,14 @@ void long_rows_backward(const Rows& shape, const Backward& call, const Parallel&
 void elements_backward(const Rows& shape, const Backward& call, const Parallel& parallel) {
   constexpr std::int64_t kMostParameters = 1 << 13;  // two gradients in double, 128 KiB
   const Parallel threads = threads_for(parallel, shape.rows * shape.length);
-  const bool many_parameters = wants_parameters(call) && shape.sets * shape.length > kMostParameters;
+  // What is summed in which order must not depend on the threads; without parameters nothing is.
+  const bool tiled = wants_parameters(call) ? shape.sets * shape.length > kMostParameters : !enough_rows(shape, threads);
   with_type(call.dtype, [&]<class T>() {
     with_kind(call.activation, [&]<Kind kind>() {
-      if (many_parameters || shape.length > kRowPiece) {
-        long_rows_backward<kind, T>(shape, call, threads);
+      if (tiled) {
+        rows_by_tiles<kind, T>(shape, call, threads);
       } else {
-        short_rows_backward<kind, T>(shape, call, threads);
+        rows_end_to_end<kind, T>(shape, call, threads);
       }
     });
   });

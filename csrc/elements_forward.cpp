@@ -18,12 +18,12 @@ class RowMaps {
     return shifted_sums<C>(x(row) + first, least(kRowPiece, shape_.length - first), shift(row));
   }
 
-  void set_moments(std::int64_t row, const Sums& total, double& mean, double& rstd) const {
+  // Keeps the moments of a row, of which `total` are the sums; returns its mean.
+  double set_moments(std::int64_t row, const Sums& total) const {
     const Moments moments = shape_.center ? centred(row, total) : Moments{0, total.second};
-    mean = moments.mean;
-    rstd = rstd_of(moments.m2 / count(), call_.eps);
-    if (call_.mean) call_.mean[row] = mean;
-    call_.rstd[row] = rstd;
+    if (call_.mean) call_.mean[row] = moments.mean;
+    call_.rstd[row] = rstd_of(moments.m2 / count(), call_.eps);
+    return moments.mean;
   }
 
   template <Kind kind>
@@ -58,33 +58,23 @@ class RowMaps {
 };
 
 template <Kind kind, class T>
-void short_rows_forward(const Rows& shape, const RowMaps<T>& maps, const Parallel& parallel) {
+void rows_end_to_end(const Rows& shape, const RowMaps<T>& maps, const Parallel& parallel) {
   for_each_index(parallel, shape.rows, Order::forwards, [&](std::int64_t row) {
-    double mean, rstd;
-    maps.set_moments(row, maps.sums(row, 0), mean, rstd);
+    const double mean = maps.set_moments(row, total_of(shape, [&](std::int64_t piece) { return maps.sums(row, piece); }));
     maps.template apply<kind>(row, 0, shape.length, mean);
   });
 }
 
 template <Kind kind, class T>
-void long_rows_forward(const Rows& shape, const RowMaps<T>& maps, const Parallel& parallel) {
-  const std::int64_t pieces = pieces_of(shape);
-  for_row_blocks(shape, shape.length * static_cast<std::int64_t>(sizeof(T)), [&](std::int64_t begin, std::int64_t end) {
-    const Scratch<Sums> sums((end - begin) * pieces);
-    const Scratch<double> means(end - begin);
-    for_each_index(parallel, (end - begin) * pieces, Order::forwards,
-                   [&](std::int64_t i) { sums[i] = maps.sums(begin + i / pieces, i % pieces); });
-    for_each_index(parallel, end - begin, Order::forwards, [&](std::int64_t i) {
-      Sums total;
-      for (std::int64_t piece = 0; piece < pieces; ++piece) total.add(sums[i * pieces + piece]);
-      double rstd;
-      maps.set_moments(begin + i, total, means[i], rstd);
-    });
-    for_tiles(shape, parallel, [&](std::int64_t set, std::int64_t first, std::int64_t n) {
-      for (std::int64_t row = begin + set; row < end; row += shape.sets) {
-        maps.template apply<kind>(row, first, n, means[row - begin]);
-      }
-    });
+void rows_by_tiles(const Rows& shape, const RowMaps<T>& maps, const Parallel& parallel) {
+  const Scratch<Sums> totals = totals_of(
+      shape, parallel, [&](std::int64_t row, std::int64_t piece) { return maps.sums(row, piece); });
+  const Scratch<double> means(shape.rows);
+  for (std::int64_t row = 0; row < shape.rows; ++row) means[row] = maps.set_moments(row, totals[row]);
+  for_tiles(shape, parallel, [&](std::int64_t set, std::int64_t first, std::int64_t n) {
+    for (std::int64_t row = set; row < shape.rows; row += shape.sets) {
+      maps.template apply<kind>(row, first, n, means[row]);
+    }
   });
 }
 
@@ -93,10 +83,10 @@ void elements_forward(const Rows& shape, const Forward& call, const Parallel& pa
   with_type(call.dtype, [&]<class T>() {
     const RowMaps<T> maps(shape, call);
     with_kind(call.activation, [&]<Kind kind>() {
-      if (shape.length > kRowPiece) {
-        long_rows_forward<kind>(shape, maps, threads);
+      if (enough_rows(shape, threads)) {
+        rows_end_to_end<kind>(shape, maps, threads);
       } else {
-        short_rows_forward<kind>(shape, maps, threads);
+        rows_by_tiles<kind>(shape, maps, threads);
       }
     });
   });

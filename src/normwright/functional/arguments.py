@@ -46,8 +46,9 @@ def check_epilogue(x: Tensor, residual: Tensor | None, activation: str | None) -
 
 def check_parameter_dtypes(x: Tensor, *parameters: Tensor | None) -> None:
     """Weight and bias have x's dtype, or float32 where x is a half type."""
+    dtype = x.dtype
     for parameter in parameters:
-        if parameter is None or parameter.dtype == x.dtype:
+        if parameter is None or parameter.dtype is dtype:
             continue
         if x.dtype in HALF_DTYPES and parameter.dtype == torch.float32:
             continue
@@ -60,12 +61,16 @@ def check_parameter_dtypes(x: Tensor, *parameters: Tensor | None) -> None:
         )
 
 
-def check_channel_vectors(channels: int, **vectors: Tensor | None) -> None:
-    """Each vector holds one element per channel."""
-    for name, vector in vectors.items():
+_CHANNEL_VECTORS = ("running_mean", "running_var", "weight", "bias")
+
+
+def check_channel_vectors(x: Tensor, *vectors: Tensor | None) -> None:
+    """running_mean, running_var, weight and bias hold one element per channel."""
+    channels = x.size(1)
+    for place, vector in enumerate(vectors):
         if vector is not None and vector.numel() != channels:
             raise ShapeError(
-                f"{name} should contain {channels} elements not {vector.numel()}: "
+                f"{_CHANNEL_VECTORS[place]} should contain {channels} elements not {vector.numel()}: "
                 "one per channel, which is dimension 1 of the input"
             )
 

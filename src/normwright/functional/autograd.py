@@ -23,7 +23,18 @@ from normwright.backends.masks import MASKED
 from normwright.backends.moments import textbook_moments
 from normwright.errors import OptionError, ShapeError
 
-_OPERATORS = torch.ops.normwright
+# The overloads themselves: looking one up costs as much as checking an argument.
+_channel_affine = torch.ops.normwright.channel_affine.default
+_channel_affine_backward = torch.ops.normwright.channel_affine_backward.default
+_channel_affine_out = torch.ops.normwright.channel_affine_out.default
+_channels_backward = torch.ops.normwright.channels_backward.default
+_channels_forward = torch.ops.normwright.channels_forward.default
+_groups_backward = torch.ops.normwright.groups_backward.default
+_groups_forward = torch.ops.normwright.groups_forward.default
+_groups_forward_out = torch.ops.normwright.groups_forward_out.default
+_rows_backward = torch.ops.normwright.rows_backward.default
+_rows_forward = torch.ops.normwright.rows_forward.default
+_rows_forward_out = torch.ops.normwright.rows_forward_out.default
 
 
 def _wants_gradient(
@@ -98,7 +109,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def forward(*call: Any) -> Any:
-        return _OPERATORS.rows_forward(*call)
+        return _rows_forward(*call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -114,7 +125,7 @@ class _Rows(torch.autograd.Function):
             return _no_gradients(ctx)
         x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
         normalized_shape, center, eps = ctx.settings
-        operator: Callable[..., Any] = _OPERATORS.rows_backward
+        operator: Callable[..., Any] = _rows_backward
         if _differentiable():
             operator, outer = eager.rows_backward, rstd.shape
             mean, rstd = _moments_of(x, rows_layout(x, normalized_shape), eps, center=center)
@@ -128,7 +139,7 @@ class _Groups(torch.autograd.Function):
 
     @staticmethod
     def forward(*call: Any) -> Any:
-        return _OPERATORS.groups_forward(*call)
+        return _groups_forward(*call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -143,7 +154,7 @@ class _Groups(torch.autograd.Function):
             return _no_gradients(ctx)
         x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
         groups, eps = ctx.settings
-        operator: Callable[..., Any] = _OPERATORS.groups_backward
+        operator: Callable[..., Any] = _groups_backward
         if _differentiable():
             operator, shape = eager.groups_backward, rstd.shape
             mean, rstd = _moments_of(x, groups_layout(x, groups), eps)
@@ -157,7 +168,7 @@ class _Channels(torch.autograd.Function):
 
     @staticmethod
     def forward(*call: Any) -> Any:
-        return _OPERATORS.channels_forward(*call)
+        return _channels_forward(*call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -171,7 +182,7 @@ class _Channels(torch.autograd.Function):
         if dy is None:
             return _no_gradients(ctx)
         x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
-        operator: Callable[..., Any] = _OPERATORS.channels_backward
+        operator: Callable[..., Any] = _channels_backward
         if _differentiable():
             operator = eager.channels_backward
             mean, rstd = _moments_of(x, channels_layout(x), *ctx.settings)
@@ -184,7 +195,7 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def forward(*call: Any) -> Any:
-        return _OPERATORS.channel_affine(*call)
+        return _channel_affine(*call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -195,7 +206,7 @@ class _Affine(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None) -> Any:
         if dy is None:
             return _no_gradients(ctx)
-        operator: Callable[..., Any] = _OPERATORS.channel_affine_backward
+        operator: Callable[..., Any] = _channel_affine_backward
         if _differentiable():
             operator = eager.channel_affine_backward
         x, residual, weight, bias, _, *moments = ctx.saved_tensors
@@ -248,11 +259,11 @@ def rows(
     call = (x, residual, weight, bias, normalized_shape, center, eps, activation)
     wanted = _wants_gradient(x, residual, weight, bias)
     if out is not None:
-        return _written(out, wanted, _OPERATORS.rows_forward_out, call)
+        return _written(out, wanted, _rows_forward_out, call)
     if wanted:
         y: Tensor = _apply(_Rows, *call, _saves_mask(residual, activation))[0]
     else:
-        y = _OPERATORS.rows_forward(*call, False)[0]
+        y = _rows_forward(*call, False)[0]
     return y
 
 
@@ -270,7 +281,7 @@ def groups(
     if _wants_gradient(x, residual, weight, bias):
         y, mean, rstd, _ = _apply(_Groups, *call, _saves_mask(residual, activation))
     else:
-        y, mean, rstd, _ = _OPERATORS.groups_forward(*call, False)
+        y, mean, rstd, _ = _groups_forward(*call, False)
     return y, mean, rstd
 
 
@@ -286,7 +297,7 @@ def groups_into(
 ) -> Tensor:
     """Writes `groups_forward`'s y to out."""
     call = (x, residual, weight, bias, num_groups, eps, activation)
-    return _written(out, _wants_gradient(x, residual, weight, bias), _OPERATORS.groups_forward_out, call)
+    return _written(out, _wants_gradient(x, residual, weight, bias), _groups_forward_out, call)
 
 
 def channels(
@@ -307,7 +318,7 @@ def channels(
     if _wants_gradient(x, residual, weight, bias):
         y: Tensor = _apply(_Channels, *call, _saves_mask(residual, activation))[0]
     else:
-        y = _OPERATORS.channels_forward(*call, False)[0]
+        y = _channels_forward(*call, False)[0]
     return y
 
 
@@ -326,8 +337,8 @@ def affine(
     call = (x, residual, weight, bias, mean, variance, eps, activation)
     wanted = _wants_gradient(x, residual, weight, bias)
     if out is not None:
-        return _written(out, wanted, _OPERATORS.channel_affine_out, call)
-    y: Tensor = _apply(_Affine, *call) if wanted else _OPERATORS.channel_affine(*call)
+        return _written(out, wanted, _channel_affine_out, call)
+    y: Tensor = _apply(_Affine, *call) if wanted else _channel_affine(*call)
     return y
 
 

@@ -101,9 +101,7 @@ def _check_statistics(
             "Dimension out of range (expected to be in range of [-1, 0], but got 1): batch norm takes "
             f"an input of shape (N, C, *space), but got {list(x.shape)}"
         )
-    check_channel_vectors(
-        x.shape[1], running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
-    )
+    check_channel_vectors(x, running_mean, running_var, weight, bias)
 
 
 def _check_training(
