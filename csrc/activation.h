@@ -49,7 +49,9 @@ inline DoublePack exp(DoublePack x) {
 
 template <class C>
 inline Pack<C> sigmoid(Pack<C> z) {
-  return C{1} / (exp(-z) + C{1});
+  const Pack<C> value = C{1} / (exp(-z) + C{1});
+  if constexpr (sizeof(C) == 8) return value;
+  return select<C>(z < C{-88}, Pack<C>{}, value);  // where exp's range ends
 }
 
 inline FloatPack tanh(FloatPack z) {

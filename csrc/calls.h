@@ -140,9 +140,10 @@ class ForwardCall {
     y_ = result_like(x_, call.stream);
     call.y = y_.mutable_data_ptr();
   }
-  // `out` may be x itself.
+  // `out` may be x itself; where it is a shifted part of it, the result takes a detour.
   void write_to(const Tensor& out) {
-    const bool direct = out.scalar_type() == x_.scalar_type() && same_memory(out, x_);
+    const bool direct = out.scalar_type() == x_.scalar_type() && same_memory(out, x_) && same_or_apart(out, x_) &&
+                        (!residual_ || same_or_apart(out, *residual_));
     y_ = direct ? out : empty_strided(sizes_of(x_), strides_of(x_), x_.scalar_type());
     call.y = y_.mutable_data_ptr();
   }

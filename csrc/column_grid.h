@@ -98,10 +98,11 @@ inline void add_gradient_sums(const BackwardRun<T> run, std::int64_t n, const Ma
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
     const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
-    const Wide<C> dz = widen(gradient.dz);
+    // What lies past the last, incomplete row belongs to other channels.
+    const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
     Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);
     sum.add(dz);
-    products.add_product(dz, widen(gradient.t));
+    products.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
     store_wide<C>(first + j, sum);
     store_wide<C>(second + j, products);
   });

@@ -146,7 +146,7 @@ Results channels_forward(const Tensor& x, const MaybeTensor& residual, const May
   kernels().channels_forward(shape, forward.call, parallel());
 
   std::int64_t batches = 0;
-  if (num_batches_tracked) batches = ++*static_cast<std::int64_t*>(num_batches_tracked->mutable_data_ptr());
+  if (num_batches_tracked) batches = raise(*num_batches_tracked);
   if (x.numel() && running_mean && running_var) {
     const bool half = x.element_size() == 2;
     const BatchMoments batch{numbers(mean), variance.data(), shape.channels, shape.outer * shape.inner, half};

@@ -20,52 +20,89 @@ struct BatchMoments {
   bool half;  // of half-precision input
 };
 
-// momentum, or 1/batches where there is none. `Wide` is what PyTorch computes a running statistic of type S in.
+// What each running statistic moves by. S is its dtype, Wide what PyTorch computes it in.
 template <class S, class Wide>
-void move_running(S* mean, S* variance, const BatchMoments& batch, std::optional<double> momentum,
-                  std::int64_t batches) {
-  using VarianceType = std::conditional_t<std::is_same_v<S, double>, double, float>;
-  const S share = momentum ? static_cast<S>(static_cast<Wide>(*momentum))
-                           : static_cast<S>(Wide{1} / static_cast<Wide>(static_cast<S>(static_cast<Wide>(batches))));
-  const Wide factor = static_cast<Wide>(share);
-  const Wide keep = static_cast<Wide>(static_cast<S>(Wide{1} - factor));
-  const Wide degrees = static_cast<Wide>(batch.count - 1);
+struct Share {
+  Wide factor, keep;
+
+  // momentum, or 1/batches where there is none.
+  Share(std::optional<double> momentum, std::int64_t batches) {
+    const S count = static_cast<S>(static_cast<Wide>(batches));
+    const S share = momentum ? static_cast<S>(static_cast<Wide>(*momentum))
+                             : static_cast<S>(Wide{1} / static_cast<Wide>(count));
+    factor = static_cast<Wide>(share);
+    keep = static_cast<Wide>(static_cast<S>(Wide{1} - factor));
+  }
+};
+
+template <class S, class Wide>
+void move_mean(S* mean, const BatchMoments& batch, const Share<S, Wide> share) {
   for (std::int64_t c = 0; c < batch.channels; ++c) {
     const S batch_mean = static_cast<S>(static_cast<Wide>(batch.mean[c]));
-    const S from_batch = static_cast<S>(static_cast<Wide>(batch_mean) * factor);
-    const S from_mean = static_cast<S>(static_cast<Wide>(mean[c]) * keep);
-    mean[c] = static_cast<S>(static_cast<Wide>(from_batch) + static_cast<Wide>(from_mean));
+    const S from_batch = static_cast<S>(static_cast<Wide>(batch_mean) * share.factor);
+    const S kept = static_cast<S>(static_cast<Wide>(mean[c]) * share.keep);
+    mean[c] = static_cast<S>(static_cast<Wide>(from_batch) + static_cast<Wide>(kept));
+  }
+}
 
+// PyTorch multiplies and adds the unbiased variance in float64, in float32 where the input is half-precision.
+template <class S, class Wide>
+void move_variance(S* variance, const BatchMoments& batch, const Share<S, Wide> share) {
+  const Wide degrees = static_cast<Wide>(batch.count - 1);
+  for (std::int64_t c = 0; c < batch.channels; ++c) {
     const S squares = static_cast<S>(static_cast<Wide>(batch.variance[c] * static_cast<double>(batch.count)));
     const S unbiased = static_cast<S>(static_cast<Wide>(squares) / degrees);
-    const S from_variance = static_cast<S>(static_cast<Wide>(variance[c]) * keep);
-    if (batch.half) {
-      const VarianceType moved = static_cast<VarianceType>(static_cast<Wide>(unbiased)) *
-                                 static_cast<VarianceType>(factor);
-      variance[c] = static_cast<S>(static_cast<Wide>(moved + static_cast<VarianceType>(from_variance)));
-    } else {
-      const double moved = static_cast<double>(unbiased) * static_cast<double>(factor);
-      variance[c] = static_cast<S>(static_cast<Wide>(moved + static_cast<double>(from_variance)));
-    }
+    const S kept = static_cast<S>(static_cast<Wide>(variance[c]) * share.keep);
+    const auto moved = [&]<class Sum>(Sum factor) {
+      const Sum from_batch = static_cast<Sum>(static_cast<Wide>(unbiased)) * factor;
+      return static_cast<S>(static_cast<Wide>(from_batch + static_cast<Sum>(static_cast<Wide>(kept))));
+    };
+    const bool narrow = batch.half && !std::is_same_v<S, double>;
+    variance[c] = narrow ? moved(static_cast<float>(share.factor)) : moved(static_cast<double>(share.factor));
   }
+}
+
+// Calls move.operator()<S, Wide>(elements) on the elements of a running statistic, in any dtype and strides.
+template <class Move>
+void in_place(const Tensor& running, const Move& move) {
+  Tensor target = running;
+  const Tensor dense = running.is_contiguous() ? running : torch::stable::contiguous(running);
+  void* const elements = dense.mutable_data_ptr();
+  switch (running.scalar_type()) {
+    case ScalarType::Double:
+      move.template operator()<double, double>(static_cast<double*>(elements));
+      break;
+    case ScalarType::BFloat16:
+      move.template operator()<torch::headeronly::BFloat16, float>(static_cast<torch::headeronly::BFloat16*>(elements));
+      break;
+    case ScalarType::Half:
+      move.template operator()<torch::headeronly::Half, float>(static_cast<torch::headeronly::Half*>(elements));
+      break;
+    default:
+      STD_TORCH_CHECK(running.scalar_type() == ScalarType::Float, "running statistics must be floating point");
+      move.template operator()<float, float>(static_cast<float*>(elements));
+  }
+  if (!running.is_contiguous()) torch::stable::copy_(target, dense);
 }
 
 inline void move_running(const Tensor& mean, const Tensor& variance, const BatchMoments& batch,
                          std::optional<double> momentum, std::int64_t batches) {
-  const auto move = [&]<class S, class Wide>() {
-    move_running<S, Wide>(static_cast<S*>(mean.mutable_data_ptr()), static_cast<S*>(variance.mutable_data_ptr()),
-                          batch, momentum, batches);
-  };
-  switch (mean.scalar_type()) {
-    case ScalarType::Double:
-      return move.template operator()<double, double>();
-    case ScalarType::BFloat16:
-      return move.template operator()<torch::headeronly::BFloat16, float>();
-    case ScalarType::Half:
-      return move.template operator()<torch::headeronly::Half, float>();
-    default:
-      return move.template operator()<float, float>();
-  }
+  in_place(mean, [&]<class S, class Wide>(S* elements) {
+    move_mean<S, Wide>(elements, batch, Share<S, Wide>(momentum, batches));
+  });
+  in_place(variance, [&]<class S, class Wide>(S* elements) {
+    move_variance<S, Wide>(elements, batch, Share<S, Wide>(momentum, batches));
+  });
+}
+
+// Raises a counter of any dtype by one and returns it.
+inline std::int64_t raise(const Tensor& counter) {
+  if (counter.scalar_type() == ScalarType::Long) return ++*static_cast<std::int64_t*>(counter.mutable_data_ptr());
+  const Tensor raised = torch::stable::to(counter, ScalarType::Long);
+  const std::int64_t value = ++*static_cast<std::int64_t*>(raised.mutable_data_ptr());
+  Tensor target = counter;
+  torch::stable::copy_(target, raised);
+  return value;
 }
 
 }  // namespace normwright

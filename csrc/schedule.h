@@ -69,6 +69,7 @@ inline void for_each_index(const Parallel& parallel, std::int64_t count, Order o
     } else {
       for (std::int64_t i = high; i-- > low;) (*c.function)(i);
     }
+    end_streaming();
   };
   if (context.ranges == 1) {
     range(&context, 0);

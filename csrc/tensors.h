@@ -94,6 +94,14 @@ inline bool same_memory(const Tensor& a, const Tensor& b) {
   return true;
 }
 
+// Whether two dense tensors of one size are the same memory, or have none in common.
+inline bool same_or_apart(const Tensor& a, const Tensor& b) {
+  const auto first = reinterpret_cast<std::uintptr_t>(a.const_data_ptr());
+  const auto second = reinterpret_cast<std::uintptr_t>(b.const_data_ptr());
+  const auto bytes = static_cast<std::uintptr_t>(a.numel()) * a.element_size();
+  return first == second || first + bytes <= second || second + bytes <= first;
+}
+
 // ---- Memory
 
 inline Tensor empty_strided(std::span<const std::int64_t> sizes, std::span<const std::int64_t> strides,

@@ -50,7 +50,7 @@ def forward_and_settings(family, x, residual, activation):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("family", ("rows", "groups", "channels"))
+@pytest.mark.parametrize("family", ["rows", "groups", "channels"])
 def test_the_operator_keeps_the_sign_of_what_it_activates(family, shape, layout, activation):
     """Of every element whose sign rounding cannot turn; and eager's mask is the same."""
     x, residual = draw(shape, layout), draw(shape, layout, seed=1)

@@ -17,7 +17,7 @@ def draw(shape, layout, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", ("contiguous", "channels-last"))
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
 @pytest.mark.parametrize("shape", [(3, 5, 7, 9), (2, 3, 64, 65), (40, 7), (2, 16, 3, 4, 5)], ids=str)
 def test_of_every_layout_and_dtype(shape, layout, dtype):
     x = draw(shape, layout, dtype)

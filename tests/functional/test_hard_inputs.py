@@ -8,7 +8,7 @@ import torch
 from cases import KINDS, Call, case_of
 from tolerances import assert_within
 
-from normwright.functional import batch_norm
+from normwright.functional import batch_norm, layer_norm
 
 REDUCING = tuple(kind for kind in KINDS if not kind.endswith("eval"))
 CENTRED = tuple(kind for kind in REDUCING if kind != "rms")
@@ -132,3 +132,24 @@ def test_the_gradient_at_a_nan_is_pytorchs(activation):
     batch_norm(torch.zeros_like(z), zeros, ones, residual=ours, activation=activation).sum().backward()
     getattr(torch.nn.functional, activation)(theirs).sum().backward()
     assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("size", [1e5, 1e30, 1e38])
+def test_silu_of_what_is_far_below_zero_is_zero(size):
+    x = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    residual = torch.full_like(x, -size).requires_grad_()
+    y = layer_norm(x, (16,), residual=residual, activation="silu")
+    (gradient,) = torch.autograd.grad(y.sum(), residual)
+    assert torch.equal(y, torch.zeros_like(y))
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_an_incomplete_row_of_pixels_keeps_to_its_channels():
+    """Few channels, channels-last: several pixels are taken as one row, and the last such row is not whole."""
+    x = torch.randn(1, 3, 11, 11, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = 1e37
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.ones(3, requires_grad=True)
+    y = batch_norm(x, None, None, weight, torch.zeros(3), training=True, activation="silu")
+    gradients = torch.autograd.grad(y, (x, weight), torch.ones_like(y))
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)

@@ -22,7 +22,7 @@ def draw(layout):
     return x.transpose(2, 3) if layout == "transposed" else x
 
 
-@pytest.mark.parametrize("layout", ("contiguous", "channels-last", "transposed"))
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last", "transposed"])
 @pytest.mark.parametrize("kind", CALLS)
 def test_in_place_is_the_same_to_the_bit(kind, layout):
     x = draw(layout)
@@ -64,3 +64,25 @@ def test_not_in_training():
         F.batch_norm(x, None, None, training=True, out=x)
     with pytest.raises(OptionError, match="running statistics are moved"):
         F.instance_norm(x, torch.zeros(6), torch.ones(6), out=x)
+
+
+def test_not_into_a_tensor_that_wants_a_gradient():
+    x, out = draw("contiguous"), draw("contiguous").requires_grad_()
+    with pytest.raises(OptionError, match="no gradient is wanted"):
+        F.group_norm(x, 3, out=out)
+
+
+def test_who_saved_the_input_is_told():
+    leaf = draw("contiguous").requires_grad_()
+    x = leaf * 1
+    y = F.group_norm(x, 3)
+    F.group_norm(x.detach(), 3, out=x.detach())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_shifted_part_of_the_input(kind):
+    base = torch.randn(3, 6, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = CALLS[kind](base[:2].clone())
+    assert torch.equal(CALLS[kind](base[:2], out=base[1:]), expected)

@@ -171,7 +171,8 @@ def rows_forward(
 def rows_forward_out(*call: Any) -> None:
     """See `schema.py`."""
     *inputs, out = call
-    out.copy_(rows_forward(*inputs, False)[0])
+    without_mask = (*inputs, False)
+    out.copy_(rows_forward(*without_mask)[0])
 
 
 def rows_backward(
@@ -220,7 +221,8 @@ def groups_forward(
 def groups_forward_out(*call: Any) -> None:
     """See `schema.py`."""
     *inputs, out = call
-    out.copy_(groups_forward(*inputs, False)[0])
+    without_mask = (*inputs, False)
+    out.copy_(groups_forward(*without_mask)[0])
 
 
 def groups_backward(
@@ -359,7 +361,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     count = x.numel() // x.shape[1] if x.shape[1] else 0
     counted = torch.tensor(float(count), dtype=dtype, device=x.device)
     if not x.numel():
-        return counted, *x.new_zeros(2, x.shape[1], dtype=dtype).unbind()
+        return counted, x.new_zeros(x.shape[1], dtype=dtype), x.new_zeros(x.shape[1], dtype=dtype)
     layout = channels_layout(x)
     _, moments = standardise(x, layout.moment_axes, 1.0, center=True)
     assert moments.mean is not None

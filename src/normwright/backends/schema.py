@@ -124,10 +124,11 @@ def _any_backward(
     dy: Tensor, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, *settings: Any
 ) -> tuple[Tensor, ...]:
     *_, output_mask = settings
+    # With a mask the residual is not kept; its gradient is then like x.
+    sources = (x, x if residual is None else residual, weight, bias)
     return tuple(
-        # With a mask the residual is not kept; its gradient is then like x.
         torch.empty_like(source) if asked and source is not None else x.new_empty(0)
-        for source, asked in zip((x, x if residual is None else residual, weight, bias), output_mask, strict=True)
+        for source, asked in zip(sources, output_mask, strict=True)
     )
 
 

@@ -28,7 +28,7 @@ _DTYPE_NAMES = {
 
 def check_floating_point(name: str, x: Tensor) -> None:
     """The input is floating point; `name` is what PyTorch calls the operator in its message."""
-    if not x.is_floating_point():
+    if not x.is_floating_point() or x.dtype.itemsize == 1:
         kind = _DTYPE_NAMES.get(x.dtype, str(x.dtype))
         raise DtypeError(f'"{name}" not implemented for {kind!r}: convert the input to floating point first')
 

@@ -37,9 +37,7 @@ _rows_forward = torch.ops.normwright.rows_forward.default
 _rows_forward_out = torch.ops.normwright.rows_forward_out.default
 
 
-def _wants_gradient(
-    x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None
-) -> bool:
+def _wants_gradient(x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> bool:
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (weight is not None and weight.requires_grad)
@@ -73,7 +71,7 @@ def _save(
     activation: str | None,
     settings: tuple[Any, ...],
 ) -> None:
-    """Keeps what the backward needs; the residual only where an activation has to be undone without a mask."""
+    """Keeps what the backward needs; the residual only where an activation is undone without a mask."""
     x, residual, weight, bias = tensors
     kept = residual if activation and mask is None else None
     ctx.save_for_backward(x, kept, weight, bias, mask, *moments)
@@ -230,7 +228,7 @@ def _plain(function: type[torch.autograd.Function]) -> type[torch.autograd.Funct
     return Plain
 
 
-_PLAIN = {function: _plain(function) for function in (_Rows, _Groups, _Channels, _Affine)}
+_PLAIN: dict[Any, Any] = {function: _plain(function) for function in (_Rows, _Groups, _Channels, _Affine)}
 
 
 def _apply(function: type[torch.autograd.Function], *call: Any) -> Any:
@@ -342,8 +340,10 @@ def affine(
     return y
 
 
-def _written(out: Tensor, wants_gradient: bool, operator: Callable[..., Any], call: tuple[Any, ...]) -> Tensor:
-    if wants_gradient:
+def _written(
+    out: Tensor, wants_gradient: bool, operator: Callable[..., Any], call: tuple[Any, ...]
+) -> Tensor:
+    if wants_gradient or (out.requires_grad and torch.is_grad_enabled()):
         raise OptionError(
             "out= must be given only where no gradient is wanted, since it may take the input's place: "
             "use torch.no_grad() or leave out= away"
@@ -355,4 +355,6 @@ def _written(out: Tensor, wants_gradient: bool, operator: Callable[..., Any], ca
             f"{out.dtype} of shape {list(out.shape)} on {out.device}"
         )
     operator(*call, out)
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(out)  # who saved it for a backward is told
     return out

@@ -79,9 +79,7 @@ def batch_norm(
                 f"{missing} must be defined in evaluation mode, but is None: pass the running statistics, "
                 "or training=True to use this batch's"
             )
-        return autograd.affine(
-            input, residual, weight, bias, running_mean, running_var, eps, activation, out
-        )
+        return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation, out)
     if out is not None:
         raise OptionError("out= must be None in training: the backward needs the input beside the output")
     _check_training(input, running_mean, running_var, momentum, num_batches_tracked)

@@ -66,9 +66,7 @@ def instance_norm(
     if not use_input_stats:
         assert running_mean is not None
         assert running_var is not None
-        return autograd.affine(
-            input, residual, weight, bias, running_mean, running_var, eps, activation, out
-        )
+        return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation, out)
     if out is not None:
         if running_mean is not None:
             raise OptionError("out= must be None where running statistics are moved, as in training")

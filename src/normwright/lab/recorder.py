@@ -63,8 +63,7 @@ class Recorder:
         """Before the forward pass of a step that is recorded."""
         self._rows["steps"].append(step)
         self._handles = [
-            watch(module, functools.partial(self._see, name))
-            for name, module in self._places.items()
+            watch(module, functools.partial(self._see, name)) for name, module in self._places.items()
         ]
 
     def after_backward(self) -> None:
