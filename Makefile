@@ -36,9 +36,9 @@ sanitize: $(VENV)/.dev
 	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
 	@$(BIN)/cmake --build build/sanitize --target fuzz -- --quiet
-	build/sanitize/fuzz --cases 3000
+	build/sanitize/fuzz --cases 2500
 	@$(BIN)/cmake --build build/editable --target fuzz -- --quiet
-	build/editable/fuzz --cases 500 --seed 2 --most 3000000
+	build/editable/fuzz --cases 150 --seed 2 --most 3000000
 
 wheel: $(VENV)/.dev
 	NORMWRIGHT_NATIVE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps -w dist .

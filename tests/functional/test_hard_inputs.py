@@ -145,7 +145,7 @@ def test_silu_of_what_is_far_below_zero_is_zero(size):
 
 
 def test_an_incomplete_row_of_pixels_keeps_to_its_channels():
-    """Few channels, channels-last: several pixels are taken as one row, and the last such row is not whole."""
+    """Channels-last with few channels, several pixels are taken as one row, and the last row is not whole."""
     x = torch.randn(1, 3, 11, 11, generator=torch.Generator().manual_seed(0))
     x[:, 1] = 1e37
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
