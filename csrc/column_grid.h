@@ -142,8 +142,8 @@ inline void sums_by_channel(const Columns& shape, const Tile& tile, const Column
 // Moments of a group from those of its channels, which all have the same count.
 inline Moments merge_equal(const Moments* channels, std::int64_t count, double elements_each) {
   Moments group;
-  for (std::int64_t c = 0; c < count; ++c) group.mean += channels[c].mean;
-  group.mean /= static_cast<double>(count);
+  for (std::int64_t c = 0; c < count; ++c) group.mean += channels[c].mean - channels[0].mean;
+  group.mean = channels[0].mean + group.mean / static_cast<double>(count);
   if (count == 1) return channels[0];
   for (std::int64_t c = 0; c < count; ++c) {
     const double distance = channels[c].mean - group.mean;

@@ -236,7 +236,10 @@ template <Kind kind, class T, class Map, class Slope>
 inline void backward_run(const BackwardRun<T> run, std::int64_t n, const Map map, const Slope slope) {
   using C = Compute<T>;
   const T* const leader = run.dx ? run.dx : run.dresidual;
-  const bool streams = run.stream && leader && can_stream(leader, run.mask);
+  // dx and dresidual are stored around the cache together, so they must be aligned alike.
+  const auto apart = reinterpret_cast<std::uintptr_t>(run.dx) - reinterpret_cast<std::uintptr_t>(run.dresidual);
+  const bool alike = !run.dx || !run.dresidual || apart % kPackBytes == 0;
+  const bool streams = run.stream && leader && alike && can_stream(leader, run.mask);
   const auto step = [&](std::int64_t j, auto lanes) {
     const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
     if (run.ahead) {

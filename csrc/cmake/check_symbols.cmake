@@ -7,8 +7,9 @@ foreach(object IN LISTS OBJECTS)
   execute_process(
     COMMAND "${NM}" --demangle --defined-only "${object}"
     OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
-  # Semicolons would split a CMake list; no function's name needs one.
+  # What has a meaning in a CMake list.
   string(REPLACE ";" "," symbols "${symbols}")
+  string(REGEX REPLACE "[][]" "|" symbols "${symbols}")
   string(REPLACE "\n" ";" symbols "${symbols}")
   foreach(symbol IN LISTS symbols)
     # W: weak function, T: global function, u: unique global.

@@ -39,10 +39,8 @@ void speak() { say(death_text); }
 #if !defined(NORMWRIGHT_ASAN)
 void speak_and_die(int signal_number) {
   speak();
-  const char* const name = signal_number == SIGSEGV || signal_number == SIGBUS ? "memory that is not its own, or not aligned\n"
-                           : signal_number == SIGILL                           ? "an instruction that this processor lacks\n"
-                                                                              : "aborted\n";
-  say(name);
+  const bool memory = signal_number == SIGSEGV || signal_number == SIGBUS;
+  say(memory ? "touched memory that is not its own, or not aligned\n" : "killed by the processor\n");
   signal(signal_number, SIG_DFL);
   raise(signal_number);
 }
@@ -60,7 +58,7 @@ void say_at_death(const char* text) {
 #if defined(NORMWRIGHT_ASAN)
   __sanitizer_set_death_callback(speak);
 #else
-  for (int signal_number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) signal(signal_number, speak_and_die);
+  for (int signal_number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE}) signal(signal_number, speak_and_die);
 #endif
 }
 

@@ -21,7 +21,8 @@ struct Draw {
   Kind kind;
   Real offset, deviation;
 
-  Draw(Random& random, Kind kind, Dtype dtype) : kind(kind), offset(random.normal()), deviation(random.magnitude(0.1, 10)) {
+  Draw(Random& random, Kind kind, Dtype dtype)
+      : kind(kind), offset(random.normal()), deviation(random.magnitude(0.1, 10)) {
     const Real largest = largest_scale(dtype);
     if (kind == Kind::shifted) offset = deviation * random.magnitude(1, 1e6);
     if (kind == Kind::large) offset *= largest, deviation *= largest / 10;
@@ -39,9 +40,9 @@ struct Draw {
 
 Values random_x(Random& random, const Shape& shape, Dtype dtype) {
   Values x(dtype, shape.elements());
-  const std::initializer_list<Kind> kinds = {Kind::ordinary, Kind::ordinary, Kind::ordinary, Kind::shifted, Kind::shifted,
-                                             Kind::large,    Kind::small,    Kind::constant, Kind::outlier,
-                                             Kind::outlier_first};
+  const std::initializer_list<Kind> kinds = {Kind::ordinary, Kind::ordinary, Kind::ordinary, Kind::shifted,
+                                             Kind::shifted,  Kind::large,    Kind::small,    Kind::constant,
+                                             Kind::outlier,  Kind::outlier_first};
   const Kind kind = random.one_of(kinds);
   const bool mixed = random.chance(0.3);
   std::vector<Draw> draws;

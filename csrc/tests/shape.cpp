@@ -159,7 +159,8 @@ Shape random_rows(Random& random, std::int64_t most) {
   }
   // Group and instance norm, contiguous.
   const std::int64_t segment = random_length(random, most);
-  const std::int64_t segments = random.chance(0.4) ? 1 : random_length(random, std::min<std::int64_t>(most / segment, 64));
+  const std::int64_t most_segments = random.chance(0.4) ? 1 : std::min<std::int64_t>(most / segment, 64);
+  const std::int64_t segments = random_length(random, most_segments);
   const std::int64_t sets = random_length(random, std::min<std::int64_t>(most / (segment * segments), 64));
   const std::int64_t samples = random_length(random, std::min<std::int64_t>(most / (segment * segments * sets), 64));
   return Shape(Rows{sometimes_zero(random, samples) * sets, segment * segments, sets, segment, true});
