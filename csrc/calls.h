@@ -1,17 +1,20 @@
-// What every forward and every backward do around a kernel: the shape in which a family sees x, x in an order
-// of memory that the family serves, memory for the results, and the results in the likeness of what was given.
+// What every forward and every backward do around a kernel: memory for the results, and the results in the
+// likeness of what was given.
 
 #pragma once
 
-#include <algorithm>
+#include <memory>
 #include <string>
 #include <tuple>
+#include <utility>
 
-#include "tensors.h"
+#include "inputs.h"
 
 namespace normwright {
 
 using Strings = std::optional<std::string>;
+using Sizes = std::vector<std::int64_t>;
+using Wanted = std::vector<bool>;  // dx, dresidual, dweight, dbias
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 inline const Kernels& kernels() {
@@ -41,166 +44,143 @@ inline Activation activation_of(const Strings& name) {
 
 inline double* numbers(const Tensor& t) { return static_cast<double*>(t.mutable_data_ptr()); }
 
-// ---- The shape in which each family sees x, and x in an order of memory that it serves
+inline void run_forward(const Rows& shape, const Forward& call) { kernels().rows_forward(shape, call, parallel()); }
+inline void run_forward(const Groups& shape, const Forward& call) { kernels().groups_forward(shape, call, parallel()); }
+inline void run_backward(const Rows& shape, const Backward& call) { kernels().rows_backward(shape, call, parallel()); }
+inline void run_backward(const Groups& shape, const Backward& call) {
+  kernels().groups_backward(shape, call, parallel());
+}
 
-struct RowsOf {
-  Tensor x;
-  Rows shape;
-  std::vector<std::int64_t> parameter_sizes, parameter_strides;  // the order of x's rows
+// Memory for numbers that only the kernel reads. The contents are not set.
+class Numbers {
+ public:
+  Numbers() = default;
+  explicit Numbers(std::int64_t count) : values_(new double[static_cast<std::size_t>(count)]) {}
+  double* get() const { return values_.get(); }
 
-  MaybeTensor parameter(const MaybeTensor& given) const {
-    if (!given) return std::nullopt;
-    const ScalarType dtype = compute_type(dtype_of(x));
-    const Tensor ordered = empty_strided(parameter_sizes, parameter_strides, dtype);
-    if (given->scalar_type() == dtype && same_memory(*given, ordered)) return given;
-    Tensor copy = ordered;
-    return torch::stable::copy_(copy, *given);
-  }
+ private:
+  std::unique_ptr<double[]> values_;
 };
 
-// x whose rows are dense, in any order of their axes: the parameters are put in that order.
-inline RowsOf rows_of(const Tensor& given, const MaybeTensor& residual, std::int64_t axis_count, bool center) {
-  const std::int64_t outer = given.dim() - axis_count;
-  const auto in_rows = [&](const Tensor& t) {
-    const auto strides = strides_of(t);
-    std::vector<std::int64_t> order = axes(outer, t.dim());
-    std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-      return strides[static_cast<std::size_t>(a)] > strides[static_cast<std::size_t>(b)];
-    });
-    const std::int64_t length = product(sizes_of(t).subspan(static_cast<std::size_t>(outer)));
-    return is_dense(t, order) && is_dense(t, axes(0, outer), length);
-  };
-  const Tensor x = with_room_for(in_rows(given) ? given : torch::stable::contiguous(given), residual);
-  const auto first = static_cast<std::size_t>(outer);
-  const auto sizes = sizes_of(x), strides = strides_of(x);
-  const std::int64_t length = product(sizes.subspan(first));
-  return {x,
-          {product(sizes.first(first)), length, 1, 1, center},
-          {sizes.begin() + outer, sizes.end()},
-          {strides.begin() + outer, strides.end()}};
-}
-
-// x contiguous or channels-last.
-inline Tensor in_channels(const Tensor& x) {
-  return is_dense(x, axes(0, x.dim())) || is_channels_last(x) ? x : torch::stable::contiguous(x);
-}
-
-inline bool channels_quickest(const Tensor& x) { return !is_dense(x, axes(0, x.dim())); }
-
-inline Channels channels_of(const Tensor& x) {
-  const auto sizes = sizes_of(x);
-  const std::int64_t space = product(sizes.subspan(2));
-  if (channels_quickest(x)) return {sizes[0] * space, sizes[1], 1};
-  return {sizes[0], sizes[1], space};
-}
-
-inline Groups groups_of(const Tensor& x, std::int64_t groups) {
-  const auto sizes = sizes_of(x);
-  return {sizes[0], product(sizes.subspan(2)), sizes[1], groups};
-}
-
-inline Rows rows_of_groups(const Tensor& x, std::int64_t groups) {
-  const auto sizes = sizes_of(x);
-  const std::int64_t space = product(sizes.subspan(2));
-  return {sizes[0] * groups, sizes[1] / groups * space, groups, space, true};
-}
-
-// ---- What every forward and every backward do
-
-template <class Shape>
-Tensor mask_for(const Shape& shape, std::int64_t elements, bool wanted) {
-  const std::int64_t run = mask_run(shape);
-  if (!wanted) return nothing(ScalarType::Byte);
-  const std::int64_t sizes[] = {run ? elements / run : 0, (run + 7) / 8};
-  return empty(sizes, ScalarType::Byte);
-}
-
-// The parts of a call that are the same for every family. `x` is in an order that the family serves, and the
-// parameters are in x's order and in the dtype of its arithmetic.
 class ForwardCall {
  public:
-  ForwardCall(const Tensor& given, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-              const MaybeTensor& bias, const Strings& activation, double eps)
-      : given_(given),
-        x_(x),
-        residual_(aligned_with(x, residual)),
-        weight_(weight),
-        bias_(bias) {
-    call.dtype = dtype_of(x);
+  ForwardCall(Inputs given, const Strings& activation, double eps) : inputs_(std::move(given)) {
+    call.dtype = dtype_of(inputs_.x);
     call.activation = activation_of(activation);
     call.eps = eps;
-    call.x = x.const_data_ptr();
-    call.residual = data(residual_);
-    call.weight = data(weight_);
-    call.bias = data(bias_);
+    call.x = inputs_.x.const_data_ptr();
+    call.residual = data(inputs_.residual);
+    call.weight = data(inputs_.weight);
+    call.bias = data(inputs_.bias);
   }
 
   void write_to_new() {
     call.stream = true;
-    y_ = result_like(x_, call.stream);
-    call.y = y_.mutable_data_ptr();
+    y_ = result_like(inputs_.x, call.stream);
+    call.y = y_->mutable_data_ptr();
   }
   // `out` may be x itself; where it is a shifted part of it, the result takes a detour.
   void write_to(const Tensor& out) {
-    const bool direct = out.scalar_type() == x_.scalar_type() && same_memory(out, x_) && same_or_apart(out, x_) &&
-                        (!residual_ || same_or_apart(out, *residual_));
-    y_ = direct ? out : empty_strided(sizes_of(x_), strides_of(x_), x_.scalar_type());
-    call.y = y_.mutable_data_ptr();
+    const Tensor& x = inputs_.x;
+    const bool direct = out.scalar_type() == x.scalar_type() && same_memory(out, x) && same_or_apart(out, x) &&
+                        (!inputs_.residual || same_or_apart(out, *inputs_.residual));
+    y_ = direct ? out : empty_strided(sizes_of(x), strides_of(x), x.scalar_type());
+    call.y = y_->mutable_data_ptr();
   }
 
-  Tensor y() const { return x_.get() == given_.get() ? y_ : in_the_likeness_of(given_, y_); }
+  // Where the moments are written, or read by `channel_affine`.
+  void keep_moments(double* mean, double* rstd) {
+    call.mean = mean;
+    call.rstd = rstd;
+  }
+  // Where no backward follows, the moments are the kernel's alone.
+  void forget_moments(std::int64_t count, bool center) {
+    moments_ = Numbers(2 * count);
+    keep_moments(center ? moments_.get() : nullptr, moments_.get() + count);
+  }
+  template <class Shape>
+  void keep_mask(const Shape& shape, bool wanted) {
+    if (!wanted) return;
+    const std::int64_t run = mask_run(shape);
+    const std::int64_t sizes[] = {run ? inputs_.x.numel() / run : 0, (run + 7) / 8};
+    mask_ = empty(sizes, ScalarType::Byte);
+    call.mask = static_cast<std::uint8_t*>(mask_->mutable_data_ptr());
+  }
+
+  Tensor y() const {
+    const bool ordered = inputs_.x.get() != inputs_.given.get();
+    return ordered ? in_the_likeness_of(inputs_.given, *y_) : *y_;
+  }
+  Tensor mask() const { return mask_ ? *mask_ : nothing(ScalarType::Byte); }
   void copy_to(Tensor out) const {
-    if (y_.get() != out.get()) torch::stable::copy_(out, y_);
+    if (y_->get() != out.get()) torch::stable::copy_(out, *y_);
   }
 
   Forward call{};
 
  private:
-  Tensor given_, x_;
-  MaybeTensor residual_, weight_, bias_;
-  Tensor y_;
+  Inputs inputs_;
+  MaybeTensor y_, mask_;
+  Numbers moments_;
+};
+
+// A parameter's gradient, summed in double in the kernel's order.
+class ParameterSum {
+ public:
+  ParameterSum() = default;
+  explicit ParameterSum(ParameterOrder order) : order_(order), sum_(order.count()) {}
+
+  double* get() const { return sum_.get(); }
+  // In the likeness of `parameter`.
+  Tensor gradient(const Tensor& parameter) const {
+    if (parameter.scalar_type() == ScalarType::Float && parameter.is_contiguous() && order_.holds(parameter)) {
+      const Tensor result = empty(sizes_of(parameter), ScalarType::Float);
+      auto* const to = static_cast<float*>(result.mutable_data_ptr());
+      std::transform(get(), get() + order_.count(), to, [](double value) { return static_cast<float>(value); });
+      return result;
+    }
+    const Tensor sum = empty_strided(order_.sizes, order_.strides, ScalarType::Double);
+    std::copy_n(get(), order_.count(), numbers(sum));
+    return in_the_likeness_of(parameter, sum);
+  }
+
+ private:
+  ParameterOrder order_{};
+  Numbers sum_;
 };
 
 class BackwardCall {
  public:
-  BackwardCall(const Tensor& dy, const Tensor& given, const Tensor& x, const MaybeTensor& residual,
-               const MaybeTensor& weight, const MaybeTensor& bias, const MaybeTensor& mask, const Strings& activation,
-               const std::vector<bool>& output_mask)
-      : given_(given),
-        x_(x),
-        dy_(aligned_with(x, dy)),
-        given_residual_(residual),
-        residual_(aligned_with(x, residual)),
-        weight_(weight),
-        bias_(bias),
-        mask_(mask) {
-    call.dtype = dtype_of(x);
+  BackwardCall(Inputs given, const Tensor& dy, const MaybeTensor& mask, const Strings& activation,
+               const Wanted& output_mask, ParameterOrder parameters)
+      : inputs_(std::move(given)), dy_(aligned_with(inputs_.x, dy)), mask_(mask) {
+    call.dtype = dtype_of(inputs_.x);
     call.activation = activation_of(activation);
     call.dy = dy_.const_data_ptr();
-    call.x = x.const_data_ptr();
-    call.residual = data(residual_);
-    call.weight = data(weight_);
-    call.bias = data(bias_);
+    call.x = inputs_.x.const_data_ptr();
+    call.residual = data(inputs_.residual);
+    call.weight = data(inputs_.weight);
+    call.bias = data(inputs_.bias);
     call.mask = data<std::uint8_t>(mask_);
     call.stream = true;
-    for (std::size_t i = 0; i < 4; ++i) wanted_[i] = output_mask[i];
-    wanted_[2] = wanted_[2] && weight;
-    wanted_[3] = wanted_[3] && bias;
-    if (wanted_[0]) call.dx = (dx_ = result_like(x, call.stream)).mutable_data_ptr();
-    if (wanted_[1]) call.dresidual = (dresidual_ = result_like(x, call.stream)).mutable_data_ptr();
+    if (output_mask[0]) call.dx = (dx_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
+    if (output_mask[1]) call.dresidual = (dresidual_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
+    if (output_mask[2] && inputs_.weight) call.dweight = (dweight_ = ParameterSum(parameters)).get();
+    if (output_mask[3] && inputs_.bias) call.dbias = (dbias_ = ParameterSum(parameters)).get();
   }
 
-  // Memory for the gradients of the parameters, in the order of the kernel's.
-  void sum_parameters(std::span<const std::int64_t> sizes, std::span<const std::int64_t> strides) {
-    if (wanted_[2]) call.dweight = numbers(dweight_ = empty_strided(sizes, strides, ScalarType::Double));
-    if (wanted_[3]) call.dbias = numbers(dbias_ = empty_strided(sizes, strides, ScalarType::Double));
+  void read_moments(const Tensor& mean, const Tensor& rstd) {
+    mean_ = vector_of(mean, ScalarType::Double);
+    rstd_ = vector_of(rstd, ScalarType::Double);
+    call.mean = data<double>(mean_);
+    call.rstd = data<double>(rstd_);
   }
 
   Results results(const MaybeTensor& weight, const MaybeTensor& bias) const {
-    const auto unwanted = [&] { return nothing(given_.scalar_type()); };
-    const Tensor& residual = given_residual_ ? *given_residual_ : given_;
-    return {wanted_[0] ? restored(given_, dx_) : unwanted(), wanted_[1] ? restored(residual, dresidual_) : unwanted(),
-            wanted_[2] ? narrowed(*weight, dweight_) : unwanted(), wanted_[3] ? narrowed(*bias, dbias_) : unwanted()};
+    const auto unwanted = [&] { return nothing(inputs_.given.scalar_type()); };
+    const Tensor& residual = inputs_.given_residual ? *inputs_.given_residual : inputs_.given;
+    return {dx_ ? restored(inputs_.given, *dx_) : unwanted(), dresidual_ ? restored(residual, *dresidual_) : unwanted(),
+            call.dweight ? dweight_.gradient(*weight) : unwanted(), call.dbias ? dbias_.gradient(*bias) : unwanted()};
   }
 
   Backward call{};
@@ -208,13 +188,13 @@ class BackwardCall {
  private:
   Tensor restored(const Tensor& model, const Tensor& gradient) const {
     const bool alike = model.scalar_type() == gradient.scalar_type() && same_memory(model, gradient);
-    return alike && x_.get() == given_.get() ? gradient : in_the_likeness_of(model, gradient);
+    return alike && inputs_.x.get() == inputs_.given.get() ? gradient : in_the_likeness_of(model, gradient);
   }
 
-  Tensor given_, x_, dy_;
-  MaybeTensor given_residual_, residual_, weight_, bias_, mask_;
-  Tensor dx_, dresidual_, dweight_, dbias_;
-  bool wanted_[4];  // dx, dresidual, dweight, dbias
+  Inputs inputs_;
+  Tensor dy_;
+  MaybeTensor mask_, mean_, rstd_, dx_, dresidual_;
+  ParameterSum dweight_, dbias_;
 };
 
 }  // namespace normwright

@@ -18,17 +18,15 @@ class ColumnGrid {
     // So that every row begins on a pack of x where the first does.
     if (wanted * width_ % 16) wanted = quotient_up(wanted, 16) * 16;
     if (!narrow) wanted = 1;
-    fold_ = wanted < shape.rows ? wanted : shape.rows > 0 ? shape.rows : 1;
+    fold_ = most(1, least(wanted, shape.rows));
     rows_ = shape.rows / fold_;
     rest_ = shape.rows % fold_ * width_;
     // Short runs of many channels make rows of any length: whole channels, and whole bytes of the mask.
     const std::int64_t channels = kTile / shape.inner / 8 * 8;
     const bool tiled = shape.inner > 1 && shape.groups == shape.channels && fold_ == 1;
-    tile_ = tiled ? (channels > 8 ? channels : 8) * shape.inner : fold_ * width_;
-    if (tile_ < 1) tile_ = 1;
+    tile_ = most(1, tiled ? most(channels, 8) * shape.inner : fold_ * width_);
     const std::int64_t by_size = quotient_up(kElements, tile_), by_count = quotient_up(rows_, kMostPieces);
-    rows_per_piece_ = by_size > by_count ? by_size : by_count;
-    if (rows_per_piece_ < kFewestRows) rows_per_piece_ = kFewestRows;
+    rows_per_piece_ = most(most(by_size, by_count), kFewestRows);
   }
 
   std::int64_t fold() const { return fold_; }
@@ -37,18 +35,12 @@ class ColumnGrid {
   std::int64_t pieces() const { return rows_ ? quotient_up(rows_, rows_per_piece_) : 1; }
 
   std::int64_t first_column(std::int64_t tile) const { return tile * tile_; }
-  std::int64_t columns(std::int64_t tile) const {
-    const std::int64_t left = row_length() - tile * tile_;
-    return left < tile_ ? left : tile_;
-  }
+  std::int64_t columns(std::int64_t tile) const { return least(tile_, row_length() - tile * tile_); }
   // Arrays over a tile's columns are this long: whole packs, and one more for a step that begins late.
-  std::int64_t padded() const { return quotient_up(tile_ < row_length() ? tile_ : row_length(), 16) * 16 + 16; }
+  std::int64_t padded() const { return quotient_up(least(tile_, row_length()), 16) * 16 + 16; }
 
   std::int64_t first_row(std::int64_t piece) const { return piece * rows_per_piece_; }
-  std::int64_t last_row(std::int64_t piece) const {
-    const std::int64_t end = first_row(piece) + rows_per_piece_;
-    return end < rows_ ? end : rows_;
-  }
+  std::int64_t last_row(std::int64_t piece) const { return least(first_row(piece) + rows_per_piece_, rows_); }
   // Columns of the incomplete row that the last piece ends with.
   std::int64_t rest(std::int64_t piece) const { return piece + 1 == pieces() ? rest_ : 0; }
   std::int64_t whole_rows() const { return rows_; }
@@ -69,10 +61,15 @@ struct Tile {
         columns(grid.columns(index % grid.tiles())),
         first_channel(first / shape.inner % shape.channels),
         channels(grid.fold() > 1 ? shape.channels : columns / shape.inner) {}
-
-  // The channel of a column of the tile, counted from the tile's first.
-  std::int64_t channel_of(const Columns& shape, std::int64_t column) const { return column / shape.inner % channels; }
 };
+
+// Calls visit(column) for every column of a channel of the tile, the channel counted from the tile's first.
+template <class Visit>
+inline void for_columns_of(const Columns& shape, const Tile& tile, std::int64_t channel, Visit&& visit) {
+  for (std::int64_t first = channel * shape.inner; first < tile.columns; first += tile.channels * shape.inner) {
+    for (std::int64_t j = first; j < first + shape.inner; ++j) visit(j);
+  }
+}
 
 // ---- Sums
 
@@ -133,9 +130,10 @@ class ColumnSums {
 
 // The sums of each channel of a tile, over its columns.
 inline void sums_by_channel(const Columns& shape, const Tile& tile, const ColumnSums& sums, Sums* channels) {
-  for (std::int64_t c = 0; c < tile.channels; ++c) channels[c] = {};
-  for (std::int64_t j = 0; j < tile.columns; ++j) {
-    channels[tile.channel_of(shape, j)].add({sums.first(0)[j], sums.second(0)[j]});
+  for (std::int64_t c = 0; c < tile.channels; ++c) {
+    Sums total;
+    for_columns_of(shape, tile, c, [&](std::int64_t j) { total.add({sums.first(0)[j], sums.second(0)[j]}); });
+    channels[c] = total;
   }
 }
 
@@ -194,13 +192,15 @@ inline ColumnMap<C> column_map(const MapCoefficients<C>& values) {
 template <class C>
 inline void fill_map(const Columns& shape, const Tile& tile, const void* weight, const void* bias, const double* mean,
                      const double* rstd, const MapCoefficients<C>& values) {
-  for (std::int64_t j = 0; j < tile.columns; ++j) {
-    const std::int64_t channel = tile.first_channel + tile.channel_of(shape, j);
+  for (std::int64_t c = 0; c < tile.channels; ++c) {
+    const std::int64_t channel = tile.first_channel + c;
     const std::int64_t group = tile.sample * shape.groups + channel / shape.channels_per_group();
     const RunMap<C> map = run_map<C>(weight, bias, mean[group], rstd[group], channel);
-    values.of(0)[j] = map.mean;
-    values.of(1)[j] = map.scale;
-    values.of(2)[j] = map.shift;
+    for_columns_of(shape, tile, c, [&](std::int64_t j) {
+      values.of(0)[j] = map.mean;
+      values.of(1)[j] = map.scale;
+      values.of(2)[j] = map.shift;
+    });
   }
 }
 

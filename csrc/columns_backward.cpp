@@ -10,7 +10,7 @@ struct ChannelSums {
   bool wanted;
 
   ChannelSums(const Columns& shape, const Backward& call, MomentsOf moments)
-      : values(shape.samples * shape.channels), wanted((moments == MomentsOf::batch && call.dx) || call.dweight || call.dbias) {}
+      : values(shape.samples * shape.channels), wanted(needs_sums(call, moments)) {}
 };
 
 template <class T, Kind kind>
@@ -68,10 +68,7 @@ class ColumnBackward {
   }
 
   BackwardRun<T> run_at(std::int64_t offset, std::int64_t mask) const {
-    const auto at = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
-    const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
-    return {at(call_.dy),  at(call_.x),          at(call_.residual), call_.mask ? call_.mask + mask : nullptr,
-            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream, next_sample(shape_, 2 * sizeof(T))};
+    return run_of<T>(call_, offset, mask, next_sample(shape_, 2 * sizeof(T)));
   }
 
   // dx = rstd·(weight·dz − mean(g) − x̂·mean(g·x̂)), with g = weight·dz and the means over a group.
@@ -84,14 +81,18 @@ class ColumnBackward {
       const double weight = parameter_at<C>(call_.weight, tile_.first_channel + c, 1);
       groups[c / each].add({channels[c].first * weight, channels[c].second * weight});
     }
-    for (std::int64_t j = 0; j < tile_.columns; ++j) {
-      const std::int64_t c = tile_.channel_of(shape_, j), group = group_of(tile_.first_channel + c);
+    for (std::int64_t c = 0; c < tile_.channels; ++c) {
+      const std::int64_t channel = tile_.first_channel + c, group = group_of(channel);
       const double rstd = call_.rstd[group], low = SplitMean<C>(call_.mean[group]).low;
       const double from_x = -rstd * groups[c / each].second / shape_.count();
-      slope_.of(0)[j] = static_cast<C>(rstd * parameter_at<C>(call_.weight, tile_.first_channel + c, 1));
-      slope_.of(1)[j] = static_cast<C>(rstd);
-      slope_.of(2)[j] = static_cast<C>(from_x);
-      slope_.of(3)[j] = static_cast<C>(-rstd * groups[c / each].first / shape_.count() - from_x * low * rstd);
+      const double constant = -rstd * groups[c / each].first / shape_.count() - from_x * low * rstd;
+      const double from_dz = rstd * parameter_at<C>(call_.weight, channel, 1);
+      for_columns_of(shape_, tile_, c, [&](std::int64_t j) {
+        slope_.of(0)[j] = static_cast<C>(from_dz);
+        slope_.of(1)[j] = static_cast<C>(rstd);
+        slope_.of(2)[j] = static_cast<C>(from_x);
+        slope_.of(3)[j] = static_cast<C>(constant);
+      });
     }
   }
 
@@ -118,16 +119,15 @@ inline void columns_parameter_gradients(const Columns& shape, const Backward& ca
   }
 }
 
-void columns_backward(const Columns& shape, const Backward& call, MomentsOf moments,
-                             const Parallel& parallel) {
+void columns_backward(const Columns& shape, const Backward& call, MomentsOf moments, const Parallel& parallel) {
   const ColumnGrid grid(shape, folds(shape, call.mask));
   const ChannelSums sums(shape, call, moments);
+  const Parallel threads = threads_for(parallel, shape.elements());
   with_type(call.dtype, [&]<class T>() {
     with_kind(call.activation, [&]<Kind kind>() {
-      run_blocks(threads_for(parallel, shape.elements()), shape.samples * grid.tiles(), grid.pieces(),
-                 [&](std::int64_t index) {
-                   return ColumnBackward<T, kind>(shape, grid, call, moments, sums, index);
-                 });
+      run_blocks(threads, shape.samples * grid.tiles(), grid.pieces(), [&](std::int64_t index) {
+        return ColumnBackward<T, kind>(shape, grid, call, moments, sums, index);
+      });
     });
   });
   if (call.dweight || call.dbias) columns_parameter_gradients(shape, call, sums);

@@ -1,6 +1,7 @@
 // The forward of columns.h, and its moments alone.
 
 #include "column_grid.h"
+#include "shifted_sums.h"
 
 namespace normwright::NORMWRIGHT_ISA {
 
@@ -18,9 +19,8 @@ class TileMoments {
         sums_(grid.pieces(), grid.padded()),
         shift_(grid.padded()) {
     const T* const first_row = x + tile_.sample * shape.rows * shape.width() + tile_.first;
-    for (std::int64_t j = 0; j < tile_.columns; ++j) {
-      const std::int64_t channel = tile_.channel_of(shape, j);
-      shift_.of(0)[j] = load(first_row + channel * shape.inner, Part{1})[0];
+    for (std::int64_t c = 0; c < tile_.channels; ++c) {
+      set_shift(c, first_element(first_row + c * shape.inner));
     }
   }
 
@@ -37,7 +37,7 @@ class TileMoments {
     Scratch<Moments> channels(tile_.channels);
     gather(channels.get());
     if constexpr (std::is_same_v<C, double>) {  // once more, shifted by the mean: see moments.h
-      for (std::int64_t j = 0; j < tile_.columns; ++j) shift_.of(0)[j] = channels[tile_.channel_of(shape_, j)].mean;
+      for (std::int64_t c = 0; c < tile_.channels; ++c) set_shift(c, channels[c].mean);
       for (std::int64_t piece = 0; piece < grid_.pieces(); ++piece) partial(piece);
       gather(channels.get());
     }
@@ -51,13 +51,16 @@ class TileMoments {
   const Tile& tile() const { return tile_; }
 
  private:
+  void set_shift(std::int64_t channel, double shift) const {
+    for_columns_of(shape_, tile_, channel, [&](std::int64_t j) { shift_.of(0)[j] = static_cast<C>(shift); });
+  }
   void gather(Moments* channels) const {
     Scratch<Sums> sums(tile_.channels);
     sums_.gather(grid_.pieces());
     sums_by_channel(shape_, tile_, sums_, sums.get());
-    for (std::int64_t j = 0; j < tile_.columns; ++j) {
-      const std::int64_t c = tile_.channel_of(shape_, j);
-      channels[c] = moments_of(sums[c], static_cast<double>(shift_.of(0)[j]), shape_.count_per_channel());
+    for (std::int64_t c = 0; c < tile_.channels; ++c) {
+      const double shift = static_cast<double>(shift_.of(0)[c * shape_.inner]);
+      channels[c] = moments_of(sums[c], shift, shape_.count_per_channel());
     }
   }
 
@@ -83,12 +86,7 @@ class TileMap {
 
   void apply(std::int64_t piece) const {
     visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
-      const T* const residual = static_cast<const T*>(call_.residual);
-      forward_run<kind>(
-          ForwardRun<T>{static_cast<const T*>(call_.x) + offset, residual ? residual + offset : nullptr,
-                        static_cast<T*>(call_.y) + offset, call_.mask ? call_.mask + mask : nullptr, call_.activation,
-                        call_.stream, next_sample(shape_, sizeof(T))},
-          n, column_map(map_));
+      forward_run<kind>(run_of<T>(call_, offset, mask, next_sample(shape_, sizeof(T))), n, column_map(map_));
     });
   }
 
@@ -110,11 +108,7 @@ class ColumnForward {
   void partial(std::int64_t piece) { moments_.partial(piece); }
   void finish() {
     moments_.finish([&](std::int64_t group, const Moments& moments) {
-      const std::int64_t i = moments_.tile().sample * shape_.groups + group;
-      const double variance = moments.m2 / shape_.count();
-      call_.mean[i] = moments.mean;
-      call_.rstd[i] = rstd_of(variance, call_.eps);
-      if (call_.variance) call_.variance[i] = variance;
+      keep_moments(call_, moments_.tile().sample * shape_.groups + group, moments, shape_.count());
     });
     map_.finish();
   }
@@ -128,10 +122,11 @@ class ColumnForward {
 };
 
 void columns_moments(const Columns& shape, Dtype dtype, const void* x, double* mean, double* m2,
-                            const Parallel& parallel) {
+                     const Parallel& parallel) {
   const ColumnGrid grid(shape, true);
+  const Parallel threads = threads_for(parallel, shape.elements());
   with_type(dtype, [&]<class T>() {
-    run_blocks(threads_for(parallel, shape.elements()), grid.tiles(), grid.pieces(), [&](std::int64_t index) {
+    run_blocks(threads, grid.tiles(), grid.pieces(), [&](std::int64_t index) {
       return MomentsOnly(TileMoments<T>(shape, grid, static_cast<const T*>(x), index), mean, m2);
     });
   });

@@ -13,8 +13,6 @@ namespace normwright::NORMWRIGHT_ISA {
 // Elements that are summed at a time.
 constexpr std::int64_t kRowPiece = 1 << 14;
 
-inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-
 inline std::int64_t pieces_of(const Rows& shape) { return quotient_up(shape.length, kRowPiece); }
 
 inline bool enough_rows(const Rows& shape, const Parallel& parallel) {
@@ -54,9 +52,14 @@ inline void for_tiles(const Rows& shape, const Parallel& parallel, Visit&& visit
   });
 }
 
-// How far ahead the row lies that a thread takes next, where rows are taken from end to end.
-inline std::int64_t next_row(const Rows& shape, std::int64_t rows_at_once = 1) {
+// How far ahead the row lies that a thread takes next, where it takes `rows_at_once` of them from end to end.
+inline std::int64_t next_row(const Rows& shape, std::int64_t rows_at_once) {
   return shape.length > kRowPiece ? 0 : rows_at_once * shape.length;
+}
+
+// Where the mask of a piece of a row begins.
+inline std::int64_t mask_offset(const Rows& shape, std::int64_t row, std::int64_t first) {
+  return row * quotient_up(shape.length, 8) + first / 8;
 }
 
 // A weight and a bias for every element of every set, in memory, whatever the call gives.

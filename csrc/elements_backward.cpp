@@ -16,8 +16,12 @@ class RowGradients {
  public:
   using C = Compute<T>;
 
-  RowGradients(const Rows& shape, const Backward& call)
-      : shape_(shape), call_(call), parameters_(shape, call.weight, call.bias) {}
+  // `rows_at_once` is how many rows a thread goes through before the next: see `next_row`.
+  RowGradients(const Rows& shape, const Backward& call, std::int64_t rows_at_once)
+      : shape_(shape),
+        call_(call),
+        parameters_(shape, call.weight, call.bias),
+        ahead_(next_row(shape, rows_at_once)) {}
 
   // Σg and Σg·t over a piece of a row, with g = weight·dz.
   template <Kind kind>
@@ -87,12 +91,7 @@ class RowGradients {
   double mean(std::int64_t row) const { return shape_.center ? call_.mean[row] : 0; }
 
   BackwardRun<T> run_at(std::int64_t row, std::int64_t first) const {
-    const std::int64_t offset = row * shape_.length + first;
-    const auto at = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
-    const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
-    const std::uint8_t* const mask = call_.mask ? call_.mask + row * quotient_up(shape_.length, 8) + first / 8 : nullptr;
-    return {at(call_.dy),  at(call_.x),          at(call_.residual), mask,
-            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream, next_row(shape_, kRowsAtOnce * shape_.sets)};
+    return run_of<T>(call_, row * shape_.length + first, mask_offset(shape_, row, first), ahead_);
   }
 
   RowMap<C> map_at(std::int64_t row, std::int64_t first) const {
@@ -115,6 +114,7 @@ class RowGradients {
   const Rows& shape_;
   const Backward& call_;
   ElementParameters<C> parameters_;
+  std::int64_t ahead_;
 };
 
 // Rows begin, begin + sets, … below end, a few at once; `sums` are those of the rows from `first_row` on.
@@ -176,15 +176,15 @@ inline bool wants_parameters(const Backward& call) { return call.dweight || call
 template <Kind kind, class T>
 void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& parallel) {
   constexpr std::int64_t kElements = 1 << 14, kMostBlocks = 64;
-  const RowGradients<T> gradients(shape, call);
   const bool wanted = wants_parameters(call);
+  const std::int64_t at_once = wanted ? kRowsAtOnce * shape.sets : 1;
+  const RowGradients<T> gradients(shape, call, at_once);
   const std::int64_t elements = shape.sets * shape.length;
   // In whole rounds of the sets, so that a block has the gradients of each.
   const std::int64_t rounds = quotient_up(shape.rows, shape.sets);
   const std::int64_t by_size = quotient_up(kElements, elements), by_count = quotient_up(rounds, kMostBlocks);
-  const std::int64_t rows_per_block = wanted ? (by_size > by_count ? by_size : by_count) * shape.sets : 1;
+  const std::int64_t rows_per_block = wanted ? most(by_size, by_count) * shape.sets : 1;
   const std::int64_t blocks = quotient_up(shape.rows, rows_per_block);
-  const std::int64_t at_once = wanted ? kRowsAtOnce * shape.sets : 1;
   const ElementGradients parameters(wanted ? blocks : 0, elements);
   for_each_index(parallel, blocks, Order::forwards, [&](std::int64_t block) {
     if (wanted) parameters.clear(block);
@@ -208,8 +208,8 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
 // The gradients of a tile are added to by every row in turn.
 template <Kind kind, class T>
 void rows_by_tiles(const Rows& shape, const Backward& call, const Parallel& parallel) {
-  const RowGradients<T> gradients(shape, call);
   const bool wanted = wants_parameters(call);
+  const RowGradients<T> gradients(shape, call, wanted ? kRowsAtOnce * shape.sets : shape.sets);
   const ElementGradients parameters(wanted ? 1 : 0, shape.sets * shape.length);
   if (wanted) parameters.clear(0);
   const Scratch<Sums> totals = totals_of(shape, parallel, [&](std::int64_t row, std::int64_t piece) {
@@ -228,7 +228,8 @@ void elements_backward(const Rows& shape, const Backward& call, const Parallel& 
   constexpr std::int64_t kMostParameters = 1 << 13;  // two gradients in double, 128 KiB
   const Parallel threads = threads_for(parallel, shape.rows * shape.length);
   // What is summed in which order must not depend on the threads; without parameters nothing is.
-  const bool tiled = wants_parameters(call) ? shape.sets * shape.length > kMostParameters : !enough_rows(shape, threads);
+  const bool tiled =
+      wants_parameters(call) ? shape.sets * shape.length > kMostParameters : !enough_rows(shape, threads);
   with_type(call.dtype, [&]<class T>() {
     with_kind(call.activation, [&]<Kind kind>() {
       if (tiled) {

@@ -21,24 +21,19 @@ class RowMaps {
   // Keeps the moments of a row, of which `total` are the sums; returns its mean.
   double set_moments(std::int64_t row, const Sums& total) const {
     const Moments moments = shape_.center ? centred(row, total) : Moments{0, total.second};
-    if (call_.mean) call_.mean[row] = moments.mean;
-    call_.rstd[row] = rstd_of(moments.m2 / count(), call_.eps);
+    keep_moments(call_, row, moments, count());
     return moments.mean;
   }
 
   template <Kind kind>
   void apply(std::int64_t row, std::int64_t first, std::int64_t n, double mean) const {
-    const std::int64_t at = row * shape_.length + first, set = row % shape_.sets;
+    const std::int64_t set = row % shape_.sets;
     const SplitMean<C> split(mean);
     const double rstd = call_.rstd[row];
     const RowMap<C> map{split.high, static_cast<C>(rstd), static_cast<C>(-split.low * rstd),
                         parameters_.weight(set) + first, parameters_.bias(set) + first};
-    const T* const residual = static_cast<const T*>(call_.residual);
-    std::uint8_t* const mask = call_.mask ? call_.mask + row * quotient_up(shape_.length, 8) + first / 8 : nullptr;
-    forward_run<kind>(ForwardRun<T>{static_cast<const T*>(call_.x) + at, residual ? residual + at : nullptr,
-                                    static_cast<T*>(call_.y) + at, mask, call_.activation, call_.stream,
-                                    next_row(shape_)},
-                      n, map);
+    forward_run<kind>(
+        run_of<T>(call_, row * shape_.length + first, mask_offset(shape_, row, first), next_row(shape_, 1)), n, map);
   }
 
  private:
@@ -60,7 +55,8 @@ class RowMaps {
 template <Kind kind, class T>
 void rows_end_to_end(const Rows& shape, const RowMaps<T>& maps, const Parallel& parallel) {
   for_each_index(parallel, shape.rows, Order::forwards, [&](std::int64_t row) {
-    const double mean = maps.set_moments(row, total_of(shape, [&](std::int64_t piece) { return maps.sums(row, piece); }));
+    const Sums total = total_of(shape, [&](std::int64_t piece) { return maps.sums(row, piece); });
+    const double mean = maps.set_moments(row, total);
     maps.template apply<kind>(row, 0, shape.length, mean);
   });
 }

@@ -11,6 +11,14 @@
 
 namespace normwright::NORMWRIGHT_ISA {
 
+// Writes the moments of row, channel or group i where the call wants them.
+inline void keep_moments(const Forward& call, std::int64_t i, const Moments& moments, double count) {
+  const double variance = moments.m2 / count;
+  if (call.mean) call.mean[i] = moments.mean;
+  call.rstd[i] = rstd_of(variance, call.eps);
+  if (call.variance) call.variance[i] = variance;
+}
+
 // ---- Maps
 
 template <class C>
@@ -165,8 +173,21 @@ struct ForwardRun {
   std::uint8_t* mask;
   Activation activation;
   bool stream;
-  std::int64_t ahead = 0;  // how many elements on what is read soon begins, or 0
+  std::int64_t ahead;  // how many elements on what is read soon begins, or 0
 };
+
+// The run that begins `offset` elements into x and `mask_offset` bytes into the mask.
+template <class T>
+inline ForwardRun<T> run_of(const Forward& call, std::int64_t offset, std::int64_t mask_offset, std::int64_t ahead) {
+  const T* const residual = static_cast<const T*>(call.residual);
+  return {static_cast<const T*>(call.x) + offset,
+          residual ? residual + offset : nullptr,
+          static_cast<T*>(call.y) + offset,
+          call.mask ? call.mask + mask_offset : nullptr,
+          call.activation,
+          call.stream,
+          ahead};
+}
 
 // Brings what is read soon into the second cache, one line for each pack: reading it then overlaps with the
 // storing of what is ready.
@@ -207,8 +228,23 @@ struct BackwardRun {
   T *dx, *dresidual;
   Activation activation;
   bool stream;
-  std::int64_t ahead = 0;  // as in ForwardRun
+  std::int64_t ahead;  // as in ForwardRun
 };
+
+template <class T>
+inline BackwardRun<T> run_of(const Backward& call, std::int64_t offset, std::int64_t mask_offset, std::int64_t ahead) {
+  const auto in = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
+  const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
+  return {in(call.dy),
+          in(call.x),
+          in(call.residual),
+          call.mask ? call.mask + mask_offset : nullptr,
+          out(call.dx),
+          out(call.dresidual),
+          call.activation,
+          call.stream,
+          ahead};
+}
 
 template <class C>
 struct Gradient {

@@ -19,6 +19,8 @@ void channel_moments(const Channels&, Dtype, const void* x, double* mean, double
 void groups_forward(const Groups&, const Forward&, const Parallel&);
 void groups_backward(const Groups&, const Backward&, const Parallel&);
 
+extern const Kernels kernels;  // table.cpp
+
 // The moments of nothing are not a number.
 inline void without_elements(const Forward& call, std::int64_t moments) {
   for (double* values : {call.mean, call.rstd, call.variance}) {

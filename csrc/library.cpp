@@ -11,116 +11,101 @@ namespace {
 
 // ---- Rows
 
-ForwardCall rows_call(const Tensor& x, const RowsOf& rows, const MaybeTensor& residual, const MaybeTensor& weight,
-                      const MaybeTensor& bias, double eps, const Strings& activation) {
-  return {x, rows.x, residual, rows.parameter(weight), rows.parameter(bias), activation, eps};
-}
-
 Results rows_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
-                     const std::vector<std::int64_t>& normalized_shape, bool center, double eps,
-                     const Strings& activation, bool save_mask) {
-  const RowsOf rows = rows_of(x, residual, static_cast<std::int64_t>(normalized_shape.size()), center);
-  ForwardCall forward = rows_call(x, rows, residual, weight, bias, eps, activation);
+                     const Sizes& normalized_shape, bool center, double eps, const Strings& activation,
+                     bool save_mask) {
+  const RowsOf rows(x, residual, weight, bias, normalized_shape.size(), center);
+  ForwardCall forward(rows.inputs, activation, eps);
   forward.write_to_new();
-  const auto outer = sizes_of(x).first(sizes_of(x).size() - normalized_shape.size());
-  const Tensor rstd = empty(outer, ScalarType::Double);
-  const Tensor mean = center ? empty(outer, ScalarType::Double) : nothing(ScalarType::Double);
-  const Tensor mask = mask_for(rows.shape, x.numel(), save_mask);
-  forward.call.rstd = numbers(rstd);
-  if (center) forward.call.mean = numbers(mean);
-  if (save_mask) forward.call.mask = static_cast<std::uint8_t*>(mask.mutable_data_ptr());
-  kernels().rows_forward(rows.shape, forward.call, parallel());
-  return {forward.y(), mean, rstd, mask};
+  const Tensor mean = center ? empty(rows.outer(), ScalarType::Double) : nothing(ScalarType::Double);
+  const Tensor rstd = empty(rows.outer(), ScalarType::Double);
+  forward.keep_moments(center ? numbers(mean) : nullptr, numbers(rstd));
+  forward.keep_mask(rows.shape, save_mask);
+  run_forward(rows.shape, forward.call);
+  return {forward.y(), mean, rstd, forward.mask()};
 }
 
-void rows_forward_out(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
-                      const std::vector<std::int64_t>& normalized_shape, bool center, double eps,
-                      const Strings& activation, const Tensor& out) {
-  const RowsOf rows = rows_of(x, residual, static_cast<std::int64_t>(normalized_shape.size()), center);
-  ForwardCall forward = rows_call(x, rows, residual, weight, bias, eps, activation);
+Tensor rows_inference(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
+                      const Sizes& normalized_shape, bool center, double eps, const Strings& activation) {
+  const RowsOf rows(x, residual, weight, bias, normalized_shape.size(), center);
+  ForwardCall forward(rows.inputs, activation, eps);
+  forward.write_to_new();
+  forward.forget_moments(rows.shape.rows, center);
+  run_forward(rows.shape, forward.call);
+  return forward.y();
+}
+
+void rows_inference_out(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                        const MaybeTensor& bias, const Sizes& normalized_shape, bool center, double eps,
+                        const Strings& activation, const Tensor& out) {
+  const RowsOf rows(x, residual, weight, bias, normalized_shape.size(), center);
+  ForwardCall forward(rows.inputs, activation, eps);
   forward.write_to(out);
-  const std::int64_t count[] = {rows.shape.rows};
-  const Tensor rstd = empty(count, ScalarType::Double);
-  forward.call.rstd = numbers(rstd);
-  kernels().rows_forward(rows.shape, forward.call, parallel());
+  forward.forget_moments(rows.shape.rows, center);
+  run_forward(rows.shape, forward.call);
   forward.copy_to(out);
 }
 
 Results rows_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                       const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& mean, const Tensor& rstd,
-                      const std::vector<std::int64_t>& normalized_shape, bool center, const Strings& activation,
-                      const std::vector<bool>& output_mask) {
-  const RowsOf rows = rows_of(x, residual, static_cast<std::int64_t>(normalized_shape.size()), center);
-  BackwardCall backward(dy, x, rows.x, residual, rows.parameter(weight), rows.parameter(bias), mask, activation,
-                        output_mask);
-  const MaybeTensor means = vector_of(mean, ScalarType::Double), rstds = vector_of(rstd, ScalarType::Double);
-  backward.call.mean = data<double>(means);
-  backward.call.rstd = data<double>(rstds);
-  backward.sum_parameters(rows.parameter_sizes, rows.parameter_strides);
-  kernels().rows_backward(rows.shape, backward.call, parallel());
+                      const Sizes& normalized_shape, bool center, const Strings& activation,
+                      const Wanted& output_mask) {
+  const RowsOf rows(x, residual, weight, bias, normalized_shape.size(), center);
+  BackwardCall backward(rows.inputs, dy, mask, activation, output_mask, rows.parameters());
+  backward.read_moments(mean, rstd);
+  run_backward(rows.shape, backward.call);
   return backward.results(weight, bias);
 }
 
-// ---- Groups: rows where x is contiguous
+// ---- Groups
 
 Results groups_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                        const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation,
                        bool save_mask) {
-  const Tensor ordered = with_room_for(in_channels(x), residual);
-  const ScalarType compute = compute_type(dtype_of(ordered));
-  ForwardCall forward(x, ordered, residual, vector_of(weight, compute), vector_of(bias, compute), activation, eps);
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
   const std::int64_t moments[] = {x.size(0), groups};
   const Tensor mean = empty(moments, ScalarType::Double), rstd = empty(moments, ScalarType::Double);
-  forward.call.mean = numbers(mean);
-  forward.call.rstd = numbers(rstd);
-  const auto finish = [&](const auto& shape, auto kernel) -> Results {
-    const Tensor mask = mask_for(shape, x.numel(), save_mask);
-    if (save_mask) forward.call.mask = static_cast<std::uint8_t*>(mask.mutable_data_ptr());
-    kernel(shape, forward.call, parallel());
-    return {forward.y(), mean, rstd, mask};
-  };
-  if (channels_quickest(ordered)) return finish(groups_of(ordered, groups), kernels().groups_forward);
-  return finish(rows_of_groups(ordered, groups), kernels().rows_forward);
+  forward.keep_moments(numbers(mean), numbers(rstd));
+  with_groups(inputs.x, groups, [&](const auto& shape) {
+    forward.keep_mask(shape, save_mask);
+    run_forward(shape, forward.call);
+  });
+  return {forward.y(), mean, rstd, forward.mask()};
 }
 
-void groups_forward_out(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                        const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation,
-                        const Tensor& out) {
-  const Tensor ordered = with_room_for(in_channels(x), residual);
-  const ScalarType compute = compute_type(dtype_of(ordered));
-  ForwardCall forward(x, ordered, residual, vector_of(weight, compute), vector_of(bias, compute), activation, eps);
+void run_inference(const Inputs& inputs, std::int64_t groups, ForwardCall& forward) {
+  forward.forget_moments(inputs.x.size(0) * groups, true);
+  with_groups(inputs.x, groups, [&](const auto& shape) { run_forward(shape, forward.call); });
+}
+
+Tensor groups_inference(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                        const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation) {
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  ForwardCall forward(inputs, activation, eps);
+  forward.write_to_new();
+  run_inference(inputs, groups, forward);
+  return forward.y();
+}
+
+void groups_inference_out(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                          const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation,
+                          const Tensor& out) {
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  ForwardCall forward(inputs, activation, eps);
   forward.write_to(out);
-  const std::int64_t moments[] = {x.size(0), groups};
-  const Tensor mean = empty(moments, ScalarType::Double), rstd = empty(moments, ScalarType::Double);
-  forward.call.mean = numbers(mean);
-  forward.call.rstd = numbers(rstd);
-  if (channels_quickest(ordered)) {
-    kernels().groups_forward(groups_of(ordered, groups), forward.call, parallel());
-  } else {
-    kernels().rows_forward(rows_of_groups(ordered, groups), forward.call, parallel());
-  }
+  run_inference(inputs, groups, forward);
   forward.copy_to(out);
 }
 
-constexpr std::int64_t kStep[] = {1};
-
 Results groups_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                         const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& mean, const Tensor& rstd,
-                        std::int64_t groups, const Strings& activation, const std::vector<bool>& output_mask) {
-  const Tensor ordered = with_room_for(in_channels(x), residual);
-  const ScalarType compute = compute_type(dtype_of(ordered));
-  BackwardCall backward(dy, x, ordered, residual, vector_of(weight, compute), vector_of(bias, compute), mask,
-                        activation, output_mask);
-  const MaybeTensor means = vector_of(mean, ScalarType::Double), rstds = vector_of(rstd, ScalarType::Double);
-  backward.call.mean = data<double>(means);
-  backward.call.rstd = data<double>(rstds);
-  backward.sum_parameters(sizes_of(x).subspan(1, 1), kStep);
-  if (channels_quickest(ordered)) {
-    kernels().groups_backward(groups_of(ordered, groups), backward.call, parallel());
-  } else {
-    kernels().rows_backward(rows_of_groups(ordered, groups), backward.call, parallel());
-  }
+                        std::int64_t groups, const Strings& activation, const Wanted& output_mask) {
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  BackwardCall backward(inputs, dy, mask, activation, output_mask, channel_parameters(x));
+  backward.read_moments(mean, rstd);
+  with_groups(inputs.x, groups, [&](const auto& shape) { run_backward(shape, backward.call); });
   return backward.results(weight, bias);
 }
 
@@ -130,47 +115,41 @@ Results channels_forward(const Tensor& x, const MaybeTensor& residual, const May
                          const MaybeTensor& bias, const MaybeTensor& running_mean, const MaybeTensor& running_var,
                          const MaybeTensor& num_batches_tracked, std::optional<double> momentum, double eps,
                          const Strings& activation, bool save_mask) {
-  const Tensor ordered = with_room_for(in_channels(x), residual);
-  const ScalarType compute = compute_type(dtype_of(ordered));
-  ForwardCall forward(x, ordered, residual, vector_of(weight, compute), vector_of(bias, compute), activation, eps);
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
-  const Channels shape = channels_of(ordered);
+  const Channels shape = channels_of(inputs.x);
   const auto moments = sizes_of(x).subspan(1, 1);
   const Tensor mean = empty(moments, ScalarType::Double), rstd = empty(moments, ScalarType::Double);
-  const Tensor mask = mask_for(shape, x.numel(), save_mask);
-  std::vector<double> variance(static_cast<std::size_t>(shape.channels));
-  forward.call.mean = numbers(mean);
-  forward.call.rstd = numbers(rstd);
-  forward.call.variance = variance.data();
-  if (save_mask) forward.call.mask = static_cast<std::uint8_t*>(mask.mutable_data_ptr());
+  const Numbers variance(shape.channels);
+  forward.keep_moments(numbers(mean), numbers(rstd));
+  forward.keep_mask(shape, save_mask);
+  forward.call.variance = variance.get();
   kernels().channels_forward(shape, forward.call, parallel());
 
   std::int64_t batches = 0;
   if (num_batches_tracked) batches = raise(*num_batches_tracked);
   if (x.numel() && running_mean && running_var) {
     const bool half = x.element_size() == 2;
-    const BatchMoments batch{numbers(mean), variance.data(), shape.channels, shape.outer * shape.inner, half};
+    const BatchMoments batch{numbers(mean), variance.get(), shape.channels, shape.outer * shape.inner, half};
     move_running(*running_mean, *running_var, batch, momentum, batches);
   }
-  return {forward.y(), mean, rstd, mask};
+  return {forward.y(), mean, rstd, forward.mask()};
 }
 
 Results channels_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                           const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& mean, const Tensor& rstd,
-                          const Strings& activation, const std::vector<bool>& output_mask) {
-  const Tensor ordered = with_room_for(in_channels(x), residual);
-  const ScalarType compute = compute_type(dtype_of(ordered));
-  BackwardCall backward(dy, x, ordered, residual, vector_of(weight, compute), vector_of(bias, compute), mask,
-                        activation, output_mask);
-  const MaybeTensor means = vector_of(mean, ScalarType::Double), rstds = vector_of(rstd, ScalarType::Double);
-  backward.call.mean = data<double>(means);
-  backward.call.rstd = data<double>(rstds);
-  backward.sum_parameters(sizes_of(x).subspan(1, 1), kStep);
-  kernels().channels_backward(channels_of(ordered), backward.call, parallel());
+                          const Strings& activation, const Wanted& output_mask) {
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  BackwardCall backward(inputs, dy, mask, activation, output_mask, channel_parameters(x));
+  backward.read_moments(mean, rstd);
+  kernels().channels_backward(channels_of(inputs.x), backward.call, parallel());
   return backward.results(weight, bias);
 }
 
-// Known moments as the kernels take them.
+// ---- Channels with known moments
+
+// As the kernels take them.
 struct Population {
   std::vector<double> mean, rstd;
 
@@ -180,48 +159,40 @@ struct Population {
   }
 };
 
-void run_affine(ForwardCall& forward, const Tensor& ordered, Population& population) {
-  forward.call.mean = population.mean.data();
-  forward.call.rstd = population.rstd.data();
-  kernels().channel_affine(channels_of(ordered), forward.call, parallel());
+void run_affine(const Inputs& inputs, ForwardCall& forward, Population population) {
+  forward.keep_moments(population.mean.data(), population.rstd.data());
+  kernels().channel_affine(channels_of(inputs.x), forward.call, parallel());
 }
 
 Tensor channel_affine(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
                       const Tensor& mean, const Tensor& variance, double eps, const Strings& activation) {
-  const Tensor ordered = with_room_for(in_channels(x), residual);
-  const ScalarType compute = compute_type(dtype_of(ordered));
-  ForwardCall forward(x, ordered, residual, vector_of(weight, compute), vector_of(bias, compute), activation, eps);
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
-  Population population(mean, variance, eps);
-  run_affine(forward, ordered, population);
+  run_affine(inputs, forward, {mean, variance, eps});
   return forward.y();
 }
 
 void channel_affine_out(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                         const MaybeTensor& bias, const Tensor& mean, const Tensor& variance, double eps,
                         const Strings& activation, const Tensor& out) {
-  const Tensor ordered = with_room_for(in_channels(x), residual);
-  const ScalarType compute = compute_type(dtype_of(ordered));
-  ForwardCall forward(x, ordered, residual, vector_of(weight, compute), vector_of(bias, compute), activation, eps);
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  ForwardCall forward(inputs, activation, eps);
   forward.write_to(out);
-  Population population(mean, variance, eps);
-  run_affine(forward, ordered, population);
+  run_affine(inputs, forward, {mean, variance, eps});
   forward.copy_to(out);
 }
 
 Results channel_affine_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual,
                                 const MaybeTensor& weight, const MaybeTensor& bias, const Tensor& mean,
                                 const Tensor& variance, double eps, const Strings& activation,
-                                const std::vector<bool>& output_mask) {
-  const Tensor ordered = with_room_for(in_channels(x), residual);
-  const ScalarType compute = compute_type(dtype_of(ordered));
-  BackwardCall backward(dy, x, ordered, residual, vector_of(weight, compute), vector_of(bias, compute), std::nullopt,
-                        activation, output_mask);
+                                const Wanted& output_mask) {
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  BackwardCall backward(inputs, dy, std::nullopt, activation, output_mask, channel_parameters(x));
   const Population population(mean, variance, eps);
   backward.call.mean = population.mean.data();
   backward.call.rstd = population.rstd.data();
-  backward.sum_parameters(sizes_of(x).subspan(1, 1), kStep);
-  kernels().channel_affine_backward(channels_of(ordered), backward.call, parallel());
+  kernels().channel_affine_backward(channels_of(inputs.x), backward.call, parallel());
   return backward.results(weight, bias);
 }
 
@@ -242,10 +213,12 @@ std::tuple<Tensor, Tensor, Tensor> channel_moments(const Tensor& x) {
 STABLE_TORCH_LIBRARY_IMPL(normwright, CPU, library) {
   using namespace normwright;
   library.impl("rows_forward", TORCH_BOX(&rows_forward));
-  library.impl("rows_forward_out", TORCH_BOX(&rows_forward_out));
+  library.impl("rows_inference", TORCH_BOX(&rows_inference));
+  library.impl("rows_inference_out", TORCH_BOX(&rows_inference_out));
   library.impl("rows_backward", TORCH_BOX(&rows_backward));
   library.impl("groups_forward", TORCH_BOX(&groups_forward));
-  library.impl("groups_forward_out", TORCH_BOX(&groups_forward_out));
+  library.impl("groups_inference", TORCH_BOX(&groups_inference));
+  library.impl("groups_inference_out", TORCH_BOX(&groups_inference_out));
   library.impl("groups_backward", TORCH_BOX(&groups_backward));
   library.impl("channels_forward", TORCH_BOX(&channels_forward));
   library.impl("channels_backward", TORCH_BOX(&channels_backward));

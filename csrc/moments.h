@@ -19,11 +19,6 @@ struct Wide {
   static constexpr int kParts = kLanes<C> / kLanes<double>;
   DoublePack part[kParts]{};
 
-  Wide operator-(double value) const {
-    Wide result;
-    for (int i = 0; i < kParts; ++i) result.part[i] = part[i] - value;
-    return result;
-  }
   void subtract(const Wide& other) {
     for (int i = 0; i < kParts; ++i) part[i] -= other.part[i];
   }

@@ -23,6 +23,8 @@ constexpr std::int64_t kWorthThreads = 1 << 15;
 // What a thread may count on of the cache that is its own.
 constexpr std::int64_t kSecondCache = std::int64_t{1} << 20;
 
+inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+inline std::int64_t most(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 inline std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Memory for a call. The contents are not set. (Not a class of the standard library: the linker could take
@@ -60,7 +62,7 @@ inline void for_each_index(const Parallel& parallel, std::int64_t count, Order o
     Order order;
     const Function* function;
   };
-  Context context{count, count < parallel.threads ? count : parallel.threads, order, &function};
+  Context context{count, least(count, parallel.threads), order, &function};
   const auto range = [](void* opaque, std::int64_t k) {
     const Context& c = *static_cast<const Context*>(opaque);
     const std::int64_t low = k * c.count / c.ranges, high = (k + 1) * c.count / c.ranges;

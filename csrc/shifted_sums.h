@@ -9,9 +9,11 @@ namespace normwright::NORMWRIGHT_ISA {
 template <class C>
 inline Sums shifted_sums(const auto* x, std::int64_t n, double shift) {
   Wide<C> first, second;
-  const Pack<C> fill = broadcast(static_cast<C>(shift));  // exact: the shift is an element of x
+  const Pack<C> fill = broadcast(static_cast<C>(shift));  // exact: the shift is an element of x, or both are double
+  const Wide<C> wide_shift = widen(fill);
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
-    const Wide<C> t = widen(keep_or<C>(load(x + j, lanes), fill, lanes)) - shift;
+    Wide<C> t = widen(keep_or<C>(load(x + j, lanes), fill, lanes));
+    t.subtract(wide_shift);
     first.add(t);
     second.add_product(t, t);
   });

@@ -28,11 +28,10 @@ class SlabPieces {
   void visit(std::int64_t piece, Visit&& visit) const {
     if (chunks_ > 1) {
       const std::int64_t first = piece % chunks_ * kElements;
-      const std::int64_t rest = length_ - first;
-      visit(piece / chunks_, first, rest < kElements ? rest : kElements);
+      visit(piece / chunks_, first, least(kElements, length_ - first));
       return;
     }
-    const std::int64_t end = (piece + 1) * runs_per_piece_ < runs_ ? (piece + 1) * runs_per_piece_ : runs_;
+    const std::int64_t end = least((piece + 1) * runs_per_piece_, runs_);
     for (std::int64_t run = piece * runs_per_piece_; run < end; ++run) visit(run, 0, length_);
   }
 
@@ -45,13 +44,12 @@ class SlabPieces {
 inline std::int64_t bundle_of(const Slabs& shape) {
   constexpr std::int64_t kElements = 1024, kMost = 8;
   if (shape.slab_stride != shape.length || shape.runs == 1) return 1;
-  const std::int64_t slabs = quotient_up(kElements, shape.length);
-  return slabs < kMost ? slabs : kMost;
+  return least(quotient_up(kElements, shape.length), kMost);
 }
 
-// Where the mask of a run begins: runs stand in it in the order of x.
-inline std::int64_t mask_offset(const Slabs& shape, std::int64_t slab, std::int64_t run) {
-  return shape.offset(slab, run) / shape.length * quotient_up(shape.length, 8);
+// Where the mask of a chunk of a run begins: runs stand in it in the order of x.
+inline std::int64_t mask_offset(const Slabs& shape, std::int64_t slab, std::int64_t run, std::int64_t first) {
+  return shape.offset(slab, run) / shape.length * quotient_up(shape.length, 8) + first / 8;
 }
 
 // The slabs of one block.
@@ -60,7 +58,7 @@ struct Bundle {
 
   Bundle(const Slabs& shape, std::int64_t index)
       : first(index * bundle_of(shape)),
-        slabs(shape.slabs - first < bundle_of(shape) ? shape.slabs - first : bundle_of(shape)) {}
+        slabs(least(bundle_of(shape), shape.slabs - first)) {}
 };
 
 // How far ahead the next block lies, where the second cache holds it beside this one; else 0.
@@ -147,16 +145,11 @@ class BundleMap {
 
  private:
   void apply_run(std::int64_t slab, std::int64_t run, std::int64_t first, std::int64_t n) const {
-    const std::int64_t offset = shape_.offset(slab, run) + first;
-    const T* const residual = static_cast<const T*>(call_.residual);
-    std::uint8_t* const mask = call_.mask ? call_.mask + mask_offset(shape_, slab, run) + first / 8 : nullptr;
     const RunMap<C> map =
         run_map<C>(call_.weight, call_.bias, call_.mean[slab], call_.rstd[slab], shape_.parameter(slab, run));
-    forward_run<kind>(
-        ForwardRun<T>{static_cast<const T*>(call_.x) + offset, residual ? residual + offset : nullptr,
-                      static_cast<T*>(call_.y) + offset, mask, call_.activation, call_.stream,
-                      next_block(shape_, sizeof(T))},
-        n, map);
+    forward_run<kind>(run_of<T>(call_, shape_.offset(slab, run) + first, mask_offset(shape_, slab, run, first),
+                                next_block(shape_, sizeof(T))),
+                      n, map);
   }
 
   const Slabs& shape_;
@@ -176,12 +169,8 @@ class SlabForward {
 
   void partial(std::int64_t piece) { moments_.partial(piece); }
   void finish() const {
-    moments_.finish([&](std::int64_t slab, const Moments& moments) {
-      const double variance = moments.m2 / shape_.count();
-      call_.mean[slab] = moments.mean;
-      call_.rstd[slab] = rstd_of(variance, call_.eps);
-      if (call_.variance) call_.variance[slab] = variance;
-    });
+    moments_.finish(
+        [&](std::int64_t slab, const Moments& moments) { keep_moments(call_, slab, moments, shape_.count()); });
   }
   void apply(std::int64_t piece) const { map_.apply(piece); }
 
@@ -209,13 +198,13 @@ void slabs_forward(const Slabs& shape, const Forward& call, MomentsOf moments, c
 }
 
 void slabs_moments(const Slabs& shape, Dtype dtype, const void* x, double* mean, double* m2,
-                          const Parallel& parallel) {
+                   const Parallel& parallel) {
   const SlabPieces pieces(shape);
+  const Parallel threads = threads_for(parallel, shape.elements());
   with_type(dtype, [&]<class T>() {
-    run_blocks(threads_for(parallel, shape.elements()), bundles_of(shape), pieces.count(),
-               [&](std::int64_t index) {
-                 return MomentsOnly(BundleMoments<T>(shape, pieces, static_cast<const T*>(x), index), mean, m2);
-               });
+    run_blocks(threads, bundles_of(shape), pieces.count(), [&](std::int64_t index) {
+      return MomentsOnly(BundleMoments<T>(shape, pieces, static_cast<const T*>(x), index), mean, m2);
+    });
   });
 }
 
@@ -242,8 +231,7 @@ struct BackwardSums {
   bool wanted;
 
   BackwardSums(const Slabs& shape, const Backward& call, MomentsOf moments)
-      : runs(shape.slabs * shape.runs),
-        wanted((moments == MomentsOf::batch && call.dx) || call.dweight || call.dbias) {}
+      : runs(shape.slabs * shape.runs), wanted(needs_sums(call, moments)) {}
 };
 
 template <class T, Kind kind>
@@ -268,7 +256,7 @@ class SlabBackward {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
         const std::int64_t slab = bundle_.first + s;
         chunk_sums(s, run)[pieces_.chunk_of(first)] =
-            gradient_sums<kind>(backward_run_at(slab, run, first), n, map(slab, run));
+            gradient_sums<kind>(run_at(slab, run, first), n, map(slab, run));
       }
     });
   }
@@ -285,7 +273,7 @@ class SlabBackward {
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
         const std::int64_t slab = bundle_.first + s;
-        backward_run<kind>(backward_run_at(slab, run, first), n, map(slab, run), slope(s, run));
+        backward_run<kind>(run_at(slab, run, first), n, map(slab, run), slope(s, run));
       }
     });
   }
@@ -304,13 +292,9 @@ class SlabBackward {
     return run_map<C>(call_.weight, call_.bias, call_.mean[slab], call_.rstd[slab], shape_.parameter(slab, run));
   }
 
-  BackwardRun<T> backward_run_at(std::int64_t slab, std::int64_t run, std::int64_t first) const {
-    const std::int64_t offset = shape_.offset(slab, run) + first;
-    const auto at = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
-    const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
-    const std::uint8_t* const mask = call_.mask ? call_.mask + mask_offset(shape_, slab, run) + first / 8 : nullptr;
-    return {at(call_.dy),   at(call_.x),         at(call_.residual), mask,
-            out(call_.dx), out(call_.dresidual), call_.activation,   call_.stream, next_block(shape_, 2 * sizeof(T))};
+  BackwardRun<T> run_at(std::int64_t slab, std::int64_t run, std::int64_t first) const {
+    return run_of<T>(call_, shape_.offset(slab, run) + first, mask_offset(shape_, slab, run, first),
+                     next_block(shape_, 2 * sizeof(T)));
   }
 
   void finish_slab(std::int64_t slab, const Sums* chunks, Slope& slope) {

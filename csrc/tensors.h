@@ -85,14 +85,17 @@ inline bool is_channels_last(const Tensor& t) {
   return is_dense(t, order);
 }
 
-// Whether two tensors of one shape lie in memory alike.
-inline bool same_memory(const Tensor& a, const Tensor& b) {
-  const auto sizes = sizes_of(a), left = strides_of(a), right = strides_of(b);
+// Whether t lies in memory with these strides.
+inline bool has_strides(const Tensor& t, std::span<const std::int64_t> strides) {
+  const auto sizes = sizes_of(t), own = strides_of(t);
   for (std::size_t axis = 0; axis < sizes.size(); ++axis) {
-    if (sizes[axis] != 1 && left[axis] != right[axis]) return false;
+    if (sizes[axis] != 1 && own[axis] != strides[axis]) return false;
   }
   return true;
 }
+
+// Whether two tensors of one shape lie in memory alike.
+inline bool same_memory(const Tensor& a, const Tensor& b) { return has_strides(a, strides_of(b)); }
 
 // Whether two dense tensors of one size are the same memory, or have none in common.
 inline bool same_or_apart(const Tensor& a, const Tensor& b) {

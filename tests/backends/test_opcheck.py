@@ -57,10 +57,10 @@ def forward_call(family, x, options):
     return *call, *settings, activation, *save_mask
 
 
-def out_call(family, x, options):
-    """The arguments of a family's operator that writes to `out`."""
+def inference_call(family, x, options):
+    """The arguments of a family's operator that returns y alone."""
     call = forward_call(family, x, options)
-    return *(call if family == "affine" else call[:-1]), torch.zeros_like(x)
+    return call if family == "affine" else call[:-1]
 
 
 def backward_call(family, x, options):
@@ -80,7 +80,8 @@ FORWARD = {family: f"{family}_forward" for family in ("rows", "groups", "channel
     "affine": "channel_affine"
 }
 BACKWARD = {family: f"{family}_backward" for family in FORWARD} | {"affine": "channel_affine_backward"}
-OUT = {family: f"{FORWARD[family]}_out" for family in ("rows", "groups", "affine")}
+INFERENCE = {family: f"{family}_inference" for family in ("rows", "groups")}
+OUT = {family: f"{name}_out" for family, name in (INFERENCE | {"affine": "channel_affine"}).items()}
 CASES = [
     *(("contiguous", options) for options in OPTIONS),
     *((layout, "all") for layout in IMAGES if layout != "contiguous"),
@@ -89,7 +90,8 @@ CASES = [
 
 def test_every_operator_is_checked_here():
     defined = {schema[: schema.index("(")] for schema in SCHEMAS}
-    assert defined == {*FORWARD.values(), *BACKWARD.values(), *OUT.values(), "channel_moments"}
+    checked = {*FORWARD.values(), *BACKWARD.values(), *INFERENCE.values(), *OUT.values()}
+    assert defined == checked | {"channel_moments"}
 
 
 # The moments of an empty batch are NaN, which opcheck finds different from themselves.
@@ -110,9 +112,22 @@ def test_backward(family, layout, options):
 
 
 @pytest.mark.parametrize(("layout", "options"), CASES)
+@pytest.mark.parametrize("family", INFERENCE)
+def test_inference(family, layout, options):
+    x = IMAGES[layout]
+    operator, call = getattr(OPERATORS, INFERENCE[family]).default, inference_call(family, x, options)
+    opcheck(operator, call)
+    forward = getattr(OPERATORS, FORWARD[family])
+    torch.testing.assert_close(operator(*call), forward(*call, False)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("layout", "options"), CASES)
 @pytest.mark.parametrize("family", OUT)
 def test_writing_to_out(family, layout, options):
-    opcheck(getattr(OPERATORS, OUT[family]).default, out_call(family, IMAGES[layout], options))
+    x = IMAGES[layout]
+    opcheck(
+        getattr(OPERATORS, OUT[family]).default, (*inference_call(family, x, options), torch.zeros_like(x))
+    )
 
 
 @pytest.mark.parametrize("layout", IMAGES)

@@ -168,11 +168,16 @@ def rows_forward(
     return y, mean, moments.rstd.reshape(outer), mask
 
 
-def rows_forward_out(*call: Any) -> None:
+def rows_inference(*call: Any) -> Tensor:
+    """See `schema.py`."""
+    without_mask = (*call, False)
+    return rows_forward(*without_mask)[0]
+
+
+def rows_inference_out(*call: Any) -> None:
     """See `schema.py`."""
     *inputs, out = call
-    without_mask = (*inputs, False)
-    out.copy_(rows_forward(*without_mask)[0])
+    out.copy_(rows_inference(*inputs))
 
 
 def rows_backward(
@@ -218,11 +223,16 @@ def groups_forward(
     return y, moments.mean.reshape(shape), moments.rstd.reshape(shape), mask
 
 
-def groups_forward_out(*call: Any) -> None:
+def groups_inference(*call: Any) -> Tensor:
+    """See `schema.py`."""
+    without_mask = (*call, False)
+    return groups_forward(*without_mask)[0]
+
+
+def groups_inference_out(*call: Any) -> None:
     """See `schema.py`."""
     *inputs, out = call
-    without_mask = (*inputs, False)
-    out.copy_(groups_forward(*without_mask)[0])
+    out.copy_(groups_inference(*inputs))
 
 
 def groups_backward(
@@ -372,10 +382,12 @@ OPERATORS = {
     function.__name__: function
     for function in (
         rows_forward,
-        rows_forward_out,
+        rows_inference,
+        rows_inference_out,
         rows_backward,
         groups_forward,
-        groups_forward_out,
+        groups_inference,
+        groups_inference_out,
         groups_backward,
         channels_forward,
         channels_backward,

@@ -17,8 +17,9 @@ comes back empty. residual and bias matter to a backward only through the activa
 `save_mask` kept a mask of relu or leaky_relu (masks.py), that undoes the activation, the backward takes no
 residual, and dresidual comes in the likeness of x.
 
-An operator whose name ends in `_out` writes y to `out`, which may be x itself. `channel_moments` gives the
-count, mean and M2 (the sum of squared deviations) of each channel.
+An `_inference` returns y alone, for where no backward follows. An operator whose name ends in `_out` writes
+y to `out`, which may be x itself. `channel_moments` gives the count, mean and M2 (the sum of squared
+deviations) of each channel.
 
 channels_forward moves the running statistics in place, with the *unbiased* variance:
 
@@ -48,12 +49,14 @@ _GRADIENTS = "(Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)"
 SCHEMAS = (
     f"rows_forward({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}, "
     f"bool save_mask) -> {_RESULTS}",
-    f"rows_forward_out({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}, "
+    f"rows_inference({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}) -> Tensor",
+    f"rows_inference_out({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}, "
     "Tensor(a!) out) -> ()",
     f"rows_backward(Tensor dy, {_INPUTS}, Tensor? mask, Tensor mean, Tensor rstd, "
     f"SymInt[] normalized_shape, bool center, {_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
     f"groups_forward({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}, bool save_mask) -> {_RESULTS}",
-    f"groups_forward_out({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}, Tensor(a!) out) -> ()",
+    f"groups_inference({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}) -> Tensor",
+    f"groups_inference_out({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}, Tensor(a!) out) -> ()",
     f"groups_backward(Tensor dy, {_INPUTS}, Tensor? mask, Tensor mean, Tensor rstd, SymInt groups, "
     f"{_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
     f"channels_forward({_INPUTS}, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
@@ -108,7 +111,7 @@ def _channels_forward(x: Tensor, *settings: Any) -> Results:
     return torch.empty_like(x), _statistics(x, shape), _statistics(x, shape), mask
 
 
-def _channel_affine(x: Tensor, *_: Any) -> Tensor:
+def _only_y(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -134,14 +137,16 @@ def _any_backward(
 
 FAKES: dict[str, Callable[..., Any]] = {
     "rows_forward": _rows_forward,
-    "rows_forward_out": _any_out,
+    "rows_inference": _only_y,
+    "rows_inference_out": _any_out,
     "rows_backward": _any_backward,
     "groups_forward": _groups_forward,
-    "groups_forward_out": _any_out,
+    "groups_inference": _only_y,
+    "groups_inference_out": _any_out,
     "groups_backward": _any_backward,
     "channels_forward": _channels_forward,
     "channels_backward": _any_backward,
-    "channel_affine": _channel_affine,
+    "channel_affine": _only_y,
     "channel_affine_out": _any_out,
     "channel_affine_backward": _any_backward,
     "channel_moments": _channel_moments,

@@ -75,38 +75,48 @@ def check_channel_vectors(x: Tensor, *vectors: Tensor | None) -> None:
             )
 
 
+def _not_ints(name: str) -> str:
+    return f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints"
+
+
 def check_normalized_shape(
-    name: str, x: Tensor, normalized_shape: Sequence[int], **parameters: Tensor | None
+    name: str,
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> None:
     """`normalized_shape` names x's trailing axes, and the parameters have that shape."""
-    argument = f"{name}(): argument 'normalized_shape' (position 2) must be tuple of ints"
     if not isinstance(normalized_shape, (tuple, list)):
         came = type(normalized_shape).__name__
-        raise TypeError(f"{argument}, not {came}: write ({normalized_shape},) for one trailing axis")
-    shape = list(normalized_shape)
-    for place, size in enumerate(shape):
+        raise TypeError(f"{_not_ints(name)}, not {came}: write ({normalized_shape},) for one trailing axis")
+    for place, size in enumerate(normalized_shape):
         if isinstance(size, (float, str)):
-            raise TypeError(f"{argument}, but found element of type {type(size).__name__} at pos {place}")
+            raise TypeError(
+                f"{_not_ints(name)}, but found element of type {type(size).__name__} at pos {place}"
+            )
+    shape = tuple(normalized_shape)
     if not shape:
         raise ShapeError(
             "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, "
             "but got normalized_shape = []"
         )
-    for parameter_name, parameter in parameters.items():
-        if parameter is not None and list(parameter.shape) != shape:
+    for parameter_name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and parameter.shape != shape:
             raise ShapeError(
                 f"Expected {parameter_name} to be of same shape as normalized_shape, but got "
-                f"{parameter_name} of shape {list(parameter.shape)} and normalized_shape = {shape}"
+                f"{parameter_name} of shape {list(parameter.shape)} and normalized_shape = {list(shape)}"
             )
+    if x.shape[-len(shape) :] == shape:
+        return
     if name == "rms_norm" and x.dim() < len(shape):
         raise ShapeError(f"Input tensor must have at least {len(shape)} dimensions, but got {x.dim()}")
-    if list(x.shape[max(x.dim() - len(shape), 0) :]) != shape:
-        expected = ", ".join(map(str, shape))
-        star = "*" if name == "rms_norm" else "*, "  # as PyTorch writes them
-        raise ShapeError(
-            f"Given normalized_shape={shape}, expected input with shape [{star}{expected}], "
-            f"but got input of size{list(x.shape)}"
-        )
+    expected = ", ".join(map(str, shape))
+    star = "*" if name == "rms_norm" else "*, "  # as PyTorch writes them
+    raise ShapeError(
+        f"Given normalized_shape={list(shape)}, expected input with shape [{star}{expected}], "
+        f"but got input of size{list(x.shape)}"
+    )
 
 
 def check_eps(name: str, eps: float, *, training: bool) -> None:

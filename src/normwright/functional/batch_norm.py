@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
-from normwright.functional import autograd
+from normwright.functional import operators
 from normwright.functional.arguments import (
     check_channel_vectors,
     check_epilogue,
@@ -79,12 +79,14 @@ def batch_norm(
                 f"{missing} must be defined in evaluation mode, but is None: pass the running statistics, "
                 "or training=True to use this batch's"
             )
-        return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation, out)
+        return operators.affine(
+            input, residual, weight, bias, running_mean, running_var, eps, activation, out
+        )
     if out is not None:
         raise OptionError("out= must be None in training: the backward needs the input beside the output")
     _check_training(input, running_mean, running_var, momentum, num_batches_tracked)
     running = (running_mean, running_var, num_batches_tracked)
-    return autograd.channels(input, residual, weight, bias, *running, momentum, eps, activation)
+    return operators.channels(input, residual, weight, bias, *running, momentum, eps, activation)
 
 
 def _check_statistics(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from normwright.errors import ShapeError
-from normwright.functional import autograd
+from normwright.functional import operators
 from normwright.functional.arguments import check_epilogue, check_floating_point, check_parameter_dtypes
 
 
@@ -52,14 +52,12 @@ def group_norm(
     check_epilogue(input, residual, activation)
     _check_groups(input, num_groups, weight=weight, bias=bias)
     check_parameter_dtypes(input, weight, bias)
-    if out is not None:
-        return autograd.groups_into(out, input, residual, weight, bias, num_groups, eps, activation)
-    return autograd.groups(input, residual, weight, bias, num_groups, eps, activation)[0]
+    return operators.groups(input, residual, weight, bias, num_groups, eps, activation, out)
 
 
 def _check_groups(x: Tensor, num_groups: int, **parameters: Tensor | None) -> None:
-    shape = list(x.shape)
-    if x.dim() < 2:
+    shape = x.shape
+    if len(shape) < 2:
         raise ShapeError(f"Expected at least 2 dimensions for input tensor but received {x.dim()}")
     if isinstance(num_groups, (float, str)):
         came = type(num_groups).__name__
@@ -69,16 +67,16 @@ def _check_groups(x: Tensor, num_groups: int, **parameters: Tensor | None) -> No
     if shape[1] % num_groups:
         raise ShapeError(
             "Expected number of channels in input to be divisible by num_groups, "
-            f"but got input of shape {shape} and num_groups={num_groups}"
+            f"but got input of shape {list(shape)} and num_groups={num_groups}"
         )
     for name, parameter in parameters.items():
-        if parameter is not None and list(parameter.shape) != shape[1:2]:
+        if parameter is not None and parameter.shape != shape[1:2]:
             raise ShapeError(
                 f"Expected {name} to be a vector of size equal to the number of channels in input, "
-                f"but got {name} of shape {list(parameter.shape)} and input of shape {shape}"
+                f"but got {name} of shape {list(parameter.shape)} and input of shape {list(shape)}"
             )
     if num_groups and x.numel() == num_groups:
         raise ShapeError(
-            f"Expected more than 1 value per channel when training, got input size {shape}: a group of one "
-            "element has no variance, and its output is always the bias. Use fewer groups"
+            f"Expected more than 1 value per channel when training, got input size {list(shape)}: a group of "
+            "one element has no variance, and its output is always the bias. Use fewer groups"
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from normwright.backends.moments import moved, unbiased
 from normwright.errors import OptionError, ShapeError
-from normwright.functional import autograd
+from normwright.functional import operators
 from normwright.functional.arguments import check_epilogue, check_floating_point, check_parameter_dtypes
 
 
@@ -66,13 +66,16 @@ def instance_norm(
     if not use_input_stats:
         assert running_mean is not None
         assert running_var is not None
-        return autograd.affine(input, residual, weight, bias, running_mean, running_var, eps, activation, out)
+        return operators.affine(
+            input, residual, weight, bias, running_mean, running_var, eps, activation, out
+        )
+    call = (input, residual, weight, bias, input.shape[1], eps, activation)
+    if running_mean is None or running_var is None:
+        return operators.groups(*call, out)
     if out is not None:
-        if running_mean is not None:
-            raise OptionError("out= must be None where running statistics are moved, as in training")
-        return autograd.groups_into(out, input, residual, weight, bias, input.shape[1], eps, activation)
-    y, mean, rstd = autograd.groups(input, residual, weight, bias, input.shape[1], eps, activation)
-    if running_mean is not None and running_var is not None and input.numel():
+        raise OptionError("out= must be None where running statistics are moved, as in training")
+    y, mean, rstd = operators.groups_with_moments(*call)
+    if input.numel():
         _move_running(input, running_mean, running_var, mean, rstd, momentum, eps)
     return y
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from normwright.functional import autograd
+from normwright.functional import operators
 from normwright.functional.arguments import (
     check_epilogue,
     check_floating_point,
@@ -54,6 +54,6 @@ def layer_norm(
     """
     check_floating_point("LayerNormKernelImpl", input)
     check_epilogue(input, residual, activation)
-    check_normalized_shape("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+    check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
     check_parameter_dtypes(input, weight, bias)
-    return autograd.rows(input, residual, weight, bias, list(normalized_shape), True, eps, activation, out)
+    return operators.rows(input, residual, weight, bias, list(normalized_shape), True, eps, activation, out)

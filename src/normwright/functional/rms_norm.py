@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
-from normwright.functional import autograd
+from normwright.functional import operators
 from normwright.functional.arguments import check_epilogue, check_floating_point, check_normalized_shape
 
 
@@ -48,7 +48,7 @@ def rms_norm(
     """
     check_floating_point("rms_norm", input)
     check_epilogue(input, residual, activation)
-    check_normalized_shape("rms_norm", input, normalized_shape, weight=weight)
+    check_normalized_shape("rms_norm", input, normalized_shape, weight)
     if eps is None:
         eps = torch.finfo(compute_dtype(input)).eps
-    return autograd.rows(input, residual, weight, None, list(normalized_shape), False, eps, activation, out)
+    return operators.rows(input, residual, weight, None, list(normalized_shape), False, eps, activation, out)

@@ -1,0 +1,112 @@
+// What the kernels read of a call: x in an order of memory that a family serves, the shape in which it sees
+// x, and the rest in x's order and in the dtype of its arithmetic.
+
+#pragma once
+
+#include <algorithm>
+
+#include "tensors.h"
+
+namespace normwright {
+
+struct Inputs {
+  Tensor given;
+  MaybeTensor given_residual;
+  Tensor x;
+  MaybeTensor residual, weight, bias;
+};
+
+// The order of a parameter: that of x's rows, or a vector.
+struct ParameterOrder {
+  std::span<const std::int64_t> sizes, strides;
+
+  std::int64_t count() const { return product(sizes); }
+  bool holds(const Tensor& parameter) const { return has_strides(parameter, strides); }
+};
+
+// Whether all rows are dense, in one order of their axes.
+inline bool has_dense_rows(const Tensor& x, std::int64_t outer) {
+  if (x.is_contiguous()) return true;
+  const auto strides = strides_of(x);
+  std::vector<std::int64_t> order = axes(outer, x.dim());
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    return strides[static_cast<std::size_t>(a)] > strides[static_cast<std::size_t>(b)];
+  });
+  const std::int64_t length = product(sizes_of(x).subspan(static_cast<std::size_t>(outer)));
+  return is_dense(x, order) && is_dense(x, axes(0, outer), length);
+}
+
+// x as rows over its last `axis_count` axes, in any order of these.
+struct RowsOf {
+  Inputs inputs;
+  Rows shape;
+
+  RowsOf(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
+         std::size_t axis_count, bool center) {
+    const auto outer = static_cast<std::size_t>(x.dim()) - axis_count;
+    const Tensor dense = has_dense_rows(x, static_cast<std::int64_t>(outer)) ? x : torch::stable::contiguous(x);
+    inputs = {x, residual, with_room_for(dense, residual), {}, {}, {}};
+    const auto sizes = sizes_of(inputs.x);
+    axis_count_ = axis_count;
+    inputs.residual = aligned_with(inputs.x, residual);
+    inputs.weight = in_order(weight);
+    inputs.bias = in_order(bias);
+    shape = {product(sizes.first(outer)), product(sizes.subspan(outer)), 1, 1, center};
+  }
+
+  ParameterOrder parameters() const {
+    return {sizes_of(inputs.x).last(axis_count_), strides_of(inputs.x).last(axis_count_)};
+  }
+  std::span<const std::int64_t> outer() const {
+    const auto sizes = sizes_of(inputs.x);
+    return sizes.first(sizes.size() - axis_count_);
+  }
+
+ private:
+  MaybeTensor in_order(const MaybeTensor& given) const {
+    if (!given) return std::nullopt;
+    const ScalarType dtype = compute_type(dtype_of(inputs.x));
+    const ParameterOrder order = parameters();
+    if (given->scalar_type() == dtype && order.holds(*given)) return given;
+    Tensor ordered = empty_strided(order.sizes, order.strides, dtype);
+    return torch::stable::copy_(ordered, *given);
+  }
+
+  std::size_t axis_count_ = 0;
+};
+
+// x contiguous or channels-last.
+inline Tensor in_channels(const Tensor& x) {
+  return x.is_contiguous() || is_channels_last(x) ? x : torch::stable::contiguous(x);
+}
+
+// x with a parameter for each channel.
+inline Inputs channel_inputs(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                             const MaybeTensor& bias) {
+  const Tensor ordered = with_room_for(in_channels(x), residual);
+  const ScalarType dtype = compute_type(dtype_of(ordered));
+  return {x, residual, ordered, aligned_with(ordered, residual), vector_of(weight, dtype), vector_of(bias, dtype)};
+}
+
+inline ParameterOrder channel_parameters(const Tensor& x) {
+  static constexpr std::int64_t kStep[] = {1};
+  return {sizes_of(x).subspan(1, 1), kStep};
+}
+
+inline Channels channels_of(const Tensor& x) {
+  const auto sizes = sizes_of(x);
+  const std::int64_t space = product(sizes.subspan(2));
+  if (x.is_contiguous()) return {sizes[0], sizes[1], space};
+  return {sizes[0] * space, sizes[1], 1};
+}
+
+// Calls use(shape) with x's groups: rows where x is contiguous.
+template <class Use>
+void with_groups(const Tensor& x, std::int64_t groups, Use&& use) {
+  const auto sizes = sizes_of(x);
+  const std::int64_t space = product(sizes.subspan(2));
+  if (x.is_contiguous()) return use(Rows{sizes[0] * groups, sizes[1] / groups * space, groups, space, true});
+  use(Groups{sizes[0], space, sizes[1], groups});
+}
+
+}  // namespace normwright

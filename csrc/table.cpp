@@ -1,0 +1,23 @@
+// The kernels of one instruction set in one table, for dispatch.cpp.
+
+#include "family.h"
+
+namespace normwright::NORMWRIGHT_ISA {
+
+#define NORMWRIGHT_QUOTED(name) #name
+#define NORMWRIGHT_NAME(macro) NORMWRIGHT_QUOTED(macro)
+
+const Kernels kernels{
+    NORMWRIGHT_NAME(NORMWRIGHT_ISA),
+    rows_forward,
+    rows_backward,
+    channels_forward,
+    channels_backward,
+    channel_affine,
+    channel_affine_backward,
+    channel_moments,
+    groups_forward,
+    groups_backward,
+};
+
+}  // namespace normwright::NORMWRIGHT_ISA

@@ -1,0 +1,170 @@
+"""The operators as the functions call them: at once where no gradient is asked for, else through autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from normwright.backends.masks import MASKED
+from normwright.errors import OptionError, ShapeError
+from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, ROWS
+
+# The overloads themselves: looking one up costs as much as checking an argument.
+_channel_affine = torch.ops.normwright.channel_affine.default
+_channel_affine_out = torch.ops.normwright.channel_affine_out.default
+_channels_forward = torch.ops.normwright.channels_forward.default
+_groups_forward = torch.ops.normwright.groups_forward.default
+_groups_inference = torch.ops.normwright.groups_inference.default
+_groups_inference_out = torch.ops.normwright.groups_inference_out.default
+_rows_inference = torch.ops.normwright.rows_inference.default
+_rows_inference_out = torch.ops.normwright.rows_inference_out.default
+
+
+def _wants_gradient(x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> bool:
+    if torch.is_grad_enabled() and (
+        x.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+        or (residual is not None and residual.requires_grad)
+    ):
+        return True
+    # An operator called directly would drop a forward-mode tangent in silence; the autograd function raises.
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return False
+    given = [tensor for tensor in (x, residual, weight, bias) if tensor is not None]
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in given)
+
+
+def _saves_mask(residual: Tensor | None, activation: str | None) -> bool:
+    """Whether one bit per element undoes the activation, where otherwise the residual would be kept."""
+    return residual is not None and activation in MASKED
+
+
+def rows(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    normalized_shape: Sequence[int],
+    center: bool,
+    eps: float,
+    activation: str | None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`rows_forward`'s y, with its gradients."""
+    wanted = _wants_gradient(x, residual, weight, bias)
+    if wanted and out is None:
+        settings = (normalized_shape, center, eps, activation, _saves_mask(residual, activation))
+        return ROWS.apply(x, residual, weight, bias, settings)
+    call = (x, residual, weight, bias, normalized_shape, center, eps, activation)
+    if out is not None:
+        return _written(out, wanted, _rows_inference_out, call)
+    y: Tensor = _rows_inference(*call)
+    return y
+
+
+def groups(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    num_groups: int,
+    eps: float,
+    activation: str | None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`groups_forward`'s y, with its gradients."""
+    wanted = _wants_gradient(x, residual, weight, bias)
+    if wanted and out is None:
+        settings = (num_groups, eps, activation, _saves_mask(residual, activation))
+        return GROUPS.apply(x, residual, weight, bias, settings)
+    call = (x, residual, weight, bias, num_groups, eps, activation)
+    if out is not None:
+        return _written(out, wanted, _groups_inference_out, call)
+    y: Tensor = _groups_inference(*call)
+    return y
+
+
+def groups_with_moments(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    num_groups: int,
+    eps: float,
+    activation: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`groups_forward`'s y, with its gradients, and its mean and rstd (N, num_groups)."""
+    call = (x, residual, weight, bias, num_groups, eps, activation)
+    if _wants_gradient(x, residual, weight, bias):
+        y, mean, rstd, _ = GROUPS.transformable.apply(*call, _saves_mask(residual, activation))
+    else:
+        y, mean, rstd, _ = _groups_forward(*call, False)
+    return y, mean, rstd
+
+
+def channels(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    activation: str | None,
+) -> Tensor:
+    """`channels_forward`'s y, with its gradients; moves the running statistics."""
+    settings = (running_mean, running_var, num_batches_tracked, momentum, eps, activation)
+    if _wants_gradient(x, residual, weight, bias):
+        settings_with_mask = (*settings, _saves_mask(residual, activation))
+        return CHANNELS.apply(x, residual, weight, bias, settings_with_mask)
+    y: Tensor = _channels_forward(x, residual, weight, bias, *settings, False)[0]
+    return y
+
+
+def affine(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    activation: str | None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`channel_affine`'s y, with its gradients; mean and variance are constants."""
+    wanted = _wants_gradient(x, residual, weight, bias)
+    if wanted and out is None:
+        return AFFINE.apply(x, residual, weight, bias, (mean, variance, eps, activation))
+    call = (x, residual, weight, bias, mean, variance, eps, activation)
+    if out is not None:
+        return _written(out, wanted, _channel_affine_out, call)
+    y: Tensor = _channel_affine(*call)
+    return y
+
+
+def _written(
+    out: Tensor, wants_gradient: bool, operator: Callable[..., Any], call: tuple[Any, ...]
+) -> Tensor:
+    if wants_gradient or (out.requires_grad and torch.is_grad_enabled()):
+        raise OptionError(
+            "out= must be given only where no gradient is wanted, since it may take the input's place: "
+            "use torch.no_grad() or leave out= away"
+        )
+    x = call[0]
+    if out.shape != x.shape or out.dtype != x.dtype or out.device != x.device:
+        raise ShapeError(
+            f"out must be like the input, {x.dtype} of shape {list(x.shape)} on {x.device}, but is "
+            f"{out.dtype} of shape {list(out.shape)} on {out.device}"
+        )
+    operator(*call, out)
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(out)  # who saved it for a backward is told
+    return out
