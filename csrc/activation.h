@@ -24,7 +24,7 @@ inline FloatPack polynomial(FloatPack x, float constant, Rest... rest) {
   if constexpr (sizeof...(rest) == 0) {
     return broadcast(constant);
   } else {
-    return polynomial(x, rest...) * x + constant;
+    return multiply_add(polynomial(x, rest...), x, broadcast(constant));
   }
 }
 

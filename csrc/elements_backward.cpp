@@ -70,7 +70,8 @@ class RowGradients {
         }
         if (runs[i].dx) put(runs[i].dx + j, slopes[i].dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
         if (runs[i].dresidual) put(runs[i].dresidual + j, gradient.dz, streams, lanes);
-        of_weight += gradient.dz * (gradient.t * maps[i].rstd + maps[i].low);
+        const Pack<C> x_hat = multiply_add(gradient.t, broadcast(maps[i].rstd), broadcast(maps[i].low));
+        of_weight = multiply_add(gradient.dz, x_hat, of_weight);
         of_bias += gradient.dz;
       }
       // What lies past a part belongs to the next set.

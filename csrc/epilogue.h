@@ -31,7 +31,7 @@ struct RunMap {
   }
   template <class Lanes>
   Pack<C> affine(Pack<C> t, std::int64_t, Lanes) const {
-    return t * scale + shift;
+    return multiply_add(t, broadcast(scale), broadcast(shift));
   }
 };
 
@@ -45,7 +45,7 @@ struct ColumnMap {
   }
   template <class Lanes>
   Pack<C> affine(Pack<C> t, std::int64_t j, Lanes) const {
-    return t * load(scale + j, Full{}) + load(shift + j, Full{});
+    return multiply_add(t, load(scale + j, Full{}), load(shift + j, Full{}));
   }
 };
 
@@ -60,7 +60,8 @@ struct RowMap {
   }
   template <class Lanes>
   Pack<C> affine(Pack<C> t, std::int64_t j, Lanes lanes) const {
-    return (t * rstd + low) * load(weight + j, lanes) + load(bias + j, lanes);
+    const Pack<C> x_hat = multiply_add(t, broadcast(rstd), broadcast(low));
+    return multiply_add(x_hat, load(weight + j, lanes), load(bias + j, lanes));
   }
 };
 
@@ -86,7 +87,7 @@ struct RunSlope {
 
   template <class Lanes>
   Pack<C> dx(Pack<C> dz, Pack<C> t, std::int64_t, Lanes) const {
-    return dz * from_dz + (t * rstd * from_x + constant);
+    return multiply_add(dz, broadcast(from_dz), multiply_add(t * rstd, broadcast(from_x), broadcast(constant)));
   }
 };
 
@@ -96,8 +97,9 @@ struct ColumnSlope {
 
   template <class Lanes>
   Pack<C> dx(Pack<C> dz, Pack<C> t, std::int64_t j, Lanes) const {
-    const Pack<C> x_part = t * load(rstd + j, Full{}) * load(from_x + j, Full{}) + load(constant + j, Full{});
-    return dz * load(from_dz + j, Full{}) + x_part;
+    const Pack<C> x_hat = t * load(rstd + j, Full{});
+    const Pack<C> x_part = multiply_add(x_hat, load(from_x + j, Full{}), load(constant + j, Full{}));
+    return multiply_add(dz, load(from_dz + j, Full{}), x_part);
   }
 };
 
@@ -108,7 +110,8 @@ struct RowSlope {
 
   template <class Lanes>
   Pack<C> dx(Pack<C> dz, Pack<C> t, std::int64_t j, Lanes lanes) const {
-    return dz * load(weight + j, lanes) * rstd + (t * rstd * from_x + constant);
+    const Pack<C> x_part = multiply_add(t * rstd, broadcast(from_x), broadcast(constant));
+    return multiply_add(dz * load(weight + j, lanes), broadcast(rstd), x_part);
   }
 };
 

@@ -26,7 +26,7 @@ struct Wide {
     for (int i = 0; i < kParts; ++i) part[i] += term.part[i];
   }
   void add_product(const Wide& a, const Wide& b) {
-    for (int i = 0; i < kParts; ++i) part[i] += a.part[i] * b.part[i];
+    for (int i = 0; i < kParts; ++i) part[i] = multiply_add(a.part[i], b.part[i], part[i]);
   }
   // Halves are added to halves: one order for every instruction set's width.
   double total() const {
