@@ -73,12 +73,16 @@ inline void for_columns_of(const Columns& shape, const Tile& tile, std::int64_t 
 
 // ---- Sums
 
+// How many elements ahead of a sweep memory is asked for: the processor's own fetching ahead ends with a page.
+constexpr std::int64_t kSoon = 1024;
+
 // Adds Σ(x − shift) and Σ(x − shift)² of a row to each column's.
 template <class T>
 inline void add_shifted_sums(const T* x, std::int64_t n, const Compute<T>* shift, double* first, double* second) {
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
     const Pack<C> s = load(shift + j, Full{});
+    fetch(x + j + kSoon);
     Wide<C> t = widen(keep_or<C>(load(x + j, lanes), s, lanes));
     t.subtract(widen(s));
     Wide<C> sum = load_wide<C>(first + j), squares = load_wide<C>(second + j);
@@ -95,6 +99,8 @@ inline void add_gradient_sums(const BackwardRun<T> run, std::int64_t n, const Ma
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
     const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
+    fetch(run.x + j + kSoon);
+    fetch(run.dy + j + kSoon);
     // What lies past the last, incomplete row belongs to other channels.
     const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
     Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);

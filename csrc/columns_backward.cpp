@@ -56,13 +56,18 @@ class ColumnBackward {
 
   void apply(std::int64_t piece) const {
     if (!call_.dx && !call_.dresidual) return;
-    const ColumnSlope<C> slope{slope_.of(0), slope_.of(1), slope_.of(2), slope_.of(3)};
+    if (moments_ == MomentsOf::population) return apply_with(ColumnScale<C>{slope_.of(0)}, piece);
+    apply_with(ColumnSlope<C>{slope_.of(0), slope_.of(1), slope_.of(2), slope_.of(3)}, piece);
+  }
+
+ private:
+  template <class Slope>
+  void apply_with(const Slope slope, std::int64_t piece) const {
     visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
       backward_run<kind>(run_at(offset, mask), n, column_map(map_), slope);
     });
   }
 
- private:
   std::int64_t group_of(std::int64_t channel) const {
     return tile_.sample * shape_.groups + channel / shape_.channels_per_group();
   }

@@ -21,7 +21,7 @@ class RowGradients {
       : shape_(shape),
         call_(call),
         parameters_(shape, call.weight, call.bias),
-        ahead_(next_row(shape, rows_at_once)) {}
+        ahead_(rows_at_once * shape.length) {}
 
   // Σg and Σg·t over a piece of a row, with g = weight·dz.
   template <Kind kind>

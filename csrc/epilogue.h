@@ -83,6 +83,7 @@ inline RunMap<C> run_map(const void* weight, const void* bias, double mean, doub
 
 template <class C>
 struct RunSlope {
+  static constexpr bool kReadsX = true;
   C from_dz, rstd, from_x, constant;
 
   template <class Lanes>
@@ -91,8 +92,32 @@ struct RunSlope {
   }
 };
 
+// Where the moments are constants, x has no part in dx.
+template <class C>
+struct RunScale {
+  static constexpr bool kReadsX = false;
+  C from_dz;
+
+  template <class Lanes>
+  Pack<C> dx(Pack<C> dz, Pack<C>, std::int64_t, Lanes) const {
+    return dz * from_dz;
+  }
+};
+
+template <class C>
+struct ColumnScale {
+  static constexpr bool kReadsX = false;
+  const C* from_dz;
+
+  template <class Lanes>
+  Pack<C> dx(Pack<C> dz, Pack<C>, std::int64_t j, Lanes) const {
+    return dz * load(from_dz + j, Full{});
+  }
+};
+
 template <class C>
 struct ColumnSlope {
+  static constexpr bool kReadsX = true;
   const C *from_dz, *rstd, *from_x, *constant;
 
   template <class Lanes>
@@ -105,6 +130,7 @@ struct ColumnSlope {
 
 template <class C>
 struct RowSlope {
+  static constexpr bool kReadsX = true;
   C rstd, from_x, constant;
   const C* weight;
 
@@ -192,13 +218,6 @@ inline ForwardRun<T> run_of(const Forward& call, std::int64_t offset, std::int64
           ahead};
 }
 
-// Brings what is read soon into the second cache, one line for each pack: reading it then overlaps with the
-// storing of what is ready.
-template <class T>
-inline void fetch(const T* p) {
-  __builtin_prefetch(p, 0, 2);
-}
-
 template <Kind kind, class T, class Map>
 inline void forward_run(const ForwardRun<T> run, std::int64_t n, const Map map) {
   using C = Compute<T>;
@@ -282,7 +301,7 @@ inline void backward_run(const BackwardRun<T> run, std::int64_t n, const Map map
   const auto step = [&](std::int64_t j, auto lanes) {
     const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
     if (run.ahead) {
-      fetch(run.x + j + run.ahead);
+      if (Slope::kReadsX || kind != Kind::none) fetch(run.x + j + run.ahead);
       fetch(run.dy + j + run.ahead);
     }
     if (run.dx) put(run.dx + j, slope.dx(gradient.dz, gradient.t, j, lanes), streams, lanes);

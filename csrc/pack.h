@@ -204,6 +204,13 @@ inline void end_streaming() {
 #endif
 }
 
+// Brings what is read soon into the second cache, one line for each pack: reading it then overlaps with the
+// storing of what is ready.
+template <class T>
+inline void fetch(const T* p) {
+  __builtin_prefetch(p, 0, 2);
+}
+
 // ---- Lanes
 
 template <class C>

@@ -7,11 +7,12 @@
 namespace normwright::NORMWRIGHT_ISA {
 
 template <class C>
-inline Sums shifted_sums(const auto* x, std::int64_t n, double shift) {
+inline Sums shifted_sums(const auto* x, std::int64_t n, double shift, std::int64_t ahead = 0) {
   Wide<C> first, second;
   const Pack<C> fill = broadcast(static_cast<C>(shift));  // exact: the shift is an element of x, or both are double
   const Wide<C> wide_shift = widen(fill);
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
+    if (ahead) fetch(x + j + ahead);
     Wide<C> t = widen(keep_or<C>(load(x + j, lanes), fill, lanes));
     t.subtract(wide_shift);
     first.add(t);

@@ -67,6 +67,9 @@ inline std::int64_t next_block(const Slabs& shape, std::int64_t bytes_per_elemen
   return 2 * bytes <= kSecondCache ? slabs * shape.slab_stride : 0;
 }
 
+// How far ahead the run lies that is summed next.
+inline std::int64_t next_run(const Slabs& shape) { return shape.length <= 1 << 14 ? shape.run_stride : 1024; }
+
 inline std::int64_t bundles_of(const Slabs& shape) { return quotient_up(shape.slabs, bundle_of(shape)); }
 
 // ---- Forward
@@ -101,7 +104,7 @@ class BundleMoments {
     for (std::int64_t s = 0; s < bundle_.slabs; ++s) sums[s] = {};
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
-        sums[s].add(shifted_sums<C>(x(s, run) + first, n, first_element(x(s, 0))));
+        sums[s].add(shifted_sums<C>(x(s, run) + first, n, first_element(x(s, 0)), next_run(shape_)));
       }
     });
   }
@@ -132,8 +135,8 @@ class BundleMap {
  public:
   using C = Compute<T>;
 
-  BundleMap(const Slabs& shape, const SlabPieces& pieces, const Forward& call, std::int64_t index)
-      : shape_(shape), pieces_(pieces), call_(call), bundle_(shape, index) {}
+  BundleMap(const Slabs& shape, const SlabPieces& pieces, const Forward& call, std::int64_t index, std::int64_t ahead)
+      : shape_(shape), pieces_(pieces), call_(call), bundle_(shape, index), ahead_(ahead) {}
 
   void partial(std::int64_t) const {}
   void finish() const {}
@@ -147,15 +150,15 @@ class BundleMap {
   void apply_run(std::int64_t slab, std::int64_t run, std::int64_t first, std::int64_t n) const {
     const RunMap<C> map =
         run_map<C>(call_.weight, call_.bias, call_.mean[slab], call_.rstd[slab], shape_.parameter(slab, run));
-    forward_run<kind>(run_of<T>(call_, shape_.offset(slab, run) + first, mask_offset(shape_, slab, run, first),
-                                next_block(shape_, sizeof(T))),
-                      n, map);
+    forward_run<kind>(
+        run_of<T>(call_, shape_.offset(slab, run) + first, mask_offset(shape_, slab, run, first), ahead_), n, map);
   }
 
   const Slabs& shape_;
   const SlabPieces& pieces_;
   const Forward& call_;
   Bundle bundle_;
+  std::int64_t ahead_;
 };
 
 template <class T, Kind kind>
@@ -165,7 +168,7 @@ class SlabForward {
       : shape_(shape),
         call_(call),
         moments_(shape, pieces, static_cast<const T*>(call.x), index),
-        map_(shape, pieces, call, index) {}
+        map_(shape, pieces, call, index, next_block(shape, sizeof(T))) {}
 
   void partial(std::int64_t piece) { moments_.partial(piece); }
   void finish() const {
@@ -191,7 +194,7 @@ void slabs_forward(const Slabs& shape, const Forward& call, MomentsOf moments, c
                    [&](std::int64_t index) { return SlabForward<T, kind>(shape, pieces, call, index); });
       } else {
         run_blocks(threads, bundles_of(shape), pieces.count(),
-                   [&](std::int64_t index) { return BundleMap<T, kind>(shape, pieces, call, index); });
+                   [&](std::int64_t index) { return BundleMap<T, kind>(shape, pieces, call, index, next_run(shape)); });
       }
     });
   });
@@ -217,6 +220,10 @@ inline Sums gradient_sums(const BackwardRun<T> run, std::int64_t n, const Map ma
   Wide<C> first, second;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
     const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
+    if (run.ahead) {
+      fetch(run.x + j + run.ahead);
+      fetch(run.dy + j + run.ahead);
+    }
     const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
     first.add(dz);
     second.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
@@ -256,7 +263,7 @@ class SlabBackward {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
         const std::int64_t slab = bundle_.first + s;
         chunk_sums(s, run)[pieces_.chunk_of(first)] =
-            gradient_sums<kind>(run_at(slab, run, first), n, map(slab, run));
+            gradient_sums<kind>(run_at(slab, run, first, next_run(shape_)), n, map(slab, run));
       }
     });
   }
@@ -271,10 +278,7 @@ class SlabBackward {
   void apply(std::int64_t piece) const {
     if (!call_.dx && !call_.dresidual) return;
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
-      for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
-        const std::int64_t slab = bundle_.first + s;
-        backward_run<kind>(run_at(slab, run, first), n, map(slab, run), slope(s, run));
-      }
+      for (std::int64_t s = 0; s < bundle_.slabs; ++s) apply_run(s, run, first, n);
     });
   }
 
@@ -284,6 +288,16 @@ class SlabBackward {
     double from_x, constant;
   };
 
+  void apply_run(std::int64_t s, std::int64_t run, std::int64_t first, std::int64_t n) const {
+    const std::int64_t slab = bundle_.first + s;
+    if (moments_ == MomentsOf::population) {
+      const RunScale<C> scale{slope(s, run).from_dz};
+      return backward_run<kind>(run_at(slab, run, first, next_run(shape_)), n, map(slab, run), scale);
+    }
+    const std::int64_t ahead = next_block(shape_, 2 * sizeof(T));
+    backward_run<kind>(run_at(slab, run, first, ahead), n, map(slab, run), slope(s, run));
+  }
+
   Sums* chunk_sums(std::int64_t s, std::int64_t run) const {
     return &chunk_sums_[(s * shape_.runs + run) * pieces_.chunks()];
   }
@@ -292,9 +306,8 @@ class SlabBackward {
     return run_map<C>(call_.weight, call_.bias, call_.mean[slab], call_.rstd[slab], shape_.parameter(slab, run));
   }
 
-  BackwardRun<T> run_at(std::int64_t slab, std::int64_t run, std::int64_t first) const {
-    return run_of<T>(call_, shape_.offset(slab, run) + first, mask_offset(shape_, slab, run, first),
-                     next_block(shape_, 2 * sizeof(T)));
+  BackwardRun<T> run_at(std::int64_t slab, std::int64_t run, std::int64_t first, std::int64_t ahead) const {
+    return run_of<T>(call_, shape_.offset(slab, run) + first, mask_offset(shape_, slab, run, first), ahead);
   }
 
   void finish_slab(std::int64_t slab, const Sums* chunks, Slope& slope) {
