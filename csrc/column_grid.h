@@ -45,6 +45,14 @@ class ColumnGrid {
   std::int64_t rest(std::int64_t piece) const { return piece + 1 == pieces() ? rest_ : 0; }
   std::int64_t whole_rows() const { return rows_; }
 
+  // Some rows on, 4 KiB or more, which a sweep that reads from memory asks for.
+  std::int64_t rows_ahead() const { return row_length() * quotient_up(1024, least(tile_, row_length())); }
+  // The next block, where the second cache holds it beside this one.
+  std::int64_t next_block(const Columns& shape, std::int64_t bytes_per_element) const {
+    if (2 * rows_ * tile_ * bytes_per_element > kSecondCache) return rows_ahead();
+    return tiles() > 1 ? tile_ : shape.samples > 1 ? shape.rows * shape.width() : 0;
+  }
+
  private:
   static constexpr std::int64_t kNarrow = 256, kTile = 512, kElements = 1 << 14, kMostPieces = 64, kFewestRows = 16;
   std::int64_t width_, fold_, rows_, rest_, tile_, rows_per_piece_;
@@ -73,16 +81,14 @@ inline void for_columns_of(const Columns& shape, const Tile& tile, std::int64_t 
 
 // ---- Sums
 
-// How many elements ahead of a sweep memory is asked for: the processor's own fetching ahead ends with a page.
-constexpr std::int64_t kSoon = 1024;
-
 // Adds Σ(x − shift) and Σ(x − shift)² of a row to each column's.
 template <class T>
-inline void add_shifted_sums(const T* x, std::int64_t n, const Compute<T>* shift, double* first, double* second) {
+inline void add_shifted_sums(const T* x, std::int64_t n, const Compute<T>* shift, double* first, double* second,
+                             std::int64_t ahead) {
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
     const Pack<C> s = load(shift + j, Full{});
-    fetch(x + j + kSoon);
+    fetch(x + j + ahead);
     Wide<C> t = widen(keep_or<C>(load(x + j, lanes), s, lanes));
     t.subtract(widen(s));
     Wide<C> sum = load_wide<C>(first + j), squares = load_wide<C>(second + j);
@@ -99,8 +105,7 @@ inline void add_gradient_sums(const BackwardRun<T> run, std::int64_t n, const Ma
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
     const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
-    fetch(run.x + j + kSoon);
-    fetch(run.dy + j + kSoon);
+    fetch_ahead<kind>(run, j);
     // What lies past the last, incomplete row belongs to other channels.
     const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
     Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);
@@ -208,12 +213,6 @@ inline void fill_map(const Columns& shape, const Tile& tile, const void* weight,
       values.of(2)[j] = map.shift;
     });
   }
-}
-
-// How far ahead the next sample lies, where the second cache holds it beside this one; else 0.
-inline std::int64_t next_sample(const Columns& shape, std::int64_t bytes_per_element) {
-  const std::int64_t elements = shape.rows * shape.width();
-  return shape.samples > 1 && 2 * elements * bytes_per_element <= kSecondCache ? elements : 0;
 }
 
 inline bool folds(const Columns& shape, const void* mask) { return !mask || shape.width() % 8 == 0; }

@@ -35,8 +35,10 @@ class ColumnBackward {
   void partial(std::int64_t piece) {
     if (!channel_sums_.wanted) return;
     sums_.clear(piece);
+    const Ahead ahead{grid_.rows_ahead(), grid_.rows_ahead()};
     visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
-      add_gradient_sums<kind>(run_at(offset, mask), n, column_map(map_), sums_.first(piece), sums_.second(piece));
+      add_gradient_sums<kind>(run_of<T>(call_, offset, mask, ahead), n, column_map(map_), sums_.first(piece),
+                              sums_.second(piece));
     });
   }
 
@@ -56,24 +58,22 @@ class ColumnBackward {
 
   void apply(std::int64_t piece) const {
     if (!call_.dx && !call_.dresidual) return;
-    if (moments_ == MomentsOf::population) return apply_with(ColumnScale<C>{slope_.of(0)}, piece);
-    apply_with(ColumnSlope<C>{slope_.of(0), slope_.of(1), slope_.of(2), slope_.of(3)}, piece);
+    const std::int64_t soon = grid_.rows_ahead();
+    if (moments_ == MomentsOf::population) return apply_with(ColumnScale<C>{slope_.of(0)}, {soon, soon}, piece);
+    const ColumnSlope<C> slope{slope_.of(0), slope_.of(1), slope_.of(2), slope_.of(3)};
+    apply_with(slope, {grid_.next_block(shape_, 2 * sizeof(T)), soon}, piece);
   }
 
  private:
   template <class Slope>
-  void apply_with(const Slope slope, std::int64_t piece) const {
+  void apply_with(const Slope slope, Ahead ahead, std::int64_t piece) const {
     visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
-      backward_run<kind>(run_at(offset, mask), n, column_map(map_), slope);
+      backward_run<kind>(run_of<T>(call_, offset, mask, ahead), n, column_map(map_), slope);
     });
   }
 
   std::int64_t group_of(std::int64_t channel) const {
     return tile_.sample * shape_.groups + channel / shape_.channels_per_group();
-  }
-
-  BackwardRun<T> run_at(std::int64_t offset, std::int64_t mask) const {
-    return run_of<T>(call_, offset, mask, next_sample(shape_, 2 * sizeof(T)));
   }
 
   // dx = rstd·(weight·dz − mean(g) − x̂·mean(g·x̂)), with g = weight·dz and the means over a group.

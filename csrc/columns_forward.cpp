@@ -27,7 +27,8 @@ class TileMoments {
   void partial(std::int64_t piece) const {
     sums_.clear(piece);
     visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t, std::int64_t n) {
-      add_shifted_sums(x_ + offset, n, shift_.of(0), sums_.first(piece), sums_.second(piece));
+      add_shifted_sums(x_ + offset, n, shift_.of(0), sums_.first(piece), sums_.second(piece),
+                       grid_.rows_ahead());
     });
   }
 
@@ -78,15 +79,15 @@ class TileMap {
  public:
   using C = Compute<T>;
 
-  TileMap(const Columns& shape, const ColumnGrid& grid, const Forward& call, std::int64_t index)
-      : shape_(shape), grid_(grid), call_(call), tile_(shape, grid, index), map_(grid.padded()) {}
+  TileMap(const Columns& shape, const ColumnGrid& grid, const Forward& call, std::int64_t index, Ahead ahead)
+      : shape_(shape), grid_(grid), call_(call), ahead_(ahead), tile_(shape, grid, index), map_(grid.padded()) {}
 
   void partial(std::int64_t) const {}
   void finish() { fill_map(shape_, tile_, call_.weight, call_.bias, call_.mean, call_.rstd, map_); }
 
   void apply(std::int64_t piece) const {
     visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
-      forward_run<kind>(run_of<T>(call_, offset, mask, next_sample(shape_, sizeof(T))), n, column_map(map_));
+      forward_run<kind>(run_of<T>(call_, offset, mask, ahead_), n, column_map(map_));
     });
   }
 
@@ -94,6 +95,7 @@ class TileMap {
   const Columns& shape_;
   const ColumnGrid& grid_;
   const Forward& call_;
+  Ahead ahead_;
   Tile tile_;
   MapCoefficients<C> map_;
 };
@@ -103,7 +105,7 @@ class ColumnForward {
  public:
   ColumnForward(const Columns& shape, const ColumnGrid& grid, const Forward& call, std::int64_t index)
       : shape_(shape), call_(call), moments_(shape, grid, static_cast<const T*>(call.x), index),
-        map_(shape, grid, call, index) {}
+        map_(shape, grid, call, index, {grid.next_block(shape, sizeof(T)), grid.rows_ahead()}) {}
 
   void partial(std::int64_t piece) { moments_.partial(piece); }
   void finish() {
@@ -135,7 +137,7 @@ void columns_moments(const Columns& shape, Dtype dtype, const void* x, double* m
 void columns_forward(const Columns& shape, const Forward& call, MomentsOf moments, const Parallel& parallel) {
   const ColumnGrid grid(shape, folds(shape, call.mask));
   const Parallel threads = threads_for(parallel, shape.elements());
-  const std::int64_t blocks = shape.samples * grid.tiles();
+  const std::int64_t blocks = shape.samples * grid.tiles(), soon = grid.rows_ahead();
   with_type(call.dtype, [&]<class T>() {
     with_kind(call.activation, [&]<Kind kind>() {
       if (moments == MomentsOf::batch) {
@@ -143,7 +145,7 @@ void columns_forward(const Columns& shape, const Forward& call, MomentsOf moment
                    [&](std::int64_t index) { return ColumnForward<T, kind>(shape, grid, call, index); });
       } else {
         run_blocks(threads, blocks, grid.pieces(),
-                   [&](std::int64_t index) { return TileMap<T, kind>(shape, grid, call, index); });
+                   [&](std::int64_t index) { return TileMap<T, kind>(shape, grid, call, index, {soon, soon}); });
       }
     });
   });

@@ -52,9 +52,10 @@ inline void for_tiles(const Rows& shape, const Parallel& parallel, Visit&& visit
   });
 }
 
-// How far ahead the row lies that a thread takes next, where it takes `rows_at_once` of them from end to end.
-inline std::int64_t next_row(const Rows& shape, std::int64_t rows_at_once) {
-  return shape.length > kRowPiece ? 0 : rows_at_once * shape.length;
+// The row that a thread takes next, where it takes `rows_at_once` of them from end to end.
+inline Ahead next_row(const Rows& shape, std::int64_t rows_at_once) {
+  const std::int64_t next = shape.length > kRowPiece ? 0 : rows_at_once * shape.length;
+  return {next, next};
 }
 
 // Where the mask of a piece of a row begins.

@@ -21,7 +21,7 @@ class RowGradients {
       : shape_(shape),
         call_(call),
         parameters_(shape, call.weight, call.bias),
-        ahead_(rows_at_once * shape.length) {}
+        ahead_{rows_at_once * shape.length, rows_at_once * shape.length} {}
 
   // Σg and Σg·t over a piece of a row, with g = weight·dz.
   template <Kind kind>
@@ -64,10 +64,7 @@ class RowGradients {
       Pack<C> of_weight{}, of_bias{};
       for (int i = 0; i < rows; ++i) {
         const Gradient<C> gradient = gradient_at<kind>(runs[i], maps[i], j, lanes);
-        if (runs[i].ahead) {
-          fetch(runs[i].x + j + runs[i].ahead);
-          fetch(runs[i].dy + j + runs[i].ahead);
-        }
+        fetch_ahead<kind>(runs[i], j);
         if (runs[i].dx) put(runs[i].dx + j, slopes[i].dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
         if (runs[i].dresidual) put(runs[i].dresidual + j, gradient.dz, streams, lanes);
         const Pack<C> x_hat = multiply_add(gradient.t, broadcast(maps[i].rstd), broadcast(maps[i].low));
@@ -115,7 +112,7 @@ class RowGradients {
   const Rows& shape_;
   const Backward& call_;
   ElementParameters<C> parameters_;
-  std::int64_t ahead_;
+  Ahead ahead_;
 };
 
 // Rows begin, begin + sets, … below end, a few at once; `sums` are those of the rows from `first_row` on.

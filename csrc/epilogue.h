@@ -193,6 +193,15 @@ inline bool can_stream(const T* p, const std::uint8_t* mask) {
   return mask == nullptr || reinterpret_cast<std::uintptr_t>(p) % bytes == 0;
 }
 
+// ---- Reading ahead
+
+// How many elements on lies what is asked for while a run is swept, or 0: so that reading it overlaps with the
+// arithmetic and the storing. The processor fetches ahead by itself, but not past the end of a page or a run.
+struct Ahead {
+  std::int64_t x;         // and dy
+  std::int64_t residual;
+};
+
 // ---- Forward
 
 template <class T>
@@ -202,12 +211,12 @@ struct ForwardRun {
   std::uint8_t* mask;
   Activation activation;
   bool stream;
-  std::int64_t ahead;  // how many elements on what is read soon begins, or 0
+  Ahead ahead;
 };
 
 // The run that begins `offset` elements into x and `mask_offset` bytes into the mask.
 template <class T>
-inline ForwardRun<T> run_of(const Forward& call, std::int64_t offset, std::int64_t mask_offset, std::int64_t ahead) {
+inline ForwardRun<T> run_of(const Forward& call, std::int64_t offset, std::int64_t mask_offset, Ahead ahead) {
   const T* const residual = static_cast<const T*>(call.residual);
   return {static_cast<const T*>(call.x) + offset,
           residual ? residual + offset : nullptr,
@@ -224,8 +233,11 @@ inline void forward_run(const ForwardRun<T> run, std::int64_t n, const Map map) 
   const bool streams = run.stream && can_stream(run.y, run.mask);
   const auto step = [&](std::int64_t j, auto lanes) {
     Pack<C> z = map.affine(map.centre(load(run.x + j, lanes), j, lanes), j, lanes);
-    if (run.ahead) fetch(run.x + j + run.ahead);
-    if (run.residual) z += load(run.residual + j, lanes);
+    if (run.ahead.x) fetch(run.x + j + run.ahead.x);
+    if (run.residual) {
+      z += load(run.residual + j, lanes);
+      fetch(run.residual + j + run.ahead.residual);
+    }
     if constexpr (kind != Kind::none) {
       if (run.mask) {
         store_bits<C>(run.mask, j, lane_bits<C>(slope_is_one<C>(z, run.activation)), count_of<C>(lanes));
@@ -250,11 +262,11 @@ struct BackwardRun {
   T *dx, *dresidual;
   Activation activation;
   bool stream;
-  std::int64_t ahead;  // as in ForwardRun
+  Ahead ahead;
 };
 
 template <class T>
-inline BackwardRun<T> run_of(const Backward& call, std::int64_t offset, std::int64_t mask_offset, std::int64_t ahead) {
+inline BackwardRun<T> run_of(const Backward& call, std::int64_t offset, std::int64_t mask_offset, Ahead ahead) {
   const auto in = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
   const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
   return {in(call.dy),
@@ -289,6 +301,17 @@ inline Gradient<Compute<T>> gradient_at(const BackwardRun<T>& run, const Map& ma
   return {through_activation<C>(dy, z, activation), t};
 }
 
+template <Kind kind, bool reads_x = true, class T>
+inline void fetch_ahead(const BackwardRun<T>& run, std::int64_t j) {
+  if (run.ahead.x) {
+    if constexpr (reads_x || kind != Kind::none) fetch(run.x + j + run.ahead.x);
+    fetch(run.dy + j + run.ahead.x);
+  }
+  if constexpr (kind != Kind::none) {
+    if (run.residual) fetch(run.residual + j + run.ahead.residual);
+  }
+}
+
 // dx and dresidual of a run.
 template <Kind kind, class T, class Map, class Slope>
 inline void backward_run(const BackwardRun<T> run, std::int64_t n, const Map map, const Slope slope) {
@@ -300,10 +323,7 @@ inline void backward_run(const BackwardRun<T> run, std::int64_t n, const Map map
   const bool streams = run.stream && leader && alike && can_stream(leader, run.mask);
   const auto step = [&](std::int64_t j, auto lanes) {
     const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
-    if (run.ahead) {
-      if (Slope::kReadsX || kind != Kind::none) fetch(run.x + j + run.ahead);
-      fetch(run.dy + j + run.ahead);
-    }
+    fetch_ahead<kind, Slope::kReadsX>(run, j);
     if (run.dx) put(run.dx + j, slope.dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
     if (run.dresidual) put(run.dresidual + j, gradient.dz, streams, lanes);
   };

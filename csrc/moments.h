@@ -76,6 +76,14 @@ struct Sums {
   }
 };
 
+// Sums that are still one for each lane.
+template <class C>
+struct WideSums {
+  Wide<C> first, second;
+
+  Sums total() const { return {first.total(), second.total()}; }
+};
+
 struct Moments {
   double mean = 0;
   double m2 = 0;  // the sum of squared deviations

@@ -42,7 +42,9 @@ class Scratch {
     other.values_ = values;
     return *this;
   }
-  ~Scratch() { ::operator delete(values_, kAlignment); }
+  ~Scratch() {
+    if (values_) ::operator delete(values_, kAlignment);
+  }
 
   Value* get() const { return values_; }
   Value& operator[](std::int64_t i) const { return values_[i]; }
@@ -50,6 +52,21 @@ class Scratch {
  private:
   static constexpr std::align_val_t kAlignment{64};  // of a pack, so that none is in two lines of the cache
   Value* values_ = nullptr;
+};
+
+// The same for a block, which has thousands of likes: what is small needs no allocation.
+template <class Value>
+class BlockScratch {
+ public:
+  explicit BlockScratch(std::int64_t count) : large_(count > kSmall ? Scratch<Value>(count) : Scratch<Value>()) {}
+
+  Value& operator[](std::int64_t i) { return large_.get() ? large_[i] : small_[i]; }
+  const Value& operator[](std::int64_t i) const { return large_.get() ? large_[i] : small_[i]; }
+
+ private:
+  static constexpr std::int64_t kSmall = 32;
+  Scratch<Value> large_;
+  Value small_[kSmall];
 };
 
 enum class Order { forwards, backwards };

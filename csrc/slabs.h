@@ -16,9 +16,9 @@ struct Slabs {
   std::int64_t sets;                     // slab s has parameter set s mod sets,
   bool parameter_per_run;                // which holds one for each run, or one for all
 
-  std::int64_t parameter(std::int64_t slab, std::int64_t run) const {
-    return parameter_per_run ? slab % sets * runs + run : slab % sets;
-  }
+  std::int64_t parameters_per_slab() const { return parameter_per_run ? runs : 1; }
+  // The p-th of a slab's parameters among all.
+  std::int64_t parameter(std::int64_t slab, std::int64_t p) const { return slab % sets * parameters_per_slab() + p; }
   std::int64_t offset(std::int64_t slab, std::int64_t run) const { return slab * slab_stride + run * run_stride; }
   double count() const { return static_cast<double>(runs) * static_cast<double>(length); }
   std::int64_t elements() const { return slabs * runs * length; }
