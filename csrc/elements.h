@@ -15,6 +15,12 @@ constexpr std::int64_t kRowPiece = 1 << 14;
 
 inline std::int64_t pieces_of(const Rows& shape) { return quotient_up(shape.length, kRowPiece); }
 
+// Rows that a thread takes at once, where they are short and many: the sums of one then overlap with another's.
+inline std::int64_t rows_together(const Rows& shape, const Parallel& parallel) {
+  constexpr std::int64_t kTogether = 4, kShort = 1 << 12;
+  return shape.length <= kShort && shape.rows >= 4 * kTogether * parallel.threads ? kTogether : 1;
+}
+
 inline bool enough_rows(const Rows& shape, const Parallel& parallel) {
   return parallel.threads == 1 || shape.rows >= 2 * parallel.threads;
 }
@@ -52,9 +58,12 @@ inline void for_tiles(const Rows& shape, const Parallel& parallel, Visit&& visit
   });
 }
 
-// The row that a thread takes next, where it takes `rows_at_once` of them from end to end.
+// A row that a thread takes soon, where it takes `rows_at_once` of them from end to end: the next, or where rows are
+// short one so far on that there is time to read it.
 inline Ahead next_row(const Rows& shape, std::int64_t rows_at_once) {
-  const std::int64_t next = shape.length > kRowPiece ? 0 : rows_at_once * shape.length;
+  constexpr std::int64_t kSoon = 1 << 12;
+  const std::int64_t together = rows_at_once * shape.length;
+  const std::int64_t next = shape.length > kRowPiece ? 0 : quotient_up(kSoon, together) * together;
   return {next, next};
 }
 

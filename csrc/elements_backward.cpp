@@ -16,12 +16,8 @@ class RowGradients {
  public:
   using C = Compute<T>;
 
-  // `rows_at_once` is how many rows a thread goes through before the next: see `next_row`.
-  RowGradients(const Rows& shape, const Backward& call, std::int64_t rows_at_once)
-      : shape_(shape),
-        call_(call),
-        parameters_(shape, call.weight, call.bias),
-        ahead_{rows_at_once * shape.length, rows_at_once * shape.length} {}
+  RowGradients(const Rows& shape, const Backward& call, Ahead ahead)
+      : shape_(shape), call_(call), parameters_(shape, call.weight, call.bias), ahead_(ahead) {}
 
   // Σg and Σg·t over a piece of a row, with g = weight·dz.
   template <Kind kind>
@@ -175,13 +171,13 @@ template <Kind kind, class T>
 void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& parallel) {
   constexpr std::int64_t kElements = 1 << 14, kMostBlocks = 64;
   const bool wanted = wants_parameters(call);
-  const std::int64_t at_once = wanted ? kRowsAtOnce * shape.sets : 1;
-  const RowGradients<T> gradients(shape, call, at_once);
+  const std::int64_t at_once = wanted ? kRowsAtOnce * shape.sets : rows_together(shape, parallel);
+  const RowGradients<T> gradients(shape, call, next_row(shape, at_once));
   const std::int64_t elements = shape.sets * shape.length;
   // In whole rounds of the sets, so that a block has the gradients of each.
   const std::int64_t rounds = quotient_up(shape.rows, shape.sets);
   const std::int64_t by_size = quotient_up(kElements, elements), by_count = quotient_up(rounds, kMostBlocks);
-  const std::int64_t rows_per_block = wanted ? most(by_size, by_count) * shape.sets : 1;
+  const std::int64_t rows_per_block = wanted ? most(by_size, by_count) * shape.sets : at_once;
   const std::int64_t blocks = quotient_up(shape.rows, rows_per_block);
   const ElementGradients parameters(wanted ? blocks : 0, elements);
   for_each_index(parallel, blocks, Order::forwards, [&](std::int64_t block) {
@@ -193,10 +189,12 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
       for (std::int64_t i = row; i < last; ++i) {
         sums[i - row] = total_of(shape, [&](std::int64_t piece) { return gradients.template sums<kind>(i, piece); });
       }
-      for (std::int64_t set = 0; set < least(shape.sets, last - row); ++set) {
+      for (std::int64_t i = row; !wanted && i < last; ++i) {
+        gradients.template apply<kind>(i, 0, shape.length, sums[i - row]);
+      }
+      for (std::int64_t set = 0; wanted && set < least(shape.sets, last - row); ++set) {
         apply_down<kind>(gradients, shape, row + set, last, 0, shape.length, sums.get(), row,
-                         wanted ? parameters.dweight(block) + set * shape.length : nullptr,
-                         wanted ? parameters.dbias(block) + set * shape.length : nullptr);
+                         parameters.dweight(block) + set * shape.length, parameters.dbias(block) + set * shape.length);
       }
     }
   });
@@ -207,7 +205,8 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
 template <Kind kind, class T>
 void rows_by_tiles(const Rows& shape, const Backward& call, const Parallel& parallel) {
   const bool wanted = wants_parameters(call);
-  const RowGradients<T> gradients(shape, call, wanted ? kRowsAtOnce * shape.sets : shape.sets);
+  const std::int64_t below = (wanted ? kRowsAtOnce : 1) * shape.sets * shape.length;  // what the tile takes next
+  const RowGradients<T> gradients(shape, call, {below, below});
   const ElementGradients parameters(wanted ? 1 : 0, shape.sets * shape.length);
   if (wanted) parameters.clear(0);
   const Scratch<Sums> totals = totals_of(shape, parallel, [&](std::int64_t row, std::int64_t piece) {
