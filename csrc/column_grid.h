@@ -54,7 +54,7 @@ class ColumnGrid {
   }
 
  private:
-  static constexpr std::int64_t kNarrow = 256, kTile = 512, kElements = 1 << 14, kMostPieces = 64, kFewestRows = 16;
+  static constexpr std::int64_t kNarrow = 256, kTile = 512, kElements = 1 << 14, kMostPieces = 64, kFewestRows = 64;
   std::int64_t width_, fold_, rows_, rest_, tile_, rows_per_piece_;
 };
 
@@ -81,36 +81,43 @@ inline void for_columns_of(const Columns& shape, const Tile& tile, std::int64_t 
 
 // ---- Sums
 
-// Adds Σ(x − shift) and Σ(x − shift)² of a row to each column's.
-template <class T>
-inline void add_shifted_sums(const T* x, std::int64_t n, const Compute<T>* shift, double* first, double* second,
-                             std::int64_t ahead) {
+// Adds Σ(x − shift) and Σ(x − shift)² of `rows` rows, `step` elements apart, to each column's.
+template <int rows, class T>
+inline void add_shifted_sums(const T* x, std::int64_t step, std::int64_t n, const Compute<T>* shift, double* first,
+                             double* second, std::int64_t ahead) {
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
     const Pack<C> s = load(shift + j, Full{});
-    fetch(x + j + ahead);
-    Wide<C> t = widen(keep_or<C>(load(x + j, lanes), s, lanes));
-    t.subtract(widen(s));
+    const Wide<C> wide_shift = widen(s);
     Wide<C> sum = load_wide<C>(first + j), squares = load_wide<C>(second + j);
-    sum.add(t);
-    squares.add_product(t, t);
+    for (int i = 0; i < rows; ++i) {
+      const T* const at = x + i * step + j;
+      fetch(at + ahead);
+      Wide<C> t = widen(keep_or<C>(load(at, lanes), s, lanes));
+      t.subtract(wide_shift);
+      sum.add(t);
+      squares.add_product(t, t);
+    }
     store_wide<C>(first + j, sum);
     store_wide<C>(second + j, squares);
   });
 }
 
-// Adds Σdz and Σdz·t of a row to each column's.
-template <Kind kind, class T, class Map>
-inline void add_gradient_sums(const BackwardRun<T> run, std::int64_t n, const Map map, double* first, double* second) {
+// Adds Σdz and Σdz·t of `rows` rows to each column's.
+template <Kind kind, int rows, class T, class Map>
+inline void add_gradient_sums(const BackwardRun<T> (&runs)[rows], std::int64_t n, const Map map, double* first,
+                              double* second) {
   using C = Compute<T>;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) {
-    const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
-    fetch_ahead<kind>(run, j);
-    // What lies past the last, incomplete row belongs to other channels.
-    const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
     Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);
-    sum.add(dz);
-    products.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
+    for (const BackwardRun<T>& run : runs) {
+      const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
+      fetch_ahead<kind>(run, j);
+      // What lies past the last, incomplete row belongs to other channels.
+      const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
+      sum.add(dz);
+      products.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
+    }
     store_wide<C>(first + j, sum);
     store_wide<C>(second + j, products);
   });
@@ -161,20 +168,44 @@ inline Moments merge_equal(const Moments* channels, std::int64_t count, double e
   return group;
 }
 
-// Calls visit(offset in x, offset in the mask, columns) for each row of a piece. Always upwards: a processor
-// that fetches ahead follows rows that go down badly.
-template <class Visit>
+// A row of a tile: where it begins in x and in the mask, how far on the next one does, and how many columns it has.
+struct RowOfTile {
+  std::int64_t offset, mask, step, mask_step, columns;
+};
+
+constexpr int kRowsTogether = 2;
+
+template <int count>
+using Count = std::integral_constant<int, count>;
+
+// Calls visit(row, number of rows) for the rows of a piece, `together` at a time and the rest one by one. Always
+// upwards: a processor that fetches ahead follows rows that go down badly.
+template <int together, class Visit>
 inline void visit_rows(const Columns& shape, const ColumnGrid& grid, const Tile& tile, std::int64_t piece,
                        Visit&& visit) {
-  const std::int64_t mask_bytes = quotient_up(shape.width(), 8);
+  const std::int64_t mask_bytes = quotient_up(shape.width(), 8), mask_step = grid.fold() * mask_bytes;
   const std::int64_t matrix = tile.sample * shape.rows * shape.width() + tile.first;
   const std::int64_t mask = tile.sample * shape.rows * mask_bytes + tile.first / 8;
-  const std::int64_t mask_row = grid.fold() * mask_bytes;
   const auto row_at = [&](std::int64_t row, std::int64_t columns) {
-    visit(matrix + row * grid.row_length(), mask + row * mask_row, columns);
+    return RowOfTile{matrix + row * grid.row_length(), mask + row * mask_step, grid.row_length(), mask_step, columns};
   };
-  for (std::int64_t row = grid.first_row(piece); row < grid.last_row(piece); ++row) row_at(row, tile.columns);
-  if (grid.rest(piece)) row_at(grid.whole_rows(), grid.rest(piece));
+  const std::int64_t end = grid.last_row(piece);
+  std::int64_t row = grid.first_row(piece);
+  for (; row + together <= end; row += together) visit(row_at(row, tile.columns), Count<together>{});
+  for (; row < end; ++row) visit(row_at(row, tile.columns), Count<1>{});
+  if (grid.rest(piece)) visit(row_at(grid.whole_rows(), grid.rest(piece)), Count<1>{});
+}
+
+// The same to add to sums: two rows at a time where x may be in the cache, so that the sums are loaded and stored
+// less often (a backward of 3 MB took 0.6 times as long); from memory that reads 5 % slower.
+template <class T, class Visit>
+inline void visit_rows_to_sum(const Columns& shape, const ColumnGrid& grid, const Tile& tile, std::int64_t piece,
+                              Visit&& visit) {
+  constexpr std::int64_t kCached = std::int64_t{1} << 24;
+  if (shape.elements() * static_cast<std::int64_t>(sizeof(T)) > kCached) {
+    return visit_rows<1>(shape, grid, tile, piece, visit);
+  }
+  visit_rows<kRowsTogether>(shape, grid, tile, piece, visit);
 }
 
 // Coefficients for each column of a tile.

@@ -36,9 +36,12 @@ class ColumnBackward {
     if (!channel_sums_.wanted) return;
     sums_.clear(piece);
     const Ahead ahead{grid_.rows_ahead(), grid_.rows_ahead()};
-    visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
-      add_gradient_sums<kind>(run_of<T>(call_, offset, mask, ahead), n, column_map(map_), sums_.first(piece),
-                              sums_.second(piece));
+    visit_rows_to_sum<T>(shape_, grid_, tile_, piece, [&](const RowOfTile& row, auto count) {
+      BackwardRun<T> runs[count()];
+      for (int i = 0; i < count(); ++i) {
+        runs[i] = run_of<T>(call_, row.offset + i * row.step, row.mask + i * row.mask_step, ahead);
+      }
+      add_gradient_sums<kind>(runs, row.columns, column_map(map_), sums_.first(piece), sums_.second(piece));
     });
   }
 
@@ -67,8 +70,8 @@ class ColumnBackward {
  private:
   template <class Slope>
   void apply_with(const Slope slope, Ahead ahead, std::int64_t piece) const {
-    visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
-      backward_run<kind>(run_of<T>(call_, offset, mask, ahead), n, column_map(map_), slope);
+    visit_rows<1>(shape_, grid_, tile_, piece, [&](const RowOfTile& row, auto) {
+      backward_run<kind>(run_of<T>(call_, row.offset, row.mask, ahead), row.columns, column_map(map_), slope);
     });
   }
 

@@ -26,9 +26,9 @@ class TileMoments {
 
   void partial(std::int64_t piece) const {
     sums_.clear(piece);
-    visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t, std::int64_t n) {
-      add_shifted_sums(x_ + offset, n, shift_.of(0), sums_.first(piece), sums_.second(piece),
-                       grid_.rows_ahead());
+    visit_rows_to_sum<T>(shape_, grid_, tile_, piece, [&](const RowOfTile& row, auto count) {
+      add_shifted_sums<count()>(x_ + row.offset, row.step, row.columns, shift_.of(0), sums_.first(piece),
+                                sums_.second(piece), grid_.rows_ahead());
     });
   }
 
@@ -86,8 +86,8 @@ class TileMap {
   void finish() { fill_map(shape_, tile_, call_.weight, call_.bias, call_.mean, call_.rstd, map_); }
 
   void apply(std::int64_t piece) const {
-    visit_rows(shape_, grid_, tile_, piece, [&](std::int64_t offset, std::int64_t mask, std::int64_t n) {
-      forward_run<kind>(run_of<T>(call_, offset, mask, ahead_), n, column_map(map_));
+    visit_rows<1>(shape_, grid_, tile_, piece, [&](const RowOfTile& row, auto) {
+      forward_run<kind>(run_of<T>(call_, row.offset, row.mask, ahead_), row.columns, column_map(map_));
     });
   }
 
