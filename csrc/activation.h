@@ -98,7 +98,8 @@ inline Pack<C> gelu_derivative(Pack<C> z) {
   return select<C>(z < C{-13}, Pack<C>{}, select<C>(z > C{13}, broadcast(C{1}), value));
 }
 
-// What the inner loops are built for: nothing, relu, and the rest, which ask for each pack which it is.
+// What the inner loops are built for: no activation, relu, and the rest, which is computed apart from them
+// (activation_runs.h).
 enum class Kind { none, relu, any };
 
 template <class C>

@@ -23,14 +23,17 @@ class RowGradients {
   template <Kind kind>
   Sums sums(std::int64_t row, std::int64_t piece) const {
     const std::int64_t first = piece * kRowPiece;
-    const BackwardRun<T> run = run_at(row, first);
+    BackwardRun<T> runs[1] = {run_at(row, first)};
     const RowMap<C> map = map_at(row, first);
     Wide<C> sum, products;
-    for_packs<C>(least(kRowPiece, shape_.length - first), [&](std::int64_t j, auto lanes) {
-      const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
-      const Wide<C> g = widen(keep_or<C>(gradient.dz * load(map.weight + j, lanes), Pack<C>{}, lanes));
-      sum.add(g);
-      products.add_product(g, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
+    const std::int64_t n = least(kRowPiece, shape_.length - first);
+    in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
+      for_packs_of(runs[0].x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+        const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
+        const Wide<C> g = widen(keep_or<C>(gradient.dz * load(map.weight + j, lanes), Pack<C>{}, lanes));
+        sum.add(g);
+        products.add_product(g, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
+      });
     });
     return {sum.total(), products.total()};
   }
@@ -56,7 +59,7 @@ class RowGradients {
       slopes[i] = slope_at(at, first, sums[i * shape_.sets]);
       streams = streams && is_aligned(runs[i].dx) && is_aligned(runs[i].dresidual);
     }
-    for_packs<C>(n, [&](std::int64_t j, auto lanes) {
+    const auto step = [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
       Pack<C> of_weight{}, of_bias{};
       for (int i = 0; i < rows; ++i) {
         const Gradient<C> gradient = gradient_at<kind>(runs[i], maps[i], j, lanes);
@@ -70,6 +73,9 @@ class RowGradients {
       // What lies past a part belongs to the next set.
       add_to(dweight + j, keep_or<C>(of_weight, Pack<C>{}, lanes));
       add_to(dbias + j, keep_or<C>(of_bias, Pack<C>{}, lanes));
+    };
+    in_chunks<kind>(runs, n, [&](int i) { return maps[i]; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
+      for_packs_of(runs[0].x, chunk, m, false, step);
     });
   }
 

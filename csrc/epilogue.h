@@ -6,7 +6,7 @@
 
 #pragma once
 
-#include "activation.h"
+#include "activation_runs.h"
 #include "moments.h"
 
 namespace normwright::NORMWRIGHT_ISA {
@@ -227,29 +227,54 @@ inline ForwardRun<T> run_of(const Forward& call, std::int64_t offset, std::int64
           ahead};
 }
 
+// z of one pack, and its bits of the mask.
+template <bool with_mask, class T, class Map, class Lanes>
+NORMWRIGHT_INLINE inline Pack<Compute<T>> affine_at(const ForwardRun<T>& run, const Map& map, std::int64_t j, Lanes lanes) {
+  using C = Compute<T>;
+  Pack<C> z = map.affine(map.centre(load(run.x + j, lanes), j, lanes), j, lanes);
+  if (run.ahead.x) fetch(run.x + j + run.ahead.x);
+  if (run.residual) {
+    z += load(run.residual + j, lanes);
+    fetch(run.residual + j + run.ahead.residual);
+  }
+  if (with_mask && run.mask) {
+    store_bits<C>(run.mask, j, lane_bits<C>(slope_is_one<C>(z, run.activation)), count_of<C>(lanes));
+  }
+  return z;
+}
+
+// Calls step(j, lanes) for `n` elements from `first` on; whole packs begin where p + j is aligned, if `streams`.
+template <class T, class Step>
+NORMWRIGHT_INLINE inline void for_packs_of(const T* p, std::int64_t first, std::int64_t n, bool streams, Step&& step) {
+  const auto from_first = [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE { step(first + j, lanes); };
+  if (streams) {
+    for_aligned_packs<T>(p + first, n, from_first);
+  } else {
+    for_packs<Compute<T>>(n, from_first);
+  }
+}
+
 template <Kind kind, class T, class Map>
 inline void forward_run(const ForwardRun<T> run, std::int64_t n, const Map map) {
   using C = Compute<T>;
   const bool streams = run.stream && can_stream(run.y, run.mask);
-  const auto step = [&](std::int64_t j, auto lanes) {
-    Pack<C> z = map.affine(map.centre(load(run.x + j, lanes), j, lanes), j, lanes);
-    if (run.ahead.x) fetch(run.x + j + run.ahead.x);
-    if (run.residual) {
-      z += load(run.residual + j, lanes);
-      fetch(run.residual + j + run.ahead.residual);
-    }
-    if constexpr (kind != Kind::none) {
-      if (run.mask) {
-        store_bits<C>(run.mask, j, lane_bits<C>(slope_is_one<C>(z, run.activation)), count_of<C>(lanes));
-      }
-      z = activate<C>(z, kind == Kind::relu ? Activation::relu : run.activation);
-    }
-    put(run.y + j, z, streams, lanes);
-  };
-  if (streams) {
-    for_aligned_packs<T>(run.y, n, step);
-  } else {
-    for_packs<C>(n, step);
+  if constexpr (kind != Kind::any) {
+    for_packs_of(run.y, 0, n, streams, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      const Pack<C> z = affine_at<kind == Kind::relu>(run, map, j, lanes);
+      put(run.y + j, activate<C>(z, kind == Kind::relu ? Activation::relu : Activation::none), streams, lanes);
+    });
+    return;
+  }
+  Chunk<C> z;
+  for (std::int64_t first = 0; first < n; first += kChunk) {
+    const std::int64_t m = n - first < kChunk ? n - first : kChunk;
+    for_packs<C>(m, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      store(z.values + j, affine_at<true>(run, map, first + j, lanes), Full{});
+    });
+    activate_chunk(run.activation, z.values, m);
+    for_packs_of(run.y, first, m, streams, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      put(run.y + j, load(z.values + (j - first), Full{}), streams, lanes);
+    });
   }
 }
 
@@ -263,6 +288,8 @@ struct BackwardRun {
   Activation activation;
   bool stream;
   Ahead ahead;
+  const Compute<T>* dz = nullptr;  // of the chunk that begins at element `chunk`, where it is computed apart
+  std::int64_t chunk = 0;
 };
 
 template <class T>
@@ -286,19 +313,58 @@ struct Gradient {
 };
 
 template <Kind kind, class T, class Map, class Lanes>
-inline Gradient<Compute<T>> gradient_at(const BackwardRun<T>& run, const Map& map, std::int64_t j, Lanes lanes) {
+NORMWRIGHT_INLINE inline Gradient<Compute<T>> gradient_at(const BackwardRun<T>& run, const Map& map, std::int64_t j, Lanes lanes) {
   using C = Compute<T>;
   const Pack<C> t = map.centre(load(run.x + j, lanes), j, lanes);
+  if constexpr (kind == Kind::any) return {load(run.dz + (j - run.chunk), Full{}), t};
   const Pack<C> dy = load(run.dy + j, lanes);
   if constexpr (kind == Kind::none) return {dy, t};
-  const Activation activation = kind == Kind::relu ? Activation::relu : run.activation;
   if (run.mask) {
     const unsigned bits = load_bits<C>(run.mask, j, count_of<C>(lanes));
-    return {through_slope<C>(dy, lanes_of_bits<C>(bits), activation), t};
+    return {through_slope<C>(dy, lanes_of_bits<C>(bits), Activation::relu), t};
   }
   Pack<C> z = map.affine(t, j, lanes);
   if (run.residual) z += load(run.residual + j, lanes);
-  return {through_activation<C>(dy, z, activation), t};
+  return {through_activation<C>(dy, z, Activation::relu), t};
+}
+
+// dz of `n` elements from `first` on.
+template <class T, class Map>
+inline void differentiate(const BackwardRun<T>& run, const Map& map, std::int64_t first, std::int64_t n,
+                          Chunk<Compute<T>>& dz) {
+  using C = Compute<T>;
+  if (run.mask) {
+    for_packs<C>(n, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      const unsigned bits = load_bits<C>(run.mask, first + j, count_of<C>(lanes));
+      const Pack<C> dy = load(run.dy + first + j, lanes);
+      store(dz.values + j, through_slope<C>(dy, lanes_of_bits<C>(bits), run.activation), Full{});
+    });
+    return;
+  }
+  for_packs<C>(n, [&](std::int64_t k, auto lanes) NORMWRIGHT_INLINE {
+    const std::int64_t j = first + k;
+    Pack<C> z = map.affine(map.centre(load(run.x + j, lanes), j, lanes), j, lanes);
+    if (run.residual) z += load(run.residual + j, lanes);
+    store(dz.values + k, z, Full{});
+  });
+  differentiate_chunk(run.activation, run.dy + first, dz.values, n);
+}
+
+// Calls sweep(first, m) for chunks of n elements, after dz of the chunk was computed for each run where it is not
+// computed on the way. map_of(i) is the map of run i.
+template <Kind kind, int count, class T, class MapOf, class Sweep>
+NORMWRIGHT_INLINE inline void in_chunks(BackwardRun<T> (&runs)[count], std::int64_t n, const MapOf& map_of, const Sweep& sweep) {
+  if constexpr (kind != Kind::any) return sweep(0, n);
+  Chunk<Compute<T>> dz[count];
+  for (std::int64_t first = 0; first < n; first += kChunk) {
+    const std::int64_t m = n - first < kChunk ? n - first : kChunk;
+    for (int i = 0; i < count; ++i) {
+      differentiate(runs[i], map_of(i), first, m, dz[i]);
+      runs[i].dz = dz[i].values;
+      runs[i].chunk = first;
+    }
+    sweep(first, m);
+  }
 }
 
 template <Kind kind, bool reads_x = true, class T>
@@ -314,24 +380,23 @@ inline void fetch_ahead(const BackwardRun<T>& run, std::int64_t j) {
 
 // dx and dresidual of a run.
 template <Kind kind, class T, class Map, class Slope>
-inline void backward_run(const BackwardRun<T> run, std::int64_t n, const Map map, const Slope slope) {
+inline void backward_run(const BackwardRun<T> given, std::int64_t n, const Map map, const Slope slope) {
   using C = Compute<T>;
+  BackwardRun<T> runs[1] = {given};
+  const BackwardRun<T>& run = runs[0];
   const T* const leader = run.dx ? run.dx : run.dresidual;
   // dx and dresidual are stored around the cache together, so they must be aligned alike.
   const auto apart = reinterpret_cast<std::uintptr_t>(run.dx) - reinterpret_cast<std::uintptr_t>(run.dresidual);
   const bool alike = !run.dx || !run.dresidual || apart % kPackBytes == 0;
   const bool streams = run.stream && leader && alike && can_stream(leader, run.mask);
-  const auto step = [&](std::int64_t j, auto lanes) {
-    const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
-    fetch_ahead<kind, Slope::kReadsX>(run, j);
-    if (run.dx) put(run.dx + j, slope.dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
-    if (run.dresidual) put(run.dresidual + j, gradient.dz, streams, lanes);
-  };
-  if (streams) {
-    for_aligned_packs<T>(leader, n, step);
-  } else {
-    for_packs<C>(n, step);
-  }
+  in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t first, std::int64_t m) NORMWRIGHT_INLINE {
+    for_packs_of(leader, first, m, streams, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
+      fetch_ahead<kind, Slope::kReadsX>(run, j);
+      if (run.dx) put(run.dx + j, slope.dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
+      if (run.dresidual) put(run.dresidual + j, gradient.dz, streams, lanes);
+    });
+  });
 }
 
 // ---- Choosing the instance

@@ -51,6 +51,10 @@ using Pack = std::conditional_t<std::is_same_v<C, double>, DoublePack, FloatPack
 template <class C>
 using IntPack = std::conditional_t<std::is_same_v<C, double>, Int64Pack, Int32Pack>;
 
+// For what an inner loop is made of. What is not inlined takes its arguments from memory, and again after every
+// store, which might have changed them.
+#define NORMWRIGHT_INLINE __attribute__((always_inline))
+
 // How many lanes of a pack hold elements: all of them, known when compiling, or the first few.
 struct Full {};
 struct Part {
@@ -310,7 +314,7 @@ inline IntPack<C> lanes_of_bits(unsigned bits) {
 
 // Calls step(j, Full) for every whole pack of n elements and step(j, Part) for the rest.
 template <class C, class Step>
-inline void for_packs(std::int64_t n, Step&& step) {
+NORMWRIGHT_INLINE inline void for_packs(std::int64_t n, Step&& step) {
   constexpr int lanes = kLanes<C>;
   std::int64_t j = 0;
   for (; j + lanes <= n; j += lanes) step(j, Full{});
@@ -319,7 +323,7 @@ inline void for_packs(std::int64_t n, Step&& step) {
 
 // As `for_packs`, with p + j a multiple of a pack of T from the second step on.
 template <class T, class Step>
-inline void for_aligned_packs(const T* p, std::int64_t n, Step&& step) {
+NORMWRIGHT_INLINE inline void for_aligned_packs(const T* p, std::int64_t n, Step&& step) {
   constexpr std::int64_t lanes = kLanes<Compute<T>>;
   constexpr std::uintptr_t bytes = static_cast<std::uintptr_t>(lanes) * sizeof(T);
   const auto past = reinterpret_cast<std::uintptr_t>(p) % bytes;

@@ -12,7 +12,7 @@ inline void add_shifted(WideSums<C>& sums, const auto* x, std::int64_t n, double
   const Pack<C> fill = broadcast(static_cast<C>(shift));  // exact: the shift is an element of x, or both are double
   const Wide<C> wide_shift = widen(fill);
   WideSums<C> own = sums;
-  for_packs<C>(n, [&](std::int64_t j, auto lanes) {
+  for_packs<C>(n, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
     if (ahead) fetch(x + j + ahead);
     Wide<C> t = widen(keep_or<C>(load(x + j, lanes), fill, lanes));
     t.subtract(wide_shift);

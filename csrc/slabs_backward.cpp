@@ -10,13 +10,16 @@ namespace normwright::NORMWRIGHT_ISA {
 template <Kind kind, class T, class Map>
 inline void add_gradients(WideSums<Compute<T>>& sums, const BackwardRun<T> run, std::int64_t n, const Map map) {
   using C = Compute<T>;
+  BackwardRun<T> runs[1] = {run};
   WideSums<C> own = sums;
-  for_packs<C>(n, [&](std::int64_t j, auto lanes) {
-    const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
-    fetch_ahead<kind>(run, j);
-    const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
-    own.first.add(dz);
-    own.second.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
+  in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
+    for_packs_of(run.x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
+      fetch_ahead<kind>(run, j);
+      const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
+      own.first.add(dz);
+      own.second.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
+    });
   });
   sums = own;
 }
