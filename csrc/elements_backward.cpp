@@ -25,7 +25,7 @@ class RowGradients {
     const std::int64_t first = piece * kRowPiece;
     BackwardRun<T> runs[1] = {run_at(row, first)};
     const RowMap<C> map = map_at(row, first);
-    Wide<C> sum, products;
+    Wide<C> sum{}, products{};
     const std::int64_t n = least(kRowPiece, shape_.length - first);
     in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
       for_packs_of(runs[0].x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {

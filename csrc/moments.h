@@ -13,11 +13,26 @@
 
 namespace normwright::NORMWRIGHT_ISA {
 
+// Halves are added to halves.
+inline double sum_of_lanes(DoublePack v) {
+#if defined(__AVX512F__)
+  const __m256d quarter = _mm512_castpd512_pd256(v) + _mm512_extractf64x4_pd(v, 1);
+#elif defined(__AVX2__)
+  const __m256d quarter = v;
+#endif
+#if defined(__AVX2__)
+  const __m128d pair = _mm256_castpd256_pd128(quarter) + _mm256_extractf128_pd(quarter, 1);
+  return pair[0] + pair[1];
+#else
+  return v[0] + v[1];
+#endif
+}
+
 // A pack of C in double.
 template <class C>
 struct Wide {
   static constexpr int kParts = kLanes<C> / kLanes<double>;
-  DoublePack part[kParts]{};
+  DoublePack part[kParts];
 
   void subtract(const Wide& other) {
     for (int i = 0; i < kParts; ++i) part[i] -= other.part[i];
@@ -28,15 +43,7 @@ struct Wide {
   void add_product(const Wide& a, const Wide& b) {
     for (int i = 0; i < kParts; ++i) part[i] = multiply_add(a.part[i], b.part[i], part[i]);
   }
-  // Halves are added to halves: one order for every instruction set's width.
-  double total() const {
-    double lanes[kLanes<C>];
-    for (int i = 0; i < kParts; ++i) std::memcpy(lanes + i * kLanes<double>, &part[i], sizeof part[i]);
-    for (int half = kLanes<C> / 2; half > 0; half /= 2) {
-      for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-    }
-    return lanes[0];
-  }
+  double total() const { return kParts == 1 ? sum_of_lanes(part[0]) : sum_of_lanes(part[0] + part[kParts - 1]); }
 };
 
 inline Wide<double> widen(DoublePack v) { return {{v}}; }
@@ -79,7 +86,7 @@ struct Sums {
 // Sums that are still one for each lane.
 template <class C>
 struct WideSums {
-  Wide<C> first, second;
+  Wide<C> first{}, second{};
 
   Sums total() const { return {first.total(), second.total()}; }
 };

@@ -65,6 +65,19 @@ struct Bundle {
         slabs(least(bundle_of(shape), shape.slabs - first)) {}
 };
 
+// Sums of every slab of a bundle, beginning with zero.
+template <class C>
+class BundleSums {
+ public:
+  explicit BundleSums(std::int64_t slabs) {
+    for (std::int64_t s = 0; s < slabs; ++s) (*this)[s] = {};
+  }
+  WideSums<C>& operator[](std::int64_t s) { return reinterpret_cast<WideSums<C>*>(memory_)[s]; }
+
+ private:
+  alignas(WideSums<C>) unsigned char memory_[kMostSlabs * sizeof(WideSums<C>)];  // of which few are used
+};
+
 // The next run, which a sweep that reads from memory asks for; within a run that is cut into chunks, 4 KiB on.
 inline std::int64_t next_run(const Slabs& shape, const SlabPieces& pieces) {
   return pieces.chunks() > 1 ? 1024 : shape.run_stride;

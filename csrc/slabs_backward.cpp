@@ -55,7 +55,7 @@ class SlabBackward {
 
   void partial(std::int64_t piece) {
     if (!sums_.wanted) return;
-    WideSums<C> sums[kMostSlabs];
+    BundleSums<C> sums(bundle_.slabs);
     const std::int64_t next = next_run(shape_, pieces_);
     const auto keep = [&](std::int64_t run, std::int64_t part) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {

@@ -31,7 +31,7 @@ class BundleMoments {
       : shape_(shape), pieces_(pieces), x_(x), bundle_(shape, index), sums_(pieces.count() * bundle_.slabs) {}
 
   void partial(std::int64_t piece) {
-    WideSums<C> sums[kMostSlabs];
+    BundleSums<C> sums(bundle_.slabs);
     const std::int64_t ahead = next_run(shape_, pieces_);
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
