@@ -30,18 +30,17 @@ inline FloatPack polynomial(FloatPack x, float constant, Rest... rest) {
 
 // eˣ = 2ⁿ·eʳ with |r| ≤ ln(2)/2. Past its range x is taken at the end of it.
 inline FloatPack exp(FloatPack x) {
-  const FloatPack lowest = broadcast(-87.3f), highest = broadcast(88.3f);
-  x = select<float>(x < lowest, lowest, x);  // a NaN stays
-  x = select<float>(x > highest, highest, x);
+  x = at_most(broadcast(88.3f), at_least(broadcast(-87.3f), x));
   const FloatPack to_integer = broadcast(12582912.0f);  // 1.5·2²³: adding it rounds to an integer
-  const FloatPack shifted = x * 1.44269504f + to_integer;
+  const FloatPack shifted = multiply_add(x, broadcast(1.44269504f), to_integer);
   const FloatPack n = shifted - to_integer;
-  const FloatPack r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  const FloatPack high = multiply_add(n, broadcast(-0.693359375f), x);
+  const FloatPack r = multiply_add(n, broadcast(2.12194440e-4f), high);  // ln 2 in two parts
   // (eʳ − 1 − r)/r², error 3.2e-9 of eʳ.
   const FloatPack p =
       polynomial(r, 5.000000096e-01f, 1.666651830e-01f, 4.166620417e-02f, 8.368953708e-03f, 1.395060030e-03f);
   const Int32Pack exponent = (reinterpret_cast<Int32Pack>(shifted) - 0x4b400000 + 127) << 23;
-  return (p * r * r + r + 1.0f) * reinterpret_cast<FloatPack>(exponent);
+  return (multiply_add(p, r * r, r) + 1.0f) * reinterpret_cast<FloatPack>(exponent);
 }
 inline DoublePack exp(DoublePack x) {
   return each_lane<double>(x, [](double v) { return std::exp(v); });
@@ -59,8 +58,9 @@ inline FloatPack tanh(FloatPack z) {
   const FloatPack far = 1.0f - 2.0f / (exp(magnitude + magnitude) + 1.0f);
   const FloatPack s = z * z;
   // (tanh(z) − z)/z³ for |z| < 0.6, error 3.1e-9 of tanh.
-  const FloatPack near = z + z * s * polynomial(s, -3.333329473e-01f, 1.333181604e-01f, -5.377315368e-02f,
-                                                2.075551268e-02f, -5.843338618e-03f);
+  const FloatPack cubic = polynomial(s, -3.333329473e-01f, 1.333181604e-01f, -5.377315368e-02f, 2.075551268e-02f,
+                                     -5.843338618e-03f);
+  const FloatPack near = multiply_add(z * s, cubic, z);
   return select<float>(magnitude >= 0.6f, select<float>(z < 0, -far, far), near);
 }
 inline DoublePack tanh(DoublePack z) {
@@ -150,7 +150,7 @@ inline Pack<C> through_activation(Pack<C> dy, Pack<C> z, Activation activation) 
       return through_slope<C>(dy, slope_is_one<C>(z, activation), activation);
     case Activation::silu: {
       const Pack<C> s = sigmoid<C>(z);
-      return dy * s * (z * (C{1} - s) + C{1});
+      return dy * s * multiply_add(z, C{1} - s, broadcast(C{1}));
     }
     case Activation::gelu:
       return dy * gelu_derivative<C>(z);

@@ -25,6 +25,7 @@ class ColumnBackward {
         call_(call),
         moments_(moments),
         channel_sums_(channel_sums),
+        keeps_dz_(channel_sums.wanted && keeps_dz<kind, T>(call, shape.elements())),
         tile_(shape, grid, index),
         map_(grid.padded()),
         slope_(grid.padded()) {
@@ -39,7 +40,7 @@ class ColumnBackward {
     visit_rows_to_sum<T>(shape_, grid_, tile_, piece, [&](const RowOfTile& row, auto count) {
       BackwardRun<T> runs[count()];
       for (int i = 0; i < count(); ++i) {
-        runs[i] = run_of<T>(call_, row.offset + i * row.step, row.mask + i * row.mask_step, ahead);
+        runs[i] = run_of<T>(call_, row.offset + i * row.step, row.mask + i * row.mask_step, ahead, keeps_dz_);
       }
       add_gradient_sums<kind>(runs, row.columns, column_map(map_), sums_.first(piece), sums_.second(piece));
     });
@@ -71,7 +72,7 @@ class ColumnBackward {
   template <class Slope>
   void apply_with(const Slope slope, Ahead ahead, std::int64_t piece) const {
     visit_rows<1>(shape_, grid_, tile_, piece, [&](const RowOfTile& row, auto) {
-      backward_run<kind>(run_of<T>(call_, row.offset, row.mask, ahead), row.columns, column_map(map_), slope);
+      backward_run<kind>(run_of<T>(call_, row.offset, row.mask, ahead, keeps_dz_), row.columns, column_map(map_), slope);
     });
   }
 
@@ -109,6 +110,7 @@ class ColumnBackward {
   const Backward& call_;
   MomentsOf moments_;
   const ChannelSums& channel_sums_;
+  bool keeps_dz_;
   Tile tile_;
   ColumnSums sums_;
   MapCoefficients<C> map_;

@@ -23,7 +23,7 @@ class RowGradients {
   template <Kind kind>
   Sums sums(std::int64_t row, std::int64_t piece) const {
     const std::int64_t first = piece * kRowPiece;
-    BackwardRun<T> runs[1] = {run_at(row, first)};
+    BackwardRun<T> runs[1] = {run_at<kind>(row, first)};
     const RowMap<C> map = map_at(row, first);
     Wide<C> sum{}, products{};
     const std::int64_t n = least(kRowPiece, shape_.length - first);
@@ -41,7 +41,7 @@ class RowGradients {
   // dx and dresidual of columns first … first + n of a row.
   template <Kind kind>
   void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums& sums) const {
-    backward_run<kind>(run_at(row, first), n, map_at(row, first), slope_at(row, first, sums));
+    backward_run<kind>(run_at<kind>(row, first), n, map_at(row, first), slope_at(row, first, sums));
   }
 
   // The same of `rows` rows of one set, beginning with `row`; adds Σdz·x̂ and Σdz to each column's gradients.
@@ -51,13 +51,13 @@ class RowGradients {
     BackwardRun<T> runs[rows];
     RowMap<C> maps[rows];
     RowSlope<C> slopes[rows];
-    bool streams = call_.stream;
+    bool streams = true;
     for (int i = 0; i < rows; ++i) {
       const std::int64_t at = row + i * shape_.sets;
-      runs[i] = run_at(at, first);
+      runs[i] = run_at<kind>(at, first);
       maps[i] = map_at(at, first);
       slopes[i] = slope_at(at, first, sums[i * shape_.sets]);
-      streams = streams && is_aligned(runs[i].dx) && is_aligned(runs[i].dresidual);
+      streams = streams && runs[i].stream && is_aligned(runs[i].dx) && is_aligned(runs[i].dresidual);
     }
     const auto step = [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
       Pack<C> of_weight{}, of_bias{};
@@ -74,7 +74,8 @@ class RowGradients {
       add_to(dweight + j, keep_or<C>(of_weight, Pack<C>{}, lanes));
       add_to(dbias + j, keep_or<C>(of_bias, Pack<C>{}, lanes));
     };
-    in_chunks<kind>(runs, n, [&](int i) { return maps[i]; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
+    const auto map_of = [&](int i) { return maps[i]; };
+    in_kept_chunks<kind>(runs, n, map_of, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
       for_packs_of(runs[0].x, chunk, m, false, step);
     });
   }
@@ -90,8 +91,10 @@ class RowGradients {
 
   double mean(std::int64_t row) const { return shape_.center ? call_.mean[row] : 0; }
 
+  template <Kind kind>
   BackwardRun<T> run_at(std::int64_t row, std::int64_t first) const {
-    return run_of<T>(call_, row * shape_.length + first, mask_offset(shape_, row, first), ahead_);
+    const bool keeps = keeps_dz<kind, T>(call_, shape_.rows * shape_.length);
+    return run_of<T>(call_, row * shape_.length + first, mask_offset(shape_, row, first), ahead_, keeps);
   }
 
   RowMap<C> map_at(std::int64_t row, std::int64_t first) const {

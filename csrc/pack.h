@@ -261,6 +261,26 @@ inline Pack<C> select(IntPack<C> set, Pack<C> a, Pack<C> b) {
 #endif
 }
 
+// v, or a bound that it is past; a NaN stays.
+inline FloatPack at_least(FloatPack bound, FloatPack v) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(bound, v);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(bound, v);
+#else
+  return select<float>(v < bound, bound, v);
+#endif
+}
+inline FloatPack at_most(FloatPack bound, FloatPack v) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(bound, v);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(bound, v);
+#else
+  return select<float>(v > bound, bound, v);
+#endif
+}
+
 // v, and `other` in the lanes past a part.
 template <class C>
 inline Pack<C> keep_or(Pack<C> v, Pack<C>, Full) {

@@ -47,14 +47,14 @@ inline std::int64_t bundle_of(const Slabs& shape) {
   return least(quotient_up(kElements, shape.length), kMostSlabs);
 }
 
-// A chunk of a run of a forward or a backward. Runs stand in the mask in the order of x.
-template <class T, class Call>
-inline auto chunk_at(const Slabs& shape, const Call& call, std::int64_t slab, std::int64_t run, std::int64_t first,
-                     Ahead ahead) {
-  const std::int64_t offset = shape.offset(slab, run);
-  const std::int64_t mask = call.mask ? offset / shape.length * quotient_up(shape.length, 8) + first / 8 : 0;
-  return run_of<T>(call, offset + first, mask, ahead);
-}
+// Where a chunk of a run begins in x, and in the mask, in which runs stand in the order of x.
+struct Place {
+  std::int64_t offset, mask;
+
+  Place(const Slabs& shape, bool masked, std::int64_t slab, std::int64_t run, std::int64_t first)
+      : offset(shape.offset(slab, run) + first),
+        mask(masked ? shape.offset(slab, run) / shape.length * quotient_up(shape.length, 8) + first / 8 : 0) {}
+};
 
 // The slabs of one block.
 struct Bundle {

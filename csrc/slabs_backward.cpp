@@ -46,6 +46,7 @@ class SlabBackward {
         call_(call),
         moments_(moments),
         sums_(sums),
+        keeps_dz_(sums.wanted && keeps_dz<kind, T>(call, shape.elements())),
         bundle_(shape, index),
         maps_(shape, bundle_),
         parts_(sums.wanted ? bundle_.slabs * shape.parameters_per_slab() * parts_per_parameter() : 0),
@@ -104,7 +105,8 @@ class SlabBackward {
   };
 
   BackwardRun<T> chunk(std::int64_t s, std::int64_t run, std::int64_t first, Ahead ahead) const {
-    return chunk_at<T>(shape_, call_, bundle_.first + s, run, first, ahead);
+    const Place at(shape_, call_.mask, bundle_.first + s, run, first);
+    return run_of<T>(call_, at.offset, at.mask, ahead, keeps_dz_);
   }
 
   // The sums over the elements of one parameter come in parts: the chunks of its run, or the pieces of its slab.
@@ -143,6 +145,7 @@ class SlabBackward {
   const Backward& call_;
   MomentsOf moments_;
   const BackwardSums& sums_;
+  bool keeps_dz_;
   Bundle bundle_;
   BundleMaps<C> maps_;
   BlockScratch<Sums> parts_;

@@ -73,7 +73,8 @@ class BundleMap {
   void apply(std::int64_t piece) const {
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
-        forward_run<kind>(chunk_at<T>(shape_, call_, bundle_.first + s, run, first, ahead_), n, maps_.at(s, run));
+        const Place at(shape_, call_.mask, bundle_.first + s, run, first);
+        forward_run<kind>(run_of<T>(call_, at.offset, at.mask, ahead_), n, maps_.at(s, run));
       }
     });
   }
