@@ -44,9 +44,15 @@ inline Activation activation_of(const Strings& name) {
 
 inline double* numbers(const Tensor& t) { return static_cast<double*>(t.mutable_data_ptr()); }
 
-inline void run_forward(const Rows& shape, const Forward& call) { kernels().rows_forward(shape, call, parallel()); }
-inline void run_forward(const Groups& shape, const Forward& call) { kernels().groups_forward(shape, call, parallel()); }
-inline void run_backward(const Rows& shape, const Backward& call) { kernels().rows_backward(shape, call, parallel()); }
+inline void run_forward(const Rows& shape, const Forward& call) {
+  kernels().rows_forward(shape, call, parallel());
+}
+inline void run_forward(const Groups& shape, const Forward& call) {
+  kernels().groups_forward(shape, call, parallel());
+}
+inline void run_backward(const Rows& shape, const Backward& call) {
+  kernels().rows_backward(shape, call, parallel());
+}
 inline void run_backward(const Groups& shape, const Backward& call) {
   kernels().groups_backward(shape, call, parallel());
 }
@@ -179,8 +185,10 @@ class BackwardCall {
   Results results(const MaybeTensor& weight, const MaybeTensor& bias) const {
     const auto unwanted = [&] { return nothing(inputs_.given.scalar_type()); };
     const Tensor& residual = inputs_.given_residual ? *inputs_.given_residual : inputs_.given;
-    return {dx_ ? restored(inputs_.given, *dx_) : unwanted(), dresidual_ ? restored(residual, *dresidual_) : unwanted(),
-            call.dweight ? dweight_.gradient(*weight) : unwanted(), call.dbias ? dbias_.gradient(*bias) : unwanted()};
+    return {dx_ ? restored(inputs_.given, *dx_) : unwanted(),
+            dresidual_ ? restored(residual, *dresidual_) : unwanted(),
+            call.dweight ? dweight_.gradient(*weight) : unwanted(),
+            call.dbias ? dbias_.gradient(*bias) : unwanted()};
   }
 
   Backward call{};

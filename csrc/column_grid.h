@@ -4,6 +4,7 @@
 
 #include "columns.h"
 #include "epilogue.h"
+#include "maps.h"
 #include "schedule.h"
 
 namespace normwright::NORMWRIGHT_ISA {
@@ -80,50 +81,6 @@ inline void for_columns_of(const Columns& shape, const Tile& tile, std::int64_t 
 }
 
 // ---- Sums
-
-// Adds Σ(x − shift) and Σ(x − shift)² of `rows` rows, `step` elements apart, to each column's.
-template <int rows, class T>
-inline void add_shifted_sums(const T* x, std::int64_t step, std::int64_t n, const Compute<T>* shift, double* first,
-                             double* second, std::int64_t ahead) {
-  using C = Compute<T>;
-  for_packs<C>(n, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
-    const Pack<C> s = load(shift + j, Full{});
-    const Wide<C> wide_shift = widen(s);
-    Wide<C> sum = load_wide<C>(first + j), squares = load_wide<C>(second + j);
-    for (int i = 0; i < rows; ++i) {
-      const T* const at = x + i * step + j;
-      fetch(at + ahead);
-      Wide<C> t = widen(keep_or<C>(load(at, lanes), s, lanes));
-      t.subtract(wide_shift);
-      sum.add(t);
-      squares.add_product(t, t);
-    }
-    store_wide<C>(first + j, sum);
-    store_wide<C>(second + j, squares);
-  });
-}
-
-// Adds Σdz and Σdz·t of `rows` rows to each column's.
-template <Kind kind, int rows, class T, class Map>
-inline void add_gradient_sums(BackwardRun<T> (&runs)[rows], std::int64_t n, const Map map, double* first,
-                              double* second) {
-  using C = Compute<T>;
-  in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-    for_packs_of(runs[0].x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
-      Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);
-      for (const BackwardRun<T>& run : runs) {
-        const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
-        fetch_ahead<kind>(run, j);
-        // What lies past the last, incomplete row belongs to other channels.
-        const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
-        sum.add(dz);
-        products.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
-      }
-      store_wide<C>(first + j, sum);
-      store_wide<C>(second + j, products);
-    });
-  });
-}
 
 // Two sums for each column of a tile, for each piece.
 class ColumnSums {

@@ -1,8 +1,31 @@
 // The backward of columns.h.
 
+#include "backward_run.h"
 #include "column_grid.h"
 
 namespace normwright::NORMWRIGHT_ISA {
+
+// Adds Σdz and Σdz·t of `rows` rows to each column's.
+template <Kind kind, int rows, class T, class Map>
+inline void add_gradient_sums(BackwardRun<T> (&runs)[rows], std::int64_t n, const Map map, double* first,
+                              double* second) {
+  using C = Compute<T>;
+  in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
+    for_packs_of(runs[0].x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);
+      for (const BackwardRun<T>& run : runs) {
+        const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
+        fetch_ahead<kind>(run, j);
+        // What lies past the last, incomplete row belongs to other channels.
+        const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
+        sum.add(dz);
+        products.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
+      }
+      store_wide<C>(first + j, sum);
+      store_wide<C>(second + j, products);
+    });
+  });
+}
 
 // Σdz and Σdz·x̂ for each sample and channel, from which the parameters' gradients are made.
 struct ChannelSums {
@@ -72,7 +95,8 @@ class ColumnBackward {
   template <class Slope>
   void apply_with(const Slope slope, Ahead ahead, std::int64_t piece) const {
     visit_rows<1>(shape_, grid_, tile_, piece, [&](const RowOfTile& row, auto) {
-      backward_run<kind>(run_of<T>(call_, row.offset, row.mask, ahead, keeps_dz_), row.columns, column_map(map_), slope);
+      const BackwardRun<T> run = run_of<T>(call_, row.offset, row.mask, ahead, keeps_dz_);
+      backward_run<kind>(run, row.columns, column_map(map_), slope);
     });
   }
 

@@ -1,9 +1,32 @@
 // The forward of columns.h, and its moments alone.
 
 #include "column_grid.h"
+#include "forward_run.h"
 #include "shifted_sums.h"
 
 namespace normwright::NORMWRIGHT_ISA {
+
+// Adds Σ(x − shift) and Σ(x − shift)² of `rows` rows, `step` elements apart, to each column's.
+template <int rows, class T>
+inline void add_shifted_sums(const T* x, std::int64_t step, std::int64_t n, const Compute<T>* shift, double* first,
+                             double* second, std::int64_t ahead) {
+  using C = Compute<T>;
+  for_packs<C>(n, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+    const Pack<C> s = load(shift + j, Full{});
+    const Wide<C> wide_shift = widen(s);
+    Wide<C> sum = load_wide<C>(first + j), squares = load_wide<C>(second + j);
+    for (int i = 0; i < rows; ++i) {
+      const T* const at = x + i * step + j;
+      fetch(at + ahead);
+      Wide<C> t = widen(keep_or<C>(load(at, lanes), s, lanes));
+      t.subtract(wide_shift);
+      sum.add(t);
+      squares.add_product(t, t);
+    }
+    store_wide<C>(first + j, sum);
+    store_wide<C>(second + j, squares);
+  });
+}
 
 // Σ(x − shift) and Σ(x − shift)² for each column of a tile, from which come the moments of its groups.
 template <class T>

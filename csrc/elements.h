@@ -6,6 +6,7 @@
 #pragma once
 
 #include "epilogue.h"
+#include "maps.h"
 #include "schedule.h"
 
 namespace normwright::NORMWRIGHT_ISA {
@@ -77,7 +78,9 @@ template <class C>
 class ElementParameters {
  public:
   ElementParameters(const Rows& shape, const void* weight, const void* bias)
-      : length_(shape.length), weight_(spread(shape, weight, 1, own_weight_)), bias_(spread(shape, bias, 0, own_bias_)) {}
+      : length_(shape.length),
+        weight_(spread(shape, weight, 1, own_weight_)),
+        bias_(spread(shape, bias, 0, own_bias_)) {}
 
   const C* weight(std::int64_t set) const { return weight_ + set * length_; }
   const C* bias(std::int64_t set) const { return bias_ + set * length_; }

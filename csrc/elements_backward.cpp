@@ -4,6 +4,7 @@
 // gradients of the parameters that are its own; these are added up in order. Where they do not, the rows are
 // swept twice.
 
+#include "backward_run.h"
 #include "elements.h"
 
 namespace normwright::NORMWRIGHT_ISA {

@@ -1,6 +1,7 @@
 // The forward of elements.h.
 
 #include "elements.h"
+#include "forward_run.h"
 #include "shifted_sums.h"
 
 namespace normwright::NORMWRIGHT_ISA {

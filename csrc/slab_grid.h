@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "epilogue.h"
+#include "maps.h"
 #include "schedule.h"
 #include "slabs.h"
 

@@ -2,6 +2,7 @@
 
 #include <initializer_list>
 
+#include "backward_run.h"
 #include "slab_grid.h"
 
 namespace normwright::NORMWRIGHT_ISA {

@@ -1,5 +1,6 @@
 // The forward of slabs.h, and its moments alone.
 
+#include "forward_run.h"
 #include "shifted_sums.h"
 #include "slab_grid.h"
 
