@@ -153,3 +153,18 @@ def test_an_incomplete_row_of_pixels_keeps_to_its_channels():
     y = batch_norm(x, None, None, weight, torch.zeros(3), training=True, activation="silu")
     gradients = torch.autograd.grad(y, (x, weight), torch.ones_like(y))
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("space", [(5, 7), (9, 9)], ids=str)
+def test_in_inference_a_bad_element_takes_a_finite_gradient(space, memory_format, bad):
+    # the moments are constants, so that dx is dy·weight·rstd, whatever x is
+    generator = torch.Generator().manual_seed(3)
+    x, dy = (torch.randn(2, 6, *space, generator=generator) for _ in range(2))
+    x[1, 2, 3, 4] = bad
+    x = x.contiguous(memory_format=memory_format).requires_grad_()
+    weight = torch.randn(6, generator=generator)
+    y = batch_norm(x, torch.zeros(6), torch.full((6,), 4.0), weight, None, eps=0.0)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    assert torch.equal(dx, dy * (weight * 0.5).view(1, 6, 1, 1))

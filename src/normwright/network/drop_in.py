@@ -14,17 +14,8 @@ from normwright.network.walk import find_normalisers, is_normaliser
 # taking its class: parameters, buffers, hooks, modes and every reference to it stay as they are.
 DROP_INS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(torch.nn, name): getattr(normwright.nn, name)
-    for name in (
-        "BatchNorm1d",
-        "BatchNorm2d",
-        "BatchNorm3d",
-        "GroupNorm",
-        "InstanceNorm1d",
-        "InstanceNorm2d",
-        "InstanceNorm3d",
-        "LayerNorm",
-        "RMSNorm",
-    )
+    for name in normwright.nn.__all__
+    if name != "LocalResponseNorm"  # for which there is no kernel
 }
 
 
