@@ -6,7 +6,7 @@ A tile's last axis lies along a run of `backends/masks.py`, lowest bit first; it
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.activation import LEAKY_SLOPE
+from normwright.backends.triton.activation import LEAKY_SLOPE, constant
 
 
 @triton.jit
@@ -36,5 +36,5 @@ def through(dy, mask, byte, bit, inside, ACTIVATION: tl.constexpr):
     if ACTIVATION == "relu":
         dz = tl.where(ones != 0, dy, 0.0)
     else:
-        dz = tl.where(ones != 0, dy, dy * LEAKY_SLOPE)
+        dz = tl.where(ones != 0, dy, dy * constant(dy, LEAKY_SLOPE))
     return dz
