@@ -13,10 +13,13 @@ import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+
+from normwright.backends import eager
 
 SWITCH = "NORMWRIGHT_TRITON"
 INTERPRET = "interpret"
@@ -55,9 +58,10 @@ def status(triton: Triton) -> Triton:
     if not triton.loaded:
         return triton
     try:
-        version = _operators().TRITON_VERSION
+        _operators()
     except ImportError as error:
         return Triton(False, str(error))
+    version = sys.modules["triton"].__version__
     if interprets():
         return Triton(True, f"Triton {version}, interpreted on the CPU: {SWITCH}={INTERPRET} in the environment")
     if not torch.cuda.is_available():
@@ -81,11 +85,25 @@ def _obstacle() -> str | None:
 
 @functools.cache
 def _operators() -> Any:
+    version = importlib.import_module("triton").__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        raise ImportError(f"the kernels need Triton {oldest} or later; this is {version}")
     return importlib.import_module("normwright.backends.triton.operators")
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    warnings.warn(f"normwright runs on the GPU in plain PyTorch: {reason}", RuntimeWarning, stacklevel=4)
 
 
 def _when_called(name: str) -> Callable[..., Any]:
     def operator(*call: Any) -> Any:
-        return getattr(_operators(), name)(*call)
+        try:
+            operators = _operators()
+        except ImportError as error:
+            _warn(str(error))
+            return eager.OPERATORS[name](*call)
+        return getattr(operators, name)(*call)
 
     return operator

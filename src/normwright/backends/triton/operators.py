@@ -12,18 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from normwright.backends import eager
-from normwright.backends.triton import OLDEST_TRITON, channels, groups, rows
+from normwright.backends.triton import channels, groups, rows
+from normwright.backends.triton.interpreter import quietly
 from normwright.errors import DeviceError
-
-TRITON_VERSION = triton.__version__
-
-if tuple(int(part) for part in TRITON_VERSION.split(".")[:2]) < OLDEST_TRITON:
-    oldest = ".".join(map(str, OLDEST_TRITON))
-    raise ImportError(f"the kernels need Triton {oldest} or later; this is {TRITON_VERSION}")
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (7, 0)
@@ -69,7 +63,10 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
         if reason is not None:
             _warn(reason)
             return fallback(*call)
-        return kernel(*call) if x.numel() else fallback(*call)
+        if not x.numel():
+            return fallback(*call)
+        with quietly():
+            return kernel(*call)
 
     return operator
 

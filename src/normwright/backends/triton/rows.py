@@ -22,7 +22,7 @@ from normwright.backends.triton.rows_kernels import (
     reduce_gradient_pieces,
     reduce_pieces,
 )
-from normwright.backends.triton.settings import Tile, pieces_tile, power_of_two, rows_tile
+from normwright.backends.triton.settings import Tile, power_of_two, rows_tile
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -153,12 +153,12 @@ def _forward(
     options = (activation, center, seen.channels, compute_type(x))
     tile = tile or rows_tile(seen.length, backward=False)
     with on_device_of(x):
-        if tile is not None:
+        if tile.block >= seen.length:
             grid = (cdiv(seen.rows, tile.rows),)
             shape = (seen.rows, seen.length, mask_bytes, eps)
             forward_rows[grid](*tensors, *shape, *options, tile.rows, tile.block, num_warps=tile.warps)
         else:
-            _forward_in_pieces(seen, tensors, mask_bytes, eps, options, pieces_tile(seen.length))
+            _forward_in_pieces(seen, tensors, mask_bytes, eps, options, tile)
     result.filled()
 
 
@@ -195,8 +195,6 @@ def rows_backward(
     """See `schema.py`. `tile` takes the place of the table's."""
     seen = _seen(x, normalized_shape)
     tile = tile or rows_tile(seen.length, backward=True)
-    pieces = tile is None
-    tile = tile or pieces_tile(seen.length)
     asked = (*output_mask[:2], output_mask[2] and weight is not None, output_mask[3] and bias is not None)
     results = _blank_gradients(seen, (x, x if residual is None else residual, weight, bias), asked)
     most = cdiv(seen.rows, tile.rows)
@@ -207,12 +205,12 @@ def rows_backward(
     filled = (*(None if result is None else result.dense for result in results[:2]), *sums)
     options = (activation, center, seen.channels, compute_type(x))
     with on_device_of(x):
-        if pieces:
-            _backward_in_pieces(seen, tensors, filled, options, tile, programs)
-        else:
+        if tile.block >= seen.length:
             shape = (seen.rows, seen.length, (seen.length + 7) // 8)
             blocks = (tile.rows, tile.block)
             backward_rows[(programs,)](*tensors, *filled, *shape, *options, *blocks, num_warps=tile.warps)
+        else:
+            _backward_in_pieces(seen, tensors, filled, options, tile, programs)
         _add_parts(seen, sums, results[2:], programs)
     return tuple(x.new_empty(0) if r is None else r.filled() for r in results)  # type: ignore[return-value]
 

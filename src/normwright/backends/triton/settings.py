@@ -34,22 +34,17 @@ def power_of_two(size: int) -> int:
 # Elements of a row that fit in the registers of a program, and of a piece where they do not.
 LONGEST_ROW = 16384
 LONGEST_ROW_BACKWARD = 8192
-PIECE = 4096
+PIECE = Tile(1, 4096, 8, programs=64)
 
 # Elements of a tile to a warp: 32 lanes of 16.
 _PER_WARP = 512
 _MOST_WARPS = 16
 
 
-def rows_tile(length: int, *, backward: bool) -> Tile | None:
-    """The tile of whole rows, by their length; None where a row must be cut in pieces."""
-    block = power_of_two(length)
+def rows_tile(length: int, *, backward: bool) -> Tile:
+    """The tile of rows of a length; one that is shorter than the row cuts it in pieces."""
     if length > (LONGEST_ROW_BACKWARD if backward else LONGEST_ROW):
-        return None
+        return PIECE
+    block = power_of_two(length)
     rows = max(1, 1024 // block)
     return Tile(rows, block, min(max(rows * block // _PER_WARP, 1), _MOST_WARPS))
-
-
-def pieces_tile(length: int) -> Tile:
-    """The tile of a piece of a row."""
-    return Tile(1, PIECE, 8, programs=64)
