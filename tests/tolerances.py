@@ -5,8 +5,8 @@ line by line. Nothing here was measured, and no bound is loosened to let a case 
 
 Units. u = 2^-p is the unit roundoff: one operation on floats with p bits returns its exact result times
 (1 + δ), |δ| ≤ u. Elements are computed in float32, or in float64 for a float64 input; moments are summed
-in float64, or by Triton's kernels as elements are computed. An error of the operator and an error of the reference may point in opposite
-directions, so that u stands for u + 2^-53 throughout: that doubles it in float64, and is nothing in float32.
+in float64, or by Triton's kernels as elements are computed. An error of the operator and an error of the
+reference may point in opposite directions, so that u stands for u + 2^-53 throughout: that doubles it in float64, and is nothing in float32.
 
 Near zero a rounding is half the smallest subnormal instead (`tiny`).
 
@@ -139,9 +139,9 @@ class Analysis:
         mean|x| and of the variance. A shift of the mean by δ moves x̂ by δ·rstd and, the deviations summing
         to zero, the variance by δ² alone.
 
-        Triton's kernels sum x - hi and its square in the elements' dtype, where hi is a float near the mean: they
-        are wrong by depth·u of mean|x - mean| (hi itself is wrong by no more than what lo makes good) and of the
-        variance; taking the square's root, adding eps and the quotients make 4 more roundings.
+        Triton's kernels sum x - hi and its square in the elements' dtype, where hi is a float near the mean:
+        they are wrong by depth·u of mean|x - mean| (lo makes good what hi is wrong by) and of the variance;
+        taking the square's root, adding eps and the quotients make 4 more roundings.
         """
         u, wide = self.u, 2.0**-53
         low = 0.0 if self.compute == torch.float64 else UNIT[torch.float32] * np.abs(mean) * self.rstd

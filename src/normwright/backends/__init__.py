@@ -15,7 +15,9 @@ from normwright.backends import native, schema, triton
 _LIBRARY = torch.library.Library(schema.NAMESPACE, "DEF")
 schema.register(_LIBRARY)
 _TRITON = triton.load(_LIBRARY, schema.NAMES)
-_NATIVE = native.load() if not triton.interprets() else native.Native(False, "Triton's interpreter takes its place")
+_NATIVE = (
+    native.Native(False, "Triton's interpreter takes its place") if triton.interprets() else native.load()
+)
 
 
 @dataclass(frozen=True)

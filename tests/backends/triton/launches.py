@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-
 import torch
 from torch import Tensor
 
@@ -22,7 +20,9 @@ def _images(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> 
     return x.to(memory_format=torch.channels_last) if channels_last else x
 
 
-def _rows(x: Tensor, normalized_shape: list[int], center: bool, epilogue: tuple[str | None, bool, bool]) -> None:
+def _rows(
+    x: Tensor, normalized_shape: list[int], center: bool, epilogue: tuple[str | None, bool, bool]
+) -> None:
     activation, has_residual, masked = epilogue
     residual = torch.empty_like(x) if has_residual else None
     weight = torch.empty(normalized_shape)
@@ -58,18 +58,18 @@ def _channels(x: Tensor, epilogue: tuple[str | None, bool, bool]) -> None:
     channels.channel_moments(x)
 
 
-def launches() -> Iterator[Callable[[], None]]:
-    """Each a call that launches a forward and a backward."""
+def launch_all() -> None:
+    """Forward and backward of every family."""
     for dtype, epilogue in itertools.product((torch.bfloat16, torch.float32), EPILOGUES):
         for length in (64, 1024, 8192, 20000):
-            yield lambda e=epilogue, x=torch.empty(48, length, dtype=dtype): _rows(x, [x.shape[1]], True, e)
-        yield lambda e=epilogue, x=torch.empty(48, 1000, dtype=dtype): _rows(x, [1000], False, e)
+            _rows(torch.empty(48, length, dtype=dtype), [length], True, epilogue)
+        _rows(torch.empty(48, 1000, dtype=dtype), [1000], False, epilogue)
         for channels_last in (False, True):
             x = _images((4, 64, 8, 8), dtype, channels_last)
-            yield lambda e=epilogue, x=x: _rows(x, list(x.shape[1:]), True, e)
+            _rows(x, list(x.shape[1:]), True, epilogue)
             for shape in ((4, 64, 56, 56), (64, 320, 7, 7), (2, 320, 64, 64)):
                 x = _images(shape, dtype, channels_last)
-                yield lambda e=epilogue, x=x: _groups(x, 32, e)
-                yield lambda e=epilogue, x=x: _groups(x, x.shape[1], e)
-                yield lambda e=epilogue, x=x: _channels(x, e)
-        yield lambda e=epilogue, x=torch.empty(4096, 256, dtype=dtype): _channels(x, e)
+                _groups(x, 32, epilogue)
+                _groups(x, x.shape[1], epilogue)
+                _channels(x, epilogue)
+        _channels(torch.empty(4096, 256, dtype=dtype), epilogue)

@@ -1,4 +1,4 @@
-"""Every way of cutting a tensor into tiles gives the right answer, also the ways that only large tensors take."""
+"""Every way of cutting a tensor into tiles gives the right answer, also those that only large tensors take."""
 
 import pytest
 import torch
@@ -23,7 +23,11 @@ OPTIONS = (
 
 
 def assert_right(call):
-    leaves = {n: t.requires_grad_() for n in ("x", "residual", "weight", "bias") if (t := getattr(call, n)) is not None}
+    leaves = {
+        n: t.requires_grad_()
+        for n in ("x", "residual", "weight", "bias")
+        if (t := getattr(call, n)) is not None
+    }
     y = call.run(call.x, call.residual, call.weight, call.bias)
     dy = call.dy.masked_fill(torch.from_numpy(call.analysis.kink()), 0)
     given = dy.double().numpy()

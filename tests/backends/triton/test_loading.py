@@ -13,9 +13,14 @@ from normwright.backends.triton import operators
 from normwright.errors import DeviceError
 
 
-def told(environment, code="import normwright; triton = normwright.backends()[1]; print(triton.loaded, triton.reason)"):
+def told(
+    environment,
+    code="import normwright; triton = normwright.backends()[1]; print(triton.loaded, triton.reason)",
+):
     environment = {**os.environ, **environment}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -54,9 +59,8 @@ def test_importing_normwright_imports_no_triton():
 
 
 def test_an_old_triton(monkeypatch):
-    code = (
-        "import triton; triton.__version__ = '3.5.1'; import normwright; print(normwright.backends()[1].reason)"
-    )
+    asked = "import normwright; print(normwright.backends()[1].reason)"
+    code = f"import triton; triton.__version__ = '3.5.1'; {asked}"
     words = told({kernels.SWITCH: kernels.INTERPRET, "TRITON_INTERPRET": "1"}, code)
     assert words == "the kernels need Triton 3.6 or later; this is 3.5.1"
 

@@ -1,9 +1,9 @@
 """Triton kernels, which serve CUDA and ROCm through PyTorch's dispatcher, without a compiler on the machine.
 
 Registering them imports nothing: Triton is loaded when an operator is first called on a GPU, or when
-`normwright.backends()` is asked. `NORMWRIGHT_TRITON=0` leaves the GPU to plain PyTorch, so that the two can be
-compared; `NORMWRIGHT_TRITON=interpret` runs the kernels on the CPU in Triton's interpreter, where they can be
-tested and stepped through: thousands of times slower.
+`normwright.backends()` is asked. `NORMWRIGHT_TRITON=0` leaves the GPU to plain PyTorch, so that the two can
+be compared; `NORMWRIGHT_TRITON=interpret` runs the kernels on the CPU in Triton's interpreter, where they
+can be tested and stepped through: thousands of times slower.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def status(triton: Triton) -> Triton:
         return Triton(False, str(error))
     version = sys.modules["triton"].__version__
     if interprets():
-        return Triton(True, f"Triton {version}, interpreted on the CPU: {SWITCH}={INTERPRET} in the environment")
+        return Triton(
+            True, f"Triton {version}, interpreted on the CPU: {SWITCH}={INTERPRET} in the environment"
+        )
     if not torch.cuda.is_available():
         return Triton(False, f"Triton {version} is installed, but PyTorch sees no GPU")
     return Triton(True, f"Triton {version}")
@@ -73,7 +75,7 @@ def _obstacle() -> str | None:
     if os.environ.get(SWITCH) == "0":
         return f"switched off: {SWITCH}=0 in the environment"
     if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed: pip install triton, or a PyTorch built for CUDA or ROCm, which brings it"
+        return "Triton is not installed: a PyTorch built for CUDA or ROCm brings it, or pip install triton"
     if interprets():
         if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
             return f"{SWITCH}={INTERPRET} must be set before Triton is imported, which has happened already"

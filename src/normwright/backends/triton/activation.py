@@ -1,7 +1,7 @@
 """The activations that a kernel can fuse, and their derivatives, on a tile of any shape.
 
-The same functions as `backends/activation.py`. Only operations that Triton's interpreter knows are used: there
-is no tanh among them, so that it is written out.
+The same functions as `backends/activation.py`. Only operations that Triton's interpreter knows are used:
+there is no tanh among them, so that it is written out.
 """
 
 import triton
@@ -33,7 +33,7 @@ def sigmoid(z):
 
 @triton.jit
 def _tanh(z):
-    """tanh: t/(2 + t) with t = exp(2|z|) - 1, which near zero is a series, because the difference would cancel."""
+    """t/(2 + t) with t = exp(2|z|) - 1, which near zero is a series, because the difference would cancel."""
     twice = 2.0 * tl.abs(z)
     t = tl.where(twice < _NEAR, _expm1_near_zero(twice), tl.exp(twice) - 1.0)
     positive = tl.where(twice < _FAR, quotient(t, 2.0 + t), 1.0)

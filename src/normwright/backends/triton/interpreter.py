@@ -12,7 +12,7 @@ from normwright.backends.triton import interprets
 
 
 def round_to_bfloat16() -> None:
-    """Has the interpreter round float32 to the nearest bfloat16, as GPUs do; by itself it cuts the digits off."""
+    """Has the interpreter round float32 to the nearest bfloat16, as GPUs do; it would cut the digits off."""
     import triton.language as tl
     from triton.runtime import interpreter
 

@@ -1,10 +1,10 @@
 """Moments within a kernel: sums about a shift, parts merged by Chan's formula in one order.
 
-A mean is a pair, hi + lo. hi is a float near it, so that x - hi is nearly free of rounding even where the mean
-is a million times the deviation; lo is what hi lacks. A kernel keeps their sum in float64.
+A mean is a pair, hi + lo. hi is a float near it, so that x - hi is nearly free of rounding even where the
+mean is a million times the deviation; lo is what hi lacks. A kernel keeps their sum in float64.
 
 A sum of squares m2 comes as its root, √Σ(x - mean)², which does not overflow where the deviation itself does
-not. Its squares would above 1e18: they are then taken of the 2^-100th part.
+not. The squares do above 1e18: they are then taken of the 2^-100th part.
 """
 
 import triton

@@ -28,7 +28,8 @@ def refusal(x: Tensor) -> str | None:
     if x.dtype not in DTYPES:
         return f"no Triton kernel serves {x.dtype}"
     if x.is_cuda and torch.version.hip is None and _capability(x.device) < OLDEST_CAPABILITY:
-        return f"Triton compiles for compute capability 7.0 and later; {torch.cuda.get_device_name(x.device)} is older"
+        device = torch.cuda.get_device_name(x.device)
+        return f"Triton compiles for compute capability 7.0 and later, and {device} is older"
     return None
 
 
@@ -39,7 +40,8 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 @functools.cache
 def _warn(reason: str) -> None:
-    warnings.warn(f"normwright runs in plain PyTorch, several times slower: {reason}", RuntimeWarning, stacklevel=4)
+    message = f"normwright runs in plain PyTorch, several times slower: {reason}"
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 def _check_devices(call: Sequence[Any]) -> None:
@@ -47,8 +49,8 @@ def _check_devices(call: Sequence[Any]) -> None:
     if len(devices) > 1:
         found = ", ".join(sorted(map(str, devices)))
         raise DeviceError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {found}: move the "
-            "normaliser and its inputs to one device with .to(device)"
+            f"Expected all tensors to be on the same device, but found at least two devices, {found}: move "
+            "the normaliser and its inputs to one device with .to(device)"
         )
 
 

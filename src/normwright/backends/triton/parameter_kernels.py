@@ -39,5 +39,7 @@ def _total(source, parts, length, column, inside, PARTS: tl.constexpr, BLOCK: tl
     for first in range(0, parts, PARTS):
         part = first + tl.arange(0, PARTS)
         where = (part < parts)[:, None] & inside[None, :]
-        total += tl.load(source + part[:, None].to(tl.int64) * length + column[None, :], mask=where, other=0.0)
+        total += tl.load(
+            source + part[:, None].to(tl.int64) * length + column[None, :], mask=where, other=0.0
+        )
     return tl.sum(total, 0)

@@ -1,4 +1,4 @@
-"""The rows family: layer and RMS norm. See `schema.py` for the operators and `rows_kernels.py` for the kernels."""
+"""The rows family: layer and RMS norm. `schema.py` has the operators, `rows_kernels.py` the kernels."""
 
 from __future__ import annotations
 
@@ -199,7 +199,9 @@ def rows_backward(
     results = _blank_gradients(seen, (x, x if residual is None else residual, weight, bias), asked)
     most = cdiv(seen.rows, tile.rows)
     programs = min(tile.programs, most) if asked[2] or asked[3] else most
-    sums = [empty(x, programs, seen.length, dtype=compute_dtype(x)) if wanted else None for wanted in asked[2:]]
+    sums = [
+        empty(x, programs, seen.length, dtype=compute_dtype(x)) if wanted else None for wanted in asked[2:]
+    ]
     given = (seen.of(dy), seen.of(x), seen.of(residual), seen.parameter(weight), seen.parameter(bias), mask)
     tensors = (*given, mean, rstd)
     filled = (*(None if result is None else result.dense for result in results[:2]), *sums)
@@ -237,15 +239,15 @@ def _backward_in_pieces(
     x = tensors[1]
     pieces = cdiv(seen.length, tile.block)
     parts = empty(x, 2, seen.rows, pieces, dtype=compute_dtype(x))
-    mask_bytes = (seen.length + 7) // 8
-    shape = (seen.length, pieces, mask_bytes)
+    shape = (seen.length, pieces, (seen.length + 7) // 8)
     if filled[0] is not None:
         grid = (pieces, seen.rows)
         reduce_gradient_pieces[grid](*tensors, parts, *shape, *options, tile.block, num_warps=tile.warps)
     blocks = (tile.block, power_of_two(pieces))
-    shape = (seen.rows, *shape)
     grid = (pieces, programs)
-    backward_pieces[grid](*tensors, parts, *filled, *shape, *options, *blocks, num_warps=tile.warps)
+    backward_pieces[grid](
+        *tensors, parts, *filled, seen.rows, *shape, *options, *blocks, num_warps=tile.warps
+    )
 
 
 _ADDED_PARTS, _ADDED_COLUMNS = 32, 64

@@ -3,12 +3,12 @@
 Every tensor is (rows, length), dense. Two ways:
 
 - A row fits in one tile (`*_rows`): it is read once. A program takes ROWS rows at a time.
-- It does not (`*_pieces`): it is cut in pieces of BLOCK elements. One kernel reduces each piece, the next puts the
-  pieces of a row together and does the rest, so that x is read twice.
+- It does not (`*_pieces`): it is cut in pieces of BLOCK elements. One kernel reduces each piece, the next puts
+  the pieces of a row together and does the rest, so that x is read twice.
 
 How a row is cut depends on its length alone, so that its bits do not depend on what else is in the batch.
-Parameters lie in the order of their own axes; where CHANNELS is not 0, rows are (space, CHANNELS) in memory and
-parameters (CHANNELS, space).
+Parameters lie in the order of their own axes; where CHANNELS is not 0, rows are (space, CHANNELS) in memory
+and parameters (CHANNELS, space).
 """
 
 import triton
@@ -64,7 +64,17 @@ def _moments(value, inside, length, CENTER: tl.constexpr):
 
 @triton.jit
 def _store_activated(
-    z, y, mask, at, inside, row, column, mask_bytes, ACTIVATION: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
+    z,
+    y,
+    mask,
+    at,
+    inside,
+    row,
+    column,
+    mask_bytes,
+    ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Stores y, and the mask where it is not None."""
     tl.store(y + at, activate(z, ACTIVATION).to(y.dtype.element_ty), mask=inside)
@@ -111,6 +121,7 @@ def forward_rows(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """y, mean and rstd of whole rows."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
     row_inside, column_inside = row < rows, column < length
@@ -156,6 +167,8 @@ def backward_rows(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """dx and dresidual of whole rows; a program takes every num_programs-th tile, and leaves one part of
+    dweight and dbias."""
     column = tl.arange(0, BLOCK)
     column_inside = column < length
     parameter = _parameter_at(column, length, CHANNELS)
@@ -194,9 +207,7 @@ def backward_rows(
 
 
 @triton.jit
-def _restandardised(
-    x, mean, rstd, row, row_inside, at, inside, CENTER: tl.constexpr, COMPUTE: tl.constexpr
-):
+def _restandardised(x, mean, rstd, row, row_inside, at, inside, CENTER: tl.constexpr, COMPUTE: tl.constexpr):
     """x̂ of a tile from moments that are known, and rstd as a column."""
     value = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE)
     scale = tl.load(rstd + row[:, None], mask=row_inside[:, None], other=0.0).to(COMPUTE)
@@ -267,6 +278,7 @@ def forward_pieces(
     BLOCK: tl.constexpr,
     PIECES: tl.constexpr,
 ):
+    """y of a piece, by the moments of all pieces of its row."""
     # Backwards, because the last rows that the kernel before has read are in the second cache still.
     rows = tl.num_programs(1)
     row, piece = (rows - 1 - tl.program_id(1)).to(tl.int64), pieces - 1 - tl.program_id(0)

@@ -23,7 +23,7 @@ class Tile:
     rows: int
     block: int
     warps: int
-    programs: int = 256
+    programs: int = 264
 
 
 def power_of_two(size: int) -> int:
@@ -36,6 +36,11 @@ LONGEST_ROW = 16384
 LONGEST_ROW_BACKWARD = 8192
 PIECE = Tile(1, 4096, 8, programs=64)
 
+# Elements of a tile of short rows. A backward's programs add up the parameters' gradients, so that there are few,
+# and each must keep much in flight.
+_TILE = 2048
+_TILE_BACKWARD = 4096
+
 # Elements of a tile to a warp: 32 lanes of 16.
 _PER_WARP = 512
 _MOST_WARPS = 16
@@ -46,5 +51,5 @@ def rows_tile(length: int, *, backward: bool) -> Tile:
     if length > (LONGEST_ROW_BACKWARD if backward else LONGEST_ROW):
         return PIECE
     block = power_of_two(length)
-    rows = max(1, 1024 // block)
+    rows = max(1, (_TILE_BACKWARD if backward else _TILE) // block)
     return Tile(rows, block, min(max(rows * block // _PER_WARP, 1), _MOST_WARPS))
