@@ -27,7 +27,7 @@ def _on_device():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Keeps every n-th test of a file where NORMWRIGHT_TEST_SHARE=n: where each first has kernels to compile."""
+    """Keeps every n-th test of a file where NORMWRIGHT_TEST_SHARE=n, as where each has kernels to compile."""
     share = int(os.environ.get("NORMWRIGHT_TEST_SHARE", "1"))
     kept, left, seen = [], [], {}
     for item in items:

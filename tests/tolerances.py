@@ -3,10 +3,11 @@
 A bound is computed beside the float64 reference, by following the rounding errors through the operator
 line by line. Nothing here was measured, and no bound is loosened to let a case pass.
 
-Units. u = 2^-p is the unit roundoff: one operation on floats with p bits returns its exact result times
-(1 + δ), |δ| ≤ u. Elements are computed in float32, or in float64 for a float64 input; moments are summed
-in float64, or by Triton's kernels as elements are computed. An error of the operator and an error of the
-reference may point in opposite directions, so that u stands for u + 2^-53 throughout: that doubles it in float64, and is nothing in float32.
+Units. u = 2^-p is the unit roundoff: one operation on floats with p bits returns its exact result times (1
++ δ), |δ| ≤ u. Elements are computed in float32, or in float64 for a float64 input; moments are summed in
+float64, or by Triton's kernels as elements are computed. An error of the operator and an error of the
+reference may point in opposite directions, so that u stands for u + 2^-53 throughout: that doubles it in
+float64, and is nothing in float32.
 
 Near zero a rounding is half the smallest subnormal instead (`tiny`).
 

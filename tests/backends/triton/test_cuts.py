@@ -1,4 +1,4 @@
-"""Every way of cutting a tensor into tiles gives the right answer, also those that only large tensors take."""
+"""Every way of cutting a tensor into tiles gives the right answer, also what only large tensors take."""
 
 import pytest
 import torch
