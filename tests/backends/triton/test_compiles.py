@@ -1,4 +1,4 @@
-"""Every kernel compiles for a GPU, be there one or not: the interpreter takes much that a compiler refuses."""
+"""Every kernel compiles for a GPU, be there one or not: the interpreter takes what a compiler refuses."""
 
 import os
 import re

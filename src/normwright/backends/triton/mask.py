@@ -27,6 +27,13 @@ def packed(ones, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def unpacked(bytes, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """The boolean (ROWS, BLOCK) tile of (ROWS, BLOCK/8) bytes."""
+    bits = (bytes.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
+    return tl.reshape(bits, (ROWS, BLOCK)) != 0
+
+
+@triton.jit
 def through(dy, mask, byte, bit, inside, ACTIVATION: tl.constexpr):
     """dz of relu or leaky_relu: dy where the bit is set, else 0 or dy times the slope.
 

@@ -51,11 +51,12 @@ def root_of_squares(values, AXIS: tl.constexpr):
 def merged(hi, lo, m2_root, count, AXIS: tl.constexpr):
     """Chan's formula over an axis of parts, which is kept at length 1.
 
-    hi, lo, m2_root: of each part; 0 where its count is 0. count: elements of each part, in the same dtype and
-    shape. Returns hi, lo and m2_root of all.
+    hi, lo, m2_root: of each part; 0 where its count is 0. count: elements of each part, in the same dtype, and
+    in a shape that broadcasts. Returns hi, lo and m2_root of all.
     """
     total = tl.sum(count, AXIS, keep_dims=True)
-    base = quotient(tl.sum(hi * count, AXIS, keep_dims=True), total)
+    # One of the parts' own: equal means merge into exactly themselves.
+    base = tl.max(tl.where(count > 0, hi, float("-inf")), AXIS, keep_dims=True)
     offset = tl.where(count > 0, (hi - base) + lo, 0.0)
     lift = quotient(tl.sum(offset * count, AXIS, keep_dims=True), total)
     between = tl.where(count > 0, offset - lift, 0.0) * root(count)
