@@ -24,6 +24,9 @@ from benchmarks.device.sections import Section
 from benchmarks.markdown import bullets, figure, table
 from benchmarks.overhead import Overhead, measure_overheads
 
+# What the profiler may say of itself among the kernels.
+_PROFILER_S_OWN = ("Activity Buffer Request", "Lazy Function Loading", "Runtime Triggered Module Loading")
+
 MOST_FORWARD, MOST_BACKWARD = 2, 3
 
 
@@ -95,7 +98,8 @@ def kernels(task: Callable[[], object], device: torch.device) -> list[str]:
         task()
         torch.cuda.synchronize()
     events = sorted(profile.events(), key=lambda event: event.time_range.start)
-    return [event.name for event in events if event.device_type == DeviceType.CUDA]
+    on_device = [event.name for event in events if event.device_type == DeviceType.CUDA]
+    return [name for name in on_device if name not in _PROFILER_S_OWN]
 
 
 def launch_cases() -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -71,6 +72,18 @@ def measure_job(job: Job) -> list[DeviceMeasured]:
     sets = [inputs_of(case, device, seed) for seed in range(count)]
     compiled = contenders.compiled(case) if job.compile_too else None
     return [_measure(job, mode_case, sets, compiled, checked) for mode_case in job.cases]
+
+
+def compile_job(job: Job) -> None:
+    """Runs everything that the job will measure once, on one set of inputs, for what that compiles."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # as many processes do this at once
+    case = job.cases[-1]
+    inputs = inputs_of(case, torch.device(job.device), seed=0)
+    compiled = contenders.compiled(case) if job.compile_too else None
+    for mode_case in job.cases:
+        offered, _ = rivals.offers(mode_case)
+        for contender in _contenders(mode_case, compiled, offered).values():
+            _trial(rotation.rotating(contender, mode_case, [inputs]))
 
 
 def inputs_of(case: Case, device: torch.device, seed: int) -> Inputs:

@@ -22,10 +22,11 @@ from benchmarks.device.command import add_options, run
 from benchmarks.device.deadline import Deadline
 from benchmarks.device.isolated import NotRun, run_jobs
 from benchmarks.device.launches import launches_section
-from benchmarks.device.measure import DeviceMeasured, Job, measure_job
+from benchmarks.device.measure import DeviceMeasured, Job, compile_job, measure_job
 from benchmarks.device.report import Outcome
 from benchmarks.device.sections import Section
 from benchmarks.device.speed_table import UNITS, notes, speed_table
+from benchmarks.device.warming import warm
 from benchmarks.markdown import bullets
 
 TITLES = {
@@ -33,6 +34,9 @@ TITLES = {
     "compiled": "Operators beside torch.compile",
     "networks": "The networks' normalisers",
 }
+# Seconds that compiling ahead may take.
+_WARMING = 60.0
+
 NAMES = ("headline", "launches", "compiled", "networks")
 
 
@@ -48,6 +52,8 @@ def _speeds(
     name: str, options: argparse.Namespace, deadline: Deadline, log: IO[str] | None
 ) -> Iterator[Outcome]:
     jobs = [_job(entry, name, options) for entry in _chosen(getattr(sets, name)(), options)]
+    if not options.rehearse:
+        warm(compile_job, jobs, deadline=deadline.within(_WARMING), log=log)
     rows: list[DeviceMeasured] = []
     failed: list[str] = []
     late = 0
@@ -86,10 +92,10 @@ def _outcome(name: str, rows: Sequence[DeviceMeasured], failed: Sequence[str], l
 
 
 def _slower(rows: Sequence[DeviceMeasured]) -> list[str]:
-    slower = [row for row in rows if row.seconds["ours"] > row.seconds["eager"]]
-    lines = [f"**Slower than eager: {len(slower)} of {len(rows)} cases**"]
-    ratios = [(row.seconds["ours"] / row.seconds["eager"], row) for row in slower]
-    return lines + [f"{ratio:.2f} {judgement.place(row)}" for ratio, row in ratios]
+    ratios = [(row.seconds["ours"] / row.seconds["eager"], row) for row in rows if "eager" in row.seconds]
+    slower = sorted(((ratio, row) for ratio, row in ratios if ratio > 1.0), key=lambda entry: -entry[0])
+    lines = [f"**Slower than eager: {len(slower)} of {len(ratios)} cases**"]
+    return lines + [f"{ratio:.2f} {judgement.place(row)}" for ratio, row in slower]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
