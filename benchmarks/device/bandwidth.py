@@ -23,22 +23,21 @@ def least_copies(case: Case) -> float:
     return least(case).cached + (again if case.operator == "batch_norm" else 0.0)
 
 
-def x_bytes(case: Case) -> int:
-    """Bytes of x."""
-    return math.prod(case.shape) * case.torch_dtype.itemsize
-
-
 def copy_bandwidth(case: Case, copy_seconds: float) -> float:
     """Bytes a second that a copy of x moves, reads and writes counted."""
-    return 2 * x_bytes(case) / copy_seconds
+    return 2 * math.prod(case.shape) * case.torch_dtype.itemsize / copy_seconds
 
 
 def fraction(case: Case, seconds: float, copy_seconds: float) -> float:
-    """The case's least traffic over its time, over the bandwidth of a copy of x.
+    """The case's least traffic in bytes over its time, over the bandwidth of a copy of x.
 
     Example:
         >>> fraction(Case("batch_norm", (8, 4, 5, 5)), seconds=5.0, copy_seconds=1.0)
         0.8
     """
-    traffic = least_copies(case) * 2 * x_bytes(case)
-    return traffic / seconds / copy_bandwidth(case, copy_seconds)
+    return fraction_of(least_copies(case), seconds, copy_seconds)
+
+
+def fraction_of(copies: float, seconds: float, copy_seconds: float) -> float:
+    """The same for a least traffic in copies: the bytes of a copy stand on both sides and cancel."""
+    return copies * copy_seconds / seconds
