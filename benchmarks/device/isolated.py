@@ -48,7 +48,7 @@ def run_jobs(
         jobs: in the order in which they are run.
         deadline: after which no job goes on.
         longest: seconds that one job may take; the first of a process besides what its imports take.
-        log: where the children's standard error goes; None for this process's own.
+        log: where the children's words go; None for where this process's go.
     """
     done = 0
     while done < len(jobs):
@@ -72,7 +72,7 @@ class _Child:
         self.folder, self.jobs = folder, len(jobs)
         (folder / "call").write_bytes(pickle.dumps((function, list(jobs))))
         command = [sys.executable, "-m", "benchmarks.device.worker", str(folder)]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def results(self, deadline: Deadline, longest: float) -> Iterator[Any]:
         """What the jobs come to, up to the first that takes the process with it."""

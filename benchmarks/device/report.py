@@ -9,8 +9,9 @@ from pathlib import Path
 from benchmarks.markdown import bullets
 from benchmarks.saving import save
 
-# What a reply with a limit still shows in full.
+# What a reply with a limit still shows in full, and the lines of a section, tried in turn until that is kept.
 LONGEST_SUMMARY = 11_500
+_SECTION_LINES = (100, 30, 20, 12, 6)
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,22 @@ class Report:
         return "\n\n".join(parts)
 
     def summary(self) -> str:
-        """The few lines that matter, under `LONGEST_SUMMARY` characters."""
+        """The few lines that matter, at most `LONGEST_SUMMARY` characters; long sections are cut first."""
+        for most in _SECTION_LINES:
+            text = self._summary(most)
+            if len(text) <= LONGEST_SUMMARY:
+                break
+        return text[:LONGEST_SUMMARY]
+
+    def _summary(self, most: int) -> str:
         lines = [f"{name}: {fact}" for name, fact in self.facts.items()]
         for outcome in self.outcomes.values():
-            lines += ["", f"{outcome.title}", *(f"  {line}" for line in outcome.summary)]
+            left_out = len(outcome.summary) - most
+            more = [f"  … {left_out} more in the files"] if left_out > 0 else []
+            lines += ["", outcome.title, *(f"  {line}" for line in outcome.summary[:most]), *more]
         if self.dropped:
             lines += ["", "Not measured, for want of time", *(f"  {line}" for line in self.dropped)]
-        text = "\n".join(lines)
-        if len(text) <= LONGEST_SUMMARY:
-            return text
-        more = "\n… (the rest is in the files)"
-        return text[: LONGEST_SUMMARY - len(more)] + more
+        return "\n".join(lines)
 
     def save(self, folder: Path, name: str) -> None:
         """Writes name.md and name.json."""

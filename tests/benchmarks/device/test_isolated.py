@@ -10,6 +10,7 @@ from benchmarks.device.deadline import Deadline, deadline_in
 from benchmarks.device.isolated import NotRun, Raised, run_jobs
 from benchmarks.device.report import LONGEST_SUMMARY, Outcome, Report
 from benchmarks.device.sections import Section, run_sections
+from benchmarks.saving import save
 
 
 def jobs(function, values, **options):
@@ -126,9 +127,21 @@ def test_what_was_measured_is_saved_before_the_end(tmp_path):
     assert saved == {"facts": {"device": "none"}, "dropped": [], "sections": {"first": 2}}
 
 
-@pytest.mark.parametrize("lines", [1, 1000])
-def test_a_summary_has_its_length(lines):
+@pytest.mark.parametrize(("lines", "more"), [(1, False), (120, True), (1000, True)])
+def test_a_summary_has_its_length(lines, more):
     report = Report("Title", {"device": "none"})
-    report.outcomes["first"] = Outcome("First", "", 0, ["x" * 50] * lines)
+    report.outcomes["first"] = Outcome("First", "", 0, ["x" * 150] * lines)
+    report.outcomes["second"] = Outcome("Second", "", 0, ["the last word"])
     assert len(report.summary()) <= LONGEST_SUMMARY
-    assert ("the rest is in the files" in report.summary()) == (lines == 1000)
+    assert ("more in the files" in report.summary()) == more
+    assert "the last word" in report.summary()
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_last_one(tmp_path):
+    save(tmp_path, "gpu", "first", {})
+    with pytest.raises(TypeError):
+        save(tmp_path, "gpu", "second", {"not JSON": object()})
+    with pytest.raises(UnicodeEncodeError):
+        save(tmp_path, "gpu", "third \ud800", {})
+    assert (tmp_path / "gpu.md").read_text() == "second\n"
+    assert json.loads((tmp_path / "gpu.json").read_text()) == {}
