@@ -3,6 +3,7 @@
 # make lint      style and types
 # make sanitize  the C++ kernels against a plain loop, under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench     the figures of benchmarks/RESULTS.md
+# make bench-gpu the tests and figures that need a GPU, in 8 minutes
 # make wheel     dist/normwright-VERSION-py3-none-PLATFORM.whl, with the kernels
 #
 # Each makes its own virtual environment and compiles the kernels the first time, and is quick the second.
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint sanitize bench wheel clean
+.PHONY: demo test lint sanitize bench bench-gpu wheel clean
 
 # Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.
 RENEW_NATIVE := test ! -d build/editable/installed/normwright || { \
@@ -49,6 +50,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.import_time
 	$(BIN)/python -m benchmarks.operators
 	$(BIN)/python -m benchmarks.networks
+
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -110,6 +110,8 @@ def shrunk(case: Case, elements: int = 2**15) -> Case:
     space = range(2, len(shape)) if last_is_space else range(1, len(shape) - 1)
     while math.prod(shape) > elements:
         axis = max((0, *space), key=lambda axis: shape[axis])
+        if shape[axis] <= 1:  # the channels alone are more
+            break
         shape[axis] = (shape[axis] + 1) // 2
     normalized_shape = None if trailing is None else tuple(shape[-len(trailing) :])
     return replace(case, shape=tuple(shape), normalized_shape=normalized_shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ Contender = Callable[[Inputs], Tensor]
 MOMENTUM = 0.1
 
 
-def ours(case: Case) -> Contender:
-    """normwright's function, the residual and the activation folded in."""
-    function, activation = getattr(normwright.functional, case.operator), case.activation
-    return lambda inputs: function(*_arguments(case, inputs), residual=inputs.residual, activation=activation)
+def ours(case: Case, **options: object) -> Contender:
+    """normwright's function, the residual and the activation folded in; options are the function's."""
+    function = partial(getattr(normwright.functional, case.operator), activation=case.activation, **options)
+    return lambda inputs: function(*_arguments(case, inputs), residual=inputs.residual)
 
 
 def eager(case: Case) -> Contender:

@@ -33,19 +33,27 @@ class Inputs(NamedTuple):
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
-def random_inputs(case: Case, *, seed: int = 0) -> Inputs:
-    """Normal x, residual and dy in the case's layout; a weight around 1; everything in its dtype."""
-    generator = torch.Generator().manual_seed(seed)
+def random_inputs(
+    case: Case,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    parameter_dtype: torch.dtype | None = None,
+) -> Inputs:
+    """Normal x, residual and dy in the case's layout; a weight around 1; everything in the case's dtype, but
+    parameters and running statistics in `parameter_dtype` where it is given."""
+    generator = torch.Generator(device).manual_seed(seed)
+    parameter_dtype = parameter_dtype or case.torch_dtype
 
     def elements() -> Tensor:
-        values = torch.randn(case.shape, generator=generator)
+        values = torch.randn(case.shape, generator=generator, device=device)
         return values.to(case.torch_dtype).contiguous(memory_format=case.memory_format)
 
     def parameter() -> Tensor:
-        return torch.randn(case.axes.weight_shape, generator=generator)
+        return torch.randn(case.axes.weight_shape, generator=generator, device=device)
 
-    weight = (1.0 + 0.1 * parameter()).to(case.torch_dtype)
-    bias = (0.1 * parameter()).to(case.torch_dtype) if case.center else None
+    weight = (1.0 + 0.1 * parameter()).to(parameter_dtype)
+    bias = (0.1 * parameter()).to(parameter_dtype) if case.center else None
     batch = case.operator == "batch_norm"
     inputs = Inputs(
         x=elements(),

@@ -3,6 +3,8 @@
 Three variants: PyTorch's normalisers (eager), ours (accelerated), and none (without). Every network in both
 layouts (a transformer has one) and under both allocator settings, each in a child process of its own, the
 variants' steps in turn; the peak memory of each variant in one more child. Prints and saves the tables.
+
+With `--device cuda` see benchmarks/device/networks.py.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.children import ALLOCATORS, Allocator, in_child
+from benchmarks.device import networks as device_networks
+from benchmarks.device.command import device_of
 from benchmarks.machine import describe, in_words
 from benchmarks.markdown import bullets, figure, table
 from benchmarks.models import MODELS
@@ -53,7 +57,11 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints and saves."""
-    options = _parser().parse_args(arguments)
+    device, others = device_of(arguments)
+    if device != "cpu":
+        device_networks.main(["--device", device, *others])
+        return
+    options = _parser().parse_args(others)
     repeats, steps = (2, 1) if options.quick else (options.repeats, 2)
     machines = {allocator.name: in_child(allocator, describe) for allocator in ALLOCATORS}
     rows: list[Row] = []
@@ -134,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     layouts = ["contiguous", "channels-last"]
+    add("--device", default="cpu", help="cpu, or cuda, which has options of its own")
     add("--network", nargs="+", choices=MODELS, default=list(MODELS))
     add("--layout", nargs="+", choices=layouts, default=layouts)
     add("--batch", type=int, help="in place of the network's own: 16 for resnet50")

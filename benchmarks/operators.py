@@ -12,6 +12,8 @@ Sets of cases (`--set`, all by default but `bare`):
     accuracy    errors on ordinary and on hostile inputs
 
 Each set runs in a child process of its own under each allocator setting. Prints and saves the tables.
+
+With `--device cuda` the sets are others (benchmarks/device/operators.py): see `--device cuda --help`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from typing import Any
 from benchmarks.accuracy import accuracy_cases, accuracy_table, accuracy_verdict, measure_accuracy
 from benchmarks.cases import Case, shrunk
 from benchmarks.children import ALLOCATORS, DEFAULT, REUSED, Allocator, in_child
+from benchmarks.device import operators as device_operators
+from benchmarks.device.command import device_of
 from benchmarks.machine import describe, in_words
 from benchmarks.markdown import bullets
 from benchmarks.measure import Failed, Measured, measure_all
@@ -71,7 +75,11 @@ class Findings:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints and saves."""
-    options = _parser().parse_args(arguments)
+    device, others = device_of(arguments)
+    if device != "cpu":
+        device_operators.main(["--device", device, *others])
+        return
+    options = _parser().parse_args(others)
     findings = Findings()
     for name in options.set:
         for allocator in _settings(name, options.allocator):
@@ -104,7 +112,7 @@ def _effort(name: str) -> dict[str, Any]:
     return {"seconds": SECONDS.get(name, OTHER_SECONDS), "least": 7}
 
 
-def _overhead_effort(quick: bool) -> dict[str, int]:
+def _overhead_effort(quick: bool) -> dict[str, Any]:
     return {"inner": 2, "repeats": 3} if quick else {}
 
 
@@ -142,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    add("--device", default="cpu", help="cpu, or cuda, which has options of its own")
     default = [name for name in names if name != "bare"]
     add("--set", nargs="+", choices=names, default=default, help="what to measure")
     add("--quick", action="store_true", help="small shapes, few repetitions: does it run?")

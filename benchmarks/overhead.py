@@ -34,15 +34,19 @@ class Overhead:
     theirs_us: float
 
 
-def measure_overheads(*, inner: int = 200, repeats: int = 31) -> list[Overhead]:
-    """Times every layer in every kind of run, `inner` calls to a sample."""
+def measure_overheads(*, inner: int = 200, repeats: int = 31, device: str = "cpu") -> list[Overhead]:
+    """Times every layer in every kind of run, `inner` calls to a sample.
+
+    On a GPU that is the host's time: it only queues the kernels, and they end sooner than the next is queued.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(0)
     found = []
     for layer, arguments in LAYERS.items():
-        ours, theirs = (getattr(library, layer)(*arguments) for library in (normwright.nn, torch.nn))
+        pair = (getattr(library, layer)(*arguments) for library in (normwright.nn, torch.nn))
+        ours, theirs = (module.to(device) for module in pair)
         for run in BOUNDS:
-            tasks = {"ours": _task(ours, run), "theirs": _task(theirs, run)}
+            tasks = {"ours": _task(ours, run, device), "theirs": _task(theirs, run, device)}
             sampled = {name: repeated(task, inner) for name, task in tasks.items()}
             timings = alternate(sampled, repeats=repeats)
             seconds = timings["theirs"].median / inner
@@ -60,9 +64,10 @@ def overhead_table(rows: list[Overhead]) -> str:
     return table(head, cells)
 
 
-def _task(layer: nn.Module, run: str) -> Task:
+def _task(layer: nn.Module, run: str, device: str) -> Task:
     layer.train(run != "inference")
-    x, dy = torch.randn(SHAPE, requires_grad=run != "inference"), torch.randn(SHAPE)
+    x, dy = (torch.randn(SHAPE, device=device) for _ in range(2))
+    x.requires_grad_(run != "inference")
     leaves = (x, *layer.parameters())
 
     def step() -> None:

@@ -10,10 +10,17 @@ from typing import Any
 
 
 def save(folder: Path, name: str, markdown: str, records: object) -> None:
-    """Writes name.md and name.json; in JSON a number that is not finite is null."""
+    """Writes name.md and name.json, each whole or not at all; in JSON a number that is not finite is null."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(markdown.rstrip() + "\n")
-    (folder / f"{name}.json").write_text(json.dumps(plain(records), indent=1, allow_nan=False) + "\n")
+    _write(folder / f"{name}.md", markdown.rstrip() + "\n")
+    _write(folder / f"{name}.json", json.dumps(plain(records), indent=1, allow_nan=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes the file beside its place first: who is stopped meanwhile keeps the file that was there."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def plain(value: Any) -> Any:

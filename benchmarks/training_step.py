@@ -62,7 +62,7 @@ def measure_steps(setup: Setup, *, repeats: int, warmup: int = 1) -> StepTimes:
     model = prepared(setup)
     networks = {name: variant(model.network) for name, variant in VARIANTS.items()}
     tasks = {name: step(network, model.inputs) for name, network in networks.items()}
-    ordinary = {name: _is_ordinary(network, model.inputs) for name, network in networks.items()}
+    ordinary = {name: is_ordinary(network, model.inputs) for name, network in networks.items()}
     _, report = accelerate_with_report(model.network)
     timings = alternate(tasks, repeats=repeats, warmup=warmup)
     return StepTimes(
@@ -107,20 +107,22 @@ def step(network: nn.Module, inputs: tuple[Tensor, ...]) -> Task:
     """One training step; nothing of it outlives it."""
 
     def run() -> None:
-        _loss(network, inputs).backward()
+        mean_square(network, inputs).backward()
         network.zero_grad(set_to_none=True)
 
     return run
 
 
-def _loss(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+def mean_square(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    """The loss: the mean square of the network's output."""
     output = network(*inputs)
     values: Tensor = output if isinstance(output, Tensor) else output.logits
     return values.square().mean()
 
 
-def _is_ordinary(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[bool, float]:
-    loss = _loss(network, inputs)
+def is_ordinary(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[bool, float]:
+    """Whether loss and gradients are finite, and the share of gradient entries that are subnormal."""
+    loss = mean_square(network, inputs)
     loss.backward()
     gradients = [weight.grad.abs() for weight in network.parameters() if weight.grad is not None]
     finite = all(bool(values.isfinite().all()) for values in (loss, *gradients))
