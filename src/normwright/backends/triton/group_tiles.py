@@ -1,0 +1,129 @@
+"""What the kernels of the groups family share: sums over the groups of a tile, and where a tile's elements lie.
+
+Contiguous, a sample is cut in groups of `runs` runs of `length` elements, and a tile is (GROUPS·RUNS, BLOCK): RUNS
+rows for each of GROUPS groups. Where SPACE is 0, a run is the plane of one channel; else it is a whole group, whose
+channels are SPACE elements each.
+"""
+
+import triton
+import triton.language as tl
+
+from normwright.backends.triton.activation import activate, derivative
+from normwright.backends.triton.mask import packed, passes, through
+from normwright.backends.triton.moments import _SHRINK, _STRETCH, quotient, root
+
+
+@triton.jit
+def over_group(values, GROUPS: tl.constexpr, RUNS: tl.constexpr):
+    """Σ over each group of a (GROUPS·RUNS, n) tile, for each of its rows: a column."""
+    sums = tl.sum(values, 1, keep_dims=True)
+    if RUNS != 1:
+        if GROUPS == 1:
+            sums = tl.broadcast_to(tl.sum(sums, 0, keep_dims=True), (RUNS, 1))
+        else:
+            sums = tl.sum(tl.reshape(sums, (GROUPS, RUNS)), 1, keep_dims=True)
+            sums = tl.reshape(tl.broadcast_to(sums, (GROUPS, RUNS)), (GROUPS * RUNS, 1))
+    return sums
+
+
+@triton.jit
+def spread(level, square, count):
+    """lo and m2_root of elements, from Σd and Σd² of their distances from a shift that lies among them."""
+    lo = quotient(level, count)
+    m2 = square - level * lo
+    return lo, root(tl.where(m2 < 0, 0.0, m2))
+
+
+@triton.jit
+def overflows(square):
+    """Whether a sum of squares is infinite."""
+    return tl.max(tl.where(square == float("inf"), 1, 0)) > 0
+
+
+@triton.jit
+def group_moments(value, inside, origin, count, GROUPS: tl.constexpr, RUNS: tl.constexpr):
+    """hi, lo and m2_root of the groups of a tile, as columns. origin: an element of each group."""
+    distance = tl.where(inside, value - origin, 0.0)
+    # About an element, so that a constant group has no rounding at all.
+    hi = origin + quotient(over_group(distance, GROUPS, RUNS), count)
+    distance = tl.where(inside, value - hi, 0.0)
+    square = over_group(distance * distance, GROUPS, RUNS)
+    lo, m2_root = spread(over_group(distance, GROUPS, RUNS), square, count)
+    if overflows(square):
+        small = distance * _SHRINK
+        squares = over_group(small * small, GROUPS, RUNS)
+        _, careful = spread(over_group(small, GROUPS, RUNS), squares, count)
+        m2_root = tl.where(square == float("inf"), careful * _STRETCH, m2_root)
+    return hi, lo, m2_root
+
+
+@triton.jit
+def parameter_of(
+    source, group, run, column, inside, groups, runs, length, SPACE: tl.constexpr, COMPUTE: tl.constexpr
+):
+    """The weight or bias of a tile's elements, in a shape that broadcasts against it."""
+    if SPACE == 0:
+        at = (group % groups * runs + run)[:, None]
+        where = tl.max(inside.to(tl.int32), 1, keep_dims=True) > 0
+    else:
+        at = (group % groups * (length // SPACE))[:, None] + (column // SPACE)[None, :]
+        where = inside
+    return tl.load(source + at, mask=where, other=0.0).to(COMPUTE)
+
+
+@triton.jit
+def affine(
+    x_hat,
+    residual,
+    weight,
+    bias,
+    group,
+    run,
+    column,
+    at,
+    inside,
+    groups,
+    runs,
+    length,
+    SPACE: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):
+    """x̂·weight + bias + residual of those that are not None."""
+    z = x_hat
+    if weight is not None:
+        z = z * parameter_of(weight, group, run, column, inside, groups, runs, length, SPACE, COMPUTE)
+    if bias is not None:
+        z = z + parameter_of(bias, group, run, column, inside, groups, runs, length, SPACE, COMPUTE)
+    if residual is not None:
+        z = z + tl.load(residual + at, mask=inside, other=0.0).to(COMPUTE)
+    return z
+
+
+@triton.jit
+def store_activated(
+    z,
+    y,
+    mask,
+    at,
+    inside,
+    byte,
+    byte_inside,
+    ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Stores y, and the mask where it is not None: byte is where each 8 elements of a row go."""
+    tl.store(y + at, activate(z, ACTIVATION).to(y.dtype.element_ty), mask=inside)
+    if mask is not None:
+        tl.store(mask + byte, packed(passes(z, ACTIVATION) & inside, ROWS, BLOCK), mask=byte_inside)
+
+
+@triton.jit
+def undone(dy, z, mask, at, inside, byte, bit, ACTIVATION: tl.constexpr, COMPUTE: tl.constexpr):
+    """dz: dy through the activation, by its mask where it is not None; 0 outside."""
+    dz = tl.load(dy + at, mask=inside, other=0.0).to(COMPUTE)
+    if mask is not None:
+        dz = through(dz, mask, byte, bit, inside, ACTIVATION)
+    elif ACTIVATION is not None:
+        dz = tl.where(inside, dz * derivative(z, ACTIVATION), 0.0)
+    return dz

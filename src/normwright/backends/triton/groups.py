@@ -1,0 +1,168 @@
+"""The groups family by Triton kernels: group norm and instance norm, the latter with as many groups as channels.
+
+Two orders in memory, two sets of kernels: `group_runs.py` where space is quickest, `group_columns.py` where channels
+are. Other strides are brought into x's order by a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from normwright.backends.masks import mask_shape
+from normwright.backends.moments import statistics_dtype
+from normwright.backends.triton import group_columns, group_runs
+from normwright.backends.triton.group_view import Gradients, Parts, view_of
+from normwright.backends.triton.groups_settings import GroupColumns, GroupPieces, GroupTile
+from normwright.backends.triton.launch import cdiv, empty, on_device_of
+from normwright.backends.triton.parameter_kernels import add_parts
+
+Results = tuple[Tensor, Tensor, Tensor, Tensor]
+Tile = GroupTile | GroupPieces | GroupColumns
+
+
+def groups_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    groups: int,
+    eps: float,
+    activation: str | None,
+    save_mask: bool,
+    *,
+    tile: Tile | None = None,
+) -> Results:
+    """See `schema.py`. `tile` takes the place of the table's."""
+    mean, rstd = (empty(x, x.shape[0], groups, dtype=statistics_dtype(x)) for _ in range(2))
+    mask = empty(x, 0, dtype=torch.uint8)
+    if save_mask:
+        mask = empty(x, *mask_shape(x, view_of(x, groups).order), dtype=torch.uint8)
+    y = torch.empty_like(x)
+    kept = (mask if save_mask else None, mean, rstd)
+    _forward(x, residual, weight, bias, y, kept, groups, eps, activation, tile)
+    return y, mean, rstd, mask
+
+
+def groups_inference(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    groups: int,
+    eps: float,
+    activation: str | None,
+) -> Tensor:
+    """See `schema.py`."""
+    y = torch.empty_like(x)
+    _forward(x, residual, weight, bias, y, (None, None, None), groups, eps, activation, None)
+    return y
+
+
+def groups_inference_out(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    groups: int,
+    eps: float,
+    activation: str | None,
+    out: Tensor,
+) -> None:
+    """See `schema.py`."""
+    _forward(x, residual, weight, bias, out, (None, None, None), groups, eps, activation, None)
+
+
+def _forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    y: Tensor,
+    kept: tuple[Tensor | None, Tensor | None, Tensor | None],
+    groups: int,
+    eps: float,
+    activation: str | None,
+    tile: Tile | None,
+) -> None:
+    """Fills y and what is kept for a backward: mask, mean and rstd."""
+    view = view_of(x, groups)
+    result = view.blank_of(y)
+    tensors = (view.of(x), view.of(residual), _dense(weight), _dense(bias), result.dense, *kept)
+    with on_device_of(x):
+        if view.channels_last:
+            assert tile is None or isinstance(tile, GroupColumns)
+            group_columns.forward(view, tensors, eps, activation, tile)
+        else:
+            assert not isinstance(tile, GroupColumns)
+            group_runs.forward(view, tensors, eps, activation, tile)
+    result.filled()
+
+
+def groups_backward(
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    groups: int,
+    activation: str | None,
+    output_mask: Sequence[bool],
+    *,
+    tile: Tile | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `schema.py`. `tile` takes the place of the table's."""
+    view = view_of(x, groups)
+    dx = view.blank_of(torch.empty_like(x)) if output_mask[0] else None
+    like = x if residual is None else residual
+    dresidual = view.blank_of(torch.empty_like(like)) if output_mask[1] else None
+    dweight = torch.empty_like(weight) if output_mask[2] and weight is not None else None
+    dbias = torch.empty_like(bias) if output_mask[3] and bias is not None else None
+    gradients = Gradients(
+        None if dx is None else dx.dense,
+        None if dresidual is None else dresidual.dense,
+        dweight is not None,
+        dbias is not None,
+    )
+    tensors = (
+        view.of(dy), view.of(x), view.of(residual), _dense(weight), _dense(bias), mask, mean.contiguous(),
+        rstd.contiguous(),
+    )  # fmt: skip
+    with on_device_of(x):
+        if view.channels_last:
+            assert tile is None or isinstance(tile, GroupColumns)
+            parts = group_columns.backward(view, tensors, gradients, activation, tile)
+        else:
+            assert not isinstance(tile, GroupColumns)
+            parts = group_runs.backward(view, tensors, gradients, activation, tile)
+        _add_parts(parts, dweight, dbias)
+    nothing = x.new_empty(0)
+    return (
+        nothing if dx is None else dx.filled(),
+        nothing if dresidual is None else dresidual.filled(),
+        nothing if dweight is None else dweight,
+        nothing if dbias is None else dbias,
+    )
+
+
+def _dense(parameter: Tensor | None) -> Tensor | None:
+    return None if parameter is None else parameter.contiguous()
+
+
+# Few channels, so few programs: a narrow block with many parts at once.
+_ADDED_PARTS, _ADDED_COLUMNS = 256, 16
+
+
+def _add_parts(parts: Parts, dweight: Tensor | None, dbias: Tensor | None) -> None:
+    known = next((gradient for gradient in (dweight, dbias) if gradient is not None), None)
+    if known is None:
+        return
+    number = next(part for part in parts if part is not None).shape[0]
+    grid = (cdiv(known.shape[0], _ADDED_COLUMNS),)
+    shape = (number, known.shape[0], 0, _ADDED_PARTS, _ADDED_COLUMNS)
+    add_parts[grid](*parts, dweight, dbias, *shape, num_warps=8)

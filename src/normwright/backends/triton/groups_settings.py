@@ -1,0 +1,156 @@
+"""The launches of the groups family; see `settings.py`.
+
+Nothing here depends on the batch but whether one program or many share a group, which does not change bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from normwright.backends.triton.settings import power_of_two
+
+# Elements of a tile to a warp: 32 lanes of 16.
+_PER_WARP = 512
+_MOST_WARPS = 16
+
+
+@dataclass(frozen=True)
+class GroupTile:
+    """A tile of whole groups.
+
+    Args:
+        groups: groups of a tile.
+        runs: runs of a group, padded to a power of two: planes of a channel each, or 1 where flat.
+        block: elements of a run, padded to a power of two.
+        warps: of a program.
+        flat: whether a run is a whole group.
+    """
+
+    groups: int
+    runs: int
+    block: int
+    warps: int
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class GroupPieces:
+    """How a group is cut that does not fit in a tile.
+
+    Args:
+        block: elements of a tile of the reduction (forward: of the whole group; backward: of a plane).
+        steps: tiles of a piece, a power of two.
+        runs: planes of a tile where they are not reduced as one.
+        wide: elements of such a tile along a plane.
+        warps: of a program.
+        whole: one program for a group, or many; by the number of groups where None. The bits are the same.
+        flat: whether a run is a whole group.
+    """
+
+    block: int
+    steps: int
+    runs: int
+    wide: int
+    warps: int
+    whole: bool | None = None
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class GroupColumns:
+    """How channels-last samples are cut.
+
+    Args:
+        width: channels of a block: whole groups, or a divisor of a group, or a multiple of 8.
+        rows: positions of a tile, a power of two.
+        steps: tiles of a piece, a power of two.
+        warps: of a program.
+        whole: one program for all the pieces of a block, or one for each; by their number where None.
+    """
+
+    width: int
+    rows: int
+    steps: int
+    warps: int
+    whole: bool | None = None
+
+
+# Two programs for each of an H100's 132 processors.
+ENOUGH_PROGRAMS = 264
+
+# The longest group that is one tile.
+_LONGEST_GROUP, _LONGEST_GROUP_BACKWARD = 16384, 8192
+
+# Below this many elements of a plane a run of a mask is a whole group (`masks.py`).
+_LONG_RUN = 64
+
+_GROUP_BLOCK = 4096
+_MOST_PIECES = 1024
+
+
+def _power(size: int) -> int:
+    return 1 << (max(size, 1) - 1).bit_length()
+
+
+def _warps(elements: int) -> int:
+    return min(max(elements // _PER_WARP, 1), _MOST_WARPS)
+
+
+def _is_flat(channels: int, space: int) -> bool:
+    """Whether a group is taken as one run: where its planes are short or fill a tile badly."""
+    if channels == 1:
+        return False
+    padded = power_of_two(space) * _power(channels)
+    return space < _LONG_RUN or (space % 8 == 0 and padded >= 2 * power_of_two(channels * space))
+
+
+def group_tile(channels: int, space: int, *, backward: bool) -> GroupTile | None:
+    """The tile of whole groups of so many channels and elements of a plane; None where one must be cut."""
+    flat = not backward and _is_flat(channels, space)
+    runs = 1 if flat else _power(channels)
+    block = power_of_two(channels * space) if flat else _power(space) if backward else power_of_two(space)
+    if runs * block > (_LONGEST_GROUP_BACKWARD if backward else _LONGEST_GROUP):
+        return None
+    groups = max(1, 1024 // (runs * block))
+    return GroupTile(groups, runs, block, _warps(groups * runs * block), flat)
+
+
+def group_pieces(channels: int, space: int, *, backward: bool) -> GroupPieces:
+    """The pieces of a group of so many channels and elements of a plane."""
+    flat = not backward and space < _LONG_RUN
+    wide = _GROUP_BLOCK if flat else min(_power(space), _GROUP_BLOCK)
+    runs = 1 if flat else min(_GROUP_BLOCK // wide, _power(channels))
+    size = space if backward else channels * space
+    block = wide if backward else _GROUP_BLOCK
+    tiles = -(-size // block)
+    steps = max(min(_power(tiles // 16), 4), _power(-(-tiles // _MOST_PIECES)))
+    return GroupPieces(block, steps, runs, wide, 8, flat=flat)
+
+
+# The widest block of channels, and the elements of a tile of it.
+_WIDTH = 128
+_COLUMN_TILE, _COLUMN_TILE_BACKWARD = 4096, 2048
+
+# Programs that a sample should have at least, tiles of a piece at least and at most.
+_SAMPLE_PROGRAMS, _FEWEST_STEPS, _MOST_STEPS = 48, 4, 64
+
+
+def _column_width(channels: int, share: int) -> int:
+    """The width of a block of channels, for groups of `share`: it begins on a byte of a mask."""
+    if channels <= _WIDTH:
+        return channels
+    unit = math.lcm(share, 8)
+    if unit <= _WIDTH:
+        return _WIDTH // unit * unit
+    return _WIDTH // 2 if share % _WIDTH and share % (_WIDTH // 2) == 0 else _WIDTH
+
+
+def group_columns(channels: int, share: int, space: int, *, backward: bool) -> GroupColumns:
+    """How samples of so many channels, in groups of `share`, and positions are cut."""
+    width = _column_width(channels, share)
+    rows = (_COLUMN_TILE_BACKWARD if backward else _COLUMN_TILE) // power_of_two(width)
+    tiles = -(-space // rows)
+    wanted = _power(tiles * -(-channels // width) // _SAMPLE_PROGRAMS)
+    steps = min(max(wanted, _FEWEST_STEPS), _MOST_STEPS, _power(tiles))
+    return GroupColumns(width, rows, max(steps, _power(-(-tiles // _MOST_PIECES))), 8)
