@@ -3,10 +3,11 @@
 A bound is computed beside the float64 reference, by following the rounding errors through the operator
 line by line. Nothing here was measured, and no bound is loosened to let a case pass.
 
-Units. u = 2^-p is the unit roundoff: one operation on floats with p bits returns its exact result times
-(1 + δ), |δ| ≤ u. Elements are computed in float32, or in float64 for a float64 input; moments are summed
-in float64 (CPU). An error of the operator and an error of the reference may point in opposite
-directions, so that u stands for u + 2^-53 throughout: that doubles it in float64, and is nothing in float32.
+Units. u = 2^-p is the unit roundoff: one operation on floats with p bits returns its exact result times (1
++ δ), |δ| ≤ u. Elements are computed in float32, or in float64 for a float64 input; moments are summed in
+float64, or by Triton's kernels as elements are computed. An error of the operator and an error of the
+reference may point in opposite directions, so that u stands for u + 2^-53 throughout: that doubles it in
+float64, and is nothing in float32.
 
 Near zero a rounding is half the smallest subnormal instead (`tiny`).
 
@@ -17,15 +18,20 @@ smaller by 1e-6 and lies within the whole numbers that the counts are rounded up
 from __future__ import annotations
 
 import math
+import os
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from normwright.backends import triton
 from normwright.reference import Axes, activate, activate_backward
 from normwright.reference.moments import mean_over, sum_over
 
 UNIT = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+
+# Whether the tests run on Triton's kernels: in its interpreter, or on a GPU.
+KERNELS_ARE_TRITONS = triton.interprets() or os.environ.get("NORMWRIGHT_TEST_DEVICE") == "cuda"
 
 # sup|a'|, sup|a''| (away from a kink), and roundings of a(z) in units of u·(|z| + |a(z)|), a library
 # function (exp, erf, tanh) counting as 2: vectorised, they are good to one unit in the last place.
@@ -133,6 +139,10 @@ class Analysis:
         The float64 mean and mean square, in the operator and in the reference, are wrong by depth·2^-53 of
         mean|x| and of the variance. A shift of the mean by δ moves x̂ by δ·rstd and, the deviations summing
         to zero, the variance by δ² alone.
+
+        Triton's kernels sum x - hi and its square in the elements' dtype, where hi is a float near the mean:
+        they are wrong by depth·u of mean|x - mean| (lo makes good what hi is wrong by) and of the variance;
+        taking the square's root, adding eps and the quotients make 4 more roundings.
         """
         u, wide = self.u, 2.0**-53
         low = 0.0 if self.compute == torch.float64 else UNIT[torch.float32] * np.abs(mean) * self.rstd
@@ -142,6 +152,10 @@ class Analysis:
             typical = np.expand_dims(mean_over(np.abs(view), self.axes.reduce), self.axes.reduce)
             shifted = sums * typical * self.rstd if self.center else 0.0
             error = error + sums / 2 * np.abs(self.x_hat) + shifted
+            if KERNELS_ARE_TRITONS:
+                sums = (depth(self.axes.count) + 4) * self.u
+                spread = np.expand_dims(mean_over(np.abs(self.x_hat), self.axes.reduce), self.axes.reduce)
+                error = error + sums * (np.abs(self.x_hat) + (spread if self.center else 0.0))
         return error
 
     def kink(self) -> np.ndarray:

@@ -4,6 +4,7 @@
     ├── ShapeError         a tensor or a size that cannot be normalised
     │                      (ValueError, RuntimeError, IndexError)
     ├── DtypeError         a dtype that cannot be normalised          (NotImplementedError, TypeError)
+    ├── DeviceError        tensors on different devices                                 (RuntimeError)
     ├── OptionError        an argument outside what is offered        (ValueError, RuntimeError)
     ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
@@ -33,6 +34,10 @@ class ShapeError(NormwrightError, ValueError, RuntimeError, IndexError):
 
 class DtypeError(NormwrightError, NotImplementedError, TypeError):
     """A dtype cannot be normalised, or does not go with the others."""
+
+
+class DeviceError(NormwrightError, RuntimeError):
+    """Tensors of one call lie on different devices."""
 
 
 class OptionError(NormwrightError, ValueError, RuntimeError):

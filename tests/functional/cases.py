@@ -121,7 +121,8 @@ class Call:
         generator = torch.Generator().manual_seed(seed)
 
         def random(shape: Sequence[int], dtype: torch.dtype, low: float, high: float) -> Tensor:
-            return torch.empty(shape, dtype=torch.float64).uniform_(low, high, generator=generator).to(dtype)
+            drawn = torch.rand(shape, dtype=torch.float64, generator=generator)
+            return (low + (high - low) * drawn).to(dtype)
 
         shape, parameters = self.size.shape, self.axes.weight_shape
         self.x = laid_out(random(shape, self.dtype, -2, 4), layout)

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 import torch
 
-from normwright.backends import native, schema
+from normwright.backends import native, schema, triton
 
 # The operators live as long as this object.
 _LIBRARY = torch.library.Library(schema.NAMESPACE, "DEF")
 schema.register(_LIBRARY)
-_NATIVE = native.load()
+_TRITON = triton.load(_LIBRARY, schema.NAMES)
+_NATIVE = (
+    native.Native(False, "Triton's interpreter takes its place") if triton.interprets() else native.load()
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def backends() -> tuple[Backend, ...]:
     """
     return (
         Backend("native", "CPU", *_NATIVE),
-        Backend("triton", "CUDA, ROCm", False, "this version of normwright has no Triton kernels yet"),
+        Backend("triton", "CPU" if triton.interprets() else "CUDA, ROCm", *triton.status(_TRITON)),
         Backend("eager", "every device", True, "plain PyTorch; serves whatever no other backend serves"),
     )
 

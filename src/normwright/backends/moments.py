@@ -2,7 +2,7 @@
 
 Everything here keeps the reduced axes (`keepdim`), so that a moment broadcasts against x.
 
-Precision. A mean and a variance are summed in float64 on the CPU, in float32 or wider elsewhere
+Precision. A mean and a variance are summed in float64 on the CPU and on GPUs, in float32 or wider elsewhere
 (`statistics_dtype`); elements, and the sums of a backward, are float32, or float64 where x is
 (`compute_dtype`). The float64 mean is split in two floats, mean = shift + low: x - shift is then nearly
 free of rounding, even where the mean is a million times the deviation, and low, at most half an ulp of
@@ -21,6 +21,9 @@ from torch import Tensor
 # float32, 3.4e38, to 2.7e8.
 _SHRINK = 2.0**-100
 
+# PyTorch's names of the devices that have float64; "cuda" is ROCm's too.
+_WITH_FLOAT64 = ("cpu", "cuda")
+
 # PyTorch adds fewer elements than 32768 in one thread.
 _BLOCK = 16384
 
@@ -34,8 +37,8 @@ class Moments(NamedTuple):
 
 
 def statistics_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that moments of x are summed and kept in: float64 on the CPU, else float32 or wider."""
-    return torch.float64 if x.device.type == "cpu" or x.dtype == torch.float64 else torch.float32
+    """The dtype that moments of x are kept in: float64, but on devices that may lack it float32 or wider."""
+    return torch.float64 if x.device.type in _WITH_FLOAT64 or x.dtype == torch.float64 else torch.float32
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

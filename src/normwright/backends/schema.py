@@ -72,6 +72,8 @@ SCHEMAS = (
     "channel_moments(Tensor x) -> (Tensor count, Tensor mean, Tensor m2)",
 )
 
+NAMES = tuple(schema[: schema.index("(")] for schema in SCHEMAS)
+
 Results = tuple[Tensor, Tensor, Tensor, Tensor]
 
 

@@ -1,0 +1,111 @@
+"""Triton kernels, which serve CUDA and ROCm through PyTorch's dispatcher, without a compiler on the machine.
+
+Registering them imports nothing: Triton is loaded when an operator is first called on a GPU, or when
+`normwright.backends()` is asked. `NORMWRIGHT_TRITON=0` leaves the GPU to plain PyTorch, so that the two can
+be compared; `NORMWRIGHT_TRITON=interpret` runs the kernels on the CPU in Triton's interpreter, where they
+can be tested and stepped through: thousands of times slower.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from normwright.backends import eager
+
+SWITCH = "NORMWRIGHT_TRITON"
+INTERPRET = "interpret"
+
+# What the kernels were written against: reductions that keep an axis, and arguments in float64.
+OLDEST_TRITON = (3, 6)
+
+
+class Triton(NamedTuple):
+    """Whether the kernels are registered; Triton's version, or why they are not."""
+
+    loaded: bool
+    reason: str
+
+
+def interprets() -> bool:
+    """Whether the kernels are to run on the CPU, in place of the C++ library."""
+    return os.environ.get(SWITCH) == INTERPRET
+
+
+def load(library: torch.library.Library, names: tuple[str, ...]) -> Triton:
+    """Registers the kernels of the named operators for the devices they serve, if they can serve any."""
+    reason = _obstacle()
+    if reason is not None:
+        return Triton(False, reason)
+    if interprets():
+        os.environ["TRITON_INTERPRET"] = "1"
+        importlib.import_module("normwright.backends.triton.interpreter").round_to_bfloat16()
+    for name in names:
+        library.impl(name, _when_called(name), "CPU" if interprets() else "CUDA")
+    return Triton(True, "")
+
+
+def status(triton: Triton) -> Triton:
+    """What `load` said, with what only importing Triton and asking for a GPU can tell."""
+    if not triton.loaded:
+        return triton
+    try:
+        _operators()
+    except ImportError as error:
+        return Triton(False, str(error))
+    version = sys.modules["triton"].__version__
+    if interprets():
+        return Triton(
+            True, f"Triton {version}, interpreted on the CPU: {SWITCH}={INTERPRET} in the environment"
+        )
+    if not torch.cuda.is_available():
+        return Triton(False, f"Triton {version} is installed, but PyTorch sees no GPU")
+    return Triton(True, f"Triton {version}")
+
+
+def _obstacle() -> str | None:
+    if os.environ.get(SWITCH) == "0":
+        return f"switched off: {SWITCH}=0 in the environment"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: a PyTorch built for CUDA or ROCm brings it, or pip install triton"
+    if interprets():
+        if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"{SWITCH}={INTERPRET} must be set before Triton is imported, which has happened already"
+        return None
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"PyTorch {torch.__version__} was built without CUDA and ROCm"
+    return None
+
+
+@functools.cache
+def _operators() -> Any:
+    version = importlib.import_module("triton").__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        raise ImportError(f"the kernels need Triton {oldest} or later; this is {version}")
+    return importlib.import_module("normwright.backends.triton.operators")
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    warnings.warn(f"normwright runs on the GPU in plain PyTorch: {reason}", RuntimeWarning, stacklevel=4)
+
+
+def _when_called(name: str) -> Callable[..., Any]:
+    def operator(*call: Any) -> Any:
+        try:
+            operators = _operators()
+        except ImportError as error:
+            _warn(str(error))
+            return eager.OPERATORS[name](*call)
+        return getattr(operators, name)(*call)
+
+    return operator

@@ -1,0 +1,43 @@
+"""Brings tensors of any strides into the order in memory that a kernel takes them in.
+
+`masks.py` says that order: x's own where x is dense, channels last or not; else a copy is made, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normwright.backends.masks import Order
+
+
+def arranged(tensor: Tensor, order: Order, shape: Sequence[int]) -> Tensor:
+    """The tensor in the order and, dense, in the shape of a kernel; a view where it lies so already."""
+    return tensor.permute(order.axes).reshape(shape).contiguous()
+
+
+class Blank(NamedTuple):
+    """A result: what is returned, and the dense tensor that a kernel fills, a view of it where that can be."""
+
+    whole: Tensor
+    dense: Tensor
+    is_view: bool
+    order: Order
+
+    def filled(self) -> Tensor:
+        """The result, after the kernel."""
+        if not self.is_view:
+            axes = self.order.axes
+            self.whole.permute(axes).copy_(self.dense.view([self.whole.shape[axis] for axis in axes]))
+        return self.whole
+
+
+def blank(whole: Tensor, order: Order, shape: Sequence[int]) -> Blank:
+    """A result that is to be returned as `whole`, an empty tensor."""
+    permuted = whole.permute(order.axes)
+    if permuted.is_contiguous():
+        return Blank(whole, permuted.view(shape), True, order)
+    return Blank(whole, torch.empty(shape, dtype=whole.dtype, device=whole.device), False, order)

@@ -1,0 +1,79 @@
+"""Batch norm with moments that are known. See `schema.py` and, for the kernels, `channels_kernels.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from normwright.backends.triton.channels_gradients import Given, Gradients, blank_gradients, reduce_alone
+from normwright.backends.triton.channels_kernels import affine_channels
+from normwright.backends.triton.channels_settings import ChannelsTile
+from normwright.backends.triton.channels_view import seen_as_channels, vector
+from normwright.backends.triton.launch import compute_type, on_device_of
+
+
+def channel_affine(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    activation: str | None,
+    *,
+    tile: ChannelsTile | None = None,
+) -> Tensor:
+    """See `schema.py`. `tile` takes the place of the table's."""
+    y = torch.empty_like(x)
+    channel_affine_out(x, residual, weight, bias, mean, variance, eps, activation, y, tile=tile)
+    return y
+
+
+def channel_affine_out(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    activation: str | None,
+    out: Tensor,
+    *,
+    tile: ChannelsTile | None = None,
+) -> None:
+    """See `schema.py`. `tile` takes the place of the table's."""
+    seen = seen_as_channels(x, tile)
+    dense, dense_residual = seen.of(x), seen.of(residual)
+    result = seen.blank_in(out, (dense, dense_residual))
+    tensors = (dense, dense_residual, *map(vector, (weight, bias, mean, variance)), result.dense)
+    options = (eps, activation, compute_type(x), *seen.cut, seen.tile.stages)
+    with on_device_of(x):
+        affine_channels[seen.grid](*tensors, *seen.sizes, *options, num_warps=seen.tile.warps)
+    result.filled()
+
+
+def channel_affine_backward(
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    activation: str | None,
+    output_mask: Sequence[bool],
+    *,
+    tile: ChannelsTile | None = None,
+) -> Gradients:
+    """See `schema.py`. `tile` takes the place of the table's."""
+    seen = seen_as_channels(x, tile, backward=True, derives=activation is not None)
+    results = blank_gradients(seen, (x, residual, weight, bias), output_mask)
+    given = Given(dy, x, residual, weight, bias, None, mean, variance)
+    with on_device_of(x):
+        reduce_alone(seen, given, results, activation, eps)
+    return results.filled(x)

@@ -1,0 +1,127 @@
+"""The launches of a backward of the channels family, with the moments of the batch or with constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from normwright.backends.moments import compute_dtype
+from normwright.backends.triton.arrange import Blank
+from normwright.backends.triton.channels_backward_kernels import backward_channels, reduce_gradients
+from normwright.backends.triton.channels_view import Channels, vector
+from normwright.backends.triton.launch import cdiv, compute_type, empty
+from normwright.backends.triton.parameter_kernels import add_parts
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
+
+_ADDED_PARTS, _ADDED_COLUMNS = 32, 64
+
+
+class Given(NamedTuple):
+    """What a backward operator is given; rstd is the variance where the moments are constants."""
+
+    dy: Tensor
+    x: Tensor
+    residual: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    mask: Tensor | None
+    mean: Tensor
+    rstd: Tensor
+
+    def arranged(self, seen: Channels, *, needs_x: bool) -> tuple[Tensor | None, ...]:
+        """As the kernels take them."""
+        large = (self.dy, self.x if needs_x else None, self.residual)
+        small = (self.weight, self.bias, self.mask, self.mean, self.rstd)
+        return (*map(seen.of, large), *map(vector, small))
+
+
+class GradientBlanks(NamedTuple):
+    """The results that are asked for."""
+
+    dx: Blank | None
+    dresidual: Blank | None
+    dweight: Tensor | None
+    dbias: Tensor | None
+
+    @property
+    def large(self) -> tuple[Tensor | None, Tensor | None]:
+        """dx and dresidual as the kernels fill them."""
+        return _dense(self.dx), _dense(self.dresidual)
+
+    def filled(self, x: Tensor) -> Gradients:
+        """The results, after the kernels; an empty tensor for each that was not asked for."""
+        large = (None if result is None else result.filled() for result in self[:2])
+        results = (*large, *self[2:])
+        dx, dresidual, dweight, dbias = (x.new_empty(0) if result is None else result for result in results)
+        return dx, dresidual, dweight, dbias
+
+
+def _dense(result: Blank | None) -> Tensor | None:
+    return None if result is None else result.dense
+
+
+def blank_gradients(
+    seen: Channels, sources: Sequence[Tensor | None], output_mask: Sequence[bool]
+) -> GradientBlanks:
+    """Results like x, residual, weight and bias, of those that are asked for."""
+    x, residual, *parameters = sources
+    assert x is not None
+    like = x if residual is None else residual
+    large = (
+        seen.blank(source) if asked else None for source, asked in zip((x, like), output_mask, strict=False)
+    )
+    small = (
+        torch.empty_like(source) if asked and source is not None else None
+        for source, asked in zip(parameters, output_mask[2:], strict=True)
+    )
+    dx, dresidual = large
+    dweight, dbias = small
+    return GradientBlanks(dx, dresidual, dweight, dbias)
+
+
+def _parts(seen: Channels, x: Tensor, asked: bool) -> Tensor | None:
+    return empty(x, seen.tile.ranges, seen.channels, dtype=compute_dtype(x)) if asked else None
+
+
+def _options(seen: Channels, x: Tensor, activation: str | None) -> tuple[Any, ...]:
+    return activation, compute_type(x), *seen.cut, seen.tile.stages
+
+
+def reduce_alone(
+    seen: Channels,
+    given: Given,
+    results: GradientBlanks,
+    activation: str | None,
+    variance_eps: float | None = None,
+) -> None:
+    """One launch, and one more for the parameters. dx is that of constant moments, with variance + eps."""
+    x = given.x
+    parts = [_parts(seen, x, result is not None) for result in results[2:]]
+    needs_x = parts[0] is not None or (activation is not None and given.mask is None)
+    tensors = (*given.arranged(seen, needs_x=needs_x), *results.large, *parts)
+    options = (variance_eps or 0.0, variance_eps is not None, *_options(seen, x, activation))
+    sizes = (*seen.sizes, *seen.mask_bytes)
+    if all(result is None for result in results):
+        return
+    reduce_gradients[seen.grid](*tensors, *sizes, *options, num_warps=seen.tile.warps)
+    if results.dweight is not None or results.dbias is not None:
+        shape = (seen.tile.ranges, seen.channels, 0, _ADDED_PARTS, _ADDED_COLUMNS)
+        grid = (cdiv(seen.channels, _ADDED_COLUMNS),)
+        add_parts[grid](*parts, *results[2:], *shape, num_warps=4)
+
+
+def reduce_then_store(seen: Channels, given: Given, results: GradientBlanks, activation: str | None) -> None:
+    """Two launches: the sums, then all results."""
+    x = given.x
+    parts = (_parts(seen, x, True), _parts(seen, x, True))
+    tensors = given.arranged(seen, needs_x=True)
+    sizes = (*seen.sizes, *seen.mask_bytes)
+    options = _options(seen, x, activation)
+    warps = seen.tile.warps
+    reduce_gradients[seen.grid](*tensors, None, None, *parts, *sizes, 0.0, False, *options, num_warps=warps)
+    filled = (*results.large, *parts, *results[2:])
+    backward_channels[seen.grid](*tensors, *filled, *sizes, *options, seen.ranges, num_warps=warps)

@@ -1,0 +1,91 @@
+"""How the channels family is cut and launched: by shape alone, so that every device gives the same bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from normwright.backends.triton.settings import power_of_two
+
+
+@dataclass(frozen=True)
+class ChannelsTile:
+    """One launch. See `channels_walk.py`.
+
+    Args:
+        channels: of a strip: 1, or a multiple of 8.
+        rows: of a tile, a power of two.
+        block: columns of a tile, a power of two and at least 8.
+        ranges: that the tiles of a strip are cut in, a program each.
+        warps: of a program (`num_warps`).
+        stages: tiles that a loop has in flight.
+    """
+
+    channels: int
+    rows: int
+    block: int
+    ranges: int
+    warps: int = 8
+    stages: int = 3
+
+
+# Two programs of 8 warps and at most 128 registers a thread fit on each of the 132 multiprocessors of an H100
+# or H200. Where there are more strips than these, more programs leave less of a last round.
+_PROGRAMS, _MANY_PROGRAMS = 264, 1056
+
+# Bytes of a tile: 16 elements of a half type to each of 256 threads. Half of it where they would not fit in
+# the registers: in a backward of a short space, or one that takes the activation's derivative.
+_TILE = 8192
+
+# Fewer tiles than this are no work for a program.
+_LEAST_TILES = 4
+
+# Every program puts the ranges of its strip together. Where the channels are quickest, that costs
+# programs·(width of a strip)²/channels: a strip is half a line of the cache, and programs are few and large
+# where channels are few, all as far as the table of the ranges allows.
+_STRIP, _NARROW_STRIP, _MANY_CHANNELS = 128, 64, 1024
+_FEW_STRIPS, _LARGE = 4, 2
+_TABLE = 4096
+
+_LONG_SPACE = 64  # as in masks.py: a plane's mask begins on a byte
+_WIDEST = 2048
+
+
+def channels_tile(
+    rows: int, channels: int, space: int, itemsize: int, *, backward: bool = False, derives: bool = False
+) -> ChannelsTile:
+    """The tile of a dense (rows, channels·space) matrix. `derives`: a backward that computes derivatives."""
+    size = _TILE // itemsize
+    if derives or (backward and 1 < space < _LONG_SPACE):
+        size //= 2
+    scale = 1
+    if space >= _LONG_SPACE:
+        taken, block = 1, _chunk(space)
+    elif space == 1:
+        width = _STRIP if channels >= _MANY_CHANNELS else _NARROW_STRIP
+        taken = block = min(power_of_two(channels), width // itemsize)
+        scale = _LARGE if channels <= _FEW_STRIPS * block else 1
+    else:
+        taken = _short_strip(channels, space)
+        block = power_of_two(taken * space)
+    height = min(max(scale * size // block, 1), 1 << (rows - 1).bit_length())
+    tiles = -(-rows // height) * (-(-space // block) if taken == 1 else 1)
+    programs = _PROGRAMS // scale
+    strips = -(-channels // taken)
+    ranges = (programs if strips <= programs else _MANY_PROGRAMS) // strips
+    table = _TABLE // (1 if taken == 1 else power_of_two(taken))
+    ranges = max(1, min(ranges, table, -(-tiles // _LEAST_TILES)))
+    return ChannelsTile(taken, height, block, ranges, warps=8 * scale)
+
+
+def _chunk(space: int) -> int:
+    """The longest chunk that wastes little more than the one that wastes least."""
+    chunks = [1 << exponent for exponent in range(6, _WIDEST.bit_length())]
+    used = [space / (-(-space // chunk) * chunk) for chunk in chunks]
+    return max(chunk for chunk, share in zip(chunks, used, strict=True) if share > 0.92 * max(used))
+
+
+def _short_strip(channels: int, space: int) -> int:
+    """The channels, a multiple of 8, that fill a block best."""
+    most = min(_WIDEST // space, -(-channels // 8) * 8)
+    candidates = range(8, max(most, 8) + 1, 8)
+    return max(candidates, key=lambda taken: (taken * space / power_of_two(taken * space), taken))

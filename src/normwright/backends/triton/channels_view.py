@@ -1,0 +1,119 @@
+"""How the channels family sees its tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normwright.backends.masks import Order, channels_order
+from normwright.backends.triton.arrange import Blank, arranged, blank
+from normwright.backends.triton.channels_settings import ChannelsTile, channels_tile
+from normwright.backends.triton.launch import cdiv
+from normwright.backends.triton.settings import power_of_two
+
+
+class Channels(NamedTuple):
+    """How a call sees its tensors: (rows, channels·space) in x's order in memory, cut as the tile says."""
+
+    order: Order
+    rows: int
+    channels: int
+    space: int
+    tile: ChannelsTile
+
+    @property
+    def strips(self) -> int:
+        """Programs side by side."""
+        return cdiv(self.channels, self.tile.channels)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """A program for each range of each strip."""
+        return self.strips, self.tile.ranges
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """rows, channels, width_units and space_units of a kernel."""
+        return (
+            self.rows,
+            self.channels,
+            self.channels * self.space // self._units[0],
+            self.space // self._units[1],
+        )
+
+    @property
+    def cut(self) -> tuple[int, ...]:
+        """WIDTH_UNIT to BLOCK of a kernel."""
+        tile = self.tile
+        short = tile.channels > 1 and self.space > 1
+        padded = tile.channels if tile.channels == 1 else power_of_two(tile.channels)
+        spaces = 1 << (self.space - 1).bit_length() if short else 1
+        return (*self._units, tile.channels, padded, spaces, tile.rows, tile.block)
+
+    @property
+    def mask_bytes(self) -> tuple[int, int]:
+        """Of a row, and of a strip in it."""
+        if self.tile.channels == 1:
+            return self.channels * cdiv(self.space, 8), cdiv(self.space, 8)
+        return cdiv(self.channels * self.space, 8), self.tile.channels * self.space // 8
+
+    @property
+    def ranges(self) -> int:
+        """RANGES of a kernel."""
+        return 1 << (self.tile.ranges - 1).bit_length()
+
+    @property
+    def _units(self) -> tuple[int, int]:
+        # The powers of two that a compiler may count on: of the width, and of one channel's space.
+        space = math.gcd(self.space, 16)
+        if self.tile.channels == 1:
+            return space, space
+        return math.gcd(self.channels * self.space, 16), 1
+
+    def of(self, tensor: Tensor | None) -> Tensor | None:
+        """x, or what is like x, as the kernels take it."""
+        return None if tensor is None else arranged(tensor, self.order, self._shape)
+
+    def blank(self, like: Tensor) -> Blank:
+        """A result like a tensor that `of` takes."""
+        return blank(torch.empty_like(like), self.order, self._shape)
+
+    def blank_in(self, whole: Tensor, read: Iterable[Tensor | None]) -> Blank:
+        """A result that is returned in `whole`, which may be one of the dense tensors that are read."""
+        result = blank(whole, self.order, self._shape)
+        if all(tensor is None or _same_or_apart(result.dense, tensor) for tensor in read):
+            return result
+        return Blank(whole, torch.empty_like(result.dense), False, self.order)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.rows, self.channels * self.space
+
+
+def seen_as_channels(
+    x: Tensor, tile: ChannelsTile | None, *, backward: bool = False, derives: bool = False
+) -> Channels:
+    """x, cut by the table where no tile is given."""
+    order = channels_order(x)
+    rows, channels, space = x.shape[0], x.shape[1], math.prod(x.shape[2:])
+    if order.axes[-1] == 1:
+        rows, space = rows * space, 1
+    tile = tile or channels_tile(rows, channels, space, x.element_size(), backward=backward, derives=derives)
+    return Channels(order, rows, channels, space, tile)
+
+
+def vector(parameter: Tensor | None) -> Tensor | None:
+    """A parameter, or a moment, as the kernels take it."""
+    return None if parameter is None else parameter.contiguous()
+
+
+def _same_or_apart(a: Tensor, b: Tensor) -> bool:
+    """Whether two dense tensors are the same memory, element by element, or have none in common."""
+    if a.data_ptr() == b.data_ptr() and a.dtype == b.dtype:
+        return True
+    ends = [tensor.data_ptr() + tensor.numel() * tensor.element_size() for tensor in (a, b)]
+    return ends[0] <= b.data_ptr() or ends[1] <= a.data_ptr()

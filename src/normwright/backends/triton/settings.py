@@ -1,0 +1,55 @@
+"""How kernels are launched: one frozen table for each family, by shape alone, each row with what chose it.
+
+Nothing is tuned when normwright is imported or first called. `python -m benchmarks.launch_settings` times the
+candidates; what it chose, and the fractions of a device copy's bandwidth, stand beside the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One launch.
+
+    Args:
+        rows: rows of a tile, a power of two.
+        block: elements of a row in a tile, a power of two and at least 8.
+        warps: of a program (`num_warps`).
+        programs: most programs that share what adds up over the batch; each leaves a part.
+    """
+
+    rows: int
+    block: int
+    warps: int
+    programs: int = 264
+
+
+def power_of_two(size: int) -> int:
+    """The smallest power of two that is at least the size, and at least 8, a byte of a mask."""
+    return max(8, 1 << (max(size, 1) - 1).bit_length())
+
+
+# Elements of a row that fit in the registers of a program, and of a piece where they do not.
+LONGEST_ROW = 16384
+LONGEST_ROW_BACKWARD = 8192
+PIECE = Tile(1, 4096, 8, programs=64)
+
+# Elements of a tile of short rows. A backward's programs add up the parameters' gradients, so that there are few,
+# and each must keep much in flight.
+_TILE = 2048
+_TILE_BACKWARD = 4096
+
+# Elements of a tile to a warp: 32 lanes of 16.
+_PER_WARP = 512
+_MOST_WARPS = 16
+
+
+def rows_tile(length: int, *, backward: bool) -> Tile:
+    """The tile of rows of a length; one that is shorter than the row cuts it in pieces."""
+    if length > (LONGEST_ROW_BACKWARD if backward else LONGEST_ROW):
+        return PIECE
+    block = power_of_two(length)
+    rows = max(1, (_TILE_BACKWARD if backward else _TILE) // block)
+    return Tile(rows, block, min(max(rows * block // _PER_WARP, 1), _MOST_WARPS))

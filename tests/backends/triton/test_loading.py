@@ -1,0 +1,83 @@
+"""What `normwright.backends()` says of Triton, and what is said of calls that no kernel serves."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+from normwright.backends import triton as kernels
+from normwright.backends.triton import operators
+from normwright.errors import DeviceError
+
+
+def told(
+    environment,
+    code="import normwright; triton = normwright.backends()[1]; print(triton.loaded, triton.reason)",
+):
+    environment = {**os.environ, **environment}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_switched_off():
+    assert told({kernels.SWITCH: "0"}) == "False switched off: NORMWRIGHT_TRITON=0 in the environment"
+
+
+def test_interpreted():
+    words = told({kernels.SWITCH: kernels.INTERPRET})
+    assert words.startswith("True Triton 3.")
+    assert words.endswith("interpreted on the CPU: NORMWRIGHT_TRITON=interpret in the environment")
+
+
+def test_interpreted_too_late():
+    code = "import triton, normwright; print(normwright.backends()[1].reason)"
+    words = told({kernels.SWITCH: kernels.INTERPRET, "TRITON_INTERPRET": "0"}, code)
+    assert "must be set before Triton is imported" in words
+
+
+def test_not_installed(monkeypatch):
+    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    loaded, reason = kernels.load(None, ())
+    assert not loaded
+    assert "Triton is not installed" in reason
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this PyTorch was built for CUDA")
+def test_a_pytorch_without_gpus():
+    assert told({kernels.SWITCH: ""}) == f"False PyTorch {torch.__version__} was built without CUDA and ROCm"
+
+
+def test_importing_normwright_imports_no_triton():
+    code = "import sys, normwright; print('triton' in sys.modules)"
+    assert told({kernels.SWITCH: ""}, code) == "False"
+
+
+def test_an_old_triton(monkeypatch):
+    asked = "import normwright; print(normwright.backends()[1].reason)"
+    code = f"import triton; triton.__version__ = '3.5.1'; {asked}"
+    words = told({kernels.SWITCH: kernels.INTERPRET, "TRITON_INTERPRET": "1"}, code)
+    assert words == "the kernels need Triton 3.6 or later; this is 3.5.1"
+
+
+def test_a_dtype_that_no_kernel_serves_is_said_once(monkeypatch):
+    x = torch.ones(2, 4)
+    monkeypatch.setattr(operators, "DTYPES", ())
+    operators._warn.cache_clear()
+    call = (x, None, None, None, [4], True, 1e-5, None)
+    with pytest.warns(RuntimeWarning, match=r"plain PyTorch, several times slower: .* torch.float32"):
+        first = operators.rows_inference(*call)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(operators.rows_inference(*call), first)
+
+
+def test_tensors_on_different_devices():
+    x, weight = torch.ones(2, 4), torch.ones(4, device="meta")
+    with pytest.raises(DeviceError, match=r"same device.*cpu, meta.*\.to\(device\)"):
+        operators.rows_inference(x, None, weight, None, [4], True, 1e-5, None)

@@ -1,0 +1,38 @@
+"""Where the tests' tensors lie: on the CPU, or on the device that NORMWRIGHT_TEST_DEVICE names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = str(Path(__file__).parent)
+
+if HERE not in sys.path:
+    sys.path.append(HERE)
+
+from on_device import OnDevice  # noqa: E402  # found by the line above
+
+
+@pytest.fixture(autouse=True)
+def _on_device():
+    device = os.environ.get("NORMWRIGHT_TEST_DEVICE", "cpu")
+    if device == "cpu":
+        yield
+    else:
+        with OnDevice(device):
+            yield
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keeps every n-th test of a file where NORMWRIGHT_TEST_SHARE=n, as where each has kernels to compile."""
+    share = int(os.environ.get("NORMWRIGHT_TEST_SHARE", "1"))
+    kept, left, seen = [], [], {}
+    for item in items:
+        place = seen[item.path] = seen.get(item.path, -1) + 1
+        (left if place % share else kept).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
