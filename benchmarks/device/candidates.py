@@ -26,7 +26,7 @@ class Move:
         changes: dict[str, object] = dict(self.put)
         for name, factor in self.times.items():
             value = getattr(settings, name) * factor
-            if value < 1 or value != int(value):
+            if value != int(value):
                 return None
             changes[name] = int(value)
         moved = dataclasses.replace(settings, **changes)

@@ -36,6 +36,23 @@ def test_candidates_begin_with_the_table_s_own():
     assert all(tile.rows >= 1 and tile.programs >= 1 for tile in found)
 
 
+@dataclass(frozen=True)
+class ChannelsTile:
+    channels: int
+    rows: int
+    block: int
+    ranges: int = 1
+    warps: int = 8
+    stages: int = 3
+
+
+def test_two_moves_are_of_different_fields():
+    found = candidates(ChannelsTile(channels=16, rows=4, block=16))
+    assert {tile.block for tile in found} == {8, 16, 32}
+    assert {(tile.channels, tile.block) for tile in found} >= {(8, 8), (32, 32)}
+    assert {tile.stages for tile in found} == {1, 2, 3, 4}
+
+
 def test_settings_of_another_kind_have_no_candidates_but_themselves():
     assert candidates(Case("batch_norm", (2, 2))) == [Case("batch_norm", (2, 2))]
 
