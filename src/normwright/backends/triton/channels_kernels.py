@@ -26,7 +26,7 @@ from normwright.backends.triton.channels_walk import (
 )
 from normwright.backends.triton.mask import packed, passes
 from normwright.backends.triton.moments import merged, quotient, root, rstd_of, split, wide
-from normwright.backends.triton.running_kernels import count_batch, move_running
+from normwright.backends.triton.running_kernels import count_batch, in_float64, move_running
 
 _SHRINK = tl.constexpr(2.0**-100)
 _STRETCH = tl.constexpr(2.0**100)
@@ -309,8 +309,8 @@ def forward_channels(
 @triton.jit
 def known_moments(mean, variance, channel, inside, eps, COMPUTE: tl.constexpr):
     """hi, lo and rstd from a given mean and variance."""
-    hi, lo = split(tl.load(mean + channel, mask=inside, other=0.0).to(tl.float64), COMPUTE)
-    squared = tl.load(variance + channel, mask=inside, other=1.0).to(tl.float64) + eps
+    hi, lo = split(in_float64(tl.load(mean + channel, mask=inside, other=0.0)), COMPUTE)
+    squared = in_float64(tl.load(variance + channel, mask=inside, other=1.0)) + eps
     return hi, lo, (1.0 / tl.sqrt(squared)).to(COMPUTE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -103,7 +104,20 @@ def seen_as_channels(
     if order.axes[-1] == 1:
         rows, space = rows * space, 1
     tile = tile or channels_tile(rows, channels, space, x.element_size(), backward=backward, derives=derives)
+    tiles = cdiv(rows, tile.rows) * (cdiv(space, tile.block) if tile.channels == 1 else 1)
+    if not _covers(tile, space):
+        raise ValueError(f"{tile} must hold whole channels of a space of {space}: see channels_walk.py")
+    if tile.ranges > tiles:  # a range without elements has no mean
+        tile = replace(tile, ranges=tiles)
     return Channels(order, rows, channels, space, tile)
+
+
+def _covers(tile: ChannelsTile, space: int) -> bool:
+    if tile.channels == 1:
+        return space >= 64
+    if space == 1:
+        return tile.channels == tile.block
+    return tile.channels % 8 == 0 and tile.channels * space <= tile.block
 
 
 def vector(parameter: Tensor | None) -> Tensor | None:

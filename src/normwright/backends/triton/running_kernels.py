@@ -1,4 +1,4 @@
-"""The running statistics, moved as `backends/moments.py` does: each operation is rounded as PyTorch rounds it.
+"""The running statistics, moved as `backends/moments.py` does: each operation is rounded as PyTorch does it.
 
 In float64 a product of floats is exact, so that no compiler can contract it into another rounding.
 """
@@ -15,8 +15,27 @@ def _rounded(value, dtype: tl.constexpr):
     elif dtype == tl.float32:
         result = value.to(tl.float32).to(tl.float64)
     else:
-        result = value.to(tl.float32).to(dtype).to(tl.float64)
+        result = value.to(tl.float32).to(dtype).to(tl.float32).to(tl.float64)
     return result
+
+
+@triton.jit
+def in_float64(value):
+    """A value of any float; a half type goes by way of float32, for the interpreter's sake."""
+    if value.dtype == tl.float64:
+        wide = value
+    else:
+        wide = value.to(tl.float32).to(tl.float64)
+    return wide
+
+
+@triton.jit
+def _store(at, value, inside):
+    """Stores running statistics that are rounded already; to a half type by way of float32."""
+    dtype: tl.constexpr = at.dtype.element_ty
+    if dtype != tl.float64:
+        value = value.to(tl.float32)
+    tl.store(at, value.to(dtype), mask=inside)
 
 
 @triton.jit
@@ -71,8 +90,8 @@ def move_running(
     share = _share(counter, momentum, MEAN, CUMULATIVE)
     at = running_mean + channel * mean_stride
     from_batch = _rounded(_rounded(mean, MEAN) * share, MEAN)
-    kept = _rounded(tl.load(at, mask=inside, other=0.0).to(tl.float64) * _rounded(1.0 - share, MEAN), MEAN)
-    tl.store(at, _rounded(from_batch + kept, MEAN).to(MEAN), mask=inside)
+    kept = _rounded(in_float64(tl.load(at, mask=inside, other=0.0)) * _rounded(1.0 - share, MEAN), MEAN)
+    _store(at, _rounded(from_batch + kept, MEAN), inside)
 
     VAR: tl.constexpr = running_var.dtype.element_ty
     if not CUMULATIVE:
@@ -87,5 +106,5 @@ def move_running(
         keep = _rounded(keep, VAR)
     else:
         keep = _rounded(keep, MEAN)
-    kept = _rounded(tl.load(at, mask=inside, other=0.0).to(tl.float64) * keep, VAR)
-    tl.store(at, _rounded(from_batch + kept, VAR).to(VAR), mask=inside)
+    kept = _rounded(in_float64(tl.load(at, mask=inside, other=0.0)) * keep, VAR)
+    _store(at, _rounded(from_batch + kept, VAR), inside)
