@@ -2,7 +2,7 @@
 
 Sections run the most important first, each in child processes of its own:
 
-    tests       pytest over the tests of the Triton kernels
+    tests       pytest on the device: the tests of the Triton kernels, the functions and the operators
     headline, launches, resnet50, compiled, blocks, networks, resnet50 compiled
                 the sections of `benchmarks.operators --device cuda` and `benchmarks.networks --device cuda`
 
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--set", nargs="+", choices=ORDER, default=ORDER, help="what to run")
     add("--tests", nargs="+", default=TESTS, help="what pytest is given")
+    add("--test-share", type=int, default=4, help="run one test in so many, as each compiles kernels; 1: all")
     add("--only", metavar="GLOB", help="of the operators, cases whose label holds this")
     add_options(parser, minutes=8.0)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from benchmarks.device.deadline import Deadline
 from benchmarks.device.report import Outcome
 from benchmarks.device.sections import Section
 
-# What is run; a path that does not exist is reported.
-TESTS: tuple[str, ...] = ("tests/backends/triton",)
+# What is run on the device (tests/conftest.py); a path that does not exist is reported.
+TESTS: tuple[str, ...] = ("tests/backends/triton", "tests/functional", "tests/backends/test_opcheck.py")
 
 # Compiling kernels is the host's work, and most of the time: several processes share the device.
 WORKERS = 8
@@ -37,16 +38,28 @@ def command(options: argparse.Namespace) -> list[str]:
     return [sys.executable, "-m", "pytest", "-q", "--tb=short", "--durations=8", *parallel, *paths]
 
 
+def environment(options: argparse.Namespace) -> dict[str, str]:
+    """This process's environment, and on which device and how many of the tests are run."""
+    chosen = {"NORMWRIGHT_TEST_DEVICE": options.device, "NORMWRIGHT_TEST_SHARE": str(options.test_share)}
+    return {**os.environ, **chosen}
+
+
 def _run(options: argparse.Namespace, deadline: Deadline, log: IO[str] | None) -> Iterator[Outcome]:
     missing = [path for path in options.tests if not Path(path.partition("::")[0]).exists()]
     notes = [f"{path} does not exist" for path in missing]
+    if options.test_share > 1:
+        notes.append(f"one test in {options.test_share} of each file (--test-share)")
     if len(missing) == len(options.tests):
         yield Outcome("Tests", "\n".join(notes), {"missing": missing}, notes)
         return
     path = options.out / "tests.txt"
     with path.open("w") as output:
         process = subprocess.Popen(
-            command(options), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            command(options),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(options),
         )
         try:
             code: int | None = process.wait(timeout=max(deadline.left, 1.0))

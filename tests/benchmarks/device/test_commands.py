@@ -29,7 +29,8 @@ def test_a_rehearsal_measures_and_saves(tmp_path, capfd):
 def test_one_command_runs_tests_and_benchmarks(tmp_path, capfd):
     passing = tmp_path / "test_passing.py"
     passing.write_text("def test_passes(): assert True\ndef test_fails(): assert False\n")
-    chosen = ["--set", "tests", "launches", "--tests", str(passing), "no/such/tests"]
+    share = ["--test-share", "1"]
+    chosen = ["--set", "tests", "launches", "--tests", str(passing), "no/such/tests", *share]
     gpu.main(["--rehearse", *chosen, "--out", str(tmp_path / "out")])
     printed = capfd.readouterr().out
     assert "1 failed, 1 passed" in printed
@@ -43,7 +44,7 @@ def test_one_command_runs_tests_and_benchmarks(tmp_path, capfd):
 def test_tests_that_outlast_the_deadline_are_stopped(tmp_path):
     slow = tmp_path / "test_slow.py"
     slow.write_text("import time\ndef test_slow(): time.sleep(10**6)\n")
-    options = argparse.Namespace(tests=[str(slow)], rehearse=True, out=tmp_path)
+    options = argparse.Namespace(tests=[str(slow)], rehearse=True, out=tmp_path, device="cpu", test_share=1)
     past = Deadline(0.0, clock=lambda: 1.0)
     (outcome,) = gpu_tests.section_of_tests(options).run(past, None)
     assert "stopped, for want of time" in outcome.summary[0]
@@ -120,6 +121,13 @@ def test_pytest_takes_several_processes_where_it_can(monkeypatch):
     assert gpu_tests.command(options)[-3:] == ["-n", str(gpu_tests.WORKERS), "tests"]
     monkeypatch.setattr(gpu_tests.importlib.util, "find_spec", lambda name: None)
     assert "-n" not in gpu_tests.command(options)
+
+
+def test_the_tests_are_told_the_device_and_their_share():
+    options = argparse.Namespace(device="cuda", test_share=4)
+    found = gpu_tests.environment(options)
+    assert (found["NORMWRIGHT_TEST_DEVICE"], found["NORMWRIGHT_TEST_SHARE"]) == ("cuda", "4")
+    assert "PATH" in found
 
 
 def test_a_row_pickles():

@@ -10,7 +10,7 @@ import torch
 from benchmarks import launch_settings
 from benchmarks.cases import Case
 from benchmarks.device import trials
-from benchmarks.device.candidates import candidates
+from benchmarks.device.candidates import MOVES, candidates
 from benchmarks.device.goals import DEVICE_HEADLINE
 from benchmarks.device.trials import Trial, TrialResult, Tried, least_part_copies, run_trial
 
@@ -93,6 +93,17 @@ def test_a_trial_times_what_computes_the_same(kernels):
     assert trouble[str(Tile(2, 4))] == "gives another result"
     assert str(Tile(1, 2)) not in trouble
     assert result.best.fraction == max(tried.fraction or 0.0 for tried in result.tried)
+
+
+@pytest.mark.parametrize("part", ["forward", "backward"])
+def test_the_table_of_the_kernels_has_settings_for_every_row(part):
+    pytest.importorskip("triton")
+    for case in DEVICE_HEADLINE:
+        x = torch.empty(case.shape, dtype=case.torch_dtype, device="meta")
+        x = x.contiguous(memory_format=case.memory_format)
+        settings = trials.own_settings(Trial(case, part), x)
+        assert type(settings).__name__ in MOVES
+        assert len(candidates(settings)) > 1
 
 
 def result(own, best):
