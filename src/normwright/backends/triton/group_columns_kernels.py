@@ -1,13 +1,13 @@
 """Kernels of the groups family where channels are quickest in memory: forward.
 
-x is (samples, space, channels). A program takes a block of WIDTH channels of a sample, padded to COLUMNS lanes;
-a piece is ROWS·steps positions of it. A channel has its moments in each piece, as parts (3, samples, pieces,
-channels), and a group's are put together from those of its channels in all the pieces. Where a group is many
-blocks wide (FOLD), a block's channels are put together at once, and a part is a block's.
+x is (samples, space, channels). A program takes a block of WIDTH channels of a sample, padded to COLUMNS
+lanes; a piece is ROWS·steps positions of it. A channel has its moments in each piece, as parts (3, samples,
+pieces, channels), and a group's are put together from those of its channels in all the pieces. Where a
+group is many blocks wide (FOLD), a block's channels are put together at once, and a part is a block's.
 
 Either one kernel reduces the pieces and the next does the rest, or, where there are blocks enough and each
-holds whole groups, one program does all the pieces (WHOLE) and finds x in the second cache when it comes back.
-How a group is cut is the same either way.
+holds whole groups, one program does all the pieces (WHOLE) and finds x in the second cache when it comes
+back. How a group is cut is the same either way.
 """
 
 import triton

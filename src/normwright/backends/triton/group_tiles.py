@@ -1,8 +1,8 @@
-"""What the kernels of the groups family share: sums over the groups of a tile, and where a tile's elements lie.
+"""What the kernels of the groups family share: sums over a tile's groups, and where its elements lie.
 
-Contiguous, a sample is cut in groups of `runs` runs of `length` elements, and a tile is (GROUPS·RUNS, BLOCK): RUNS
-rows for each of GROUPS groups. Where SPACE is 0, a run is the plane of one channel; else it is a whole group, whose
-channels are SPACE elements each.
+Contiguous, a sample is cut in groups of `runs` runs of `length` elements, and a tile is (GROUPS·RUNS,
+BLOCK): RUNS rows for each of GROUPS groups. Where SPACE is 0, a run is the plane of one channel; else it is
+a whole group, whose channels are SPACE elements each.
 """
 
 import triton

@@ -16,7 +16,7 @@ from normwright.backends.triton.launch import compute_type
 
 
 class Gradients(NamedTuple):
-    """What a backward's launches fill: dense dx and dresidual where asked for, and whether dweight and dbias are."""
+    """What a backward fills: dense dx and dresidual where asked for, and whether dweight and dbias are."""
 
     dx: Tensor | None
     dresidual: Tensor | None
@@ -37,7 +37,7 @@ class Parts(NamedTuple):
 
 
 class GroupView(NamedTuple):
-    """(samples, channels, space), or (samples, space, channels) where `channels_last`, in x's order in memory."""
+    """(samples, channels, space), or (samples, space, channels) where `channels_last`: x's order."""
 
     order: Order
     samples: int

@@ -1,7 +1,7 @@
-"""The groups family by Triton kernels: group norm and instance norm, the latter with as many groups as channels.
+"""The groups family by Triton kernels: group norm; instance norm, with as many groups as channels.
 
-Two orders in memory, two sets of kernels: `group_runs.py` where space is quickest, `group_columns.py` where channels
-are. Other strides are brought into x's order by a copy.
+Two orders in memory, two sets of kernels: `group_runs.py` where space is quickest, `group_columns.py` where
+channels are. Other strides are brought into x's order by a copy.
 """
 
 from __future__ import annotations

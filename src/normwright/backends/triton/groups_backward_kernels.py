@@ -2,9 +2,10 @@
 
     dx = rstd·(g - mean(g) - x̂·mean(g·x̂)),  g = dz·weight,  dz = dy·a'(z)
 
-A channel's Σdz and Σdz·x̂ within a sample serve twice: weighted, they add up to the group's; over the batch, to
-the gradients of bias and weight. Tiles are rows of whole or cut planes, one channel each. The ways are those of
-`groups_kernels.py`. Parts are (samples, pieces, channels), where a piece is BLOCK·steps elements of a plane.
+A channel's Σdz and Σdz·x̂ within a sample serve twice: weighted, they add up to the group's; over the
+batch, to the gradients of bias and weight. Tiles are rows of whole or cut planes, one channel each. The
+ways are those of `groups_kernels.py`. Parts are (samples, pieces, channels), where a piece is BLOCK·steps
+elements of a plane.
 """
 
 import triton

@@ -3,13 +3,14 @@
 A group is one stretch of L = runs·length elements. Two ways:
 
 - It fits in one tile (`forward_groups`): it is read once. A program takes GROUPS groups.
-- It does not (`*_pieces`): its moments are those of its pieces, BLOCK·steps elements each, put together. Either
-  one kernel reduces the pieces and the next does the rest, so that many programs share a group; or, where there are
-  groups enough, one program does all of a group (WHOLE), and finds x in the second cache when it comes back to it.
+- It does not (`*_pieces`): its moments are those of its pieces, BLOCK·steps elements each, put together.
+  Either one kernel reduces the pieces and the next does the rest, so that many programs share a group; or,
+  where there are groups enough, one program does all of a group (WHOLE), and finds x in the second cache
+  when it comes back to it.
 
-How a group is cut depends on its shape alone, and is the same either way, so that a sample's bits do not depend
-on the batch. Programs are counted along the one axis of a grid that has no limit of 65535. steps is no constant,
-lest the loops be unrolled: that takes twice the registers.
+How a group is cut depends on its shape alone, and is the same either way, so that a sample's bits do not
+depend on the batch. Programs are counted along the one axis of a grid that has no limit of 65535. steps is
+no constant, lest the loops be unrolled: that takes twice the registers.
 """
 
 import triton
@@ -118,8 +119,9 @@ def _reduce_piece(
 ):
     """hi, lo and m2_root of a piece into parts (3, total, pieces).
 
-    Distances are taken from the mean of the piece's first BLOCK elements. That being a mean of 1/steps of them all,
-    Σd² - (Σd)²/n cancels by a factor of steps at worst, and no lane need wait for another until the end.
+    Distances are taken from the mean of the piece's first BLOCK elements. That being a mean of 1/steps of
+    them all, Σd² - (Σd)²/n cancels by a factor of steps at worst, and no lane need wait for another
+    until the end.
     """
     start = (tl.zeros((1, 1), tl.int64) + piece) * (BLOCK * steps)
     elements = tl.minimum(size[:, None] - start, BLOCK * steps).to(tl.int32)
