@@ -48,6 +48,34 @@ def root_of_squares(values, AXIS: tl.constexpr):
 
 
 @triton.jit
+def two_sums(a, b):
+    """Σa and Σb along the rows of two tiles, as columns: together, so that the warps meet once and not twice."""
+    first, second = tl.split(tl.sum(tl.join(a, b), 1))
+    return first[:, None], second[:, None]
+
+
+@triton.jit
+def spread(level, square, count):
+    """lo and m2_root of elements, from Σd and Σd² of their distances d from a shift that lies among them."""
+    lo = quotient(level, count)
+    m2 = square - level * lo
+    return lo, root(tl.where(m2 < 0, 0.0, m2))
+
+
+@triton.jit
+def distances_and_root(distance, count):
+    """lo and m2_root of the rows of a tile, as columns; right where the squares overflow."""
+    level, squares = two_sums(distance, distance * distance)
+    lo, m2_root = spread(level, squares, count)
+    if tl.max(tl.where(squares == float("inf"), 1, 0)) > 0:
+        small = distance * _SHRINK
+        level, square = two_sums(small, small * small)
+        _, careful = spread(level, square, count)
+        m2_root = tl.where(squares == float("inf"), careful * _STRETCH, m2_root)
+    return lo, m2_root
+
+
+@triton.jit
 def merged(hi, lo, m2_root, count, AXIS: tl.constexpr):
     """Chan's formula over an axis of parts, which is kept at length 1.
 

@@ -14,14 +14,13 @@ from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.backends.triton.arrange import Blank, arranged, blank
 from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
 from normwright.backends.triton.parameter_kernels import add_parts
-from normwright.backends.triton.rows_kernels import (
+from normwright.backends.triton.row_pieces_kernels import (
     backward_pieces,
-    backward_rows,
     forward_pieces,
-    forward_rows,
     reduce_gradient_pieces,
     reduce_pieces,
 )
+from normwright.backends.triton.rows_kernels import backward_rows, forward_rows
 from normwright.backends.triton.settings import Tile, power_of_two, rows_tile
 
 Results = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -156,7 +155,8 @@ def _forward(
         if tile.block >= seen.length:
             grid = (cdiv(seen.rows, tile.rows),)
             shape = (seen.rows, seen.length, mask_bytes, eps)
-            forward_rows[grid](*tensors, *shape, *options, tile.rows, tile.block, num_warps=tile.warps)
+            blocks = (tile.block == seen.length, tile.rows, tile.block)
+            forward_rows[grid](*tensors, *shape, *options, *blocks, num_warps=tile.warps)
         else:
             _forward_in_pieces(seen, tensors, mask_bytes, eps, options, tile)
     result.filled()
@@ -170,9 +170,12 @@ def _forward_in_pieces(
     parts = empty(x, 3, seen.rows, pieces, dtype=compute_dtype(x))
     _, center, _, compute = options
     grid = (pieces, seen.rows)
-    reduce_pieces[grid](x, parts, seen.length, pieces, center, compute, tile.block, num_warps=tile.warps)
+    even = seen.length % tile.block == 0
+    reduce_pieces[grid](
+        x, parts, seen.length, pieces, center, compute, even, tile.block, num_warps=tile.warps
+    )
     shape = (parts, seen.length, pieces, mask_bytes, eps)
-    blocks = (tile.block, power_of_two(pieces))
+    blocks = (even, tile.block, power_of_two(pieces))
     forward_pieces[grid](*tensors, *shape, *options, *blocks, num_warps=tile.warps)
 
 
@@ -209,7 +212,7 @@ def rows_backward(
     with on_device_of(x):
         if tile.block >= seen.length:
             shape = (seen.rows, seen.length, (seen.length + 7) // 8)
-            blocks = (tile.rows, tile.block)
+            blocks = (tile.block == seen.length, tile.rows, tile.block, tile.stages)
             backward_rows[(programs,)](*tensors, *filled, *shape, *options, *blocks, num_warps=tile.warps)
         else:
             _backward_in_pieces(seen, tensors, filled, options, tile, programs)
@@ -237,13 +240,15 @@ def _backward_in_pieces(
     programs: int,
 ) -> None:
     x = tensors[1]
-    pieces = cdiv(seen.length, tile.block)
+    pieces, even = cdiv(seen.length, tile.block), seen.length % tile.block == 0
     parts = empty(x, 2, seen.rows, pieces, dtype=compute_dtype(x))
     shape = (seen.length, pieces, (seen.length + 7) // 8)
     if filled[0] is not None:
         grid = (pieces, seen.rows)
-        reduce_gradient_pieces[grid](*tensors, parts, *shape, *options, tile.block, num_warps=tile.warps)
-    blocks = (tile.block, power_of_two(pieces))
+        reduce_gradient_pieces[grid](
+            *tensors, parts, *shape, *options, even, tile.block, num_warps=tile.warps
+        )
+    blocks = (even, tile.block, power_of_two(pieces))
     grid = (pieces, programs)
     backward_pieces[grid](
         *tensors, parts, *filled, seen.rows, *shape, *options, *blocks, num_warps=tile.warps
