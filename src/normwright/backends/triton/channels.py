@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.masks import mask_shape
-from normwright.backends.moments import compute_dtype, statistics_dtype
+from normwright.backends.moments import statistics_dtype
 from normwright.backends.triton.channel_affine import channel_affine as channel_affine
 from normwright.backends.triton.channel_affine import channel_affine_backward as channel_affine_backward
 from normwright.backends.triton.channel_affine import channel_affine_out as channel_affine_out
@@ -32,7 +32,7 @@ _MERGED_CHANNELS = 16
 def _reduce(seen: Channels, dense: Tensor, counter: Tensor | None) -> Tensor:
     """What `reduce_channels` leaves of each range."""
     tile = seen.tile
-    parts = empty(dense, tile.ranges * (3 * seen.channels + 1), dtype=compute_dtype(dense))
+    parts = empty(dense, tile.ranges * (2 * seen.channels + 1), dtype=torch.float64)
     options = (compute_type(dense), *seen.cut, tile.stages)
     reduce_channels[seen.grid](dense, parts, counter, *seen.sizes, *options, num_warps=tile.warps)
     return parts

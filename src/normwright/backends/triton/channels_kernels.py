@@ -13,10 +13,10 @@ import triton.language as tl
 
 from normwright.backends.triton.activation import activate
 from normwright.backends.triton.channels_walk import (
-    by_channel,
     chunks_of,
     first_at,
     mask_bytes_at,
+    over_channels,
     over_columns,
     range_of,
     seen_in,
@@ -25,11 +25,14 @@ from normwright.backends.triton.channels_walk import (
     tile_at,
 )
 from normwright.backends.triton.mask import packed, passes
-from normwright.backends.triton.moments import merged, quotient, root, rstd_of, split, wide
+from normwright.backends.triton.moments import split
 from normwright.backends.triton.running_kernels import count_batch, in_float64, move_running
 
+# Squares of float32 overflow from 1.8e19 on: they are then taken of the 2^-100th part; float64 holds them.
 _SHRINK = tl.constexpr(2.0**-100)
-_STRETCH = tl.constexpr(2.0**100)
+_STRETCH_SQUARE = tl.constexpr(2.0**200)
+
+_SHIFT_OUT = tl.constexpr(2.0**44)
 
 
 @triton.jit
@@ -43,8 +46,19 @@ def _shift(
     base = tl.load(x + base_at, mask=base_inside, other=0.0).to(COMPUTE)
     value = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE)
     total = over_columns(tl.where(inside, value - base, 0.0), CHANNELS)
-    count = over_columns(inside.to(COMPUTE), CHANNELS)
-    return base + quotient(total, tl.maximum(count, 1.0))
+    count = over_columns(inside.to(tl.int32), CHANNELS)
+    return base + _few_digits((total / tl.maximum(count, 1.0)).to(COMPUTE))
+
+
+@triton.jit
+def _few_digits(value):
+    """The leading 8 or so binary digits, so that short numbers stay short about it, and their sums exact."""
+    if value.dtype == tl.float64:
+        stretched = value * _SHIFT_OUT
+        result = (value + stretched) - stretched
+    else:
+        result = value.to(tl.bfloat16).to(value.dtype)
+    return result
 
 
 @triton.jit
@@ -53,7 +67,7 @@ def _sums(
     CHANNELS: tl.constexpr, COMPUTE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Σ(x - shift) and Σ(x - shift)² of each column, or of one channel, in a range of tiles."""
+    """Σ(x - shift) and Σ(x - shift)² of each column, or of one channel, in a range of tiles, in float64."""
     total = tl.zeros((ROWS, BLOCK), COMPUTE)
     squares = tl.zeros((ROWS, BLOCK), COMPUTE)
     for tile in tl.range(first, last, num_stages=STAGES):
@@ -68,8 +82,25 @@ def _sums(
 
 
 @triton.jit
-def _not_below_zero(value):
-    return tl.where(value < 0, 0.0, value)  # asked so that a NaN passes
+def _m2(total, squares, count):
+    """Σ(x - mean)² from the sums about a shift."""
+    m2 = squares - total * (total / count)
+    return tl.where(m2 < 0, 0.0, m2)  # asked so that a NaN passes
+
+
+@triton.jit
+def _merged(mean, m2, count):
+    """Mean and M2 over the first axis of parts, which is kept at length 1, by Chan's formula.
+
+    They lie about the mean of one of them, so that equal means merge into exactly themselves.
+    """
+    total = tl.sum(count, 0, keep_dims=True)
+    known = (count > 0) & (mean == mean)  # the interpreter warns of a maximum of NaNs alone
+    base = tl.max(tl.where(known, mean, float("-inf")), 0, keep_dims=True)
+    offset = tl.where(count > 0, mean - base, 0.0)
+    lift = tl.sum(offset * count, 0, keep_dims=True) / total
+    offset -= lift
+    return base + lift, tl.sum(m2 + offset * offset * count, 0, keep_dims=True)
 
 
 @triton.jit(do_not_specialize=["rows", "channels", "width_units", "space_units"])
@@ -91,8 +122,8 @@ def reduce_channels(
     BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """hi, lo and m2_root of each channel in each range, parts (3, ranges, channels), and after them the
-    elements of each range, (ranges,). Counts the batch, too."""
+    """Mean and M2 of each channel in each range, parts (2, ranges, channels), and after them the elements of
+    each range, (ranges,); in float64. Counts the batch, too."""
     strip, part, ranges = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     width = width_units.to(tl.int64) * WIDTH_UNIT
     space = space_units.to(tl.int64) * SPACE_UNIT
@@ -102,80 +133,46 @@ def reduce_channels(
     first, last = range_of(part, ranges, rows, chunks, ROWS)
     shift = _shift(x, first, chunks, strip, rows, width, space, CHANNELS, COMPUTE, ROWS, BLOCK)
     total, squares = _sums(
-        x,
-        shift,
-        first,
-        last,
-        chunks,
-        strip,
-        rows,
-        width,
-        space,
-        False,
-        CHANNELS,
-        COMPUTE,
-        ROWS,
-        BLOCK,
+        x, shift, first, last, chunks, strip, rows, width, space, False, CHANNELS, COMPUTE, ROWS, BLOCK,
         STAGES,
-    )
+    )  # fmt: skip
     seen = seen_in(first, last, rows, space, chunks, CHANNELS, ROWS, BLOCK)
-    count = tl.zeros(shift.shape, COMPUTE) + seen.to(COMPUTE)
-    lo = quotient(total, count)
-    m2_root = root(_not_below_zero(squares - total * lo))
+    count = seen.to(tl.float64)
+    mean = shift.to(tl.float64) + total / count
+    m2 = _m2(total, squares, count)
     overflowed = squares == float("inf")
     if tl.max(overflowed.to(tl.int32)) > 0:
         total, squares = _sums(
-            x,
-            shift,
-            first,
-            last,
-            chunks,
-            strip,
-            rows,
-            width,
-            space,
-            True,
-            CHANNELS,
-            COMPUTE,
-            ROWS,
-            BLOCK,
-            STAGES,
+            x, shift, first, last, chunks, strip, rows, width, space, True, CHANNELS, COMPUTE, ROWS, BLOCK, 1
         )
-        careful = root(_not_below_zero(squares - total * quotient(total, count))) * _STRETCH
-        m2_root = tl.where(overflowed, careful, m2_root)
-    hi = shift
+        m2 = tl.where(overflowed, _m2(total, squares, count) * _STRETCH_SQUARE, m2)
     if SPACE != 1:
-        own = tl.arange(0, SPACE)[None, :] < space
-        hi = tl.where(own, by_channel(hi, space, PADDED, SPACE, BLOCK), 0.0)
-        lo = tl.where(own, by_channel(lo, space, PADDED, SPACE, BLOCK), 0.0)
-        m2_root = tl.where(own, by_channel(m2_root, space, PADDED, SPACE, BLOCK), 0.0)
-        counts = tl.where(own, tl.zeros((PADDED, SPACE), COMPUTE) + seen.to(COMPUTE), 0.0)
-        hi, lo, m2_root = merged(hi, lo, m2_root, counts, 1)
-        hi, lo = tl.reshape(hi, (1, PADDED)), tl.reshape(lo, (1, PADDED))
-        m2_root = tl.reshape(m2_root, (1, PADDED))
+        # The columns of a channel have as many elements each.
+        middle = over_channels(mean, space, PADDED, SPACE, BLOCK) / space
+        apart = mean - spread(middle, space, CHANNELS, PADDED, SPACE, BLOCK)
+        m2 = over_channels(m2 + apart * apart * count, space, PADDED, SPACE, BLOCK)
+        mean = middle
+    if CHANNELS != 1:
+        count *= space
     channel, inside = strip_channels(strip, channels, CHANNELS, PADDED)
     at = parts + part.to(tl.int64) * channels + channel
     step = ranges.to(tl.int64) * channels
-    tl.store(at, hi, mask=inside)
-    tl.store(at + step, lo, mask=inside)
-    tl.store(at + 2 * step, m2_root, mask=inside)
-    if CHANNELS != 1:
-        seen *= space
-    tl.store(parts + 3 * step + part, seen.to(COMPUTE))
+    tl.store(at, mean, mask=inside)
+    tl.store(at + step, m2, mask=inside)
+    tl.store(parts + 2 * step + part, count)
 
 
 @triton.jit
 def _merged_ranges(parts, channel, inside, ranges, channels, RANGES: tl.constexpr):
-    """hi, lo and m2_root of some channels, a row, from what `reduce_channels` left."""
+    """Mean and M2 of some channels, a row in float64, from what `reduce_channels` left."""
     part = tl.arange(0, RANGES)[:, None]
     where = (part < ranges) & inside
     at = parts + part.to(tl.int64) * channels + channel
     step = ranges.to(tl.int64) * channels
-    hi = tl.load(at, mask=where, other=0.0)
-    lo = tl.load(at + step, mask=where, other=0.0)
-    m2_root = tl.load(at + 2 * step, mask=where, other=0.0)
-    count = tl.load(parts + 3 * step + part, mask=part < ranges, other=0.0)
-    return merged(hi, lo, m2_root, count, 0)
+    mean = tl.load(at, mask=where, other=0.0)
+    m2 = tl.load(at + step, mask=where, other=0.0)
+    count = tl.load(parts + 2 * step + part, mask=part < ranges, other=0.0)
+    return _merged(mean, m2, count)
 
 
 @triton.jit(do_not_specialize=["elements", "channels", "ranges"])
@@ -185,10 +182,9 @@ def merge_channels(
     """Count, mean and M2 of each channel, of `elements` elements each."""
     channel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
     inside = channel < channels
-    hi, lo, m2_root = _merged_ranges(parts, channel, inside, ranges, channels, RANGES)
-    deviation = m2_root.to(tl.float64)
-    tl.store(mean + channel, wide(hi, lo).to(mean.dtype.element_ty), mask=inside)
-    tl.store(m2 + channel, (deviation * deviation).to(m2.dtype.element_ty), mask=inside)
+    known_mean, known_m2 = _merged_ranges(parts, channel, inside, ranges, channels, RANGES)
+    tl.store(mean + channel, known_mean.to(mean.dtype.element_ty), mask=inside)
+    tl.store(m2 + channel, known_m2.to(m2.dtype.element_ty), mask=inside)
     tl.store(counted, elements.to(counted.dtype.element_ty))
 
 
@@ -281,20 +277,19 @@ def forward_channels(
     space = space_units.to(tl.int64) * SPACE_UNIT
     chunks = chunks_of(space, CHANNELS, BLOCK)
     channel, inside = strip_channels(strip, channels, CHANNELS, PADDED)
-    hi, lo, m2_root = _merged_ranges(parts, channel, inside, ranges, channels, RANGES)
+    known_mean, m2 = _merged_ranges(parts, channel, inside, ranges, channels, RANGES)
     count = tl.full((1, 1), rows.to(tl.int64) * space, tl.float64)
-    known = wide(hi, lo)
-    hi, lo = split(known, COMPUTE)
-    scale = rstd_of(m2_root, count.to(COMPUTE), tl.full((1, 1), eps, COMPUTE))
+    known_rstd = 1.0 / tl.sqrt(m2 / count + eps)
     if part == 0:
-        tl.store(mean + channel, known.to(mean.dtype.element_ty), mask=inside)
-        tl.store(rstd + channel, scale.to(rstd.dtype.element_ty), mask=inside)
+        tl.store(mean + channel, known_mean.to(mean.dtype.element_ty), mask=inside)
+        tl.store(rstd + channel, known_rstd.to(rstd.dtype.element_ty), mask=inside)
         if running_mean is not None:
-            deviation = m2_root.to(tl.float64)
             move_running(
-                running_mean, running_var, counter, channel, inside, known, deviation * deviation, count,
-                mean_stride, var_stride, momentum, CUMULATIVE, x.dtype.element_ty.primitive_bitwidth == 16,
+                running_mean, running_var, counter, channel, inside, known_mean, m2, count, mean_stride,
+                var_stride, momentum, CUMULATIVE, x.dtype.element_ty.primitive_bitwidth == 16,
             )  # fmt: skip
+    hi, lo = split(known_mean, COMPUTE)
+    scale = known_rstd.to(COMPUTE)
     scale, level = affine_terms(weight, bias, channel, inside, hi, lo, scale, COMPUTE)
     hi = spread(hi, space, CHANNELS, PADDED, SPACE, BLOCK)
     scale = spread(scale, space, CHANNELS, PADDED, SPACE, BLOCK)

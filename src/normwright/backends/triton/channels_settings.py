@@ -40,9 +40,9 @@ _TILE = 8192
 _LEAST_TILES = 4
 
 # Every program puts the ranges of its strip together. Where the channels are quickest, that costs
-# programs·(width of a strip)²/channels: a strip is half a line of the cache, and programs are few and large
-# where channels are few, all as far as the table of the ranges allows.
-_STRIP, _NARROW_STRIP, _MANY_CHANNELS = 128, 64, 1024
+# programs·(width of a strip)²/channels: a strip is 64 bytes, half a line of the cache, and programs are few
+# and large where channels are few, all as far as the table of the ranges allows.
+_STRIP = 64
 _FEW_STRIPS, _LARGE = 4, 2
 _TABLE = 4096
 
@@ -61,8 +61,7 @@ def channels_tile(
     if space >= _LONG_SPACE:
         taken, block = 1, _chunk(space)
     elif space == 1:
-        width = _STRIP if channels >= _MANY_CHANNELS else _NARROW_STRIP
-        taken = block = min(power_of_two(channels), width // itemsize)
+        taken = block = min(power_of_two(channels), _STRIP // itemsize)
         scale = _LARGE if channels <= _FEW_STRIPS * block else 1
     else:
         taken = _short_strip(channels, space)

@@ -146,7 +146,7 @@ def spread(
 
 
 @triton.jit
-def by_channel(row, space, PADDED: tl.constexpr, SPACE: tl.constexpr, BLOCK: tl.constexpr):
+def _by_channel(row, space, PADDED: tl.constexpr, SPACE: tl.constexpr, BLOCK: tl.constexpr):
     """(1, BLOCK) of several channels' columns as (PADDED, SPACE); beyond the space are others'."""
     number = tl.arange(0, PADDED * SPACE)[None, :]
     column = number // SPACE * space.to(tl.int32) + number % SPACE
@@ -156,8 +156,8 @@ def by_channel(row, space, PADDED: tl.constexpr, SPACE: tl.constexpr, BLOCK: tl.
 
 @triton.jit
 def over_columns(tile, CHANNELS: tl.constexpr):
-    """Σ over the rows of a tile, and over the columns of one channel."""
-    result = tl.sum(tile, 0, keep_dims=True)
+    """Σ over the rows of a tile, and over the columns of one channel, in float64."""
+    result = tl.sum(tile.to(tl.float64), 0, keep_dims=True)
     if CHANNELS == 1:
         result = tl.sum(result, 1, keep_dims=True)
     return result
@@ -169,6 +169,6 @@ def over_channels(row, space, PADDED: tl.constexpr, SPACE: tl.constexpr, BLOCK: 
     if SPACE == 1:
         result = row
     else:
-        table = by_channel(row, space, PADDED, SPACE, BLOCK)
+        table = _by_channel(row, space, PADDED, SPACE, BLOCK)
         result = tl.sum(tl.where(tl.arange(0, SPACE)[None, :] < space, table, 0.0), 1)[None, :]
     return result

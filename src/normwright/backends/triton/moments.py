@@ -83,8 +83,8 @@ def merged(hi, lo, m2_root, count, AXIS: tl.constexpr):
     in a shape that broadcasts. Returns hi, lo and m2_root of all.
     """
     total = tl.sum(count, AXIS, keep_dims=True)
-    # One of the parts' own: equal means merge into exactly themselves.
-    base = tl.max(tl.where(count > 0, hi, float("-inf")), AXIS, keep_dims=True)
+    # One of the parts' own: equal means merge into exactly themselves. The interpreter warns of a maximum of NaNs.
+    base = tl.max(tl.where((count > 0) & (hi == hi), hi, float("-inf")), AXIS, keep_dims=True)
     offset = tl.where(count > 0, (hi - base) + lo, 0.0)
     lift = quotient(tl.sum(offset * count, AXIS, keep_dims=True), total)
     between = tl.where(count > 0, offset - lift, 0.0) * root(count)
