@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode
 MAKERS = {
     torch.arange,
     torch.empty,
-    torch.from_numpy,
     torch.full,
     torch.linspace,
     torch.ones,

@@ -29,7 +29,7 @@ def assert_right(call):
         if (t := getattr(call, n)) is not None
     }
     y = call.run(call.x, call.residual, call.weight, call.bias)
-    dy = call.dy.masked_fill(torch.from_numpy(call.analysis.kink()), 0)
+    dy = call.dy.masked_fill(torch.tensor(call.analysis.kink()), 0)
     given = dy.double().numpy()
     expected, bounds = call.expected(given), call.analysis.gradients(given, call.parameter_dtype)
     assert_within(y, expected.y, bounds.y, "y")

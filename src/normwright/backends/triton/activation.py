@@ -7,8 +7,6 @@ there is no tanh among them, so that it is written out.
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.moments import quotient
-
 # torch.nn.functional.leaky_relu's default; `backends/activation.py` says it to the other backends.
 LEAKY_SLOPE = tl.constexpr(0.01)
 
@@ -28,7 +26,7 @@ def constant(like, VALUE: tl.constexpr):
 @triton.jit
 def sigmoid(z):
     """1/(1 + exp(-z))."""
-    return quotient(constant(z, 1.0), 1.0 + tl.exp(-z))
+    return constant(z, 1.0) / (1.0 + tl.exp(-z))
 
 
 @triton.jit
@@ -36,7 +34,7 @@ def _tanh(z):
     """t/(2 + t) with t = exp(2|z|) - 1, which near zero is a series, because the difference would cancel."""
     twice = 2.0 * tl.abs(z)
     t = tl.where(twice < _NEAR, _expm1_near_zero(twice), tl.exp(twice) - 1.0)
-    positive = tl.where(twice < _FAR, quotient(t, 2.0 + t), 1.0)
+    positive = tl.where(twice < _FAR, t / (2.0 + t), 1.0)
     return tl.where(z < 0, -positive, tl.where(z == z, positive, z))
 
 

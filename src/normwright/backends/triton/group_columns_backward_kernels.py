@@ -75,7 +75,7 @@ def _reduce_piece(
     """Σdz·x̂ and Σdz of each channel of a block in a piece."""
     along = tl.zeros((ROWS, COLUMNS), COMPUTE)
     level = tl.zeros((ROWS, COLUMNS), COMPUTE)
-    for step in range(steps):
+    for step in tl.range(steps, num_stages=2):
         row = sample * 0 + (piece * steps + step) * ROWS + tl.arange(0, ROWS)[:, None]
         inside = (row < space) & column_inside
         x_hat, dz, _ = _gradient(
@@ -256,7 +256,7 @@ def backward_columns(
         slot = channel // share - first_group
         mean_along = to_channels(quotient(along, count), slot, SLOTS, COLUMNS)
         mean_g = to_channels(quotient(level, count), slot, SLOTS, COLUMNS)
-    for number in range(first, last):
+    for number in tl.range(first, last, num_stages=2):
         row = (last - 1 - (number - first)) * ROWS + tl.arange(0, ROWS)[:, None]
         inside = (row < space) & column_inside
         x_hat, dz, at = _gradient(

@@ -57,7 +57,7 @@ def _reduce_piece(
     shift = origin + quotient(tl.sum(distance, 0, keep_dims=True), few)
     level = tl.zeros((ROWS, COLUMNS), COMPUTE)
     square = tl.zeros((ROWS, COLUMNS), COMPUTE)
-    for step in range(steps):
+    for step in tl.range(steps, num_stages=3):
         distance = _distances(source, row + step * ROWS, rows, channels, column_inside, shift, COMPUTE)
         level += distance
         square += distance * distance
@@ -67,7 +67,7 @@ def _reduce_piece(
     if overflows(squares):
         level = tl.zeros((ROWS, COLUMNS), COMPUTE)
         square = tl.zeros((ROWS, COLUMNS), COMPUTE)
-        for step in range(steps):
+        for step in tl.range(steps, num_stages=3):
             distance = _distances(source, row + step * ROWS, rows, channels, column_inside, shift, COMPUTE)
             level += distance * _SHRINK
             square += (distance * _SHRINK) * (distance * _SHRINK)
@@ -186,7 +186,7 @@ def to_channels(values, slot_of_channel, SLOTS: tl.constexpr, COLUMNS: tl.conste
     if SLOTS == 1:
         row = values
     elif SLOTS == COLUMNS:
-        row = tl.reshape(values, (1, COLUMNS))
+        row = tl.trans(values)
     else:
         mine = slot_of_channel == tl.arange(0, SLOTS)[:, None]
         row = tl.sum(tl.where(mine, values, 0.0), 0, keep_dims=True)
@@ -272,7 +272,7 @@ def forward_columns(
         offset += tl.load(bias + channel, mask=column_inside, other=0.0).to(COMPUTE)
     byte = block * WIDTH // 8 + tl.arange(0, COLUMNS // 8)[None, :]
     byte_inside = (tl.arange(0, COLUMNS // 8)[None, :] * 8 < WIDTH) & (byte < mask_bytes)
-    for number in range(first, last):
+    for number in tl.range(first, last, num_stages=3):
         row = (last - 1 - (number - first)) * ROWS + tl.arange(0, ROWS)[:, None]
         inside = (row < space) & column_inside
         position = sample * space + row

@@ -42,7 +42,8 @@ def forward(
     mask_bytes = (length + 7) // 8
     if isinstance(tile, GroupTile):
         shape = (total, view.groups, runs, length, mask_bytes, eps)
-        blocks = (tile.groups, tile.runs, tile.block)
+        even = length == tile.block and runs == tile.runs
+        blocks = (even, tile.groups, tile.runs, tile.block)
         forward_groups[(cdiv(total, tile.groups),)](*tensors, *shape, *options, *blocks, num_warps=tile.warps)
         return
     pieces = cdiv(view.share * view.space, tile.block * tile.steps)
@@ -82,7 +83,8 @@ def backward(
             )
         )
         shape = (total, view.groups, runs, length, mask_bytes)
-        blocks = (tile.groups, tile.runs, tile.block)
+        even = length == tile.block and runs == tile.runs
+        blocks = (even, tile.groups, tile.runs, tile.block)
         backward_groups[(cdiv(total, tile.groups),)](
             *tensors, *gradients[:2], *parts, *shape, *options, *blocks, num_warps=tile.warps
         )

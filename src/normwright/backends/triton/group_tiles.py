@@ -10,13 +10,12 @@ import triton.language as tl
 
 from normwright.backends.triton.activation import activate, derivative
 from normwright.backends.triton.mask import packed, passes, through
-from normwright.backends.triton.moments import _SHRINK, _STRETCH, quotient, root
+from normwright.backends.triton.moments import _SHRINK, _STRETCH, quotient, spread, two_sums
 
 
 @triton.jit
-def over_group(values, GROUPS: tl.constexpr, RUNS: tl.constexpr):
-    """Σ over each group of a (GROUPS·RUNS, n) tile, for each of its rows: a column."""
-    sums = tl.sum(values, 1, keep_dims=True)
+def of_group(sums, GROUPS: tl.constexpr, RUNS: tl.constexpr):
+    """Σ over each group of a (GROUPS·RUNS, 1) column, for each of its rows."""
     if RUNS != 1:
         if GROUPS == 1:
             sums = tl.broadcast_to(tl.sum(sums, 0, keep_dims=True), (RUNS, 1))
@@ -27,32 +26,33 @@ def over_group(values, GROUPS: tl.constexpr, RUNS: tl.constexpr):
 
 
 @triton.jit
-def spread(level, square, count):
-    """lo and m2_root of elements, from Σd and Σd² of their distances from a shift that lies among them."""
-    lo = quotient(level, count)
-    m2 = square - level * lo
-    return lo, root(tl.where(m2 < 0, 0.0, m2))
-
-
-@triton.jit
 def overflows(square):
     """Whether a sum of squares is infinite."""
     return tl.max(tl.where(square == float("inf"), 1, 0)) > 0
 
 
 @triton.jit
-def group_moments(value, inside, origin, count, GROUPS: tl.constexpr, RUNS: tl.constexpr):
+def _distance(value, shift, inside, EVEN: tl.constexpr):
+    distance = value - shift
+    if not EVEN:
+        distance = tl.where(inside, distance, 0.0)
+    return distance
+
+
+@triton.jit
+def group_moments(value, inside, origin, count, EVEN: tl.constexpr, GROUPS: tl.constexpr, RUNS: tl.constexpr):
     """hi, lo and m2_root of the groups of a tile, as columns. origin: an element of each group."""
-    distance = tl.where(inside, value - origin, 0.0)
     # About an element, so that a constant group has no rounding at all.
-    hi = origin + quotient(over_group(distance, GROUPS, RUNS), count)
-    distance = tl.where(inside, value - hi, 0.0)
-    square = over_group(distance * distance, GROUPS, RUNS)
-    lo, m2_root = spread(over_group(distance, GROUPS, RUNS), square, count)
+    total = tl.sum(_distance(value, origin, inside, EVEN), 1, keep_dims=True)
+    hi = origin + quotient(of_group(total, GROUPS, RUNS), count)
+    distance = _distance(value, hi, inside, EVEN)
+    level, square = two_sums(distance, distance * distance)
+    square = of_group(square, GROUPS, RUNS)
+    lo, m2_root = spread(of_group(level, GROUPS, RUNS), square, count)
     if overflows(square):
         small = distance * _SHRINK
-        squares = over_group(small * small, GROUPS, RUNS)
-        _, careful = spread(over_group(small, GROUPS, RUNS), squares, count)
+        level, squares = two_sums(small, small * small)
+        _, careful = spread(of_group(level, GROUPS, RUNS), of_group(squares, GROUPS, RUNS), count)
         m2_root = tl.where(square == float("inf"), careful * _STRETCH, m2_root)
     return hi, lo, m2_root
 

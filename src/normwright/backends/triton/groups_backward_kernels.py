@@ -11,8 +11,8 @@ elements of a plane.
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.group_tiles import affine, over_group, parameter_of, undone
-from normwright.backends.triton.moments import quotient, split
+from normwright.backends.triton.group_tiles import affine, of_group, parameter_of, undone
+from normwright.backends.triton.moments import quotient, split, two_sums
 
 
 @triton.jit
@@ -109,6 +109,7 @@ def backward_groups(
     ACTIVATION: tl.constexpr,
     SPACE: tl.constexpr,
     COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
     GROUPS: tl.constexpr,
     RUNS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -120,15 +121,16 @@ def backward_groups(
     group_inside = (group < total)[:, None]
     row_inside = group_inside & (run < runs)[:, None]
     column = tl.arange(0, BLOCK)
-    inside = row_inside & (column < length)[None, :]
+    inside = row_inside
+    if not EVEN:
+        inside = inside & (column < length)[None, :]
     hi, lo = split(tl.load(mean + group[:, None], mask=group_inside, other=0.0).to(tl.float64), COMPUTE)
     scale = tl.load(rstd + group[:, None], mask=group_inside, other=0.0).to(COMPUTE)
     x_hat, dz, at = _gradient(
         dy, x, residual, weight, bias, mask, hi, lo, scale, group, run, column, inside, groups, runs,
         length, mask_bytes, ACTIVATION, SPACE, COMPUTE,
     )  # fmt: skip
-    along = tl.sum(dz * x_hat, 1, keep_dims=True)
-    level = tl.sum(dz, 1, keep_dims=True)
+    along, level = two_sums(dz * x_hat, dz)
     part = (group * runs + run)[:, None]
     if along_parts is not None:
         tl.store(along_parts + part, along, mask=row_inside)
@@ -138,8 +140,8 @@ def backward_groups(
         factor = parameter_of(weight, group, run, column, inside, groups, runs, length, 0, COMPUTE)
         along, level = along * factor, level * factor
     count = tl.zeros((GROUPS * RUNS, 1), COMPUTE) + runs * length
-    mean_along = quotient(over_group(along, GROUPS, RUNS), count)
-    mean_g = quotient(over_group(level, GROUPS, RUNS), count)
+    mean_along = quotient(of_group(along, GROUPS, RUNS), count)
+    mean_g = quotient(of_group(level, GROUPS, RUNS), count)
     _write(
         x_hat, dz, mean_g, mean_along, scale, weight, dx, dresidual, at, group, run, column, inside,
         groups, runs, length, COMPUTE,
@@ -179,7 +181,7 @@ def _reduce_piece(
     rows = group + tl.zeros((RUNS,), tl.int64)
     along = tl.zeros((RUNS, BLOCK), COMPUTE)
     level = tl.zeros((RUNS, BLOCK), COMPUTE)
-    for step in range(steps):
+    for step in tl.range(steps, num_stages=2):
         # In length's integer type.
         column = (length * 0 + piece * steps + step) * BLOCK + tl.arange(0, BLOCK)
         inside = (run < runs)[:, None] & (column < length)[None, :]
@@ -329,7 +331,7 @@ def backward_pieces(
         count = ((tl.zeros((1, 1), tl.int64) + length) * runs).to(COMPUTE)
         mean_along, mean_g = quotient(along, count), quotient(level, count)
     rows = group + tl.zeros((RUNS,), tl.int64)
-    for number in range(first, last):
+    for number in tl.range(first, last, num_stages=2):
         tile = last - 1 - (number - first)
         run = tile // across * RUNS + tl.arange(0, RUNS)
         column = tile % across * BLOCK + tl.arange(0, BLOCK)

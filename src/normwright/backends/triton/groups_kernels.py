@@ -77,6 +77,7 @@ def forward_groups(
     ACTIVATION: tl.constexpr,
     SPACE: tl.constexpr,
     COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
     GROUPS: tl.constexpr,
     RUNS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -87,12 +88,14 @@ def forward_groups(
     run = row % RUNS
     group_inside = (group < total)[:, None]
     column = tl.arange(0, BLOCK)
-    inside = group_inside & (run < runs)[:, None] & (column < length)[None, :]
+    inside = group_inside
+    if not EVEN:
+        inside = inside & (run < runs)[:, None] & (column < length)[None, :]
     at = ((group * runs + run) * length)[:, None] + column[None, :]
     value = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE)
     origin = tl.load(x + (group * runs * length)[:, None], mask=group_inside, other=0.0).to(COMPUTE)
     count = tl.zeros((GROUPS * RUNS, 1), COMPUTE) + runs * length
-    hi, lo, m2_root = group_moments(value, inside, origin, count, GROUPS, RUNS)
+    hi, lo, m2_root = group_moments(value, inside, origin, count, EVEN, GROUPS, RUNS)
     scale = rstd_of(m2_root, count, tl.full((1, 1), eps, COMPUTE))
     if rstd is not None:
         one = group_inside & (run == 0)[:, None]
@@ -132,7 +135,7 @@ def _reduce_piece(
     shift = origin + quotient(tl.sum(distance, 1, keep_dims=True), few)
     level = tl.zeros((1, BLOCK), COMPUTE)
     square = tl.zeros((1, BLOCK), COMPUTE)
-    for step in range(steps):
+    for step in tl.range(steps, num_stages=3):
         distance = _distances(source, step, elements, shift, COMPUTE, BLOCK)
         level += distance
         square += distance * distance
@@ -142,7 +145,7 @@ def _reduce_piece(
     if overflows(squares):
         level = tl.zeros((1, BLOCK), COMPUTE)
         square = tl.zeros((1, BLOCK), COMPUTE)
-        for step in range(steps):
+        for step in tl.range(steps, num_stages=3):
             small = _distances(source, step, elements, shift, COMPUTE, BLOCK) * _SHRINK
             level += small
             square += small * small
@@ -231,7 +234,7 @@ def forward_pieces(
         one = tl.zeros((1, 1), tl.int64)
         tl.store(rstd + group + one, scale.to(tl.float64), mask=one + first == 0)
         tl.store(mean + group + one, wide(hi, lo), mask=one + first == 0)
-    for number in range(first, last):
+    for number in tl.range(first, last, num_stages=3):
         tile = last - 1 - (number - first)
         run = tile // across * RUNS + tl.arange(0, RUNS)
         begin = tile % across * WIDE

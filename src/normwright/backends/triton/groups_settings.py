@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from normwright.backends.triton.settings import power_of_two
 
-# Elements of a tile to a warp: 32 lanes of 16.
+# Elements of a tile to a warp: 32 lanes of 16, or of 32 where the tile is large, because fewer warps meet sooner.
 _PER_WARP = 512
-_MOST_WARPS = 16
+_LONG = 4096
+_MOST_WARPS = 8
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _power(size: int) -> int:
 
 
 def _warps(elements: int) -> int:
-    return min(max(elements // _PER_WARP, 1), _MOST_WARPS)
+    per_warp = _PER_WARP * (2 if elements >= _LONG else 1)
+    return min(max(elements // per_warp, 1), _MOST_WARPS)
 
 
 def _is_flat(channels: int, space: int) -> bool:
@@ -133,7 +135,7 @@ _WIDTH = 128
 _COLUMN_TILE, _COLUMN_TILE_BACKWARD = 4096, 2048
 
 # Programs that a sample should have at least, tiles of a piece at least and at most.
-_SAMPLE_PROGRAMS, _FEWEST_STEPS, _MOST_STEPS = 48, 4, 64
+_SAMPLE_PROGRAMS, _FEWEST_STEPS, _MOST_STEPS = 16, 4, 64
 
 
 def _column_width(channels: int, share: int) -> int:

@@ -79,32 +79,28 @@ def distances_and_root(distance, count):
 def merged(hi, lo, m2_root, count, AXIS: tl.constexpr):
     """Chan's formula over an axis of parts, which is kept at length 1.
 
-    hi, lo, m2_root: of each part; 0 where its count is 0. count: elements of each part, in the same dtype, and
-    in a shape that broadcasts. Returns hi, lo and m2_root of all.
+    hi, lo, m2_root: of each part; 0 where its count is 0. count: elements of each part, in the same dtype and
+    shape. Returns hi, lo and m2_root of all. Every program that shares moments does this: quotients and roots
+    are the quick ones, good to two units in the last place of lo and of m2_root.
     """
-    total = tl.sum(count, AXIS, keep_dims=True)
-    # One of the parts' own: equal means merge into exactly themselves. The interpreter warns of a maximum of NaNs.
-    base = tl.max(tl.where((count > 0) & (hi == hi), hi, float("-inf")), AXIS, keep_dims=True)
+    share = count * (1.0 / tl.sum(count, AXIS, keep_dims=True))
+    base = tl.sum(hi * share, AXIS, keep_dims=True)
     offset = tl.where(count > 0, (hi - base) + lo, 0.0)
-    lift = quotient(tl.sum(offset * count, AXIS, keep_dims=True), total)
-    between = tl.where(count > 0, offset - lift, 0.0) * root(count)
-    within = root_of_squares(m2_root, AXIS)
-    apart = root_of_squares(between, AXIS)
-    return base, lift, hypotenuse(within, apart)
-
-
-@triton.jit
-def hypotenuse(a, b):
-    """√(a² + b²) of two that are not negative; right where the squares overflow."""
-    scale = tl.where(tl.maximum(a, b) > _LARGE, _SHRINK, 1.0).to(a.dtype)
-    a, b = a * scale, b * scale
-    return quotient(root(a * a + b * b), scale)
+    lift = tl.sum(offset * share, AXIS, keep_dims=True)
+    between = tl.where(count > 0, offset - lift, 0.0) * tl.sqrt(count)
+    squares = tl.sum(m2_root * m2_root + between * between, AXIS, keep_dims=True)
+    total = tl.sqrt(squares)
+    if tl.max(tl.where(squares == float("inf"), 1, 0)) > 0:
+        within, apart = m2_root * _SHRINK, between * _SHRINK
+        small = tl.sqrt(tl.sum(within * within + apart * apart, AXIS, keep_dims=True))
+        total = tl.where(squares == float("inf"), small * _STRETCH, total)
+    return base, lift, total
 
 
 @triton.jit
 def rstd_of(m2_root, count, eps):
     """1/√(m2/count + eps)."""
-    deviation = quotient(m2_root, root(count))
+    deviation = m2_root * quotient(tl.full((1, 1), 1.0, m2_root.dtype), root(count))
     scale = tl.where(deviation > _LARGE, _SHRINK, 1.0).to(deviation.dtype)
     small = deviation * scale
     return quotient(scale, root(small * small + eps * scale * scale))
