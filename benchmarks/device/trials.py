@@ -139,7 +139,7 @@ def own_settings(trial: Trial, x: Tensor) -> Any:
     channels, space = x.shape[1], math.prod(x.shape[2:])
     share = channels // _groups(case)
     if case.layout == "channels-last":
-        return table.group_columns(channels, share, space, backward=backward)
+        return table.group_columns(channels, share, space, x.element_size(), backward=backward)
     whole = table.group_tile(share, space, backward=backward)
     return whole or table.group_pieces(share, space, backward=backward)
 

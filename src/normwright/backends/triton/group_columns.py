@@ -11,7 +11,7 @@ from normwright.backends.triton.group_columns_backward_kernels import (
 )
 from normwright.backends.triton.group_columns_kernels import forward_columns, reduce_columns
 from normwright.backends.triton.group_view import Gradients, GroupView, Parts, padded
-from normwright.backends.triton.groups_settings import ENOUGH_PROGRAMS, GroupColumns, group_columns
+from normwright.backends.triton.groups_settings import ENOUGH_BLOCKS, GroupColumns, group_columns
 from normwright.backends.triton.launch import cdiv, compute_type, empty
 from normwright.backends.triton.settings import power_of_two
 
@@ -33,7 +33,7 @@ def _slots(view: GroupView, width: int) -> int:
 def _is_whole(view: GroupView, tile: GroupColumns, blocks: int) -> bool:
     """Whether one program takes all the pieces of a block; it must then hold whole groups."""
     holds_groups = blocks == 1 or tile.width % view.share == 0
-    enough = view.samples * blocks >= ENOUGH_PROGRAMS
+    enough = view.samples * blocks >= ENOUGH_BLOCKS
     return holds_groups and (enough if tile.whole is None else tile.whole)
 
 
@@ -42,7 +42,7 @@ def forward(
 ) -> None:
     """Fills y, mask, mean and rstd; tensors: x, residual, weight, bias and these."""
     x = tensors[0]
-    tile = tile or group_columns(view.channels, view.share, view.space, backward=False)
+    tile = tile or group_columns(view.channels, view.share, view.space, x.element_size(), backward=False)
     blocks = cdiv(view.channels, tile.width)
     pieces = cdiv(view.space, tile.rows * tile.steps)
     fold = view.share > tile.width and view.share % tile.width == 0
@@ -74,7 +74,7 @@ def backward(
 ) -> Parts:
     """Fills dx and dresidual, and leaves parts; tensors: dy, x, residual, weight, bias, mask, mean, rstd."""
     x = tensors[1]
-    tile = tile or group_columns(view.channels, view.share, view.space, backward=True)
+    tile = tile or group_columns(view.channels, view.share, view.space, x.element_size(), backward=True)
     blocks = cdiv(view.channels, tile.width)
     pieces = cdiv(view.space, tile.rows * tile.steps)
     parts = view.parts(x, pieces)

@@ -77,8 +77,8 @@ class GroupColumns:
     whole: bool | None = None
 
 
-# Two programs for each of an H100's 132 processors.
-ENOUGH_PROGRAMS = 264
+# Two programs for each of an H100's 132 processors; one suffices where it takes a block of channels.
+ENOUGH_PROGRAMS, ENOUGH_BLOCKS = 264, 128
 
 # The longest group that is one tile.
 _LONGEST_GROUP, _LONGEST_GROUP_BACKWARD = 16384, 8192
@@ -130,29 +130,31 @@ def group_pieces(channels: int, space: int, *, backward: bool) -> GroupPieces:
     return GroupPieces(block, steps, runs, wide, 8, flat=flat)
 
 
-# The widest block of channels, and the elements of a tile of it.
-_WIDTH = 128
+# The widest block of channels, the bytes of a position in it that are read together, and the elements of a tile.
+_WIDEST, _SEGMENT = 128, 64
 _COLUMN_TILE, _COLUMN_TILE_BACKWARD = 4096, 2048
 
-# Programs that a sample should have at least, tiles of a piece at least and at most.
-_SAMPLE_PROGRAMS, _FEWEST_STEPS, _MOST_STEPS = 16, 4, 64
+# Pieces that a sample is cut in where tiles allow it, and tiles of a piece at most: each piece is put together
+# again by every program of its sample, which is why a block is narrow.
+_PIECES, _MOST_STEPS = 8, 64
 
 
-def _column_width(channels: int, share: int) -> int:
+def _column_width(channels: int, share: int, itemsize: int) -> int:
     """The width of a block of channels, for groups of `share`: it begins on a byte of a mask."""
-    if channels <= _WIDTH:
-        return channels
     unit = math.lcm(share, 8)
-    if unit <= _WIDTH:
-        return _WIDTH // unit * unit
-    return _WIDTH // 2 if share % _WIDTH and share % (_WIDTH // 2) == 0 else _WIDTH
+    if unit > _WIDEST:
+        return _WIDEST // 2 if share % _WIDEST and share % (_WIDEST // 2) == 0 else _WIDEST
+    least = max(_SEGMENT // itemsize, unit)
+    widths = [width for width in range(unit, _WIDEST + 1, unit) if width >= least] or [least]
+    used = {width: width / power_of_two(width) for width in widths}
+    best = max(used.values())
+    return min(channels, next(width for width in widths if used[width] == best))
 
 
-def group_columns(channels: int, share: int, space: int, *, backward: bool) -> GroupColumns:
+def group_columns(channels: int, share: int, space: int, itemsize: int, *, backward: bool) -> GroupColumns:
     """How samples of so many channels, in groups of `share`, and positions are cut."""
-    width = _column_width(channels, share)
+    width = _column_width(channels, share, itemsize)
     rows = (_COLUMN_TILE_BACKWARD if backward else _COLUMN_TILE) // power_of_two(width)
     tiles = -(-space // rows)
-    wanted = _power(tiles * -(-channels // width) // _SAMPLE_PROGRAMS)
-    steps = min(max(wanted, _FEWEST_STEPS), _MOST_STEPS, _power(tiles))
-    return GroupColumns(width, rows, max(steps, _power(-(-tiles // _MOST_PIECES))), 8)
+    steps = min(max(_power(tiles // _PIECES), 1), _MOST_STEPS)
+    return GroupColumns(width, rows, max(steps, _power(-(-tiles // _MOST_PIECES))), 4)
