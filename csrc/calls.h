@@ -13,9 +13,21 @@
 namespace normwright {
 
 using Strings = std::optional<std::string>;
-using Sizes = std::vector<std::int64_t>;
-using Wanted = std::vector<bool>;  // dx, dresidual, dweight, dbias
-using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using Results = std::tuple<Tensor, Tensor>;
+using MaskedResults = std::tuple<Tensor, Tensor, Tensor>;
+using Gradients = std::tuple<MaybeTensor, MaybeTensor, MaybeTensor, MaybeTensor>;
+
+// The bits of `wanted`, the gradients that a backward is asked for.
+enum Wanted : std::int64_t { kDx = 1, kDresidual = 2, kDweight = 4, kDbias = 8 };
+
+// What a forward returns.
+struct Normalised {
+  Tensor y, moments;
+  MaybeTensor mask;
+
+  operator Results() const { return {y, moments}; }
+  operator MaskedResults() const { return {y, moments, *mask}; }
+};
 
 inline const Kernels& kernels() {
   static const Kernels& best = *available_kernels()[0];
@@ -94,19 +106,20 @@ class ForwardCall {
     call.y = y_->mutable_data_ptr();
   }
 
-  // Where the moments are written, or read by `channel_affine`.
-  void keep_moments(double* mean, double* rstd) {
-    call.mean = mean;
-    call.rstd = rstd;
+  // mean, where it is centred, and rstd, each of these sizes, one after the other.
+  void keep_moments(std::span<const std::int64_t> sizes, bool center = true) {
+    std::vector<std::int64_t> both{center ? 2 : 1};
+    both.insert(both.end(), sizes.begin(), sizes.end());
+    moments_ = empty(both, ScalarType::Double);
+    point_to_moments(numbers(*moments_), product(sizes), center);
   }
   // Where no backward follows, the moments are the kernel's alone.
   void forget_moments(std::int64_t count, bool center) {
-    moments_ = Numbers(2 * count);
-    keep_moments(center ? moments_.get() : nullptr, moments_.get() + count);
+    forgotten_ = Numbers(2 * count);
+    point_to_moments(forgotten_.get(), count, center);
   }
   template <class Shape>
-  void keep_mask(const Shape& shape, bool wanted) {
-    if (!wanted) return;
+  void keep_mask(const Shape& shape) {
     const std::int64_t run = mask_run(shape);
     const std::int64_t sizes[] = {run ? inputs_.x.numel() / run : 0, (run + 7) / 8};
     mask_ = empty(sizes, ScalarType::Byte);
@@ -117,7 +130,7 @@ class ForwardCall {
     const bool ordered = inputs_.x.get() != inputs_.given.get();
     return ordered ? in_the_likeness_of(inputs_.given, *y_) : *y_;
   }
-  Tensor mask() const { return mask_ ? *mask_ : nothing(ScalarType::Byte); }
+  Normalised results() const { return {y(), *moments_, mask_}; }
   void copy_to(Tensor out) const {
     if (y_->get() != out.get()) torch::stable::copy_(out, *y_);
   }
@@ -125,9 +138,14 @@ class ForwardCall {
   Forward call{};
 
  private:
+  void point_to_moments(double* values, std::int64_t count, bool center) {
+    call.mean = center ? values : nullptr;
+    call.rstd = center ? values + count : values;
+  }
+
   Inputs inputs_;
-  MaybeTensor y_, mask_;
-  Numbers moments_;
+  MaybeTensor y_, moments_, mask_;
+  Numbers forgotten_;
 };
 
 // A parameter's gradient, summed in double in the kernel's order.
@@ -158,7 +176,7 @@ class ParameterSum {
 class BackwardCall {
  public:
   BackwardCall(Inputs given, const Tensor& dy, const MaybeTensor& mask, const Strings& activation,
-               const Wanted& output_mask, ParameterOrder parameters)
+               std::int64_t wanted, ParameterOrder parameters)
       : inputs_(std::move(given)), dy_(aligned_with(inputs_.x, dy)), mask_(mask) {
     call.dtype = dtype_of(inputs_.x);
     call.activation = activation_of(activation);
@@ -169,26 +187,27 @@ class BackwardCall {
     call.bias = data(inputs_.bias);
     call.mask = data<std::uint8_t>(mask_);
     call.stream = true;
-    if (output_mask[0]) call.dx = (dx_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
-    if (output_mask[1]) call.dresidual = (dresidual_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
-    if (output_mask[2] && inputs_.weight) call.dweight = (dweight_ = ParameterSum(parameters)).get();
-    if (output_mask[3] && inputs_.bias) call.dbias = (dbias_ = ParameterSum(parameters)).get();
+    if (wanted & kDx) call.dx = (dx_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
+    if (wanted & kDresidual) call.dresidual = (dresidual_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
+    if (wanted & kDweight && inputs_.weight) call.dweight = (dweight_ = ParameterSum(parameters)).get();
+    if (wanted & kDbias && inputs_.bias) call.dbias = (dbias_ = ParameterSum(parameters)).get();
   }
 
-  void read_moments(const Tensor& mean, const Tensor& rstd) {
-    mean_ = vector_of(mean, ScalarType::Double);
-    rstd_ = vector_of(rstd, ScalarType::Double);
-    call.mean = data<double>(mean_);
-    call.rstd = data<double>(rstd_);
+  void read_moments(const Tensor& moments, bool center = true) {
+    moments_ = vector_of(moments, ScalarType::Double);
+    const auto* const values = data<double>(moments_);
+    call.mean = center ? values : nullptr;
+    call.rstd = center ? values + moments.numel() / 2 : values;
   }
 
-  Results results(const MaybeTensor& weight, const MaybeTensor& bias) const {
-    const auto unwanted = [&] { return nothing(inputs_.given.scalar_type()); };
+  Gradients results(const MaybeTensor& weight, const MaybeTensor& bias) const {
     const Tensor& residual = inputs_.given_residual ? *inputs_.given_residual : inputs_.given;
-    return {dx_ ? restored(inputs_.given, *dx_) : unwanted(),
-            dresidual_ ? restored(residual, *dresidual_) : unwanted(),
-            call.dweight ? dweight_.gradient(*weight) : unwanted(),
-            call.dbias ? dbias_.gradient(*bias) : unwanted()};
+    Gradients all;
+    if (dx_) std::get<0>(all) = restored(inputs_.given, *dx_);
+    if (dresidual_) std::get<1>(all) = restored(residual, *dresidual_);
+    if (call.dweight) std::get<2>(all) = dweight_.gradient(*weight);
+    if (call.dbias) std::get<3>(all) = dbias_.gradient(*bias);
+    return all;
   }
 
   Backward call{};
@@ -201,7 +220,7 @@ class BackwardCall {
 
   Inputs inputs_;
   Tensor dy_;
-  MaybeTensor mask_, mean_, rstd_, dx_, dresidual_;
+  MaybeTensor mask_, moments_, dx_, dresidual_;
   ParameterSum dweight_, dbias_;
 };
 

@@ -42,12 +42,12 @@ struct RowsOf {
   Rows shape;
 
   RowsOf(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
-         std::size_t axis_count, bool center) {
-    const auto outer = static_cast<std::size_t>(x.dim()) - axis_count;
+         std::int64_t axis_count, bool center)
+      : axis_count_(static_cast<std::size_t>(axis_count)) {
+    const auto outer = static_cast<std::size_t>(x.dim() - axis_count);
     const Tensor dense = has_dense_rows(x, static_cast<std::int64_t>(outer)) ? x : torch::stable::contiguous(x);
     inputs = {x, residual, with_room_for(dense, residual), {}, {}, {}};
     const auto sizes = sizes_of(inputs.x);
-    axis_count_ = axis_count;
     inputs.residual = aligned_with(inputs.x, residual);
     inputs.weight = in_order(weight);
     inputs.bias = in_order(bias);
@@ -72,7 +72,7 @@ struct RowsOf {
     return torch::stable::copy_(ordered, *given);
   }
 
-  std::size_t axis_count_ = 0;
+  std::size_t axis_count_;
 };
 
 // x contiguous or channels-last.

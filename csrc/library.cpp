@@ -11,23 +11,32 @@ namespace {
 
 // ---- Rows
 
-Results rows_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
-                     const Sizes& normalized_shape, bool center, double eps, const Strings& activation,
-                     bool save_mask) {
-  const RowsOf rows(x, residual, weight, bias, normalized_shape.size(), center);
+Normalised normalise_rows(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                          const MaybeTensor& bias, std::int64_t axes, bool center, double eps,
+                          const Strings& activation, bool masked) {
+  const RowsOf rows(x, residual, weight, bias, axes, center);
   ForwardCall forward(rows.inputs, activation, eps);
   forward.write_to_new();
-  const Tensor mean = center ? empty(rows.outer(), ScalarType::Double) : nothing(ScalarType::Double);
-  const Tensor rstd = empty(rows.outer(), ScalarType::Double);
-  forward.keep_moments(center ? numbers(mean) : nullptr, numbers(rstd));
-  forward.keep_mask(rows.shape, save_mask);
+  forward.keep_moments(rows.outer(), center);
+  if (masked) forward.keep_mask(rows.shape);
   run_forward(rows.shape, forward.call);
-  return {forward.y(), mean, rstd, forward.mask()};
+  return forward.results();
+}
+
+Results rows_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
+                     std::int64_t axes, bool center, double eps, const Strings& activation) {
+  return normalise_rows(x, residual, weight, bias, axes, center, eps, activation, false);
+}
+
+MaskedResults rows_forward_masked(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                                  const MaybeTensor& bias, std::int64_t axes, bool center, double eps,
+                                  const Strings& activation) {
+  return normalise_rows(x, residual, weight, bias, axes, center, eps, activation, true);
 }
 
 Tensor rows_inference(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
-                      const Sizes& normalized_shape, bool center, double eps, const Strings& activation) {
-  const RowsOf rows(x, residual, weight, bias, normalized_shape.size(), center);
+                      std::int64_t axes, bool center, double eps, const Strings& activation) {
+  const RowsOf rows(x, residual, weight, bias, axes, center);
   ForwardCall forward(rows.inputs, activation, eps);
   forward.write_to_new();
   forward.forget_moments(rows.shape.rows, center);
@@ -36,9 +45,9 @@ Tensor rows_inference(const Tensor& x, const MaybeTensor& residual, const MaybeT
 }
 
 void rows_inference_out(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                        const MaybeTensor& bias, const Sizes& normalized_shape, bool center, double eps,
+                        const MaybeTensor& bias, std::int64_t axes, bool center, double eps,
                         const Strings& activation, const Tensor& out) {
-  const RowsOf rows(x, residual, weight, bias, normalized_shape.size(), center);
+  const RowsOf rows(x, residual, weight, bias, axes, center);
   ForwardCall forward(rows.inputs, activation, eps);
   forward.write_to(out);
   forward.forget_moments(rows.shape.rows, center);
@@ -46,33 +55,42 @@ void rows_inference_out(const Tensor& x, const MaybeTensor& residual, const Mayb
   forward.copy_to(out);
 }
 
-Results rows_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                      const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& mean, const Tensor& rstd,
-                      const Sizes& normalized_shape, bool center, const Strings& activation,
-                      const Wanted& output_mask) {
-  const RowsOf rows(x, residual, weight, bias, normalized_shape.size(), center);
-  BackwardCall backward(rows.inputs, dy, mask, activation, output_mask, rows.parameters());
-  backward.read_moments(mean, rstd);
+Gradients rows_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                      const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& moments, std::int64_t axes,
+                      bool center, const Strings& activation, std::int64_t wanted) {
+  const RowsOf rows(x, residual, weight, bias, axes, center);
+  BackwardCall backward(rows.inputs, dy, mask, activation, wanted, rows.parameters());
+  backward.read_moments(moments, center);
   run_backward(rows.shape, backward.call);
   return backward.results(weight, bias);
 }
 
 // ---- Groups
 
-Results groups_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                       const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation,
-                       bool save_mask) {
+Normalised normalise_groups(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                            const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation,
+                            bool masked) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
   const std::int64_t moments[] = {x.size(0), groups};
-  const Tensor mean = empty(moments, ScalarType::Double), rstd = empty(moments, ScalarType::Double);
-  forward.keep_moments(numbers(mean), numbers(rstd));
+  forward.keep_moments(moments);
   with_groups(inputs.x, groups, [&](const auto& shape) {
-    forward.keep_mask(shape, save_mask);
+    if (masked) forward.keep_mask(shape);
     run_forward(shape, forward.call);
   });
-  return {forward.y(), mean, rstd, forward.mask()};
+  return forward.results();
+}
+
+Results groups_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                       const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation) {
+  return normalise_groups(x, residual, weight, bias, groups, eps, activation, false);
+}
+
+MaskedResults groups_forward_masked(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                                    const MaybeTensor& bias, std::int64_t groups, double eps,
+                                    const Strings& activation) {
+  return normalise_groups(x, residual, weight, bias, groups, eps, activation, true);
 }
 
 void run_inference(const Inputs& inputs, std::int64_t groups, ForwardCall& forward) {
@@ -99,50 +117,57 @@ void groups_inference_out(const Tensor& x, const MaybeTensor& residual, const Ma
   forward.copy_to(out);
 }
 
-Results groups_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                        const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& mean, const Tensor& rstd,
-                        std::int64_t groups, const Strings& activation, const Wanted& output_mask) {
+Gradients groups_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                        const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& moments, std::int64_t groups,
+                        const Strings& activation, std::int64_t wanted) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
-  BackwardCall backward(inputs, dy, mask, activation, output_mask, channel_parameters(x));
-  backward.read_moments(mean, rstd);
+  BackwardCall backward(inputs, dy, mask, activation, wanted, channel_parameters(x));
+  backward.read_moments(moments);
   with_groups(inputs.x, groups, [&](const auto& shape) { run_backward(shape, backward.call); });
   return backward.results(weight, bias);
 }
 
 // ---- Channels
 
-Results channels_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                         const MaybeTensor& bias, const MaybeTensor& running_mean, const MaybeTensor& running_var,
-                         const MaybeTensor& num_batches_tracked, std::optional<double> momentum, double eps,
-                         const Strings& activation, bool save_mask) {
+Normalised normalise_channels(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                              const MaybeTensor& bias, const Running& running, double eps, const Strings& activation,
+                              bool masked) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
   const Channels shape = channels_of(inputs.x);
-  const auto moments = sizes_of(x).subspan(1, 1);
-  const Tensor mean = empty(moments, ScalarType::Double), rstd = empty(moments, ScalarType::Double);
   const Numbers variance(shape.channels);
-  forward.keep_moments(numbers(mean), numbers(rstd));
-  forward.keep_mask(shape, save_mask);
+  forward.keep_moments(sizes_of(x).subspan(1, 1));
+  if (masked) forward.keep_mask(shape);
   forward.call.variance = variance.get();
   kernels().channels_forward(shape, forward.call, parallel());
-
-  std::int64_t batches = 0;
-  if (num_batches_tracked) batches = raise(*num_batches_tracked);
-  if (x.numel() && running_mean && running_var) {
-    const bool half = x.element_size() == 2;
-    const BatchMoments batch{numbers(mean), variance.get(), shape.channels, shape.outer * shape.inner, half};
-    move_running(*running_mean, *running_var, batch, momentum, batches);
-  }
-  return {forward.y(), mean, rstd, forward.mask()};
+  const bool half = x.element_size() == 2;
+  move_running(running, {forward.call.mean, variance.get(), shape.channels, shape.outer * shape.inner, half});
+  return forward.results();
 }
 
-Results channels_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                          const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& mean, const Tensor& rstd,
-                          const Strings& activation, const Wanted& output_mask) {
+Results channels_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                         const MaybeTensor& bias, const MaybeTensor& running_mean, const MaybeTensor& running_var,
+                         const MaybeTensor& num_batches_tracked, std::optional<double> momentum, double eps,
+                         const Strings& activation) {
+  const Running running{running_mean, running_var, num_batches_tracked, momentum};
+  return normalise_channels(x, residual, weight, bias, running, eps, activation, false);
+}
+
+MaskedResults channels_forward_masked(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                                      const MaybeTensor& bias, const MaybeTensor& running_mean,
+                                      const MaybeTensor& running_var, const MaybeTensor& num_batches_tracked,
+                                      std::optional<double> momentum, double eps, const Strings& activation) {
+  const Running running{running_mean, running_var, num_batches_tracked, momentum};
+  return normalise_channels(x, residual, weight, bias, running, eps, activation, true);
+}
+
+Gradients channels_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                          const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& moments,
+                          const Strings& activation, std::int64_t wanted) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
-  BackwardCall backward(inputs, dy, mask, activation, output_mask, channel_parameters(x));
-  backward.read_moments(mean, rstd);
+  BackwardCall backward(inputs, dy, mask, activation, wanted, channel_parameters(x));
+  backward.read_moments(moments);
   kernels().channels_backward(channels_of(inputs.x), backward.call, parallel());
   return backward.results(weight, bias);
 }
@@ -160,7 +185,8 @@ struct Population {
 };
 
 void run_affine(const Inputs& inputs, ForwardCall& forward, Population population) {
-  forward.keep_moments(population.mean.data(), population.rstd.data());
+  forward.call.mean = population.mean.data();
+  forward.call.rstd = population.rstd.data();
   kernels().channel_affine(channels_of(inputs.x), forward.call, parallel());
 }
 
@@ -183,12 +209,11 @@ void channel_affine_out(const Tensor& x, const MaybeTensor& residual, const Mayb
   forward.copy_to(out);
 }
 
-Results channel_affine_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual,
+Gradients channel_affine_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual,
                                 const MaybeTensor& weight, const MaybeTensor& bias, const Tensor& mean,
-                                const Tensor& variance, double eps, const Strings& activation,
-                                const Wanted& output_mask) {
+                                const Tensor& variance, double eps, const Strings& activation, std::int64_t wanted) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
-  BackwardCall backward(inputs, dy, std::nullopt, activation, output_mask, channel_parameters(x));
+  BackwardCall backward(inputs, dy, std::nullopt, activation, wanted, channel_parameters(x));
   const Population population(mean, variance, eps);
   backward.call.mean = population.mean.data();
   backward.call.rstd = population.rstd.data();
@@ -213,14 +238,17 @@ std::tuple<Tensor, Tensor, Tensor> channel_moments(const Tensor& x) {
 STABLE_TORCH_LIBRARY_IMPL(normwright, CPU, library) {
   using namespace normwright;
   library.impl("rows_forward", TORCH_BOX(&rows_forward));
+  library.impl("rows_forward_masked", TORCH_BOX(&rows_forward_masked));
   library.impl("rows_inference", TORCH_BOX(&rows_inference));
   library.impl("rows_inference_out", TORCH_BOX(&rows_inference_out));
   library.impl("rows_backward", TORCH_BOX(&rows_backward));
   library.impl("groups_forward", TORCH_BOX(&groups_forward));
+  library.impl("groups_forward_masked", TORCH_BOX(&groups_forward_masked));
   library.impl("groups_inference", TORCH_BOX(&groups_inference));
   library.impl("groups_inference_out", TORCH_BOX(&groups_inference_out));
   library.impl("groups_backward", TORCH_BOX(&groups_backward));
   library.impl("channels_forward", TORCH_BOX(&channels_forward));
+  library.impl("channels_forward_masked", TORCH_BOX(&channels_forward_masked));
   library.impl("channels_backward", TORCH_BOX(&channels_backward));
   library.impl("channel_affine", TORCH_BOX(&channel_affine));
   library.impl("channel_affine_out", TORCH_BOX(&channel_affine_out));

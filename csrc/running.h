@@ -85,16 +85,6 @@ void in_place(const Tensor& running, const Move& move) {
   if (!running.is_contiguous()) torch::stable::copy_(target, dense);
 }
 
-inline void move_running(const Tensor& mean, const Tensor& variance, const BatchMoments& batch,
-                         std::optional<double> momentum, std::int64_t batches) {
-  in_place(mean, [&]<class S, class Wide>(S* elements) {
-    move_mean<S, Wide>(elements, batch, Share<S, Wide>(momentum, batches));
-  });
-  in_place(variance, [&]<class S, class Wide>(S* elements) {
-    move_variance<S, Wide>(elements, batch, Share<S, Wide>(momentum, batches));
-  });
-}
-
 // Raises a counter of any dtype by one and returns it.
 inline std::int64_t raise(const Tensor& counter) {
   if (counter.scalar_type() == ScalarType::Long) return ++*static_cast<std::int64_t*>(counter.mutable_data_ptr());
@@ -103,6 +93,23 @@ inline std::int64_t raise(const Tensor& counter) {
   Tensor target = counter;
   torch::stable::copy_(target, raised);
   return value;
+}
+
+// The running statistics of a call; where there is no momentum the counter gives it.
+struct Running {
+  const MaybeTensor &mean, &variance, &num_batches_tracked;
+  std::optional<double> momentum;
+};
+
+inline void move_running(const Running& running, const BatchMoments& batch) {
+  const std::int64_t batches = running.num_batches_tracked ? raise(*running.num_batches_tracked) : 0;
+  if (batch.count == 0 || !running.mean || !running.variance) return;
+  in_place(*running.mean, [&]<class S, class Wide>(S* elements) {
+    move_mean<S, Wide>(elements, batch, Share<S, Wide>(running.momentum, batches));
+  });
+  in_place(*running.variance, [&]<class S, class Wide>(S* elements) {
+    move_variance<S, Wide>(elements, batch, Share<S, Wide>(running.momentum, batches));
+  });
 }
 
 }  // namespace normwright

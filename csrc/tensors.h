@@ -142,11 +142,6 @@ inline Tensor empty(std::span<const std::int64_t> sizes, ScalarType dtype) {
   return empty_strided(sizes, strides, dtype);
 }
 
-inline Tensor nothing(ScalarType dtype) {
-  const std::int64_t none[] = {0};
-  return empty(none, dtype);
-}
-
 // Memory like that of `model`, ready to be written: see pages.h. `stream` stays true only if all of it is to be
 // stored around the cache.
 inline Tensor result_like(const Tensor& model, bool& stream) {
@@ -161,18 +156,6 @@ inline Tensor in_the_likeness_of(const Tensor& x, const Tensor& value) {
   Tensor model = torch::stable::empty_like(x);
   if (model.scalar_type() == value.scalar_type() && same_memory(model, value)) return value;
   return torch::stable::copy_(model, value);
-}
-
-// A sum in double as a gradient of `parameter`.
-inline Tensor narrowed(const Tensor& parameter, const Tensor& sum) {
-  if (parameter.scalar_type() != ScalarType::Float || !parameter.is_contiguous() || !sum.is_contiguous()) {
-    return in_the_likeness_of(parameter, sum);
-  }
-  Tensor gradient = empty_strided(sizes_of(parameter), strides_of(parameter), ScalarType::Float);
-  auto* const to = static_cast<float*>(gradient.mutable_data_ptr());
-  const auto* const from = static_cast<const double*>(sum.const_data_ptr());
-  std::transform(from, from + sum.numel(), to, [](double value) { return static_cast<float>(value); });
-  return gradient;
 }
 
 // `t` in the dtype and the memory order of `model`; itself, where it is.

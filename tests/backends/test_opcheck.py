@@ -6,6 +6,7 @@ from tolerances import KERNELS_ARE_TRITONS
 from torch.library import opcheck
 
 import normwright.backends
+from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.schema import SCHEMAS
 
 OPERATORS = torch.ops.normwright
@@ -26,12 +27,12 @@ IMAGES = {
 
 # residual, weight and bias given or not, the activation, and the gradients asked for
 OPTIONS = {
-    "all": (True, True, True, "silu", [True] * 4),
-    "none": (False, False, False, None, [True] * 4),
-    "weight": (False, True, False, "relu", [True, False, True, False]),
-    "bias": (False, False, True, "gelu", [False, True, False, True]),
-    "residual": (True, False, False, "tanh", [True, True, False, False]),
-    "mask": (True, True, True, "relu", [True] * 4),
+    "all": (True, True, True, "silu", 15),
+    "none": (False, False, False, None, 15),
+    "weight": (False, True, False, "relu", DX | DWEIGHT),
+    "bias": (False, False, True, "gelu", DRESIDUAL | DBIAS),
+    "residual": (True, False, False, "tanh", DX | DRESIDUAL),
+    "mask": (True, True, True, "relu", 15),
 }
 
 
@@ -47,39 +48,38 @@ def forward_call(family, x, options):
         parameter - 1 if bias else None,
     )
     settings = {
-        "rows": (list(shape), options != "weight", 1e-5),
+        "rows": (len(shape), options != "weight", 1e-5),
         "groups": (2, 1e-5),
         "channels": (draw(4), draw(4).square(), torch.tensor(3), None if options == "all" else 0.1, 1e-5),
         "affine": (draw(4), draw(4).square(), 1e-5),
     }[family]
     if family == "channels" and options == "none":
         settings = (None, None, None, 0.1, 1e-5)
-    save_mask = () if family == "affine" else (options == "mask",)
-    return *call, *settings, activation, *save_mask
+    return *call, *settings, activation
 
 
-def inference_call(family, x, options):
-    """The arguments of a family's operator that returns y alone."""
-    call = forward_call(family, x, options)
-    return call if family == "affine" else call[:-1]
+def forward_operator(family, options):
+    """A family's forward operator, which keeps a mask where the options say so."""
+    masked = "_masked" if options == "mask" and family != "affine" else ""
+    return getattr(OPERATORS, FORWARD[family] + masked).default
 
 
 def backward_call(family, x, options):
     """The arguments of a family's backward operator, with the moments that its forward returned."""
-    output_mask = OPTIONS[options][-1]
+    wanted = OPTIONS[options][-1]
     call = forward_call(family, x, options)
     if family == "affine":
-        return x.sin(), *call, output_mask
-    activation, save_mask = call[-2:]
-    _, mean, rstd, mask = getattr(OPERATORS, f"{family}_forward")(*call)
+        return x.sin(), *call, wanted
+    _, moments, *mask = forward_operator(family, options)(*call)
     between = {"rows": call[4:6], "groups": call[4:5], "channels": ()}[family]
-    inputs = (x, None, *call[2:4], mask) if save_mask else (*call[:4], None)
-    return x.sin(), *inputs, mean, rstd, *between, activation, output_mask
+    inputs = (x, None, *call[2:4], *mask) if mask else (*call[:4], None)
+    return x.sin(), *inputs, moments, *between, call[-1], wanted
 
 
 FORWARD = {family: f"{family}_forward" for family in ("rows", "groups", "channels")} | {
     "affine": "channel_affine"
 }
+MASKED = {family: f"{name}_masked" for family, name in FORWARD.items() if family != "affine"}
 BACKWARD = {family: f"{family}_backward" for family in FORWARD} | {"affine": "channel_affine_backward"}
 INFERENCE = {family: f"{family}_inference" for family in ("rows", "groups")}
 OUT = {family: f"{name}_out" for family, name in (INFERENCE | {"affine": "channel_affine"}).items()}
@@ -91,7 +91,7 @@ CASES = [
 
 def test_every_operator_is_checked_here():
     defined = {schema[: schema.index("(")] for schema in SCHEMAS}
-    checked = {*FORWARD.values(), *BACKWARD.values(), *INFERENCE.values(), *OUT.values()}
+    checked = {*FORWARD.values(), *MASKED.values(), *BACKWARD.values(), *INFERENCE.values(), *OUT.values()}
     assert defined == checked | {"channel_moments"}
 
 
@@ -103,7 +103,7 @@ FORWARD_CASES = [
 
 @pytest.mark.parametrize(("family", "layout", "options"), FORWARD_CASES)
 def test_forward(family, layout, options):
-    opcheck(getattr(OPERATORS, FORWARD[family]).default, forward_call(family, IMAGES[layout], options))
+    opcheck(forward_operator(family, options), forward_call(family, IMAGES[layout], options))
 
 
 @pytest.mark.parametrize(("layout", "options"), CASES)
@@ -116,19 +116,17 @@ def test_backward(family, layout, options):
 @pytest.mark.parametrize("family", INFERENCE)
 def test_inference(family, layout, options):
     x = IMAGES[layout]
-    operator, call = getattr(OPERATORS, INFERENCE[family]).default, inference_call(family, x, options)
+    operator, call = getattr(OPERATORS, INFERENCE[family]).default, forward_call(family, x, options)
     opcheck(operator, call)
     forward = getattr(OPERATORS, FORWARD[family])
-    torch.testing.assert_close(operator(*call), forward(*call, False)[0], rtol=0, atol=0)
+    torch.testing.assert_close(operator(*call), forward(*call)[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("layout", "options"), CASES)
 @pytest.mark.parametrize("family", OUT)
 def test_writing_to_out(family, layout, options):
     x = IMAGES[layout]
-    opcheck(
-        getattr(OPERATORS, OUT[family]).default, (*inference_call(family, x, options), torch.zeros_like(x))
-    )
+    opcheck(getattr(OPERATORS, OUT[family]).default, (*forward_call(family, x, options), torch.zeros_like(x)))
 
 
 @pytest.mark.parametrize("layout", IMAGES)

@@ -140,3 +140,16 @@ def test_what_autograd_keeps_is_checked_against_in_place_changes():
         weight.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_a_tensor_that_escaped_a_transform(kind):
+    """What `torch.func.grad` wrapped and leaked is as good as the tensor within."""
+    ours, _ = PAIRS[kind]
+    escaped = []
+    x, weight, bias = draw(5, 6), draw(6, seed=1).requires_grad_(), draw(6, seed=2)
+    torch.func.grad(lambda x: escaped.append(x) or x.sum())(x)
+    y = ours(escaped[0], weight, bias)
+    (gradient,) = torch.autograd.grad(y.square().sum(), [weight])
+    (expected,) = torch.autograd.grad(ours(x, weight, bias).square().sum(), [weight])
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=0)

@@ -210,3 +210,28 @@ def test_weight_tying_and_parametrisations_reach_the_normaliser():
     y.square().sum().backward()
     assert module.parametrizations.weight.original.grad is not None
     assert torch.equal(y, nn.LayerNorm(5)(x) * torch.nn.functional.softplus(torch.ones(5)))
+
+
+@pytest.mark.parametrize("name", ["BatchNorm2d", "GroupNorm", "LayerNorm"])
+def test_a_parameter_that_something_took_the_place_of_is_used(name):
+    """As pruning and parametrisations do: `weight` is then no parameter of the module."""
+    module, x = fill(getattr(nn, name)(*NORMALISERS[name][0])), input_of(name)
+    doubled = copy.deepcopy(module)
+    with torch.no_grad():
+        doubled.weight.mul_(2)
+    expected = doubled(x)
+    weight = module.weight.detach()
+    del module.weight
+    module.weight = 2 * weight
+    torch.testing.assert_close(module(x), expected, rtol=0, atol=0)
+
+
+def test_a_parametrised_weight_is_used():
+    class Doubled(torch.nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    module, x = fill(nn.LayerNorm((3, 5))), input_of("LayerNorm")
+    before = module(x) - module.bias
+    torch.nn.utils.parametrize.register_parametrization(module, "weight", Doubled())
+    torch.testing.assert_close(module(x) - module.bias, 2 * before)

@@ -24,10 +24,10 @@ class Layout(NamedTuple):
     parameter_axes: list[int]
 
 
-def rows_layout(x: Tensor, normalized_shape: Sequence[int]) -> Layout:
+def rows_layout(x: Tensor, trailing_axes: int) -> Layout:
     """Moments over the trailing axes; a parameter per element of a row."""
-    outer = x.dim() - len(normalized_shape)
-    return Layout(x.shape, list(range(outer, x.dim())), normalized_shape, list(range(outer)))
+    outer = x.dim() - trailing_axes
+    return Layout(x.shape, list(range(outer, x.dim())), x.shape[outer:], list(range(outer)))
 
 
 def channels_layout(x: Tensor) -> Layout:

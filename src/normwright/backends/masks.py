@@ -42,9 +42,9 @@ def _channel_axes(x: Tensor) -> tuple[list[int], bool]:
     return (last if quickest else contiguous), quickest
 
 
-def rows_order(x: Tensor, normalized_shape: Sequence[int]) -> Order:
-    """Of `rows_forward`'s mask."""
-    outer = x.dim() - len(normalized_shape)
+def rows_order(x: Tensor, trailing_axes: int) -> Order:
+    """Of `rows_forward_masked`'s mask."""
+    outer = x.dim() - trailing_axes
     trailing = sorted(range(outer, x.dim()), key=x.stride, reverse=True)
     length = math.prod(x.shape[outer:])
     axes = [*range(outer), *trailing]
@@ -53,7 +53,7 @@ def rows_order(x: Tensor, normalized_shape: Sequence[int]) -> Order:
 
 
 def groups_order(x: Tensor, groups: int) -> Order:
-    """Of `groups_forward`'s mask."""
+    """Of `groups_forward_masked`'s mask."""
     axes, quickest = _channel_axes(x)
     space = math.prod(x.shape[2:])
     if quickest:
@@ -62,7 +62,7 @@ def groups_order(x: Tensor, groups: int) -> Order:
 
 
 def channels_order(x: Tensor) -> Order:
-    """Of `channels_forward`'s mask."""
+    """Of `channels_forward_masked`'s mask."""
     axes, quickest = _channel_axes(x)
     space = math.prod(x.shape[2:])
     if quickest:

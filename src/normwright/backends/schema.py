@@ -10,12 +10,16 @@ One family per memory access pattern, not one per layer name:
 each   y = activation(x̂·weight + bias + residual),  x̂ = (x - mean)·rstd,  rstd = 1/√(variance + eps).
 
 x is (N, C, *space), or (*outer, *normalized_shape) for rows, in any strides; y, dx and dresidual keep
-the strides of `torch.empty_like(x)`. weight and bias have x's dtype or a wider one. mean and rstd are
-`statistics_dtype(x)`: (C,) for channels, (N, groups) for groups, x's outer shape for rows (mean is empty
-where `center` is false). A gradient that `output_mask` (dx, dresidual, dweight, dbias) does not ask for
-comes back empty. residual and bias matter to a backward only through the activation's input; where
-`save_mask` kept a mask of relu or leaky_relu (masks.py), that undoes the activation, the backward takes no
-residual, and dresidual comes in the likeness of x.
+the strides of `torch.empty_like(x)`. weight and bias have x's dtype or a wider one. `moments` are mean and
+rstd in one tensor of `statistics_dtype(x)`: (2, C) for channels, (2, N, groups) for groups, and (2, *outer)
+for rows, where `axes` is the number of trailing axes (without `center` it is rstd alone, (1, *outer)).
+`wanted` is a sum of gradients.py's bits; a gradient that it leaves out is None. residual and bias matter to
+a backward only through the activation's input; a mask of relu or leaky_relu (masks.py), which a
+`_forward_masked` keeps, undoes the activation, the backward then takes no residual, and dresidual comes in
+the likeness of x.
+
+An argument costs 0.2 µs, a list 1, a tensor that is returned 0.7, where the smallest call takes 5: hence one
+tensor of moments, bits for a list, and operators that return no more than is asked for.
 
 An `_inference` returns y alone, for where no backward follows. An operator whose name ends in `_out` writes
 y to `out`, which may be x itself. `channel_moments` gives the count, mean and M2 (the sum of squared
@@ -37,80 +41,90 @@ import torch
 from torch import Tensor
 
 from normwright.backends import eager, masks
+from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.moments import statistics_dtype
 
 NAMESPACE = "normwright"
 
 _INPUTS = "Tensor x, Tensor? residual, Tensor? weight, Tensor? bias"
 _ACTIVATION = "str? activation"
-_RESULTS = "(Tensor y, Tensor mean, Tensor rstd, Tensor mask)"
-_GRADIENTS = "(Tensor dx, Tensor dresidual, Tensor dweight, Tensor dbias)"
+_RESULTS = "(Tensor y, Tensor moments)"
+_MASKED_RESULTS = "(Tensor y, Tensor moments, Tensor mask)"
+_GRADIENTS = "(Tensor? dx, Tensor? dresidual, Tensor? dweight, Tensor? dbias)"
+_ROWS = f"{_INPUTS}, SymInt axes, bool center, float eps, {_ACTIVATION}"
+_GROUPS = f"{_INPUTS}, SymInt groups, float eps, {_ACTIVATION}"
+_CHANNELS = (
+    f"{_INPUTS}, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor(c!)? num_batches_tracked, "
+    f"float? momentum, float eps, {_ACTIVATION}"
+)
+_AFFINE = f"{_INPUTS}, Tensor mean, Tensor variance, float eps, {_ACTIVATION}"
+_KEPT = f"Tensor dy, {_INPUTS}, Tensor? mask, Tensor moments"
 
 SCHEMAS = (
-    f"rows_forward({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}, "
-    f"bool save_mask) -> {_RESULTS}",
-    f"rows_inference({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}) -> Tensor",
-    f"rows_inference_out({_INPUTS}, SymInt[] normalized_shape, bool center, float eps, {_ACTIVATION}, "
-    "Tensor(a!) out) -> ()",
-    f"rows_backward(Tensor dy, {_INPUTS}, Tensor? mask, Tensor mean, Tensor rstd, "
-    f"SymInt[] normalized_shape, bool center, {_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
-    f"groups_forward({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}, bool save_mask) -> {_RESULTS}",
-    f"groups_inference({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}) -> Tensor",
-    f"groups_inference_out({_INPUTS}, SymInt groups, float eps, {_ACTIVATION}, Tensor(a!) out) -> ()",
-    f"groups_backward(Tensor dy, {_INPUTS}, Tensor? mask, Tensor mean, Tensor rstd, SymInt groups, "
-    f"{_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
-    f"channels_forward({_INPUTS}, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
-    f"Tensor(c!)? num_batches_tracked, float? momentum, float eps, {_ACTIVATION}, bool save_mask) "
-    f"-> {_RESULTS}",
-    f"channels_backward(Tensor dy, {_INPUTS}, Tensor? mask, Tensor mean, Tensor rstd, "
-    f"{_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
-    f"channel_affine({_INPUTS}, Tensor mean, Tensor variance, float eps, {_ACTIVATION}) -> Tensor",
-    f"channel_affine_out({_INPUTS}, Tensor mean, Tensor variance, float eps, {_ACTIVATION}, "
-    "Tensor(a!) out) -> ()",
-    f"channel_affine_backward(Tensor dy, {_INPUTS}, Tensor mean, Tensor variance, float eps, "
-    f"{_ACTIVATION}, bool[4] output_mask) -> {_GRADIENTS}",
+    f"rows_forward({_ROWS}) -> {_RESULTS}",
+    f"rows_forward_masked({_ROWS}) -> {_MASKED_RESULTS}",
+    f"rows_inference({_ROWS}) -> Tensor",
+    f"rows_inference_out({_ROWS}, Tensor(a!) out) -> ()",
+    f"rows_backward({_KEPT}, SymInt axes, bool center, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
+    f"groups_forward({_GROUPS}) -> {_RESULTS}",
+    f"groups_forward_masked({_GROUPS}) -> {_MASKED_RESULTS}",
+    f"groups_inference({_GROUPS}) -> Tensor",
+    f"groups_inference_out({_GROUPS}, Tensor(a!) out) -> ()",
+    f"groups_backward({_KEPT}, SymInt groups, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
+    f"channels_forward({_CHANNELS}) -> {_RESULTS}",
+    f"channels_forward_masked({_CHANNELS}) -> {_MASKED_RESULTS}",
+    f"channels_backward({_KEPT}, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
+    f"channel_affine({_AFFINE}) -> Tensor",
+    f"channel_affine_out({_AFFINE}, Tensor(a!) out) -> ()",
+    f"channel_affine_backward(Tensor dy, {_AFFINE}, int wanted) -> {_GRADIENTS}",
     "channel_moments(Tensor x) -> (Tensor count, Tensor mean, Tensor m2)",
 )
 
 NAMES = tuple(schema[: schema.index("(")] for schema in SCHEMAS)
 
-Results = tuple[Tensor, Tensor, Tensor, Tensor]
+Results = tuple[Tensor, Tensor]
+MaskedResults = tuple[Tensor, Tensor, Tensor]
 
 
 def _statistics(x: Tensor, shape: Sequence[int]) -> Tensor:
     return x.new_empty(shape, dtype=statistics_dtype(x))
 
 
-def _mask(x: Tensor, order: Callable[[], masks.Order], save_mask: bool) -> Tensor:
-    return x.new_empty(masks.mask_shape(x, order()) if save_mask else (0,), dtype=torch.uint8)
+def _mask(x: Tensor, order: masks.Order) -> Tensor:
+    return x.new_empty(masks.mask_shape(x, order), dtype=torch.uint8)
 
 
 def _rows_forward(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Any,
-    bias: Any,
-    normalized_shape: Sequence[int],
-    center: bool,
-    *settings: Any,
+    x: Tensor, residual: Any, weight: Any, bias: Any, axes: int, center: bool, *_: Any
 ) -> Results:
-    outer = x.shape[: x.dim() - len(normalized_shape)]
-    mask = _mask(x, lambda: masks.rows_order(x, normalized_shape), settings[-1])
-    return torch.empty_like(x), _statistics(x, outer if center else (0,)), _statistics(x, outer), mask
+    outer = x.shape[: x.dim() - axes]
+    return torch.empty_like(x), _statistics(x, (2 if center else 1, *outer))
 
 
-def _groups_forward(
-    x: Tensor, residual: Tensor | None, weight: Any, bias: Any, groups: int, *settings: Any
-) -> Results:
-    shape = (x.shape[0], groups)
-    mask = _mask(x, lambda: masks.groups_order(x, groups), settings[-1])
-    return torch.empty_like(x), _statistics(x, shape), _statistics(x, shape), mask
+def _rows_forward_masked(
+    x: Tensor, residual: Any, weight: Any, bias: Any, axes: int, *settings: Any
+) -> MaskedResults:
+    mask = _mask(x, masks.rows_order(x, axes))
+    return *_rows_forward(x, residual, weight, bias, axes, *settings), mask
 
 
-def _channels_forward(x: Tensor, *settings: Any) -> Results:
-    shape = (x.shape[1],)
-    mask = _mask(x, lambda: masks.channels_order(x), settings[-1])
-    return torch.empty_like(x), _statistics(x, shape), _statistics(x, shape), mask
+def _groups_forward(x: Tensor, residual: Any, weight: Any, bias: Any, groups: int, *_: Any) -> Results:
+    return torch.empty_like(x), _statistics(x, (2, x.shape[0], groups))
+
+
+def _groups_forward_masked(
+    x: Tensor, residual: Any, weight: Any, bias: Any, groups: int, *_: Any
+) -> MaskedResults:
+    mask = _mask(x, masks.groups_order(x, groups))
+    return *_groups_forward(x, residual, weight, bias, groups), mask
+
+
+def _channels_forward(x: Tensor, *_: Any) -> Results:
+    return torch.empty_like(x), _statistics(x, (2, x.shape[1]))
+
+
+def _channels_forward_masked(x: Tensor, *_: Any) -> MaskedResults:
+    return *_channels_forward(x), _mask(x, masks.channels_order(x))
 
 
 def _only_y(x: Tensor, *_: Any) -> Tensor:
@@ -127,26 +141,30 @@ def _any_out(*_: Any) -> None:
 
 def _any_backward(
     dy: Tensor, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, *settings: Any
-) -> tuple[Tensor, ...]:
-    *_, output_mask = settings
+) -> tuple[Tensor | None, ...]:
+    *_, wanted = settings
     # With a mask the residual is not kept; its gradient is then like x.
-    sources = (x, x if residual is None else residual, weight, bias)
+    sources = zip(
+        (DX, DRESIDUAL, DWEIGHT, DBIAS), (x, x if residual is None else residual, weight, bias), strict=True
+    )
     return tuple(
-        torch.empty_like(source) if asked and source is not None else x.new_empty(0)
-        for source, asked in zip(sources, output_mask, strict=True)
+        torch.empty_like(source) if wanted & bit and source is not None else None for bit, source in sources
     )
 
 
 FAKES: dict[str, Callable[..., Any]] = {
     "rows_forward": _rows_forward,
+    "rows_forward_masked": _rows_forward_masked,
     "rows_inference": _only_y,
     "rows_inference_out": _any_out,
     "rows_backward": _any_backward,
     "groups_forward": _groups_forward,
+    "groups_forward_masked": _groups_forward_masked,
     "groups_inference": _only_y,
     "groups_inference_out": _any_out,
     "groups_backward": _any_backward,
     "channels_forward": _channels_forward,
+    "channels_forward_masked": _channels_forward_masked,
     "channels_backward": _any_backward,
     "channel_affine": _only_y,
     "channel_affine_out": _any_out,

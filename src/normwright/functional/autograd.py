@@ -4,181 +4,155 @@ A first derivative is one backward operator. Where a derivative is itself to be 
 (`create_graph=True`, `torch.func`), the backward runs in PyTorch's differentiable operations instead,
 with the moments written as functions of x; derivatives of every order are then right.
 
-A family (`_Rows`, …) says what its backward keeps and how it is called. Of each, two
+A family (`_Rows`, …) says which operators it has and how its backward is called. Of each, two
 `torch.autograd.Function`s are made: one that the transforms of `torch.func` and the compiler understand, and
 one that costs a third of it, for every other call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from normwright.backends import eager
+from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.layout import Layout, channels_layout, groups_layout, rows_layout
+from normwright.backends.masks import MASKED
 from normwright.backends.moments import textbook_moments
 
-# The overloads themselves: looking one up costs as much as checking an argument.
-_channel_affine_backward = torch.ops.normwright.channel_affine_backward.default
-_channels_backward = torch.ops.normwright.channels_backward.default
-_groups_backward = torch.ops.normwright.groups_backward.default
-_rows_backward = torch.ops.normwright.rows_backward.default
+# What a backward needs besides the inputs: the tensors that its operator takes after these, the settings that
+# it takes then (the activation last, but for `wanted`), and eps, for the moments as functions of x.
+Kept = tuple[tuple[Tensor | None, ...], tuple[Any, ...], float]
 
 
-def _differentiable() -> bool:
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def _moments_of(x: Tensor, layout: Layout, eps: float, *, center: bool = True) -> tuple[Tensor, Tensor]:
-    """Mean (empty when not centred) and rstd as differentiable functions of x, one-dimensional."""
-    moments = textbook_moments(x.view(layout.view), layout.moment_axes, eps, center=center)
-    mean = x.new_empty(0) if moments.mean is None else moments.mean.flatten()
-    return mean, moments.rstd.flatten()
-
-
-def _save(
-    ctx: Any,
-    tensors: Sequence[Tensor | None],
-    mask: Tensor | None,
-    moments: Sequence[Tensor],
-    activation: str | None,
-    settings: tuple[Any, ...],
-) -> None:
-    """Keeps what the backward needs; the residual only where an activation is undone without a mask."""
-    x, residual, weight, bias = tensors
-    kept = residual if activation and mask is None else None
-    ctx.save_for_backward(x, kept, weight, bias, mask, *moments)
-    ctx.residual_dtype = None if residual is None else residual.dtype
-    ctx.activation = activation
-    ctx.settings = settings
-    ctx.set_materialize_grads(False)
-
-
-def _output_mask(ctx: Any) -> list[bool]:
-    dx, dresidual, dweight, dbias = ctx.needs_input_grad[:4]
-    return [dx, dresidual and ctx.activation is not None, dweight, dbias]
-
-
-def _gradients(ctx: Any, dy: Tensor, computed: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The four gradients of a call: without an activation the residual's is dy itself."""
-    dx, dresidual, dweight, dbias = computed
-    wants = ctx.needs_input_grad
-    return (
-        dx if wants[0] else None,
-        (dresidual if ctx.activation else dy).to(ctx.residual_dtype) if wants[1] else None,
-        dweight if wants[2] else None,
-        dbias if wants[3] else None,
-    )
-
-
-# Of a call whose y has no gradient, as when nothing depends on y.
-_NO_GRADIENTS = (None, None, None, None)
+def _moments_of(x: Tensor, layout: Layout, eps: float, shape: torch.Size, *, center: bool = True) -> Tensor:
+    """The moments as a differentiable function of x, in the shape that the operator gives them."""
+    mean, _, rstd = textbook_moments(x.view(layout.view), layout.moment_axes, eps, center=center)
+    return torch.stack([rstd] if mean is None else [mean, rstd]).view(shape)
 
 
 class _Rows:
-    """Moments over the trailing axes."""
+    """Moments over the trailing axes. Settings: axes, center, eps, activation."""
 
     forward = torch.ops.normwright.rows_forward.default
-    settings = 5
+    forward_masked = torch.ops.normwright.rows_forward_masked.default
+    backward = torch.ops.normwright.rows_backward.default
+    masked = MASKED
+    settings = 4
 
     @staticmethod
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        x, residual, weight, bias, normalized_shape, center, eps, activation, save_mask = inputs
-        mask = output[3] if save_mask else None
-        settings = (normalized_shape, center, eps)
-        _save(ctx, (x, residual, weight, bias), mask, output[1:3], activation, settings)
+    def kept(settings: tuple[Any, ...], output: tuple[Tensor, ...], mask: Tensor | None) -> Kept:
+        axes, center, eps, activation = settings
+        return (mask, output[1]), (axes, center, activation), eps
 
     @staticmethod
-    def gradients(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
-        if dy is None:
-            return _NO_GRADIENTS
-        x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
-        normalized_shape, center, eps = ctx.settings
-        operator: Callable[..., Any] = _rows_backward
-        if _differentiable():
-            operator, outer = eager.rows_backward, rstd.shape
-            mean, rstd = _moments_of(x, rows_layout(x, normalized_shape), eps, center=center)
-            mean, rstd = mean.view(outer) if center else mean, rstd.view(outer)
-        call = (dy, x, residual, weight, bias, mask, mean, rstd, normalized_shape, center, ctx.activation)
-        return _gradients(ctx, dy, operator(*call, _output_mask(ctx)))
+    def backward_of_x(eps: float, dy: Tensor, x: Tensor, *call: Any) -> Any:
+        residual, weight, bias, mask, moments, axes, center, activation, wanted = call
+        moments = _moments_of(x, rows_layout(x, axes), eps, moments.shape, center=center)
+        inputs = (x, residual, weight, bias, mask, moments)
+        return eager.rows_backward(dy, *inputs, axes, center, activation, wanted)
 
 
 class _Groups:
-    """Moments over a group of channels and space."""
+    """Moments over a group of channels and space. Settings: groups, eps, activation."""
 
     forward = torch.ops.normwright.groups_forward.default
-    settings = 4
+    forward_masked = torch.ops.normwright.groups_forward_masked.default
+    backward = torch.ops.normwright.groups_backward.default
+    masked = MASKED
+    settings = 3
 
     @staticmethod
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        x, residual, weight, bias, groups, eps, activation, save_mask = inputs
-        mask = output[3] if save_mask else None
-        _save(ctx, (x, residual, weight, bias), mask, output[1:3], activation, (groups, eps))
+    def kept(settings: tuple[Any, ...], output: tuple[Tensor, ...], mask: Tensor | None) -> Kept:
+        groups, eps, activation = settings
+        return (mask, output[1]), (groups, activation), eps
 
     @staticmethod
-    def gradients(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
-        if dy is None:
-            return _NO_GRADIENTS
-        x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
-        groups, eps = ctx.settings
-        operator: Callable[..., Any] = _groups_backward
-        if _differentiable():
-            operator, shape = eager.groups_backward, rstd.shape
-            mean, rstd = _moments_of(x, groups_layout(x, groups), eps)
-            mean, rstd = mean.view(shape), rstd.view(shape)
-        call = (dy, x, residual, weight, bias, mask, mean, rstd, groups, ctx.activation)
-        return _gradients(ctx, dy, operator(*call, _output_mask(ctx)))
+    def backward_of_x(eps: float, dy: Tensor, x: Tensor, *call: Any) -> Any:
+        residual, weight, bias, mask, moments, groups, activation, wanted = call
+        moments = _moments_of(x, groups_layout(x, groups), eps, moments.shape)
+        return eager.groups_backward(dy, x, residual, weight, bias, mask, moments, groups, activation, wanted)
 
 
 class _Channels:
-    """Moments over all but the channel axis."""
+    """Moments over all but the channel axis. Settings: what is moved, momentum, eps, activation."""
 
     forward = torch.ops.normwright.channels_forward.default
-    settings = 7
+    forward_masked = torch.ops.normwright.channels_forward_masked.default
+    backward = torch.ops.normwright.channels_backward.default
+    masked = MASKED
+    settings = 6
 
     @staticmethod
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        x, residual, weight, bias, *_, eps, activation, save_mask = inputs
-        mask = output[3] if save_mask else None
-        _save(ctx, (x, residual, weight, bias), mask, output[1:3], activation, (eps,))
+    def kept(settings: tuple[Any, ...], output: tuple[Tensor, ...], mask: Tensor | None) -> Kept:
+        return (mask, output[1]), settings[-1:], settings[-2]
 
     @staticmethod
-    def gradients(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
-        if dy is None:
-            return _NO_GRADIENTS
-        x, residual, weight, bias, mask, mean, rstd = ctx.saved_tensors
-        operator: Callable[..., Any] = _channels_backward
-        if _differentiable():
-            operator = eager.channels_backward
-            mean, rstd = _moments_of(x, channels_layout(x), *ctx.settings)
-        call = (dy, x, residual, weight, bias, mask, mean, rstd, ctx.activation)
-        return _gradients(ctx, dy, operator(*call, _output_mask(ctx)))
+    def backward_of_x(eps: float, dy: Tensor, x: Tensor, *call: Any) -> Any:
+        residual, weight, bias, mask, moments, activation, wanted = call
+        moments = _moments_of(x, channels_layout(x), eps, moments.shape)
+        return eager.channels_backward(dy, x, residual, weight, bias, mask, moments, activation, wanted)
 
 
 class _Affine:
-    """Known moments."""
+    """Known moments. Settings: mean, variance, eps, activation."""
 
     forward = torch.ops.normwright.channel_affine.default
+    forward_masked = forward
+    backward = torch.ops.normwright.channel_affine_backward.default
+    masked = ()
     settings = 4
 
     @staticmethod
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        x, residual, weight, bias, mean, variance, eps, activation = inputs
-        _save(ctx, (x, residual, weight, bias), None, (mean, variance), activation, (eps,))
+    def kept(settings: tuple[Any, ...], output: Tensor, mask: None) -> Kept:
+        return settings[:2], settings[2:], settings[2]
 
     @staticmethod
-    def gradients(ctx: Any, dy: Tensor | None) -> tuple[Tensor | None, ...]:
-        if dy is None:
-            return _NO_GRADIENTS
-        operator: Callable[..., Any] = _channel_affine_backward
-        if _differentiable():
-            operator = eager.channel_affine_backward
-        x, residual, weight, bias, _, *moments = ctx.saved_tensors
-        call = (dy, x, residual, weight, bias, *moments, *ctx.settings, ctx.activation)
-        return _gradients(ctx, dy, operator(*call, _output_mask(ctx)))
+    def backward_of_x(eps: float, *call: Any) -> Any:
+        return eager.channel_affine_backward(*call)
+
+
+def _is_masked(family: Any, residual: Tensor | None, activation: str | None) -> bool:
+    """Whether one bit per element undoes the activation, where otherwise the residual would be kept."""
+    return residual is not None and activation in family.masked
+
+
+def _keep(
+    ctx: Any,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    kept: Kept,
+    masked: bool,
+) -> None:
+    """Keeps what the backward needs; the residual only where an activation is undone without a mask."""
+    tensors, settings, eps = kept
+    ctx.kept = settings, eps, None if residual is None else residual.dtype
+    if masked or settings[-1] is None:
+        residual = None
+    ctx.save_for_backward(x, residual, weight, bias, *tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _gradients(family: Any, operator: Any, ctx: Any, dy: Tensor | None) -> Any:
+    """The four gradients of a call: without an activation the residual's is dy itself."""
+    if dy is None:  # nothing depends on y
+        return None, None, None, None
+    to_x, to_residual, to_weight, to_bias = ctx.needs_input_grad[:4]
+    settings, eps, residual_dtype = ctx.kept
+    activated = settings[-1] is not None
+    wanted = DX * to_x + DWEIGHT * to_weight + DBIAS * to_bias + DRESIDUAL * (to_residual and activated)
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        gradients = family.backward_of_x(eps, dy, *ctx.saved_tensors, *settings, wanted)
+    else:
+        gradients = operator(dy, *ctx.saved_tensors, *settings, wanted)
+    if not to_residual:
+        return gradients
+    dx, dresidual, dweight, dbias = gradients
+    return dx, (dresidual if activated else dy).to(residual_dtype), dweight, dbias
 
 
 def _transformable(family: Any) -> Any:
@@ -189,38 +163,52 @@ def _transformable(family: Any) -> Any:
 
         @staticmethod
         def forward(*call: Any) -> Any:
-            return family.forward(*call)
+            return (family.forward_masked if _is_masked(family, call[1], call[-1]) else family.forward)(*call)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             if not isinstance(output, Tensor):
                 ctx.mark_non_differentiable(*output[1:])
-            family.keep(ctx, inputs, output)
+            masked = _is_masked(family, inputs[1], inputs[-1])
+            x, residual, weight, bias, *settings = inputs
+            kept = family.kept(tuple(settings), output, output[2] if masked else None)
+            _keep(ctx, x, residual, weight, bias, kept, masked)
 
         @staticmethod
         def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
-            return *family.gradients(ctx, dy), *[None] * family.settings
+            return *_gradients(family, family.backward, ctx, dy), *[None] * family.settings
 
     return Transformable
 
 
 def _plain(family: Any) -> Any:
     """Returns y alone and takes what is not differentiated as one argument: each costs."""
+    # Without an overload's own call in Python. The compiler, which asks for the overload, does not come here.
+    forward, forward_masked = family.forward._op, family.forward_masked._op
+    backward_operator = family.backward._op
 
     class Plain(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, *call: Any) -> Any:
-            *inputs, settings = call
-            flat = (*inputs, *settings)
-            output = family.forward(*flat)
-            family.keep(ctx, flat, output)
+        def forward(
+            ctx: Any,
+            x: Tensor,
+            residual: Tensor | None,
+            weight: Tensor | None,
+            bias: Tensor | None,
+            settings: tuple[Any, ...],
+        ) -> Any:
+            masked = residual is not None and _is_masked(family, residual, settings[-1])
+            output = (forward_masked if masked else forward)(x, residual, weight, bias, *settings)
+            kept = family.kept(settings, output, output[2] if masked else None)
+            _keep(ctx, x, residual, weight, bias, kept, masked)
             return output if isinstance(output, Tensor) else output[0]
 
         @staticmethod
         def backward(ctx: Any, dy: Tensor | None) -> Any:
-            return *family.gradients(ctx, dy), None
+            return *_gradients(family, backward_operator, ctx, dy), None
 
-    return Plain
+    # `Plain.apply` would ask again, in Python, what `Differentiable.apply` has asked.
+    return super(torch.autograd.Function, Plain).apply
 
 
 class Differentiable(NamedTuple):
@@ -238,11 +226,12 @@ class Differentiable(NamedTuple):
         settings: tuple[Any, ...],
     ) -> Tensor:
         """y; settings are what the forward operator takes besides."""
+        y: Tensor
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             output = self.transformable.apply(x, residual, weight, bias, *settings)
+            y = output if isinstance(output, Tensor) else output[0]
         else:
-            output = self.plain.apply(x, residual, weight, bias, settings)
-        y: Tensor = output if isinstance(output, Tensor) else output[0]
+            y = self.plain(x, residual, weight, bias, settings)
         return y
 
 

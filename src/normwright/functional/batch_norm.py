@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
@@ -12,6 +14,8 @@ from normwright.functional.arguments import (
     check_eps,
     check_floating_point,
     check_parameter_dtypes,
+    is_channel_vector,
+    is_plain,
 )
 
 
@@ -67,11 +71,17 @@ def batch_norm(
         tensor([[-1.],
                 [ 1.]])
     """
-    check_floating_point("batch_norm", input)
-    check_epilogue(input, residual, activation)
-    check_eps("batch_norm", eps, training=training)
-    _check_statistics(input, running_mean, running_var, weight, bias)
-    check_parameter_dtypes(input, weight, bias)
+    plain = residual is None and is_plain(input, weight, bias, activation)
+    if (
+        not plain
+        or not 0 < eps < math.inf
+        or not _has_channels(input, running_mean, running_var, weight, bias)
+    ):
+        check_floating_point("batch_norm", input)
+        check_epilogue(input, residual, activation)
+        check_eps("batch_norm", eps, training=training)
+        _check_statistics(input, running_mean, running_var, weight, bias)
+        check_parameter_dtypes(input, weight, bias)
     if not training:
         if running_mean is None or running_var is None:
             missing = "running_mean" if running_mean is None else "running_var"
@@ -87,6 +97,24 @@ def batch_norm(
     _check_training(input, running_mean, running_var, momentum, num_batches_tracked)
     running = (running_mean, running_var, num_batches_tracked)
     return operators.channels(input, residual, weight, bias, *running, momentum, eps, activation)
+
+
+def _has_channels(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> bool:
+    """Whether `_check_statistics` has nothing to say."""
+    shape = x.shape
+    return (
+        len(shape) > 1
+        and is_channel_vector(running_mean, shape[1])
+        and is_channel_vector(running_var, shape[1])
+        and is_channel_vector(weight, shape[1])
+        and is_channel_vector(bias, shape[1])
+    )
 
 
 def _check_statistics(

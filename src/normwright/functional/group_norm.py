@@ -6,7 +6,13 @@ from torch import Tensor
 
 from normwright.errors import ShapeError
 from normwright.functional import operators
-from normwright.functional.arguments import check_epilogue, check_floating_point, check_parameter_dtypes
+from normwright.functional.arguments import (
+    check_epilogue,
+    check_floating_point,
+    check_parameter_dtypes,
+    is_channel_vector,
+    is_plain,
+)
 
 
 def group_norm(
@@ -48,11 +54,27 @@ def group_norm(
         >>> group_norm(torch.tensor([[1.0, 3.0, 5.0, 9.0]]), 2, eps=0.0)
         tensor([[-1.,  1., -1.,  1.]])
     """
-    check_floating_point("GroupNormKernelImpl", input)
-    check_epilogue(input, residual, activation)
-    _check_groups(input, num_groups, weight=weight, bias=bias)
-    check_parameter_dtypes(input, weight, bias)
+    plain = residual is None and is_plain(input, weight, bias, activation)
+    if not plain or not _has_groups(input, num_groups, weight, bias):
+        check_floating_point("GroupNormKernelImpl", input)
+        check_epilogue(input, residual, activation)
+        _check_groups(input, num_groups, weight=weight, bias=bias)
+        check_parameter_dtypes(input, weight, bias)
     return operators.groups(input, residual, weight, bias, num_groups, eps, activation, out)
+
+
+def _has_groups(x: Tensor, num_groups: int, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether `_check_groups` has nothing to say."""
+    shape = x.shape
+    return (
+        type(num_groups) is int
+        and len(shape) > 1
+        and num_groups > 0
+        and shape[1] % num_groups == 0
+        and is_channel_vector(weight, shape[1])
+        and is_channel_vector(bias, shape[1])
+        and x.numel() != num_groups
+    )
 
 
 def _check_groups(x: Tensor, num_groups: int, **parameters: Tensor | None) -> None:

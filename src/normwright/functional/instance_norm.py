@@ -10,7 +10,13 @@ from torch import Tensor
 from normwright.backends.moments import moved, unbiased
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import operators
-from normwright.functional.arguments import check_epilogue, check_floating_point, check_parameter_dtypes
+from normwright.functional.arguments import (
+    check_epilogue,
+    check_floating_point,
+    check_parameter_dtypes,
+    is_channel_vector,
+    is_plain,
+)
 
 
 def instance_norm(
@@ -59,10 +65,12 @@ def instance_norm(
         tensor([[[-1.,  1.],
                  [-1.,  1.]]])
     """
-    check_floating_point("batch_norm", input)
-    check_epilogue(input, residual, activation)
-    _check_instance(input, use_input_stats, running_mean, running_var, weight=weight, bias=bias)
-    check_parameter_dtypes(input, weight, bias)
+    plain = use_input_stats and residual is None and is_plain(input, weight, bias, activation)
+    if not plain or not _has_space(input, running_mean, running_var, weight, bias):
+        check_floating_point("batch_norm", input)
+        check_epilogue(input, residual, activation)
+        _check_instance(input, use_input_stats, running_mean, running_var, weight=weight, bias=bias)
+        check_parameter_dtypes(input, weight, bias)
     if not use_input_stats:
         assert running_mean is not None
         assert running_var is not None
@@ -74,9 +82,9 @@ def instance_norm(
         return operators.groups(*call, out)
     if out is not None:
         raise OptionError("out= must be None where running statistics are moved, as in training")
-    y, mean, rstd = operators.groups_with_moments(*call)
+    y, moments = operators.groups_with_moments(*call)
     if input.numel():
-        _move_running(input, running_mean, running_var, mean, rstd, momentum, eps)
+        _move_running(input, running_mean, running_var, moments, momentum, eps)
     return y
 
 
@@ -85,17 +93,36 @@ def _move_running(
     x: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
+    moments: Tensor,
     momentum: float,
     eps: float,
 ) -> None:
+    mean, rstd = moments
     variance = rstd.square().reciprocal() - eps
     count = math.prod(x.shape[2:])
     means = moved(running_mean, mean.to(running_mean.dtype), momentum)
     variances = moved(running_var, unbiased(x, variance, count, running_var.dtype), momentum)
     running_mean.copy_(means.mean(0))
     running_var.copy_(variances.mean(0))
+
+
+def _has_space(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> bool:
+    """Whether `_check_instance` has nothing to say of a call without running statistics."""
+    shape = x.shape
+    return (
+        running_mean is None
+        and running_var is None
+        and len(shape) > 2
+        and math.prod(shape[2:]) != 1
+        and is_channel_vector(weight, shape[1])
+        and is_channel_vector(bias, shape[1])
+    )
 
 
 def _check_instance(

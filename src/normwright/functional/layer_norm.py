@@ -12,6 +12,8 @@ from normwright.functional.arguments import (
     check_floating_point,
     check_normalized_shape,
     check_parameter_dtypes,
+    is_plain,
+    is_trailing_shape,
 )
 
 
@@ -52,8 +54,10 @@ def layer_norm(
         >>> layer_norm(torch.tensor([[1.0, 3.0]]), (2,), eps=0.0)
         tensor([[-1.,  1.]])
     """
-    check_floating_point("LayerNormKernelImpl", input)
-    check_epilogue(input, residual, activation)
-    check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
-    check_parameter_dtypes(input, weight, bias)
-    return operators.rows(input, residual, weight, bias, list(normalized_shape), True, eps, activation, out)
+    plain = residual is None and is_plain(input, weight, bias, activation)
+    if not plain or not is_trailing_shape(input, normalized_shape, weight, bias):
+        check_floating_point("LayerNormKernelImpl", input)
+        check_epilogue(input, residual, activation)
+        check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
+        check_parameter_dtypes(input, weight, bias)
+    return operators.rows(input, residual, weight, bias, len(normalized_shape), True, eps, activation, out)

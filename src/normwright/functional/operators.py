@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from normwright.backends.masks import MASKED
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, ROWS
 
@@ -39,17 +38,12 @@ def _wants_gradient(x: Tensor, residual: Tensor | None, weight: Tensor | None, b
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in given)
 
 
-def _saves_mask(residual: Tensor | None, activation: str | None) -> bool:
-    """Whether one bit per element undoes the activation, where otherwise the residual would be kept."""
-    return residual is not None and activation in MASKED
-
-
 def rows(
     x: Tensor,
     residual: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    normalized_shape: Sequence[int],
+    axes: int,
     center: bool,
     eps: float,
     activation: str | None,
@@ -57,13 +51,12 @@ def rows(
 ) -> Tensor:
     """`rows_forward`'s y, with its gradients."""
     wanted = _wants_gradient(x, residual, weight, bias)
-    if wanted and out is None:
-        settings = (normalized_shape, center, eps, activation, _saves_mask(residual, activation))
-        return ROWS.apply(x, residual, weight, bias, settings)
-    call = (x, residual, weight, bias, normalized_shape, center, eps, activation)
     if out is not None:
+        call = (x, residual, weight, bias, axes, center, eps, activation)
         return _written(out, wanted, _rows_inference_out, call)
-    y: Tensor = _rows_inference(*call)
+    if wanted:
+        return ROWS.apply(x, residual, weight, bias, (axes, center, eps, activation))
+    y: Tensor = _rows_inference(x, residual, weight, bias, axes, center, eps, activation)
     return y
 
 
@@ -79,13 +72,12 @@ def groups(
 ) -> Tensor:
     """`groups_forward`'s y, with its gradients."""
     wanted = _wants_gradient(x, residual, weight, bias)
-    if wanted and out is None:
-        settings = (num_groups, eps, activation, _saves_mask(residual, activation))
-        return GROUPS.apply(x, residual, weight, bias, settings)
-    call = (x, residual, weight, bias, num_groups, eps, activation)
     if out is not None:
+        call = (x, residual, weight, bias, num_groups, eps, activation)
         return _written(out, wanted, _groups_inference_out, call)
-    y: Tensor = _groups_inference(*call)
+    if wanted:
+        return GROUPS.apply(x, residual, weight, bias, (num_groups, eps, activation))
+    y: Tensor = _groups_inference(x, residual, weight, bias, num_groups, eps, activation)
     return y
 
 
@@ -97,14 +89,12 @@ def groups_with_moments(
     num_groups: int,
     eps: float,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`groups_forward`'s y, with its gradients, and its mean and rstd (N, num_groups)."""
+) -> tuple[Tensor, Tensor]:
+    """`groups_forward`'s y, with its gradients, and its moments (2, N, num_groups)."""
     call = (x, residual, weight, bias, num_groups, eps, activation)
-    if _wants_gradient(x, residual, weight, bias):
-        y, mean, rstd, _ = GROUPS.transformable.apply(*call, _saves_mask(residual, activation))
-    else:
-        y, mean, rstd, _ = _groups_forward(*call, False)
-    return y, mean, rstd
+    wanted = _wants_gradient(x, residual, weight, bias)
+    y, moments, *_ = GROUPS.transformable.apply(*call) if wanted else _groups_forward(*call)
+    return y, moments
 
 
 def channels(
@@ -122,9 +112,8 @@ def channels(
     """`channels_forward`'s y, with its gradients; moves the running statistics."""
     settings = (running_mean, running_var, num_batches_tracked, momentum, eps, activation)
     if _wants_gradient(x, residual, weight, bias):
-        settings_with_mask = (*settings, _saves_mask(residual, activation))
-        return CHANNELS.apply(x, residual, weight, bias, settings_with_mask)
-    y: Tensor = _channels_forward(x, residual, weight, bias, *settings, False)[0]
+        return CHANNELS.apply(x, residual, weight, bias, settings)
+    y: Tensor = _channels_forward(x, residual, weight, bias, *settings)[0]
     return y
 
 
@@ -141,12 +130,12 @@ def affine(
 ) -> Tensor:
     """`channel_affine`'s y, with its gradients; mean and variance are constants."""
     wanted = _wants_gradient(x, residual, weight, bias)
-    if wanted and out is None:
-        return AFFINE.apply(x, residual, weight, bias, (mean, variance, eps, activation))
-    call = (x, residual, weight, bias, mean, variance, eps, activation)
     if out is not None:
+        call = (x, residual, weight, bias, mean, variance, eps, activation)
         return _written(out, wanted, _channel_affine_out, call)
-    y: Tensor = _channel_affine(*call)
+    if wanted:
+        return AFFINE.apply(x, residual, weight, bias, (mean, variance, eps, activation))
+    y: Tensor = _channel_affine(x, residual, weight, bias, mean, variance, eps, activation)
     return y
 
 

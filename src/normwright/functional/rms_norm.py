@@ -9,7 +9,13 @@ from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
 from normwright.functional import operators
-from normwright.functional.arguments import check_epilogue, check_floating_point, check_normalized_shape
+from normwright.functional.arguments import (
+    check_epilogue,
+    check_floating_point,
+    check_normalized_shape,
+    is_plain,
+    is_trailing_shape,
+)
 
 
 def rms_norm(
@@ -46,9 +52,11 @@ def rms_norm(
         >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,), eps=0.0).square().mean()
         tensor(1.)
     """
-    check_floating_point("rms_norm", input)
-    check_epilogue(input, residual, activation)
-    check_normalized_shape("rms_norm", input, normalized_shape, weight)
+    plain = residual is None and is_plain(input, weight, None, activation)
+    if not plain or not is_trailing_shape(input, normalized_shape, weight):
+        check_floating_point("rms_norm", input)
+        check_epilogue(input, residual, activation)
+        check_normalized_shape("rms_norm", input, normalized_shape, weight)
     if eps is None:
         eps = torch.finfo(compute_dtype(input)).eps
-    return operators.rows(input, residual, weight, None, list(normalized_shape), False, eps, activation, out)
+    return operators.rows(input, residual, weight, None, len(normalized_shape), False, eps, activation, out)

@@ -9,26 +9,29 @@ from torch import Tensor
 
 from normwright.functional import batch_norm
 from normwright.nn.activation import known_activation, with_activation
+from normwright.nn.parameters import weight_and_bias
 
 
 def _forward(
     module: torch.nn.modules.batchnorm._BatchNorm, x: Tensor, residual: Tensor | None, activation: str | None
 ) -> Tensor:
     module._check_input_dim(x)
-    tracked = module.track_running_stats or not module.training
+    training = module.training
+    tracked = module.track_running_stats or not training
     running_mean = module.running_mean if tracked else None
+    weight, bias = weight_and_bias(module)
     return batch_norm(
         x,
         running_mean,
         module.running_var if tracked else None,
-        module.weight,
-        module.bias,
-        module.training or running_mean is None,
+        weight,
+        bias,
+        training or running_mean is None,
         module.momentum,
         module.eps,
         residual=residual,
         activation=activation,
-        num_batches_tracked=module.num_batches_tracked if module.training and tracked else None,
+        num_batches_tracked=module.num_batches_tracked if training and tracked else None,
     )
 
 

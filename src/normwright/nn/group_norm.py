@@ -9,6 +9,7 @@ from torch import Tensor
 
 from normwright.functional import group_norm
 from normwright.nn.activation import known_activation, with_activation
+from normwright.nn.parameters import weight_and_bias
 
 
 class GroupNorm(torch.nn.GroupNorm):
@@ -27,8 +28,8 @@ class GroupNorm(torch.nn.GroupNorm):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Returns y of input's shape; residual, of that shape too, is added before the activation."""
-        groups, eps = self.num_groups, self.eps
-        weight, bias, activation = self.weight, self.bias, self.activation
+        weight, bias = weight_and_bias(self)
+        groups, eps, activation = self.num_groups, self.eps, self.activation
         return group_norm(input, groups, weight, bias, eps, residual=residual, activation=activation)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from normwright.functional import layer_norm
 from normwright.nn.activation import known_activation, with_activation
+from normwright.nn.parameters import weight_and_bias
 
 
 class LayerNorm(torch.nn.LayerNorm):
@@ -27,8 +28,8 @@ class LayerNorm(torch.nn.LayerNorm):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """Returns y of input's shape; residual, of that shape too, is added before the activation."""
-        shape, eps = self.normalized_shape, self.eps
-        weight, bias, activation = self.weight, self.bias, self.activation
+        weight, bias = weight_and_bias(self)
+        shape, eps, activation = self.normalized_shape, self.eps, self.activation
         return layer_norm(input, shape, weight, bias, eps, residual=residual, activation=activation)
 
     def extra_repr(self) -> str:

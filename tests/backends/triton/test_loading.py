@@ -69,7 +69,7 @@ def test_a_dtype_that_no_kernel_serves_is_said_once(monkeypatch):
     x = torch.ones(2, 4)
     monkeypatch.setattr(operators, "DTYPES", ())
     operators._warn.cache_clear()
-    call = (x, None, None, None, [4], True, 1e-5, None)
+    call = (x, None, None, None, 1, True, 1e-5, None)
     with pytest.warns(RuntimeWarning, match=r"plain PyTorch, several times slower: .* torch.float32"):
         first = operators.rows_inference(*call)
     with warnings.catch_warnings():
@@ -80,4 +80,4 @@ def test_a_dtype_that_no_kernel_serves_is_said_once(monkeypatch):
 def test_tensors_on_different_devices():
     x, weight = torch.ones(2, 4), torch.ones(4, device="meta")
     with pytest.raises(DeviceError, match=r"same device.*cpu, meta.*\.to\(device\)"):
-        operators.rows_inference(x, None, weight, None, [4], True, 1e-5, None)
+        operators.rows_inference(x, None, weight, None, 1, True, 1e-5, None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from normwright.backends.triton.channels_gradients import Given, Gradients, blank_gradients, reduce_alone
+from normwright.backends.normalised import Gradients
+from normwright.backends.triton.channels_gradients import Given, blank_gradients, reduce_alone
 from normwright.backends.triton.channels_kernels import affine_channels
 from normwright.backends.triton.channels_settings import ChannelsTile
 from normwright.backends.triton.channels_view import seen_as_channels, vector
@@ -66,14 +65,14 @@ def channel_affine_backward(
     variance: Tensor,
     eps: float,
     activation: str | None,
-    output_mask: Sequence[bool],
+    wanted: int,
     *,
     tile: ChannelsTile | None = None,
 ) -> Gradients:
     """See `schema.py`. `tile` takes the place of the table's."""
     seen = seen_as_channels(x, tile, backward=True, derives=activation is not None)
-    results = blank_gradients(seen, (x, residual, weight, bias), output_mask)
+    results = blank_gradients(seen, (x, residual, weight, bias), wanted)
     given = Given(dy, x, residual, weight, bias, None, mean, variance)
     with on_device_of(x):
         reduce_alone(seen, given, results, activation, eps)
-    return results.filled(x)
+    return results.filled()

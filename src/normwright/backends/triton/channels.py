@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from normwright.backends.masks import mask_shape
+from normwright.backends.masks import channels_order, mask_shape
 from normwright.backends.moments import statistics_dtype
+from normwright.backends.normalised import Gradients, MaskedResults, Results
 from normwright.backends.triton.channel_affine import channel_affine as channel_affine
 from normwright.backends.triton.channel_affine import channel_affine_backward as channel_affine_backward
 from normwright.backends.triton.channel_affine import channel_affine_out as channel_affine_out
@@ -22,9 +21,6 @@ from normwright.backends.triton.channels_kernels import forward_channels, merge_
 from normwright.backends.triton.channels_settings import ChannelsTile
 from normwright.backends.triton.channels_view import Channels, seen_as_channels, vector
 from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
-
-Results = tuple[Tensor, Tensor, Tensor, Tensor]
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _MERGED_CHANNELS = 16
 
@@ -49,31 +45,65 @@ def channels_forward(
     momentum: float | None,
     eps: float,
     activation: str | None,
-    save_mask: bool,
     *,
     tile: ChannelsTile | None = None,
 ) -> Results:
     """See `schema.py`. `tile` takes the place of the table's."""
+    running = (running_mean, running_var, num_batches_tracked)
+    return _forward(x, residual, weight, bias, None, running, momentum, eps, activation, tile)
+
+
+def channels_forward_masked(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    activation: str | None,
+    *,
+    tile: ChannelsTile | None = None,
+) -> MaskedResults:
+    """See `schema.py`. `tile` takes the place of the table's."""
+    mask = empty(x, *mask_shape(x, channels_order(x)), dtype=torch.uint8)
+    running = (running_mean, running_var, num_batches_tracked)
+    y, moments = _forward(x, residual, weight, bias, mask, running, momentum, eps, activation, tile)
+    return y, moments, mask
+
+
+def _forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    running: tuple[Tensor | None, Tensor | None, Tensor | None],
+    momentum: float | None,
+    eps: float,
+    activation: str | None,
+    tile: ChannelsTile | None,
+) -> Results:
     seen = seen_as_channels(x, tile)
-    mean = empty(x, x.shape[1], dtype=statistics_dtype(x))
-    rstd = torch.empty_like(mean)
-    mask = empty(x, *(mask_shape(x, seen.order) if save_mask else (0,)), dtype=torch.uint8)
+    moments = empty(x, 2, x.shape[1], dtype=statistics_dtype(x))
     y = seen.blank(x)
     dense = seen.of(x)
     assert dense is not None
-    running: tuple[Tensor | None, ...] = (running_mean, running_var)
-    if running_mean is None or running_var is None:
-        running = (None, None)
-    strides = [0 if statistic is None else statistic.stride(0) for statistic in running]
-    tensors = (dense, seen.of(residual), vector(weight), vector(bias), y.dense, mask if save_mask else None)
+    *statistics, counter = running
+    if None in statistics:
+        statistics = [None, None]
+    strides = [0 if statistic is None else statistic.stride(0) for statistic in statistics]
+    tensors = (dense, seen.of(residual), vector(weight), vector(bias), y.dense, mask, *moments)
     options = (momentum is None, activation, compute_type(x), *seen.cut, seen.tile.stages, seen.ranges)
     with on_device_of(x):
-        parts = _reduce(seen, dense, num_batches_tracked)
+        parts = _reduce(seen, dense, counter)
         forward_channels[seen.grid](
-            *tensors, mean, rstd, parts, *running, num_batches_tracked, *seen.sizes, *seen.mask_bytes,
-            *strides, momentum or 0.0, eps, *options, num_warps=seen.tile.warps,
+            *tensors, parts, *statistics, counter, *seen.sizes, *seen.mask_bytes, *strides, momentum or 0.0,
+            eps, *options, num_warps=seen.tile.warps,
         )  # fmt: skip
-    return y.filled(), mean, rstd, mask
+    return y.filled(), moments
 
 
 def channel_moments(x: Tensor, *, tile: ChannelsTile | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,21 +129,20 @@ def channels_backward(
     weight: Tensor | None,
     bias: Tensor | None,
     mask: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
+    moments: Tensor,
     activation: str | None,
-    output_mask: Sequence[bool],
+    wanted: int,
     *,
     tile: ChannelsTile | None = None,
 ) -> Gradients:
     """See `schema.py`. `tile` takes the place of the table's."""
     derives = activation is not None and mask is None
     seen = seen_as_channels(x, tile, backward=True, derives=derives)
-    results = blank_gradients(seen, (x, residual, weight, bias), output_mask)
-    given = Given(dy, x, residual, weight, bias, mask, mean, rstd)
+    results = blank_gradients(seen, (x, residual, weight, bias), wanted)
+    given = Given(dy, x, residual, weight, bias, mask, *moments)
     with on_device_of(x):
         if results.dx is None:
             reduce_alone(seen, given, results, activation)
         else:
             reduce_then_store(seen, given, results, activation)
-    return results.filled(x)
+    return results.filled()

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype
+from normwright.backends.normalised import Gradients
 from normwright.backends.triton.arrange import Blank
 from normwright.backends.triton.channels_backward_kernels import backward_channels, reduce_gradients
 from normwright.backends.triton.channels_view import Channels, vector
 from normwright.backends.triton.launch import cdiv, compute_type, empty
 from normwright.backends.triton.parameter_kernels import add_parts
-
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _ADDED_PARTS, _ADDED_COLUMNS = 32, 64
 
@@ -52,35 +52,26 @@ class GradientBlanks(NamedTuple):
         """dx and dresidual as the kernels fill them."""
         return _dense(self.dx), _dense(self.dresidual)
 
-    def filled(self, x: Tensor) -> Gradients:
-        """The results, after the kernels; an empty tensor for each that was not asked for."""
-        large = (None if result is None else result.filled() for result in self[:2])
-        results = (*large, *self[2:])
-        dx, dresidual, dweight, dbias = (x.new_empty(0) if result is None else result for result in results)
-        return dx, dresidual, dweight, dbias
+    def filled(self) -> Gradients:
+        """The results, after the kernels; None for each that was not asked for."""
+        dx, dresidual = (None if result is None else result.filled() for result in self[:2])
+        return dx, dresidual, self.dweight, self.dbias
 
 
 def _dense(result: Blank | None) -> Tensor | None:
     return None if result is None else result.dense
 
 
-def blank_gradients(
-    seen: Channels, sources: Sequence[Tensor | None], output_mask: Sequence[bool]
-) -> GradientBlanks:
+def blank_gradients(seen: Channels, sources: Sequence[Tensor | None], wanted: int) -> GradientBlanks:
     """Results like x, residual, weight and bias, of those that are asked for."""
-    x, residual, *parameters = sources
+    x, residual, weight, bias = sources
     assert x is not None
-    like = x if residual is None else residual
-    large = (
-        seen.blank(source) if asked else None for source, asked in zip((x, like), output_mask, strict=False)
+    return GradientBlanks(
+        seen.blank(x) if wanted & DX else None,
+        seen.blank(x if residual is None else residual) if wanted & DRESIDUAL else None,
+        torch.empty_like(weight) if wanted & DWEIGHT and weight is not None else None,
+        torch.empty_like(bias) if wanted & DBIAS and bias is not None else None,
     )
-    small = (
-        torch.empty_like(source) if asked and source is not None else None
-        for source, asked in zip(parameters, output_mask[2:], strict=True)
-    )
-    dx, dresidual = large
-    dweight, dbias = small
-    return GradientBlanks(dx, dresidual, dweight, dbias)
 
 
 def _parts(seen: Channels, x: Tensor, asked: bool) -> Tensor | None:

@@ -10,7 +10,7 @@ from normwright.backends.triton.group_columns_backward_kernels import (
     reduce_gradient_columns,
 )
 from normwright.backends.triton.group_columns_kernels import forward_columns, reduce_columns
-from normwright.backends.triton.group_view import Gradients, GroupView, Parts, padded
+from normwright.backends.triton.group_view import Filled, GroupView, Parts, padded
 from normwright.backends.triton.groups_settings import ENOUGH_BLOCKS, GroupColumns, group_columns
 from normwright.backends.triton.launch import cdiv, compute_type, empty
 from normwright.backends.triton.settings import power_of_two
@@ -68,7 +68,7 @@ def forward(
 def backward(
     view: GroupView,
     tensors: tuple[Any, ...],
-    gradients: Gradients,
+    gradients: Filled,
     activation: str | None,
     tile: GroupColumns | None,
 ) -> Parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from normwright.backends.moments import compute_dtype
-from normwright.backends.triton.group_view import Gradients, GroupView, Parts, options_of, padded
+from normwright.backends.triton.group_view import Filled, GroupView, Parts, options_of, padded
 from normwright.backends.triton.groups_backward_kernels import (
     backward_groups,
     backward_pieces,
@@ -62,7 +62,7 @@ def forward(
 def backward(
     view: GroupView,
     tensors: tuple[Any, ...],
-    gradients: Gradients,
+    gradients: Filled,
     activation: str | None,
     tile: GroupTile | GroupPieces | None,
 ) -> Parts:

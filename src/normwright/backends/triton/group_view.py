@@ -15,7 +15,7 @@ from normwright.backends.triton.arrange import Blank, arranged, blank
 from normwright.backends.triton.launch import compute_type
 
 
-class Gradients(NamedTuple):
+class Filled(NamedTuple):
     """What a backward fills: dense dx and dresidual where asked for, and whether dweight and dbias are."""
 
     dx: Tensor | None

@@ -6,20 +6,19 @@ channels are. Other strides are brought into x's order by a copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.masks import mask_shape
 from normwright.backends.moments import statistics_dtype
+from normwright.backends.normalised import Gradients, MaskedResults, Results
 from normwright.backends.triton import group_columns, group_runs
-from normwright.backends.triton.group_view import Gradients, Parts, view_of
+from normwright.backends.triton.group_view import Filled, Parts, view_of
 from normwright.backends.triton.groups_settings import GroupColumns, GroupPieces, GroupTile
 from normwright.backends.triton.launch import cdiv, empty, on_device_of
 from normwright.backends.triton.parameter_kernels import add_parts
 
-Results = tuple[Tensor, Tensor, Tensor, Tensor]
 Tile = GroupTile | GroupPieces | GroupColumns
 
 
@@ -31,19 +30,31 @@ def groups_forward(
     groups: int,
     eps: float,
     activation: str | None,
-    save_mask: bool,
     *,
     tile: Tile | None = None,
 ) -> Results:
     """See `schema.py`. `tile` takes the place of the table's."""
-    mean, rstd = (empty(x, x.shape[0], groups, dtype=statistics_dtype(x)) for _ in range(2))
-    mask = empty(x, 0, dtype=torch.uint8)
-    if save_mask:
-        mask = empty(x, *mask_shape(x, view_of(x, groups).order), dtype=torch.uint8)
-    y = torch.empty_like(x)
-    kept = (mask if save_mask else None, mean, rstd)
-    _forward(x, residual, weight, bias, y, kept, groups, eps, activation, tile)
-    return y, mean, rstd, mask
+    y, moments = torch.empty_like(x), empty(x, 2, x.shape[0], groups, dtype=statistics_dtype(x))
+    _forward(x, residual, weight, bias, y, (None, *moments), groups, eps, activation, tile)
+    return y, moments
+
+
+def groups_forward_masked(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    groups: int,
+    eps: float,
+    activation: str | None,
+    *,
+    tile: Tile | None = None,
+) -> MaskedResults:
+    """See `schema.py`. `tile` takes the place of the table's."""
+    y, moments = torch.empty_like(x), empty(x, 2, x.shape[0], groups, dtype=statistics_dtype(x))
+    mask = empty(x, *mask_shape(x, view_of(x, groups).order), dtype=torch.uint8)
+    _forward(x, residual, weight, bias, y, (mask, *moments), groups, eps, activation, tile)
+    return y, moments, mask
 
 
 def groups_inference(
@@ -108,30 +119,28 @@ def groups_backward(
     weight: Tensor | None,
     bias: Tensor | None,
     mask: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
+    moments: Tensor,
     groups: int,
     activation: str | None,
-    output_mask: Sequence[bool],
+    wanted: int,
     *,
     tile: Tile | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> Gradients:
     """See `schema.py`. `tile` takes the place of the table's."""
     view = view_of(x, groups)
-    dx = view.blank_of(torch.empty_like(x)) if output_mask[0] else None
+    dx = view.blank_of(torch.empty_like(x)) if wanted & DX else None
     like = x if residual is None else residual
-    dresidual = view.blank_of(torch.empty_like(like)) if output_mask[1] else None
-    dweight = torch.empty_like(weight) if output_mask[2] and weight is not None else None
-    dbias = torch.empty_like(bias) if output_mask[3] and bias is not None else None
-    gradients = Gradients(
+    dresidual = view.blank_of(torch.empty_like(like)) if wanted & DRESIDUAL else None
+    dweight = torch.empty_like(weight) if wanted & DWEIGHT and weight is not None else None
+    dbias = torch.empty_like(bias) if wanted & DBIAS and bias is not None else None
+    gradients = Filled(
         None if dx is None else dx.dense,
         None if dresidual is None else dresidual.dense,
         dweight is not None,
         dbias is not None,
     )
     tensors = (
-        view.of(dy), view.of(x), view.of(residual), _dense(weight), _dense(bias), mask, mean.contiguous(),
-        rstd.contiguous(),
+        view.of(dy), view.of(x), view.of(residual), _dense(weight), _dense(bias), mask, *moments.contiguous(),
     )  # fmt: skip
     with on_device_of(x):
         if view.channels_last:
@@ -141,12 +150,11 @@ def groups_backward(
             assert not isinstance(tile, GroupColumns)
             parts = group_runs.backward(view, tensors, gradients, activation, tile)
         _add_parts(parts, dweight, dbias)
-    nothing = x.new_empty(0)
     return (
-        nothing if dx is None else dx.filled(),
-        nothing if dresidual is None else dresidual.filled(),
-        nothing if dweight is None else dweight,
-        nothing if dbias is None else dbias,
+        None if dx is None else dx.filled(),
+        None if dresidual is None else dresidual.filled(),
+        dweight,
+        dbias,
     )
 
 

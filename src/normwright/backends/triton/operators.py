@@ -74,14 +74,17 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 rows_forward = _served(rows.rows_forward)
+rows_forward_masked = _served(rows.rows_forward_masked)
 rows_inference = _served(rows.rows_inference)
 rows_inference_out = _served(rows.rows_inference_out)
 rows_backward = _served(rows.rows_backward)
 groups_forward = _served(groups.groups_forward)
+groups_forward_masked = _served(groups.groups_forward_masked)
 groups_inference = _served(groups.groups_inference)
 groups_inference_out = _served(groups.groups_inference_out)
 groups_backward = _served(groups.groups_backward)
 channels_forward = _served(channels.channels_forward)
+channels_forward_masked = _served(channels.channels_forward_masked)
 channels_backward = _served(channels.channels_backward)
 channel_affine = _served(channels.channel_affine)
 channel_affine_out = _served(channels.channel_affine_out)

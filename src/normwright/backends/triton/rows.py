@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.masks import Order, mask_shape, rows_order
 from normwright.backends.moments import compute_dtype, statistics_dtype
+from normwright.backends.normalised import Gradients, MaskedResults, Results
 from normwright.backends.triton.arrange import Blank, arranged, blank
 from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
 from normwright.backends.triton.parameter_kernels import add_parts
@@ -22,9 +24,6 @@ from normwright.backends.triton.row_pieces_kernels import (
 )
 from normwright.backends.triton.rows_kernels import backward_rows, forward_rows
 from normwright.backends.triton.settings import Tile, power_of_two, rows_tile
-
-Results = tuple[Tensor, Tensor, Tensor, Tensor]
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class _Rows(NamedTuple):
@@ -57,14 +56,15 @@ class _Rows(NamedTuple):
         return blank(torch.empty_like(like), self.parameter_order, (self.length,))
 
 
-def _seen(x: Tensor, normalized_shape: Sequence[int]) -> _Rows:
-    order = rows_order(x, normalized_shape)
-    outer, length = x.dim() - len(normalized_shape), math.prod(normalized_shape)
+def _seen(x: Tensor, trailing_axes: int) -> _Rows:
+    order = rows_order(x, trailing_axes)
+    outer = x.dim() - trailing_axes
+    shape, length = x.shape[outer:], math.prod(x.shape[outer:])
     axes = [axis - outer for axis in order.axes[outer:]]
-    seen = [axis for axis in axes if normalized_shape[axis] != 1]
+    seen = [axis for axis in axes if shape[axis] != 1]
     channels = 0
     if seen != sorted(seen) and seen == [*sorted(seen)[1:], min(seen)]:
-        channels = normalized_shape[seen[-1]]
+        channels = shape[seen[-1]]
     if channels or seen == sorted(seen):
         axes = list(range(len(axes)))
     return _Rows(order, x.numel() // length, length, Order(axes, length), channels)
@@ -75,25 +75,41 @@ def rows_forward(
     residual: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    normalized_shape: Sequence[int],
+    axes: int,
     center: bool,
     eps: float,
     activation: str | None,
-    save_mask: bool,
     *,
     tile: Tile | None = None,
 ) -> Results:
     """See `schema.py`. `tile` takes the place of the table's."""
-    outer = x.shape[: x.dim() - len(normalized_shape)]
-    mean = empty(x, *(outer if center else (0,)), dtype=statistics_dtype(x))
-    rstd = empty(x, *outer, dtype=statistics_dtype(x))
-    mask = empty(x, 0, dtype=torch.uint8)
-    if save_mask:
-        mask = empty(x, *mask_shape(x, rows_order(x, normalized_shape)), dtype=torch.uint8)
-    y = torch.empty_like(x)
-    kept = (mask if save_mask else None, mean, rstd)
-    _forward(x, residual, weight, bias, y, kept, normalized_shape, center, eps, activation, tile)
-    return y, mean, rstd, mask
+    y, moments = torch.empty_like(x), _blank_moments(x, axes, center)
+    _forward(x, residual, weight, bias, y, None, moments, axes, center, eps, activation, tile)
+    return y, moments
+
+
+def rows_forward_masked(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    axes: int,
+    center: bool,
+    eps: float,
+    activation: str | None,
+    *,
+    tile: Tile | None = None,
+) -> MaskedResults:
+    """See `schema.py`. `tile` takes the place of the table's."""
+    y, moments = torch.empty_like(x), _blank_moments(x, axes, center)
+    mask = empty(x, *mask_shape(x, rows_order(x, axes)), dtype=torch.uint8)
+    _forward(x, residual, weight, bias, y, mask, moments, axes, center, eps, activation, tile)
+    return y, moments, mask
+
+
+def _blank_moments(x: Tensor, axes: int, center: bool) -> Tensor:
+    outer = x.shape[: x.dim() - axes]
+    return empty(x, 2 if center else 1, *outer, dtype=statistics_dtype(x))
 
 
 def rows_inference(
@@ -101,15 +117,14 @@ def rows_inference(
     residual: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    normalized_shape: Sequence[int],
+    axes: int,
     center: bool,
     eps: float,
     activation: str | None,
 ) -> Tensor:
     """See `schema.py`."""
     y = torch.empty_like(x)
-    kept = (None, None, None)
-    _forward(x, residual, weight, bias, y, kept, normalized_shape, center, eps, activation)
+    _forward(x, residual, weight, bias, y, None, None, axes, center, eps, activation)
     return y
 
 
@@ -118,15 +133,14 @@ def rows_inference_out(
     residual: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    normalized_shape: Sequence[int],
+    axes: int,
     center: bool,
     eps: float,
     activation: str | None,
     out: Tensor,
 ) -> None:
     """See `schema.py`."""
-    kept = (None, None, None)
-    _forward(x, residual, weight, bias, out, kept, normalized_shape, center, eps, activation)
+    _forward(x, residual, weight, bias, out, None, None, axes, center, eps, activation)
 
 
 def _forward(
@@ -135,19 +149,22 @@ def _forward(
     weight: Tensor | None,
     bias: Tensor | None,
     y: Tensor,
-    kept: tuple[Tensor | None, Tensor | None, Tensor | None],
-    normalized_shape: Sequence[int],
+    mask: Tensor | None,
+    moments: Tensor | None,
+    axes: int,
     center: bool,
     eps: float,
     activation: str | None,
     tile: Tile | None = None,
 ) -> None:
-    """Fills y and what is kept for a backward: mask, mean and rstd."""
-    seen = _seen(x, normalized_shape)
+    """Fills y, and the mask and the moments that are kept for a backward."""
+    seen = _seen(x, axes)
     dense = seen.of(x)
     assert dense is not None
     result = blank(y, seen.order, (seen.rows, seen.length))
-    tensors = (dense, seen.of(residual), seen.parameter(weight), seen.parameter(bias), result.dense, *kept)
+    given = (dense, seen.of(residual), seen.parameter(weight), seen.parameter(bias))
+    mean_and_rstd = (None, None) if moments is None else (moments[0], moments[-1])
+    tensors = (*given, result.dense, mask, *mean_and_rstd)
     mask_bytes = (seen.length + 7) // 8
     options = (activation, center, seen.channels, compute_type(x))
     tile = tile or rows_tile(seen.length, backward=False)
@@ -186,27 +203,26 @@ def rows_backward(
     weight: Tensor | None,
     bias: Tensor | None,
     mask: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    normalized_shape: Sequence[int],
+    moments: Tensor,
+    axes: int,
     center: bool,
     activation: str | None,
-    output_mask: Sequence[bool],
+    wanted: int,
     *,
     tile: Tile | None = None,
 ) -> Gradients:
     """See `schema.py`. `tile` takes the place of the table's."""
-    seen = _seen(x, normalized_shape)
+    seen = _seen(x, axes)
     tile = tile or rows_tile(seen.length, backward=True)
-    asked = (*output_mask[:2], output_mask[2] and weight is not None, output_mask[3] and bias is not None)
-    results = _blank_gradients(seen, (x, x if residual is None else residual, weight, bias), asked)
+    results = _blank_gradients(seen, (x, x if residual is None else residual, weight, bias), wanted)
     most = cdiv(seen.rows, tile.rows)
-    programs = min(tile.programs, most) if asked[2] or asked[3] else most
+    programs = most if results[2:] == [None, None] else min(tile.programs, most)
     sums = [
-        empty(x, programs, seen.length, dtype=compute_dtype(x)) if wanted else None for wanted in asked[2:]
+        None if result is None else empty(x, programs, seen.length, dtype=compute_dtype(x))
+        for result in results[2:]
     ]
     given = (seen.of(dy), seen.of(x), seen.of(residual), seen.parameter(weight), seen.parameter(bias), mask)
-    tensors = (*given, mean, rstd)
+    tensors = (*given, moments[0], moments[-1])
     filled = (*(None if result is None else result.dense for result in results[:2]), *sums)
     options = (activation, center, seen.channels, compute_type(x))
     with on_device_of(x):
@@ -217,17 +233,16 @@ def rows_backward(
         else:
             _backward_in_pieces(seen, tensors, filled, options, tile, programs)
         _add_parts(seen, sums, results[2:], programs)
-    return tuple(x.new_empty(0) if r is None else r.filled() for r in results)  # type: ignore[return-value]
+    dx, dresidual, dweight, dbias = (None if result is None else result.filled() for result in results)
+    return dx, dresidual, dweight, dbias
 
 
-def _blank_gradients(
-    seen: _Rows, sources: Sequence[Tensor | None], asked: Sequence[bool]
-) -> list[Blank | None]:
+def _blank_gradients(seen: _Rows, sources: Sequence[Tensor | None], wanted: int) -> list[Blank | None]:
     """dx, dresidual, dweight and dbias, of those that are asked for."""
     makers = (seen.blank, seen.blank, seen.blank_parameter, seen.blank_parameter)
     return [
-        maker(source) if wanted and source is not None else None
-        for maker, source, wanted in zip(makers, sources, asked, strict=True)
+        maker(source) if wanted & bit and source is not None else None
+        for maker, source, bit in zip(makers, sources, (DX, DRESIDUAL, DWEIGHT, DBIAS), strict=True)
     ]
 
 
