@@ -20,7 +20,7 @@ def arranged(tensor: Tensor, order: Order, shape: Sequence[int]) -> Tensor:
 
 
 class Blank(NamedTuple):
-    """A result: what is returned, and the dense tensor that a kernel fills, a view of it where that can be."""
+    """A result: what is returned, and the dense tensor that a kernel fills, a view of it if it can be."""
 
     whole: Tensor
     dense: Tensor

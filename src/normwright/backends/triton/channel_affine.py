@@ -1,4 +1,4 @@
-"""Batch norm with moments that are known. See `schema.py` and, for the kernels, `channels_kernels.py`."""
+"""Batch norm with moments that are known. See `schema.py` and, for the kernels, `kernels/channels.py`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 from normwright.backends.normalised import Gradients
 from normwright.backends.triton.channels_gradients import Given, blank_gradients, reduce_alone
-from normwright.backends.triton.channels_kernels import affine_channels
 from normwright.backends.triton.channels_settings import ChannelsTile
 from normwright.backends.triton.channels_view import seen_as_channels, vector
+from normwright.backends.triton.kernels.channels import affine_channels
 from normwright.backends.triton.launch import compute_type, on_device_of
 
 

@@ -1,4 +1,4 @@
-"""The channels family: batch norm. See `schema.py` and, for the kernels, `channels_kernels.py`."""
+"""The channels family: batch norm. See `schema.py` and, for the kernels, `kernels/channels.py`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from normwright.backends.triton.channels_gradients import (
     reduce_alone,
     reduce_then_store,
 )
-from normwright.backends.triton.channels_kernels import forward_channels, merge_channels, reduce_channels
 from normwright.backends.triton.channels_settings import ChannelsTile
 from normwright.backends.triton.channels_view import Channels, seen_as_channels, vector
+from normwright.backends.triton.kernels.channels import forward_channels, merge_channels, reduce_channels
 from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
 
 _MERGED_CHANNELS = 16

@@ -12,10 +12,10 @@ from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype
 from normwright.backends.normalised import Gradients
 from normwright.backends.triton.arrange import Blank
-from normwright.backends.triton.channels_backward_kernels import backward_channels, reduce_gradients
 from normwright.backends.triton.channels_view import Channels, vector
+from normwright.backends.triton.kernels.channels_backward import backward_channels, reduce_gradients
+from normwright.backends.triton.kernels.parameters import add_parts
 from normwright.backends.triton.launch import cdiv, compute_type, empty
-from normwright.backends.triton.parameter_kernels import add_parts
 
 _ADDED_PARTS, _ADDED_COLUMNS = 32, 64
 

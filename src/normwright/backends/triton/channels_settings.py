@@ -9,7 +9,7 @@ from normwright.backends.triton.settings import power_of_two
 
 @dataclass(frozen=True)
 class ChannelsTile:
-    """One launch. See `channels_walk.py`.
+    """One launch. See `kernels/channels_walk.py`.
 
     Args:
         channels: of a strip: 1, or a multiple of 8.
@@ -32,10 +32,11 @@ class ChannelsTile:
 # or H200. Where there are more strips than these, more programs leave less of a last round.
 _PROGRAMS, _MANY_PROGRAMS = 264, 1056
 
-# Bytes of a tile, twice as many where the channels are quickest. Half of it where its elements would not fit in
-# the registers: in a backward of a short space, or one that takes the activation's derivative. On an H200, in
-# bfloat16, 64×256×56×56 channels-last, tiles of 64 channels by 128 rows reached 0.76 forward and 0.95 backward of a
-# copy's bandwidth, tiles of 32 by 128 0.73 and 0.82; contiguous, 4 warps reached 0.73 and 0.95, 8 warps 0.67 and 0.92.
+# Bytes of a tile, twice as many where the channels are quickest. Half of it where its elements would not
+# fit in the registers: in a backward of a short space, or one that takes the activation's derivative. On an
+# H200, in bfloat16, 64×256×56×56 channels-last, tiles of 64 channels by 128 rows reached 0.76 forward and
+# 0.95 backward of a copy's bandwidth, tiles of 32 by 128 0.73 and 0.82; contiguous, 4 warps reached 0.73
+# and 0.95, 8 warps 0.67 and 0.92.
 _TILE = 8192
 _WARPS, _WARPS_OF_PLANES = 8, 4
 

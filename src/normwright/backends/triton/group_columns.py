@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from normwright.backends.moments import compute_dtype
-from normwright.backends.triton.group_columns_backward_kernels import (
+from normwright.backends.triton.group_view import Filled, GroupView, Parts, padded
+from normwright.backends.triton.groups_settings import ENOUGH_BLOCKS, GroupColumns, group_columns
+from normwright.backends.triton.kernels.group_columns import forward_columns, reduce_columns
+from normwright.backends.triton.kernels.group_columns_backward import (
     backward_columns,
     reduce_gradient_columns,
 )
-from normwright.backends.triton.group_columns_kernels import forward_columns, reduce_columns
-from normwright.backends.triton.group_view import Filled, GroupView, Parts, padded
-from normwright.backends.triton.groups_settings import ENOUGH_BLOCKS, GroupColumns, group_columns
 from normwright.backends.triton.launch import cdiv, compute_type, empty
 from normwright.backends.triton.settings import power_of_two
 

@@ -6,18 +6,18 @@ from typing import Any
 
 from normwright.backends.moments import compute_dtype
 from normwright.backends.triton.group_view import Filled, GroupView, Parts, options_of, padded
-from normwright.backends.triton.groups_backward_kernels import (
-    backward_groups,
-    backward_pieces,
-    reduce_gradient_pieces,
-)
-from normwright.backends.triton.groups_kernels import forward_groups, forward_pieces, reduce_pieces
 from normwright.backends.triton.groups_settings import (
     ENOUGH_PROGRAMS,
     GroupPieces,
     GroupTile,
     group_pieces,
     group_tile,
+)
+from normwright.backends.triton.kernels.groups import forward_groups, forward_pieces, reduce_pieces
+from normwright.backends.triton.kernels.groups_backward import (
+    backward_groups,
+    backward_pieces,
+    reduce_gradient_pieces,
 )
 from normwright.backends.triton.launch import cdiv, empty
 

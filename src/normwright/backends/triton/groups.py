@@ -16,8 +16,8 @@ from normwright.backends.normalised import Gradients, MaskedResults, Results
 from normwright.backends.triton import group_columns, group_runs
 from normwright.backends.triton.group_view import Filled, Parts, view_of
 from normwright.backends.triton.groups_settings import GroupColumns, GroupPieces, GroupTile
+from normwright.backends.triton.kernels.parameters import add_parts
 from normwright.backends.triton.launch import cdiv, empty, on_device_of
-from normwright.backends.triton.parameter_kernels import add_parts
 
 Tile = GroupTile | GroupPieces | GroupColumns
 

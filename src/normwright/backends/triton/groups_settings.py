@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from normwright.backends.triton.settings import power_of_two
 
-# Elements of a tile to a warp: 32 lanes of 16, or of 32 where the tile is large, because fewer warps meet sooner.
+# Elements of a tile to a warp: 32 lanes of 16, or of 32 where the tile is large, because fewer warps meet
+# sooner.
 _PER_WARP = 512
 _LONG = 4096
 _MOST_WARPS = 8
@@ -130,12 +131,13 @@ def group_pieces(channels: int, space: int, *, backward: bool) -> GroupPieces:
     return GroupPieces(block, steps, runs, wide, 8, flat=flat)
 
 
-# The widest block of channels, the bytes of a position in it that are read together, and the elements of a tile.
+# The widest block of channels, the bytes of a position in it that are read together, and the elements of a
+# tile.
 _WIDEST, _SEGMENT = 128, 64
 _COLUMN_TILE, _COLUMN_TILE_BACKWARD = 4096, 2048
 
-# Pieces that a sample is cut in where tiles allow it, and tiles of a piece at most: each piece is put together
-# again by every program of its sample, which is why a block is narrow.
+# Pieces that a sample is cut in where tiles allow it, and tiles of a piece at most: each piece is put
+# together again by every program of its sample, which is why a block is narrow.
 _PIECES, _MOST_STEPS = 8, 64
 
 

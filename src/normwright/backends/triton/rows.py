@@ -1,4 +1,4 @@
-"""The rows family: layer and RMS norm. `schema.py` has the operators, `rows_kernels.py` the kernels."""
+"""The rows family: layer and RMS norm. `schema.py` has the operators, `kernels/rows.py` the kernels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from normwright.backends.masks import Order, mask_shape, rows_order
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.backends.normalised import Gradients, MaskedResults, Results
 from normwright.backends.triton.arrange import Blank, arranged, blank
-from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
-from normwright.backends.triton.parameter_kernels import add_parts
-from normwright.backends.triton.row_pieces_kernels import (
+from normwright.backends.triton.kernels.parameters import add_parts
+from normwright.backends.triton.kernels.row_pieces import (
     backward_pieces,
     forward_pieces,
     reduce_gradient_pieces,
     reduce_pieces,
 )
-from normwright.backends.triton.rows_kernels import backward_rows, forward_rows
+from normwright.backends.triton.kernels.rows import backward_rows, forward_rows
+from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
 from normwright.backends.triton.settings import Tile, power_of_two, rows_tile
 
 

@@ -43,10 +43,10 @@ PIECE = Tile(1, 4096, 8, programs=64)
 _TILE = 2048
 _TILE_BACKWARD = 4096
 
-# Elements of a tile to a warp, 16 to a lane. Twice as many in long rows, whose sums cost less where fewer warps
-# must meet. Fractions of a copy's bandwidth on an H200, bfloat16, 8192×4096: layer norm forward 92 % with 4 warps
-# (67 % with 8, before), backward 62 % (60 % with 8); 8192×4095 backward 54 % (37 % with 8); 2048×16384 forward
-# 76 % with 8 warps (50 % with 16).
+# Elements of a tile to a warp, 16 to a lane. Twice as many in long rows, whose sums cost less where fewer
+# warps must meet. Fractions of a copy's bandwidth on an H200, bfloat16, 8192×4096: layer norm forward 92 %
+# with 4 warps (67 % with 8, before), backward 62 % (60 % with 8); 8192×4095 backward 54 % (37 % with 8);
+# 2048×16384 forward 76 % with 8 warps (50 % with 16).
 _PER_WARP = 512
 _LONG = 4096
 _MOST_WARPS, _MOST_WARPS_BACKWARD = 8, 16

@@ -1,4 +1,4 @@
-"""Backward kernels of the channels family. See `channels_walk.py`.
+"""Backward kernels of the channels family. See `kernels/channels_walk.py`.
 
 `reduce_gradients` leaves Σdz·x̂ and Σdz of each range of each strip of channels; `backward_channels` begins by
 adding the ranges of its strip up, in order, and then takes its own range from the end. Where the moments are
@@ -10,9 +10,9 @@ constants, or dx is not asked for, `reduce_gradients` does it all, but for addin
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.activation import LEAKY_SLOPE, derivative
-from normwright.backends.triton.channels_kernels import affine_terms, known_moments
-from normwright.backends.triton.channels_walk import (
+from normwright.backends.triton.kernels.activation import LEAKY_SLOPE, derivative
+from normwright.backends.triton.kernels.channels import affine_terms, known_moments
+from normwright.backends.triton.kernels.channels_walk import (
     chunks_of,
     mask_bytes_at,
     over_channels,
@@ -22,8 +22,8 @@ from normwright.backends.triton.channels_walk import (
     strip_channels,
     tile_at,
 )
-from normwright.backends.triton.mask import unpacked
-from normwright.backends.triton.moments import quotient, split
+from normwright.backends.triton.kernels.mask import unpacked
+from normwright.backends.triton.kernels.moments import quotient, split
 
 
 @triton.jit

@@ -1,16 +1,16 @@
 """What the kernels of the rows family share: a tile of rows or of a piece of one, (ROWS, BLOCK).
 
 EVEN says that BLOCK columns are all inside: nothing is then asked of an element, which is a third of the
-instructions, and on these kernels instructions cost what memory does. Elements outside are read as 0 where they
-are; nothing that is computed of them is stored, and a gradient of 0 keeps them out of sums.
+instructions, and on these kernels instructions cost what memory does. Elements outside are read as 0 where
+they are; nothing that is computed of them is stored, and a gradient of 0 keeps them out of sums.
 """
 
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.activation import activate, derivative
-from normwright.backends.triton.mask import packed, passes, through
-from normwright.backends.triton.moments import distances_and_root, quotient, root_of_squares, split
+from normwright.backends.triton.kernels.activation import activate, derivative
+from normwright.backends.triton.kernels.mask import packed, passes, through
+from normwright.backends.triton.kernels.moments import distances_and_root, quotient, root_of_squares, split
 
 
 @triton.jit

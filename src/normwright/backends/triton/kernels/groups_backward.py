@@ -4,15 +4,15 @@
 
 A channel's Σdz and Σdz·x̂ within a sample serve twice: weighted, they add up to the group's; over the
 batch, to the gradients of bias and weight. Tiles are rows of whole or cut planes, one channel each. The
-ways are those of `groups_kernels.py`. Parts are (samples, pieces, channels), where a piece is BLOCK·steps
+ways are those of `kernels/groups.py`. Parts are (samples, pieces, channels), where a piece is BLOCK·steps
 elements of a plane.
 """
 
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.group_tiles import affine, of_group, parameter_of, undone
-from normwright.backends.triton.moments import quotient, split, two_sums
+from normwright.backends.triton.kernels.group_tiles import affine, of_group, parameter_of, undone
+from normwright.backends.triton.kernels.moments import quotient, split, two_sums
 
 
 @triton.jit

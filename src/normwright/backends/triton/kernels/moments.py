@@ -49,7 +49,7 @@ def root_of_squares(values, AXIS: tl.constexpr):
 
 @triton.jit
 def two_sums(a, b):
-    """Σa and Σb along the rows of two tiles, as columns: together, so that the warps meet once and not twice."""
+    """Σa and Σb along the rows of two tiles, as columns: together, so that the warps meet once, not twice."""
     first, second = tl.split(tl.sum(tl.join(a, b), 1))
     return first[:, None], second[:, None]
 

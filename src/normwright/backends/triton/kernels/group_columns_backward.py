@@ -1,15 +1,15 @@
 """Kernels of the groups family where channels are quickest in memory: backward.
 
-See `groups_backward_kernels.py` for the mathematics, `group_columns_kernels.py` for the blocks and pieces. A
+See `kernels/groups_backward.py` for the mathematics, `kernels/group_columns.py` for the blocks and pieces. A
 channel's Σdz and Σdz·x̂ in each piece are parts (samples, pieces, channels).
 """
 
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.group_columns_kernels import to_channels
-from normwright.backends.triton.group_tiles import undone
-from normwright.backends.triton.moments import quotient, split
+from normwright.backends.triton.kernels.group_columns import to_channels
+from normwright.backends.triton.kernels.group_tiles import undone
+from normwright.backends.triton.kernels.moments import quotient, split
 
 
 @triton.jit

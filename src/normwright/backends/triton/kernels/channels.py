@@ -11,8 +11,8 @@ registers alone, and a mean a million times the deviation does no harm.
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.activation import activate
-from normwright.backends.triton.channels_walk import (
+from normwright.backends.triton.kernels.activation import activate
+from normwright.backends.triton.kernels.channels_walk import (
     chunks_of,
     first_at,
     mask_bytes_at,
@@ -24,9 +24,9 @@ from normwright.backends.triton.channels_walk import (
     strip_channels,
     tile_at,
 )
-from normwright.backends.triton.mask import packed, passes
-from normwright.backends.triton.moments import split
-from normwright.backends.triton.running_kernels import count_batch, in_float64, move_running
+from normwright.backends.triton.kernels.mask import packed, passes
+from normwright.backends.triton.kernels.moments import split
+from normwright.backends.triton.kernels.running import count_batch, in_float64, move_running
 
 # Squares of float32 overflow from 1.8e19 on: they are then taken of the 2^-100th part; float64 holds them.
 _SHRINK = tl.constexpr(2.0**-100)

@@ -6,7 +6,7 @@ A tile's last axis lies along a run of `backends/masks.py`, lowest bit first; it
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.activation import LEAKY_SLOPE, constant
+from normwright.backends.triton.kernels.activation import LEAKY_SLOPE, constant
 
 
 @triton.jit
@@ -27,9 +27,9 @@ def packed(ones, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def unpacked(bytes, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+def unpacked(octets, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """The boolean (ROWS, BLOCK) tile of (ROWS, BLOCK/8) bytes."""
-    bits = (bytes.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
+    bits = (octets.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
     return tl.reshape(bits, (ROWS, BLOCK)) != 0
 
 

@@ -16,8 +16,14 @@ no constant, lest the loops be unrolled: that takes twice the registers.
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.group_tiles import affine, group_moments, overflows, spread, store_activated
-from normwright.backends.triton.moments import _SHRINK, _STRETCH, merged, quotient, rstd_of, wide
+from normwright.backends.triton.kernels.group_tiles import (
+    affine,
+    group_moments,
+    overflows,
+    spread,
+    store_activated,
+)
+from normwright.backends.triton.kernels.moments import _SHRINK, _STRETCH, merged, quotient, rstd_of, wide
 
 
 @triton.jit

@@ -8,9 +8,9 @@ a whole group, whose channels are SPACE elements each.
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.activation import activate, derivative
-from normwright.backends.triton.mask import packed, passes, through
-from normwright.backends.triton.moments import _SHRINK, _STRETCH, quotient, spread, two_sums
+from normwright.backends.triton.kernels.activation import activate, derivative
+from normwright.backends.triton.kernels.mask import packed, passes, through
+from normwright.backends.triton.kernels.moments import _SHRINK, _STRETCH, quotient, spread, two_sums
 
 
 @triton.jit

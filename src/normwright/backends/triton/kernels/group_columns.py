@@ -13,8 +13,8 @@ back. How a group is cut is the same either way.
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.group_tiles import overflows, spread, store_activated
-from normwright.backends.triton.moments import _SHRINK, _STRETCH, merged, quotient, rstd_of, wide
+from normwright.backends.triton.kernels.group_tiles import overflows, spread, store_activated
+from normwright.backends.triton.kernels.moments import _SHRINK, _STRETCH, merged, quotient, rstd_of, wide
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def _reduce_piece(
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """hi, lo and m2_root of each channel of a block in a piece: see `groups_kernels.py`."""
+    """hi, lo and m2_root of each channel of a block in a piece: see `kernels/groups.py`."""
     lane = tl.arange(0, COLUMNS)[None, :]
     channel = block * WIDTH + lane
     column_inside = (lane < WIDTH) & (channel < channels)

@@ -7,8 +7,8 @@ twice. The second takes them backwards, because what the first has read last is 
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.moments import merged, quotient, rstd_of, wide
-from normwright.backends.triton.row_tiles import (
+from normwright.backends.triton.kernels.moments import merged, quotient, rstd_of, wide
+from normwright.backends.triton.kernels.row_tiles import (
     added,
     inside_of,
     parameter_of,

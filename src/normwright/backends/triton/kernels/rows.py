@@ -1,15 +1,16 @@
 """Kernels of the rows family where a row fits in one tile: moments over a row, a parameter per element of it.
 
-Every tensor is (rows, length), dense, and read once. A program takes ROWS rows at a time; how a row is cut depends
-on its length alone, so that its bits do not depend on what else is in the batch. Parameters lie in the order of
-their own axes; where CHANNELS is not 0, rows are (space, CHANNELS) in memory and parameters (CHANNELS, space).
+Every tensor is (rows, length), dense, and read once. A program takes ROWS rows at a time; how a row is cut
+depends on its length alone, so that its bits do not depend on what else is in the batch. Parameters lie in
+the order of their own axes; where CHANNELS is not 0, rows are (space, CHANNELS) in memory and parameters
+(CHANNELS, space).
 """
 
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.moments import quotient, rstd_of, two_sums, wide
-from normwright.backends.triton.row_tiles import (
+from normwright.backends.triton.kernels.moments import quotient, rstd_of, two_sums, wide
+from normwright.backends.triton.kernels.row_tiles import (
     added,
     inside_of,
     parameter_of,
