@@ -23,9 +23,19 @@ demo: $(VENV)/.lab
 	@$(BIN)/normwright compare mlp --data digits --depth 6 --activation sigmoid \
 		--norm none,batch,layer,group,rms --batch-size 32 --lr 0.1,0.3,1 --epochs 20 --seeds 3 --out demo
 
+# The tests of the operators once more on Triton's kernels, in its interpreter; some of them compile the kernels, too.
+INTERPRETED := tests/backends/triton tests/backends/test_masks.py $(addprefix tests/functional/test_,\
+	operators.py hard_inputs.py running_statistics.py running_buffers.py channel_moments.py identities.py out.py)
+
 test: $(VENV)/.dev
 	@$(RENEW_NATIVE)
 	$(BIN)/pytest
+	@if $(BIN)/python -c 'import triton' 2>/dev/null; then \
+		NORMWRIGHT_TRITON=interpret $(BIN)/pytest -n auto $(INTERPRETED); \
+	else \
+		echo "Triton is not installed: its kernels are not tested"; \
+		case ",$$NORMWRIGHT_REQUIRE," in *,triton,*) exit 1;; esac; \
+	fi
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

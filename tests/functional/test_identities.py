@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tolerances import ROUND_TRIP
+from tolerances import AGREEMENT, KERNELS_ARE_TRITONS, ROUND_TRIP
 
 from normwright.functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 
@@ -15,25 +15,32 @@ def dyadic(*shape):
     return torch.randint(-64, 64, shape, generator=torch.Generator().manual_seed(5)).float() / 8
 
 
+def same(one, other):
+    """Equal to the bit; of two of Triton's kernels, which add up in another order each, within roundings."""
+    if KERNELS_ARE_TRITONS:
+        return (one - other).abs().max() <= AGREEMENT * other.abs().max()
+    return torch.equal(one, other)
+
+
 @pytest.mark.parametrize("given", [draw, dyadic])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_one_group_is_layer_norm_and_as_many_as_channels_is_instance_norm(given, channels_last):
     x = given(4, 8, 4, 2)
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(group_norm(x, 1), layer_norm(x, (8, 4, 2)))
-    assert torch.equal(group_norm(x, 8), instance_norm(x))
+    assert same(group_norm(x, 1), layer_norm(x, (8, 4, 2)))
+    assert same(group_norm(x, 8), instance_norm(x))
 
 
 def test_a_batch_of_one_is_instance_norm():
     x = draw(1, 8, 4, 2)
-    assert torch.equal(batch_norm(x, None, None, training=True), instance_norm(x))
+    assert same(batch_norm(x, None, None, training=True), instance_norm(x))
 
 
 def test_inference_with_the_batchs_own_moments_is_training():
     x = dyadic(4, 8, 4, 2)
     mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
-    assert torch.equal(batch_norm(x, mean, variance), batch_norm(x, None, None, training=True))
+    assert same(batch_norm(x, mean, variance), batch_norm(x, None, None, training=True))
 
 
 def test_a_shift_changes_nothing():

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from tolerances import RUNNING, RUNNING_FROM_RSTD, assert_within
+from tolerances import (
+    KERNELS_ARE_TRITONS,
+    RUNNING,
+    RUNNING_FROM_FLOAT32_RSTD,
+    RUNNING_FROM_RSTD,
+    assert_within,
+)
 
 import normwright.nn
 from normwright.functional import batch_norm, instance_norm
@@ -56,11 +62,13 @@ def test_of_batch_norm_on_dyadic_fractions_in_channels_last():
 @pytest.mark.parametrize("space", [(4,), (4, 8), (2, 4, 4)])
 def test_of_instance_norm_on_dyadic_fractions(space, samples, momentum):
     ours, theirs = running(3), running(3)
-    for step in range(5):
+    for step in range(1, 6):
         x = dyadic((samples, 3, *space), step)
         instance_norm(x, *ours, momentum=momentum)
         torch.nn.functional.instance_norm(x, *theirs, momentum=momentum)
-        assert all(map(torch.equal, ours, theirs))
+        for one, other in zip(ours, theirs, strict=True):
+            bound = step * RUNNING_FROM_FLOAT32_RSTD * other.abs().max() if KERNELS_ARE_TRITONS else 0
+            assert (one - other).abs().max() <= bound
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
