@@ -272,7 +272,7 @@ RUNNING = {
 # eps, with a relative error twice over in the square, of numbers at most 8 times the variance.
 RUNNING_FROM_RSTD = RUNNING[torch.float64] + 8 * 8 * 2.0**-53
 
-# The same where rstd is a float32, with four roundings of its own, as it comes from Triton's kernels; per step.
+# The same where rstd is a float32, with four roundings of its own, as Triton's kernels give it; per step.
 RUNNING_FROM_FLOAT32_RSTD = RUNNING[torch.float32] + 8 * 8 * UNIT[torch.float32]
 
 # x̂·√(variance + eps) + mean gives back x: 5.5 roundings of x̂, some 8 each of the float32 deviation and

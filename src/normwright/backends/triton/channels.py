@@ -92,7 +92,7 @@ def _forward(
     dense = seen.of(x)
     assert dense is not None
     *statistics, counter = running
-    if None in statistics:
+    if any(statistic is None for statistic in statistics):
         statistics = [None, None]
     strides = [0 if statistic is None else statistic.stride(0) for statistic in statistics]
     tensors = (dense, seen.of(residual), vector(weight), vector(bias), y.dense, mask, *moments)

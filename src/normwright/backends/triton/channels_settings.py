@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from normwright.backends.triton.settings import power_of_two
@@ -54,6 +55,7 @@ _LONG_SPACE = 64  # as in masks.py: a plane's mask begins on a byte
 _WIDEST = 2048
 
 
+@functools.cache
 def channels_tile(
     rows: int, channels: int, space: int, itemsize: int, *, backward: bool = False, derives: bool = False
 ) -> ChannelsTile:

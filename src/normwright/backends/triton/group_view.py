@@ -6,7 +6,6 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from normwright.backends.masks import Order, groups_order
@@ -87,7 +86,7 @@ def view_of(x: Tensor, groups: int) -> GroupView:
 
 def padded(size: int) -> int:
     """The smallest power of two that is at least the size."""
-    return int(triton.next_power_of_2(size))
+    return 1 << (max(size, 1) - 1).bit_length()
 
 
 def options_of(activation: str | None, x: Tensor, space: int) -> tuple[Any, ...]:

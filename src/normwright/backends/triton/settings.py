@@ -6,6 +6,7 @@ candidates; what it chose, and the fractions of a device copy's bandwidth, stand
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 
@@ -52,6 +53,7 @@ _LONG = 4096
 _MOST_WARPS, _MOST_WARPS_BACKWARD = 8, 16
 
 
+@functools.cache
 def rows_tile(length: int, *, backward: bool) -> Tile:
     """The tile of rows of a length; one that is shorter than the row cuts it in pieces."""
     if length > (LONGEST_ROW_BACKWARD if backward else LONGEST_ROW):
