@@ -186,7 +186,7 @@ def _forward_in_pieces(
     pieces = cdiv(seen.length, tile.block)
     parts = empty(x, 3, seen.rows, pieces, dtype=compute_dtype(x))
     _, center, _, compute = options
-    grid = (pieces, seen.rows)
+    grid = (seen.rows, pieces)  # the second axis has at most 65535
     even = seen.length % tile.block == 0
     reduce_pieces[grid](
         x, parts, seen.length, pieces, center, compute, even, tile.block, num_warps=tile.warps
@@ -259,7 +259,7 @@ def _backward_in_pieces(
     parts = empty(x, 2, seen.rows, pieces, dtype=compute_dtype(x))
     shape = (seen.length, pieces, (seen.length + 7) // 8)
     if filled[0] is not None:
-        grid = (pieces, seen.rows)
+        grid = (seen.rows, pieces)  # the second axis has at most 65535
         reduce_gradient_pieces[grid](
             *tensors, parts, *shape, *options, even, tile.block, num_warps=tile.warps
         )

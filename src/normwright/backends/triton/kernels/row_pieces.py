@@ -31,7 +31,7 @@ def reduce_pieces(
     BLOCK: tl.constexpr,
 ):
     """The moments of each piece of each row: parts (3, rows, pieces) take hi, lo and m2_root."""
-    row, piece = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    row, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = piece.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     one = tl.arange(0, 1)
     inside = inside_of(one == 0, column, length, EVEN)
@@ -39,7 +39,7 @@ def reduce_pieces(
     count = tl.minimum(length - piece.to(tl.int64) * BLOCK, BLOCK).to(COMPUTE)
     _, hi, lo, m2_root = row_moments(value, inside, count, CENTER, EVEN)
     at = row * pieces + piece + tl.arange(0, 1)[:, None]
-    step = tl.num_programs(1).to(tl.int64) * pieces
+    step = tl.num_programs(0).to(tl.int64) * pieces
     tl.store(parts + at, hi)
     tl.store(parts + step + at, lo)
     tl.store(parts + 2 * step + at, m2_root)
@@ -84,8 +84,8 @@ def forward_pieces(
     PIECES: tl.constexpr,
 ):
     """y of a piece, by the moments of all pieces of its row."""
-    rows = tl.num_programs(1)
-    row, piece = (rows - 1 - tl.program_id(1)).to(tl.int64), pieces - 1 - tl.program_id(0)
+    rows = tl.num_programs(0)
+    row, piece = (rows - 1 - tl.program_id(0)).to(tl.int64), pieces - 1 - tl.program_id(1)
     hi, lo, m2_root = _merged_pieces(parts, row, rows, length, pieces, BLOCK, PIECES)
     scale = rstd_of(m2_root, tl.full((1, 1), length, COMPUTE), tl.full((1, 1), eps, COMPUTE))
     one = tl.arange(0, 1)[:, None]
@@ -167,14 +167,14 @@ def reduce_gradient_pieces(
     BLOCK: tl.constexpr,
 ):
     """Σ g·x̂ and Σ g of each piece of each row: parts (2, rows, pieces)."""
-    row, piece = tl.program_id(1).to(tl.int64), tl.program_id(0)
+    row, piece = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = piece.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x_hat, _, g, _ = _piece_of_dz(
         dy, x, residual, weight, bias, mask, mean, rstd, row, column, length, mask_bytes,
         ACTIVATION, CENTER, CHANNELS, COMPUTE, EVEN)  # fmt: skip
     at = row * pieces + piece
     tl.store(parts + at, tl.sum(tl.sum(g * x_hat, 1), 0))
-    tl.store(parts + tl.num_programs(1).to(tl.int64) * pieces + at, tl.sum(tl.sum(g, 1), 0))
+    tl.store(parts + tl.num_programs(0).to(tl.int64) * pieces + at, tl.sum(tl.sum(g, 1), 0))
 
 
 @triton.jit(do_not_specialize=["rows"])
