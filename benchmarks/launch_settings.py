@@ -48,7 +48,7 @@ def trials(options: argparse.Namespace) -> list[Trial]:
     found = []
     for case in (case for case in DEVICE_HEADLINE if case.mode == "step"):
         for part in options.part:
-            trial = Trial(case, part, most=options.most)
+            trial = Trial(case, part, options.device, most=options.most)
             if options.rehearse:
                 trial = Trial(shrunk(case, 2**8), part, "cpu", 0.0, most=3, least=1)
             if not options.only or fnmatch.fnmatch(f"{case.label} {part}", f"*{options.only}*"):

@@ -23,6 +23,7 @@ from benchmarks.device.clock import clock_of, in_turn
 from benchmarks.device.measure import in_modes, inputs_of
 from benchmarks.inputs import Inputs
 from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
+from normwright.backends.masks import MASKED
 
 FAMILIES = {
     "batch_norm": "channels",
@@ -134,7 +135,8 @@ def own_settings(trial: Trial, x: Tensor) -> Any:
         return table.rows_tile(math.prod(case.normalized_shape), backward=backward)
     if family == "channels":
         view = importlib.import_module(f"{package}.channels_view")
-        derives = case.activation is not None and not case.residual
+        masked = case.residual and case.activation in MASKED
+        derives = case.activation is not None and not masked
         return view.seen_as_channels(x, None, backward=backward, derives=derives and backward).tile
     table = importlib.import_module(f"{package}.groups_settings")
     channels, space = x.shape[1], math.prod(x.shape[2:])
@@ -154,7 +156,7 @@ def _launcher(trial: Trial, inputs: Inputs) -> Launcher:
     family = FAMILIES[trial.case.operator]
     module = importlib.import_module(f"normwright.backends.triton.{family}")
     given, activation = _detached(inputs), trial.case.activation
-    masked = given.residual is not None and activation in ("relu", "leaky_relu")
+    masked = given.residual is not None and activation in MASKED
     forward = getattr(module, f"{family}_forward{'_masked' if masked else ''}")
     settings = _settings(trial.case, given)
     call = (given.x, given.residual, given.weight, given.bias, *settings, EPS, activation)

@@ -187,3 +187,29 @@ def test_the_signature_is_pytorchs_with_keywords_added(name):
     kept = {"residual", "activation"} | (set() if name == "local_response_norm" else {"out"})
     assert {p.name for p in added} - {"num_batches_tracked"} == kept
     assert all(p.kind is p.KEYWORD_ONLY and p.default is None for p in added)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+def test_a_channel_vector_has_one_axis(name):
+    function, settings = getattr(functional, name), {"batch_norm": {"training": True}}.get(name, {})
+    for wrong in (three.view(1, 3), three.view(3, 1)):
+        with pytest.raises(NormwrightError, match=r"should contain .* along one axis"):
+            function(x, wrong.clone(), three.clone(), **settings)
+        with pytest.raises(NormwrightError, match=r"weight should contain .* along one axis"):
+            function(x, three.clone(), three.clone(), wrong, **settings)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+def test_running_statistics_are_floating_point(name):
+    settings = {"batch_norm": {"training": True}}.get(name, {})
+    with pytest.raises(NormwrightError, match=r"running_mean must be floating point, but is torch\.int64"):
+        getattr(functional, name)(x, three.to(long), three.clone(), **settings)
+
+
+@pytest.mark.parametrize("place", ["weight", "residual"])
+def test_tensors_on_different_devices(place):
+    given = {"weight": torch.ones(6)} | {
+        place: torch.ones((4, 6) if place == "residual" else 6, device="meta")
+    }
+    with pytest.raises(RuntimeError, match=r"same device.*cpu, meta.*\.to\(device\)"):
+        functional.layer_norm(rows, (6,), **given)

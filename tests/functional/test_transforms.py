@@ -153,3 +153,27 @@ def test_a_tensor_that_escaped_a_transform(kind):
     (gradient,) = torch.autograd.grad(y.square().sum(), [weight])
     (expected,) = torch.autograd.grad(ours(x, weight, bias).square().sum(), [weight])
     torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+@pytest.mark.parametrize("kind", ["batch", "batch-eval", "group", "instance", "layer", "rms"])
+def test_several_gradients_at_once(kind, activation, memory_format):
+    call = {
+        "batch": lambda x, **o: batch_norm(x, None, None, training=True, **o),
+        "batch-eval": lambda x, **o: batch_norm(x, torch.zeros(6), torch.ones(6), **o),
+        "group": lambda x, **o: group_norm(x, 2, **o),
+        "instance": lambda x, **o: instance_norm(x, **o),
+        "layer": lambda x, **o: layer_norm(x, (6, 3, 5), **o),
+        "rms": lambda x, **o: rms_norm(x, (6, 3, 5), **o),
+    }[kind]
+    x = draw(2, 6, 3, 5).contiguous(memory_format=memory_format).requires_grad_()
+    residual = draw(2, 6, 3, 5, seed=1).requires_grad_()
+    y = call(x, residual=residual, activation=activation)
+    several = torch.stack([draw(2, 6, 3, 5, seed=seed) for seed in (2, 3, 4)])
+    together = torch.autograd.grad(y, (x, residual), several, is_grads_batched=True, retain_graph=True)
+    apart = zip(
+        *(torch.autograd.grad(y, (x, residual), dy, retain_graph=True) for dy in several), strict=True
+    )
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, torch.stack(other), rtol=1e-9, atol=1e-12)

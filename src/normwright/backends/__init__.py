@@ -16,7 +16,9 @@ _LIBRARY = torch.library.Library(schema.NAMESPACE, "DEF")
 schema.register(_LIBRARY)
 _TRITON = triton.load(_LIBRARY, schema.NAMES)
 _NATIVE = (
-    native.Native(False, "Triton's interpreter takes its place") if triton.interprets() else native.load()
+    native.Native(False, "Triton's interpreter takes its place")
+    if triton.interprets() and _TRITON.loaded
+    else native.load()
 )
 
 

@@ -43,7 +43,11 @@ def _like(value: Tensor, x: Tensor) -> Tensor:
         value = value.reshape(x.shape).clone()
     value = value.to(x.dtype)
     model = torch.empty_like(x)
-    return value if value.stride() == model.stride() else model.copy_(value)
+    if value.stride() == model.stride():
+        return value
+    if torch._C._functorch.is_batchedtensor(value) or torch._C._functorch.is_legacy_batchedtensor(value):
+        return value  # which stands for several, and has no strides of its own
+    return model.copy_(value)
 
 
 def activated(z: Tensor, x: Tensor, activation: str | None) -> Tensor:

@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends import eager, masks
+from normwright.backends.devices import check_devices
 from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.moments import statistics_dtype
 
@@ -173,9 +174,18 @@ FAKES: dict[str, Callable[..., Any]] = {
 }
 
 
+def _on_one_device(fake: Callable[..., Any]) -> Callable[..., Any]:
+    # A tensor on the device "meta" brings a call here whatever the others lie on.
+    def checked(*call: Any) -> Any:
+        check_devices(call)
+        return fake(*call)
+
+    return checked
+
+
 def register(library: torch.library.Library) -> None:
     """Defines every operator, with the eager kernel for every device and its fake."""
     for schema in SCHEMAS:
         name = library.define(schema)
         library.impl(name, eager.OPERATORS[name], "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{NAMESPACE}::{name}", FAKES[name], lib=library)
+        torch.library.register_fake(f"{NAMESPACE}::{name}", _on_one_device(FAKES[name]), lib=library)

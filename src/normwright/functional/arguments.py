@@ -60,6 +60,11 @@ def is_channel_vector(vector: Tensor | None, channels: int) -> bool:
     return vector is None or vector.shape == (channels,)
 
 
+def is_statistic(vector: Tensor | None, channels: int) -> bool:
+    """Whether there is no vector, or it is (channels,) and floating point."""
+    return vector is None or (vector.shape == (channels,) and vector.is_floating_point())
+
+
 def check_floating_point(name: str, x: Tensor) -> None:
     """The input is floating point; `name` is what PyTorch calls the operator in its message."""
     if not x.is_floating_point() or x.dtype.itemsize == 1:
@@ -99,14 +104,22 @@ _CHANNEL_VECTORS = ("running_mean", "running_var", "weight", "bias")
 
 
 def check_channel_vectors(x: Tensor, *vectors: Tensor | None) -> None:
-    """running_mean, running_var, weight and bias hold one element per channel."""
+    """running_mean, running_var, weight and bias hold one element per channel, along one axis."""
     channels = x.size(1)
-    for place, vector in enumerate(vectors):
-        if vector is not None and vector.numel() != channels:
+    for name, vector in zip(_CHANNEL_VECTORS, vectors, strict=False):
+        if vector is not None and vector.shape != (channels,):
             raise ShapeError(
-                f"{_CHANNEL_VECTORS[place]} should contain {channels} elements not {vector.numel()}: "
-                "one per channel, which is dimension 1 of the input"
+                f"{name} should contain {channels} elements not {vector.numel()}: one per channel, which is "
+                f"dimension 1 of the input, along one axis, but has shape {list(vector.shape)}"
             )
+        if vector is not None and name.startswith("running"):
+            check_running_dtype(name, vector)
+
+
+def check_running_dtype(name: str, statistic: Tensor) -> None:
+    """A running statistic is floating point."""
+    if not statistic.is_floating_point():
+        raise DtypeError(f"{name} must be floating point, but is {statistic.dtype}: convert it first")
 
 
 def _not_ints(name: str) -> str:

@@ -137,6 +137,16 @@ def _keep(
     ctx.set_materialize_grads(False)
 
 
+def _differentiable() -> bool:
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _is_batched(dy: Tensor) -> bool:
+    """Whether dy stands for several, as with `is_grads_batched=True`: an operator takes one at a time."""
+    functorch = torch._C._functorch
+    return bool(functorch.is_batchedtensor(dy) or functorch.is_legacy_batchedtensor(dy))
+
+
 def _gradients(family: Any, operator: Any, ctx: Any, dy: Tensor | None) -> Any:
     """The four gradients of a call: without an activation the residual's is dy itself."""
     if dy is None:  # nothing depends on y
@@ -145,7 +155,7 @@ def _gradients(family: Any, operator: Any, ctx: Any, dy: Tensor | None) -> Any:
     settings, eps, residual_dtype = ctx.kept
     activated = settings[-1] is not None
     wanted = DX * to_x + DWEIGHT * to_weight + DBIAS * to_bias + DRESIDUAL * (to_residual and activated)
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if _differentiable() or _is_batched(dy):
         gradients = family.backward_of_x(eps, dy, *ctx.saved_tensors, *settings, wanted)
     else:
         gradients = operator(dy, *ctx.saved_tensors, *settings, wanted)

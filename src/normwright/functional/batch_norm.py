@@ -16,6 +16,7 @@ from normwright.functional.arguments import (
     check_parameter_dtypes,
     is_channel_vector,
     is_plain,
+    is_statistic,
 )
 
 
@@ -110,8 +111,8 @@ def _has_channels(
     shape = x.shape
     return (
         len(shape) > 1
-        and is_channel_vector(running_mean, shape[1])
-        and is_channel_vector(running_var, shape[1])
+        and is_statistic(running_mean, shape[1])
+        and is_statistic(running_var, shape[1])
         and is_channel_vector(weight, shape[1])
         and is_channel_vector(bias, shape[1])
     )

@@ -14,6 +14,7 @@ from normwright.functional.arguments import (
     check_epilogue,
     check_floating_point,
     check_parameter_dtypes,
+    check_running_dtype,
     is_channel_vector,
     is_plain,
 )
@@ -144,9 +145,12 @@ def _check_instance(
     n, c = x.shape[:2]
     vectors = {"running_mean": running_mean, "running_var": running_var, **parameters}
     for name, vector in vectors.items():
-        if vector is not None and vector.numel() != c:
+        if vector is not None and vector.shape != (c,):
             # PyTorch sees N·C channels here and says so; its words are kept, ours follow.
             raise ShapeError(
                 f"{name} should contain {n * c} elements not {n * vector.numel()} "
-                f"(counted over the {n} samples: {c} per sample, one per channel)"
+                f"(counted over the {n} samples: {c} per sample, one per channel, along one axis; the shape "
+                f"is {list(vector.shape)})"
             )
+        if vector is not None and name.startswith("running"):
+            check_running_dtype(name, vector)

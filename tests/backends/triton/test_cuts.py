@@ -1,5 +1,7 @@
 """Every way of cutting a tensor into tiles gives the right answer, also what only large tensors take."""
 
+import math
+
 import pytest
 import torch
 from cases import Call, case_of
@@ -7,6 +9,7 @@ from tolerances import assert_within
 
 from normwright.backends.triton import rows
 from normwright.backends.triton.settings import Tile
+from normwright.functional import layer_norm
 
 TILES = {
     "one row to a tile": Tile(1, 256, 1),
@@ -49,3 +52,13 @@ def test_rows(kind, layout, options, tile, monkeypatch):
     monkeypatch.setattr(rows, "rows_tile", lambda *_, **__: taken.append(tile) or TILES[tile])
     assert_right(Call(case_of(kind, (2, 6, 5, 7), layout=layout, **options)))
     assert len(taken) == 2
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (3, 200)], ids=str)
+def test_out_may_overlap_the_input(shape, monkeypatch):
+    """The rows that one program has read are not those that another has yet to read."""
+    monkeypatch.setattr(rows, "rows_tile", lambda *_, **__: Tile(1, 64, 1))
+    memory = torch.randn(math.prod(shape) + 5, generator=torch.Generator().manual_seed(0))
+    x, out = (memory[start : start + math.prod(shape)].view(shape) for start in (0, 5))
+    expected = layer_norm(x.clone(), shape[1:])
+    assert torch.equal(layer_norm(x, shape[1:], out=out), expected)

@@ -10,7 +10,6 @@ import torch
 
 from normwright.backends import triton as kernels
 from normwright.backends.triton import operators
-from normwright.errors import DeviceError
 
 
 def told(
@@ -77,7 +76,12 @@ def test_a_dtype_that_no_kernel_serves_is_said_once(monkeypatch):
         assert torch.equal(operators.rows_inference(*call), first)
 
 
-def test_tensors_on_different_devices():
-    x, weight = torch.ones(2, 4), torch.ones(4, device="meta")
-    with pytest.raises(DeviceError, match=r"same device.*cpu, meta.*\.to\(device\)"):
-        operators.rows_inference(x, None, weight, None, 1, True, 1e-5, None)
+def test_an_unknown_setting():
+    reason = "NORMWRIGHT_TRITON must be 0 or interpret, but is 'Interpret' in the environment"
+    assert told({kernels.SWITCH: "Interpret"}) == f"False {reason}"
+
+
+def test_the_cpus_kernels_stay_where_the_interpreter_does_not_come():
+    code = "import triton, normwright; print([backend.loaded for backend in normwright.backends()])"
+    words = told({kernels.SWITCH: kernels.INTERPRET, "TRITON_INTERPRET": "0", "NORMWRIGHT_NATIVE": "1"}, code)
+    assert words == "[True, False, True]"

@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -72,8 +73,11 @@ def status(triton: Triton) -> Triton:
 
 
 def _obstacle() -> str | None:
-    if os.environ.get(SWITCH) == "0":
+    setting = os.environ.get(SWITCH, "")
+    if setting == "0":
         return f"switched off: {SWITCH}=0 in the environment"
+    if setting not in ("", INTERPRET):
+        return f"{SWITCH} must be 0 or {INTERPRET}, but is {setting!r} in the environment"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed: a PyTorch built for CUDA or ROCm brings it, or pip install triton"
     if interprets():
@@ -88,7 +92,7 @@ def _obstacle() -> str | None:
 @functools.cache
 def _operators() -> Any:
     version = importlib.import_module("triton").__version__
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_TRITON:
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_TRITON:
         oldest = ".".join(map(str, OLDEST_TRITON))
         raise ImportError(f"the kernels need Triton {oldest} or later; this is {version}")
     return importlib.import_module("normwright.backends.triton.operators")
@@ -96,7 +100,9 @@ def _operators() -> Any:
 
 @functools.cache
 def _warn(reason: str) -> None:
-    warnings.warn(f"normwright runs on the GPU in plain PyTorch: {reason}", RuntimeWarning, stacklevel=4)
+    warnings.warn(
+        f"normwright runs in plain PyTorch, several times slower: {reason}", RuntimeWarning, stacklevel=4
+    )
 
 
 def _when_called(name: str) -> Callable[..., Any]:

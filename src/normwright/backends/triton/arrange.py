@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,11 @@ from normwright.backends.masks import Order
 def arranged(tensor: Tensor, order: Order, shape: Sequence[int]) -> Tensor:
     """The tensor in the order and, dense, in the shape of a kernel; a view where it lies so already."""
     return tensor.permute(order.axes).reshape(shape).contiguous()
+
+
+def dense_or_none(tensor: Tensor | None) -> Tensor | None:
+    """A parameter, a mask or moments as a kernel takes them."""
+    return None if tensor is None else tensor.contiguous()
 
 
 class Blank(NamedTuple):
@@ -41,3 +46,19 @@ def blank(whole: Tensor, order: Order, shape: Sequence[int]) -> Blank:
     if permuted.is_contiguous():
         return Blank(whole, permuted.view(shape), True, order)
     return Blank(whole, torch.empty(shape, dtype=whole.dtype, device=whole.device), False, order)
+
+
+def blank_apart(whole: Tensor, order: Order, shape: Sequence[int], read: Iterable[Tensor | None]) -> Blank:
+    """The same where `whole` may share memory with what is read for it: element by element, or not at all."""
+    result = blank(whole, order, shape)
+    if all(tensor is None or _same_or_apart(result.dense, tensor) for tensor in read):
+        return result
+    return Blank(whole, torch.empty_like(result.dense), False, order)
+
+
+def _same_or_apart(a: Tensor, b: Tensor) -> bool:
+    """Whether two dense tensors are the same memory, element by element, or have none in common."""
+    if a.data_ptr() == b.data_ptr() and a.dtype == b.dtype:
+        return True
+    ends = [tensor.data_ptr() + tensor.numel() * tensor.element_size() for tensor in (a, b)]
+    return ends[0] <= b.data_ptr() or ends[1] <= a.data_ptr()

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from normwright.backends.normalised import Gradients
+from normwright.backends.triton.arrange import dense_or_none
 from normwright.backends.triton.channels_gradients import Given, blank_gradients, reduce_alone
 from normwright.backends.triton.channels_settings import ChannelsTile
-from normwright.backends.triton.channels_view import seen_as_channels, vector
+from normwright.backends.triton.channels_view import seen_as_channels
 from normwright.backends.triton.kernels.channels import affine_channels
 from normwright.backends.triton.launch import compute_type, on_device_of
 
@@ -48,7 +49,7 @@ def channel_affine_out(
     seen = seen_as_channels(x, tile)
     dense, dense_residual = seen.of(x), seen.of(residual)
     result = seen.blank_in(out, (dense, dense_residual))
-    tensors = (dense, dense_residual, *map(vector, (weight, bias, mean, variance)), result.dense)
+    tensors = (dense, dense_residual, *map(dense_or_none, (weight, bias, mean, variance)), result.dense)
     options = (eps, activation, compute_type(x), *seen.cut, seen.tile.stages)
     with on_device_of(x):
         affine_channels[seen.grid](*tensors, *seen.sizes, *options, num_warps=seen.tile.warps)

@@ -8,6 +8,7 @@ from torch import Tensor
 from normwright.backends.masks import channels_order, mask_shape
 from normwright.backends.moments import statistics_dtype
 from normwright.backends.normalised import Gradients, MaskedResults, Results
+from normwright.backends.triton.arrange import dense_or_none
 from normwright.backends.triton.channel_affine import channel_affine as channel_affine
 from normwright.backends.triton.channel_affine import channel_affine_backward as channel_affine_backward
 from normwright.backends.triton.channel_affine import channel_affine_out as channel_affine_out
@@ -18,9 +19,10 @@ from normwright.backends.triton.channels_gradients import (
     reduce_then_store,
 )
 from normwright.backends.triton.channels_settings import ChannelsTile
-from normwright.backends.triton.channels_view import Channels, seen_as_channels, vector
+from normwright.backends.triton.channels_view import Channels, seen_as_channels
 from normwright.backends.triton.kernels.channels import forward_channels, merge_channels, reduce_channels
 from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
+from normwright.errors import ShapeError
 
 _MERGED_CHANNELS = 16
 
@@ -94,8 +96,8 @@ def _forward(
     *statistics, counter = running
     if any(statistic is None for statistic in statistics):
         statistics = [None, None]
-    strides = [0 if statistic is None else statistic.stride(0) for statistic in statistics]
-    tensors = (dense, seen.of(residual), vector(weight), vector(bias), y.dense, mask, *moments)
+    strides = [0 if statistic is None else _stride(statistic) for statistic in statistics]
+    tensors = (dense, seen.of(residual), dense_or_none(weight), dense_or_none(bias), y.dense, mask, *moments)
     options = (momentum is None, activation, compute_type(x), *seen.cut, seen.tile.stages, seen.ranges)
     with on_device_of(x):
         parts = _reduce(seen, dense, counter)
@@ -104,6 +106,15 @@ def _forward(
             eps, *options, num_warps=seen.tile.warps,
         )  # fmt: skip
     return y.filled(), moments
+
+
+def _stride(statistic: Tensor) -> int:
+    if statistic.dim() != 1 or (statistic.stride(0) == 0 and statistic.numel() > 1):
+        raise ShapeError(
+            "running statistics must be (C,) with an element for each channel, for they are moved in place; "
+            f"one has shape {list(statistic.shape)} and strides {list(statistic.stride())}: use its clone()"
+        )
+    return statistic.stride(0)
 
 
 def channel_moments(x: Tensor, *, tile: ChannelsTile | None = None) -> tuple[Tensor, Tensor, Tensor]:

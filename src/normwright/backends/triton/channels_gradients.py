@@ -11,8 +11,8 @@ from torch import Tensor
 from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype
 from normwright.backends.normalised import Gradients
-from normwright.backends.triton.arrange import Blank
-from normwright.backends.triton.channels_view import Channels, vector
+from normwright.backends.triton.arrange import Blank, dense_or_none
+from normwright.backends.triton.channels_view import Channels
 from normwright.backends.triton.kernels.channels_backward import backward_channels, reduce_gradients
 from normwright.backends.triton.kernels.parameters import add_parts
 from normwright.backends.triton.launch import cdiv, compute_type, empty
@@ -36,7 +36,7 @@ class Given(NamedTuple):
         """As the kernels take them."""
         large = (self.dy, self.x if needs_x else None, self.residual)
         small = (self.weight, self.bias, self.mask, self.mean, self.rstd)
-        return (*map(seen.of, large), *map(vector, small))
+        return (*map(seen.of, large), *map(dense_or_none, small))
 
 
 class GradientBlanks(NamedTuple):
@@ -90,14 +90,14 @@ def reduce_alone(
     variance_eps: float | None = None,
 ) -> None:
     """One launch, and one more for the parameters. dx is that of constant moments, with variance + eps."""
+    if all(result is None for result in results):
+        return
     x = given.x
     parts = [_parts(seen, x, result is not None) for result in results[2:]]
     needs_x = parts[0] is not None or (activation is not None and given.mask is None)
     tensors = (*given.arranged(seen, needs_x=needs_x), *results.large, *parts)
     options = (variance_eps or 0.0, variance_eps is not None, *_options(seen, x, activation))
     sizes = (*seen.sizes, *seen.mask_bytes)
-    if all(result is None for result in results):
-        return
     reduce_gradients[seen.grid](*tensors, *sizes, *options, num_warps=seen.tile.warps)
     if results.dweight is not None or results.dbias is not None:
         shape = (seen.tile.ranges, seen.channels, 0, _ADDED_PARTS, _ADDED_COLUMNS)

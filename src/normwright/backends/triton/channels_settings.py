@@ -55,7 +55,7 @@ _LONG_SPACE = 64  # as in masks.py: a plane's mask begins on a byte
 _WIDEST = 2048
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def channels_tile(
     rows: int, channels: int, space: int, itemsize: int, *, backward: bool = False, derives: bool = False
 ) -> ChannelsTile:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.masks import Order, channels_order
-from normwright.backends.triton.arrange import Blank, arranged, blank
+from normwright.backends.triton.arrange import Blank, arranged, blank, blank_apart
 from normwright.backends.triton.channels_settings import ChannelsTile, channels_tile
 from normwright.backends.triton.launch import cdiv
 from normwright.backends.triton.settings import power_of_two
@@ -85,10 +85,7 @@ class Channels(NamedTuple):
 
     def blank_in(self, whole: Tensor, read: Iterable[Tensor | None]) -> Blank:
         """A result that is returned in `whole`, which may be one of the dense tensors that are read."""
-        result = blank(whole, self.order, self._shape)
-        if all(tensor is None or _same_or_apart(result.dense, tensor) for tensor in read):
-            return result
-        return Blank(whole, torch.empty_like(result.dense), False, self.order)
+        return blank_apart(whole, self.order, self._shape, read)
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -118,16 +115,3 @@ def _covers(tile: ChannelsTile, space: int) -> bool:
     if space == 1:
         return tile.channels == tile.block
     return tile.channels % 8 == 0 and tile.channels * space <= tile.block
-
-
-def vector(parameter: Tensor | None) -> Tensor | None:
-    """A parameter, or a moment, as the kernels take it."""
-    return None if parameter is None else parameter.contiguous()
-
-
-def _same_or_apart(a: Tensor, b: Tensor) -> bool:
-    """Whether two dense tensors are the same memory, element by element, or have none in common."""
-    if a.data_ptr() == b.data_ptr() and a.dtype == b.dtype:
-        return True
-    ends = [tensor.data_ptr() + tensor.numel() * tensor.element_size() for tensor in (a, b)]
-    return ends[0] <= b.data_ptr() or ends[1] <= a.data_ptr()

@@ -14,7 +14,8 @@ from normwright.backends.masks import mask_shape
 from normwright.backends.moments import statistics_dtype
 from normwright.backends.normalised import Gradients, MaskedResults, Results
 from normwright.backends.triton import group_columns, group_runs
-from normwright.backends.triton.group_view import Filled, Parts, view_of
+from normwright.backends.triton.arrange import blank_apart, dense_or_none
+from normwright.backends.triton.group_view import Filled, GroupView, Parts, view_of
 from normwright.backends.triton.groups_settings import GroupColumns, GroupPieces, GroupTile
 from normwright.backends.triton.kernels.parameters import add_parts
 from normwright.backends.triton.launch import cdiv, empty, on_device_of
@@ -100,8 +101,9 @@ def _forward(
 ) -> None:
     """Fills y and what is kept for a backward: mask, mean and rstd."""
     view = view_of(x, groups)
-    result = view.blank_of(y)
-    tensors = (view.of(x), view.of(residual), _dense(weight), _dense(bias), result.dense, *kept)
+    given = (view.of(x), view.of(residual), dense_or_none(weight), dense_or_none(bias))
+    result = blank_apart(y, view.order, view.shape, given)
+    tensors = (*given, result.dense, *kept)
     with on_device_of(x):
         if view.channels_last:
             assert tile is None or isinstance(tile, GroupColumns)
@@ -139,9 +141,8 @@ def groups_backward(
         dweight is not None,
         dbias is not None,
     )
-    tensors = (
-        view.of(dy), view.of(x), view.of(residual), _dense(weight), _dense(bias), mask, *moments.contiguous(),
-    )  # fmt: skip
+    inputs = (view.of(dy), view.of(x), view.of(residual), dense_or_none(weight), dense_or_none(bias))
+    tensors = (*inputs, dense_or_none(mask), *moments.contiguous())
     with on_device_of(x):
         if view.channels_last:
             assert tile is None or isinstance(tile, GroupColumns)
@@ -149,7 +150,7 @@ def groups_backward(
         else:
             assert not isinstance(tile, GroupColumns)
             parts = group_runs.backward(view, tensors, gradients, activation, tile)
-        _add_parts(parts, dweight, dbias)
+        _add_parts(view, parts, dweight, dbias)
     return (
         None if dx is None else dx.filled(),
         None if dresidual is None else dresidual.filled(),
@@ -158,19 +159,14 @@ def groups_backward(
     )
 
 
-def _dense(parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else parameter.contiguous()
-
-
 # Few channels, so few programs: a narrow block with many parts at once.
 _ADDED_PARTS, _ADDED_COLUMNS = 256, 16
 
 
-def _add_parts(parts: Parts, dweight: Tensor | None, dbias: Tensor | None) -> None:
-    known = next((gradient for gradient in (dweight, dbias) if gradient is not None), None)
-    if known is None:
+def _add_parts(view: GroupView, parts: Parts, dweight: Tensor | None, dbias: Tensor | None) -> None:
+    if dweight is None and dbias is None:
         return
     number = next(part for part in parts if part is not None).shape[0]
-    grid = (cdiv(known.shape[0], _ADDED_COLUMNS),)
-    shape = (number, known.shape[0], 0, _ADDED_PARTS, _ADDED_COLUMNS)
+    grid = (cdiv(view.channels, _ADDED_COLUMNS),)
+    shape = (number, view.channels, 0, _ADDED_PARTS, _ADDED_COLUMNS)
     add_parts[grid](*parts, dweight, dbias, *shape, num_warps=8)

@@ -109,7 +109,7 @@ def _is_flat(channels: int, space: int) -> bool:
     return space < _LONG_RUN or (space % 8 == 0 and padded >= 2 * power_of_two(channels * space))
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def group_tile(channels: int, space: int, *, backward: bool) -> GroupTile | None:
     """The tile of whole groups of so many channels and elements of a plane; None where one must be cut."""
     flat = not backward and _is_flat(channels, space)
@@ -121,7 +121,7 @@ def group_tile(channels: int, space: int, *, backward: bool) -> GroupTile | None
     return GroupTile(groups, runs, block, _warps(groups * runs * block), flat)
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def group_pieces(channels: int, space: int, *, backward: bool) -> GroupPieces:
     """The pieces of a group of so many channels and elements of a plane."""
     flat = not backward and space < _LONG_RUN
@@ -156,7 +156,7 @@ def _column_width(channels: int, share: int, itemsize: int) -> int:
     return min(channels, next(width for width in widths if used[width] == best))
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def group_columns(channels: int, share: int, space: int, itemsize: int, *, backward: bool) -> GroupColumns:
     """How samples of so many channels, in groups of `share`, and positions are cut."""
     width = _column_width(channels, share, itemsize)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from normwright.backends import eager
+from normwright.backends.devices import check_devices
 from normwright.backends.triton import channels, groups, rows
 from normwright.backends.triton.interpreter import quietly
-from normwright.errors import DeviceError
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (7, 0)
@@ -44,22 +44,12 @@ def _warn(reason: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
-def _check_devices(call: Sequence[Any]) -> None:
-    devices = {argument.device for argument in call if isinstance(argument, Tensor)}
-    if len(devices) > 1:
-        found = ", ".join(sorted(map(str, devices)))
-        raise DeviceError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {found}: move "
-            "the normaliser and its inputs to one device with .to(device)"
-        )
-
-
 def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
     fallback = eager.OPERATORS[kernel.__name__]
     place = 1 if kernel.__name__.endswith("_backward") else 0  # of x
 
     def operator(*call: Any) -> Any:
-        _check_devices(call)
+        check_devices(call)
         x = call[place]
         reason = refusal(x)
         if reason is not None:

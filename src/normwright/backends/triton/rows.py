@@ -13,7 +13,7 @@ from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.masks import Order, mask_shape, rows_order
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.backends.normalised import Gradients, MaskedResults, Results
-from normwright.backends.triton.arrange import Blank, arranged, blank
+from normwright.backends.triton.arrange import Blank, arranged, blank, blank_apart, dense_or_none
 from normwright.backends.triton.kernels.parameters import add_parts
 from normwright.backends.triton.kernels.row_pieces import (
     backward_pieces,
@@ -161,8 +161,8 @@ def _forward(
     seen = _seen(x, axes)
     dense = seen.of(x)
     assert dense is not None
-    result = blank(y, seen.order, (seen.rows, seen.length))
     given = (dense, seen.of(residual), seen.parameter(weight), seen.parameter(bias))
+    result = blank_apart(y, seen.order, (seen.rows, seen.length), given)
     mean_and_rstd = (None, None) if moments is None else (moments[0], moments[-1])
     tensors = (*given, result.dense, mask, *mean_and_rstd)
     mask_bytes = (seen.length + 7) // 8
@@ -221,7 +221,15 @@ def rows_backward(
         None if result is None else empty(x, programs, seen.length, dtype=compute_dtype(x))
         for result in results[2:]
     ]
-    given = (seen.of(dy), seen.of(x), seen.of(residual), seen.parameter(weight), seen.parameter(bias), mask)
+    given = (
+        seen.of(dy),
+        seen.of(x),
+        seen.of(residual),
+        seen.parameter(weight),
+        seen.parameter(bias),
+        dense_or_none(mask),
+    )
+    moments = moments.contiguous()
     tensors = (*given, moments[0], moments[-1])
     filled = (*(None if result is None else result.dense for result in results[:2]), *sums)
     options = (activation, center, seen.channels, compute_type(x))
@@ -264,7 +272,7 @@ def _backward_in_pieces(
             *tensors, parts, *shape, *options, even, tile.block, num_warps=tile.warps
         )
     blocks = (even, tile.block, power_of_two(pieces))
-    grid = (pieces, programs)
+    grid = (programs, pieces)
     backward_pieces[grid](
         *tensors, parts, *filled, seen.rows, *shape, *options, *blocks, num_warps=tile.warps
     )

@@ -53,7 +53,7 @@ _LONG = 4096
 _MOST_WARPS, _MOST_WARPS_BACKWARD = 8, 16
 
 
-@functools.cache
+@functools.lru_cache(4096)
 def rows_tile(length: int, *, backward: bool) -> Tile:
     """The tile of rows of a length; one that is shorter than the row cuts it in pieces."""
     if length > (LONGEST_ROW_BACKWARD if backward else LONGEST_ROW):

@@ -10,7 +10,7 @@ constants, or dx is not asked for, `reduce_gradients` does it all, but for addin
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.kernels.activation import LEAKY_SLOPE, derivative
+from normwright.backends.triton.kernels.activation import LEAKY_SLOPE, constant, derivative
 from normwright.backends.triton.kernels.channels import affine_terms, known_moments
 from normwright.backends.triton.kernels.channels_walk import (
     chunks_of,
@@ -53,7 +53,7 @@ def _tile_of_dz(
         if ACTIVATION == "relu":
             dz = tl.where(ones, dz, 0.0)
         else:
-            dz = tl.where(ones, dz, dz * LEAKY_SLOPE)
+            dz = tl.where(ones, dz, dz * constant(dz, LEAKY_SLOPE))
     elif ACTIVATION is not None:
         z = centred * scale + level
         if residual is not None:

@@ -204,14 +204,14 @@ def backward_pieces(
     BLOCK: tl.constexpr,
     PIECES: tl.constexpr,
 ):
-    """A program takes one piece of every num_programs(1)-th row, and adds up its parameters' gradients."""
-    piece = tl.program_id(0)
+    """A program takes one piece of every num_programs(0)-th row, and adds up its parameters' gradients."""
+    piece = tl.program_id(1)
     column = piece.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     count = tl.full((1, 1), length, COMPUTE)
     every = tl.arange(0, PIECES)
     dweight = tl.zeros((1, BLOCK), COMPUTE)
     dbias = tl.zeros((1, BLOCK), COMPUTE)
-    for number in range(tl.program_id(1), rows, tl.num_programs(1)):
+    for number in range(tl.program_id(0), rows, tl.num_programs(0)):
         row = number + tl.arange(0, 1).to(tl.int64)
         x_hat, dz, g, scale = _piece_of_dz(
             dy, x, residual, weight, bias, mask, mean, rstd, row, column, length, mask_bytes,
@@ -232,7 +232,7 @@ def backward_pieces(
                 levels = tl.load(sums + rows.to(tl.int64) * pieces, mask=every < pieces, other=0.0)
                 g -= quotient(tl.sum(levels, 0), count)
             tl.store(dx + at, (g * scale).to(dx.dtype.element_ty), mask=inside)
-    part = tl.program_id(1).to(tl.int64) * length + column
+    part = tl.program_id(0).to(tl.int64) * length + column
     if dweight_parts is not None:
         tl.store(dweight_parts + part, tl.sum(dweight, 0), mask=column < length)
     if dbias_parts is not None:
