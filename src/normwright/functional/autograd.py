@@ -137,10 +137,6 @@ def _keep(
     ctx.set_materialize_grads(False)
 
 
-def _differentiable() -> bool:
-    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
 def _is_batched(dy: Tensor) -> bool:
     """Whether dy stands for several, as with `is_grads_batched=True`: an operator takes one at a time."""
     functorch = torch._C._functorch
@@ -155,7 +151,7 @@ def _gradients(family: Any, operator: Any, ctx: Any, dy: Tensor | None) -> Any:
     settings, eps, residual_dtype = ctx.kept
     activated = settings[-1] is not None
     wanted = DX * to_x + DWEIGHT * to_weight + DBIAS * to_bias + DRESIDUAL * (to_residual and activated)
-    if _differentiable() or _is_batched(dy):
+    if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _is_batched(dy)):
         gradients = family.backward_of_x(eps, dy, *ctx.saved_tensors, *settings, wanted)
     else:
         gradients = operator(dy, *ctx.saved_tensors, *settings, wanted)
