@@ -13,6 +13,7 @@ from benchmarks.device import trials
 from benchmarks.device.candidates import MOVES, candidates
 from benchmarks.device.goals import DEVICE_HEADLINE
 from benchmarks.device.trials import Trial, TrialResult, Tried, least_part_copies, run_trial
+from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 
 ROWS = Case("rms_norm", (8, 16), normalized_shape=(16,))
 BATCH = Case("batch_norm", (8, 16, 2, 2), residual=True, activation="relu")
@@ -73,7 +74,7 @@ def kernels(monkeypatch):
         if tile is not None and tile.warps == 8:
             raise RuntimeError("out of shared memory")
         y = x * (2 if tile is not None and tile.rows == 2 else 1)
-        return y, y[:0], y[:0], y[:0]
+        return y, y[:0]
 
     table = types.SimpleNamespace(rows_tile=lambda length, backward: Tile(1, 4))
     modules = {
@@ -130,9 +131,12 @@ def test_the_page_names_the_best_where_it_is_worth_it(own, best, words):
 
 
 def test_every_row_of_the_headline_is_tried_in_both_parts():
-    options = argparse.Namespace(part=launch_settings.PARTS, most=24, rehearse=False, only=None)
+    options = argparse.Namespace(
+        part=launch_settings.PARTS, device="cuda:1", most=24, rehearse=False, only=None
+    )
     found = launch_settings.trials(options)
     assert len(found) == len(DEVICE_HEADLINE)
+    assert {trial.device for trial in found} == {"cuda:1"}
     options.only = "batch_norm*backward"
     assert {trial.part for trial in launch_settings.trials(options)} == {"backward"}
 
@@ -143,20 +147,20 @@ def test_backward_arguments_are_in_the_order_of_the_schema():
     def forward(*call, tile=None):
         calls["forward"] = call
         y = call[0]
-        return y, y.mean((0, 2, 3)), y.mean((0, 2, 3)), y.new_empty(3, dtype=torch.uint8)
+        return y, y.new_zeros(2, 16), y.new_empty(3, dtype=torch.uint8)
 
     def backward(*call, tile=None):
         calls["backward"] = call
         return call[0]
 
-    module = types.SimpleNamespace(channels_forward=forward, channels_backward=backward)
+    module = types.SimpleNamespace(channels_forward_masked=forward, channels_backward=backward)
     importlib = types.SimpleNamespace(import_module=lambda name: module)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "importlib", importlib)
         inputs = trials.inputs_of(BATCH, torch.device("cpu"), seed=0)
         trials._launcher(Trial(BATCH, "backward"), inputs)(None)
     schema = {
-        "forward": torch.ops.normwright.channels_forward,
+        "forward": torch.ops.normwright.channels_forward_masked,
         "backward": torch.ops.normwright.channels_backward,
     }
     for part, packet in schema.items():
@@ -165,4 +169,4 @@ def test_backward_arguments_are_in_the_order_of_the_schema():
     assert torch.equal(dy, inputs.dy)
     assert torch.equal(x, inputs.x.detach())
     assert residual is None
-    assert calls["backward"][-1] == (True, True, True, True)
+    assert calls["backward"][-1] == DX | DRESIDUAL | DWEIGHT | DBIAS
