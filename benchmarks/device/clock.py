@@ -46,7 +46,7 @@ class EventClock:
     A kernel that only spins keeps the device busy until the host has queued the first event, all of the task
     and the second event, so that the events are as far apart as the task's kernels take back to back. Where
     the host was overtaken all the same (a task that reads a result back waits for it) the task's name is kept
-    in `waited_for`: its time then holds the host's, too.
+    in `waited`: its time then holds the host's, too.
     """
 
     def __init__(self) -> None:

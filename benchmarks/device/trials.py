@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 import traceback
 from collections.abc import Callable, Sequence
@@ -186,8 +185,7 @@ def _settings(case: Case, inputs: Inputs) -> tuple[Any, ...]:
 
 
 def _with_settings(function: Callable[..., Any], call: tuple[Any, ...]) -> Launcher:
-    name = next(name for name in ("tile", "settings") if name in inspect.signature(function).parameters)
-    return lambda settings: function(*call, **{name: settings})
+    return lambda settings: function(*call, tile=settings)
 
 
 def _detached(inputs: Inputs) -> Inputs:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 MASKED = ("relu", "leaky_relu")
 
-_LONG_RUN = 64
+LONG_RUN = 64
 
 
 class Order(NamedTuple):
@@ -58,7 +58,7 @@ def groups_order(x: Tensor, groups: int) -> Order:
     space = math.prod(x.shape[2:])
     if quickest:
         return Order(axes, x.shape[1])
-    return Order(axes, space if space >= _LONG_RUN else x.shape[1] // groups * space)
+    return Order(axes, space if space >= LONG_RUN else x.shape[1] // groups * space)
 
 
 def channels_order(x: Tensor) -> Order:
@@ -67,7 +67,7 @@ def channels_order(x: Tensor) -> Order:
     space = math.prod(x.shape[2:])
     if quickest:
         return Order(axes, x.shape[1])
-    return Order(axes, space if space >= _LONG_RUN else x.shape[1] * space)
+    return Order(axes, space if space >= LONG_RUN else x.shape[1] * space)
 
 
 def mask_shape(x: Tensor, order: Order) -> tuple[int, int]:

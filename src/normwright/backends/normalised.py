@@ -36,6 +36,12 @@ def mapped(
     return z
 
 
+def is_batched(tensor: Tensor) -> bool:
+    """Whether the tensor stands for several, as with `is_grads_batched=True`."""
+    functorch = torch._C._functorch
+    return bool(functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor))
+
+
 def _like(value: Tensor, x: Tensor) -> Tensor:
     """The value in the shape, dtype and strides that `empty_like(x)` has; broadcasting may choose others."""
     if value.shape != x.shape:
@@ -45,8 +51,8 @@ def _like(value: Tensor, x: Tensor) -> Tensor:
     model = torch.empty_like(x)
     if value.stride() == model.stride():
         return value
-    if torch._C._functorch.is_batchedtensor(value) or torch._C._functorch.is_legacy_batchedtensor(value):
-        return value  # which stands for several, and has no strides of its own
+    if is_batched(value):
+        return value  # it has no strides of its own
     return model.copy_(value)
 
 

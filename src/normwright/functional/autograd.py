@@ -21,6 +21,7 @@ from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.layout import Layout, channels_layout, groups_layout, rows_layout
 from normwright.backends.masks import MASKED
 from normwright.backends.moments import textbook_moments
+from normwright.backends.normalised import is_batched
 
 # What a backward needs besides the inputs: the tensors that its operator takes after these, the settings that
 # it takes then (the activation last, but for `wanted`), and eps, for the moments as functions of x.
@@ -137,12 +138,6 @@ def _keep(
     ctx.set_materialize_grads(False)
 
 
-def _is_batched(dy: Tensor) -> bool:
-    """Whether dy stands for several, as with `is_grads_batched=True`: an operator takes one at a time."""
-    functorch = torch._C._functorch
-    return bool(functorch.is_batchedtensor(dy) or functorch.is_legacy_batchedtensor(dy))
-
-
 def _gradients(family: Any, operator: Any, ctx: Any, dy: Tensor | None) -> Any:
     """The four gradients of a call: without an activation the residual's is dy itself."""
     if dy is None:  # nothing depends on y
@@ -151,7 +146,7 @@ def _gradients(family: Any, operator: Any, ctx: Any, dy: Tensor | None) -> Any:
     settings, eps, residual_dtype = ctx.kept
     activated = settings[-1] is not None
     wanted = DX * to_x + DWEIGHT * to_weight + DBIAS * to_bias + DRESIDUAL * (to_residual and activated)
-    if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or _is_batched(dy)):
+    if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or is_batched(dy)):
         gradients = family.backward_of_x(eps, dy, *ctx.saved_tensors, *settings, wanted)
     else:
         gradients = operator(dy, *ctx.saved_tensors, *settings, wanted)

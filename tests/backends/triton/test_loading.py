@@ -67,7 +67,7 @@ def test_an_old_triton(monkeypatch):
 def test_a_dtype_that_no_kernel_serves_is_said_once(monkeypatch):
     x = torch.ones(2, 4)
     monkeypatch.setattr(operators, "DTYPES", ())
-    operators._warn.cache_clear()
+    kernels.warn_once.cache_clear()
     call = (x, None, None, None, 1, True, 1e-5, None)
     with pytest.warns(RuntimeWarning, match=r"plain PyTorch, several times slower: .* torch.float32"):
         first = operators.rows_inference(*call)

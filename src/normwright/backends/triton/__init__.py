@@ -99,7 +99,8 @@ def _operators() -> Any:
 
 
 @functools.cache
-def _warn(reason: str) -> None:
+def warn_once(reason: str) -> None:
+    """Says that plain PyTorch serves calls, and why; each reason once."""
     warnings.warn(
         f"normwright runs in plain PyTorch, several times slower: {reason}", RuntimeWarning, stacklevel=4
     )
@@ -110,7 +111,7 @@ def _when_called(name: str) -> Callable[..., Any]:
         try:
             operators = _operators()
         except ImportError as error:
-            _warn(str(error))
+            warn_once(str(error))
             return eager.OPERATORS[name](*call)
         return getattr(operators, name)(*call)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from normwright.backends.triton.settings import power_of_two
+from normwright.backends.masks import LONG_RUN
+from normwright.backends.triton.settings import padded, power_of_two
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ _STRIP = 128
 _FEW_STRIPS = 4
 _TABLE = 4096
 
-_LONG_SPACE = 64  # as in masks.py: a plane's mask begins on a byte
 _WIDEST = 2048
 
 
@@ -61,10 +61,10 @@ def channels_tile(
 ) -> ChannelsTile:
     """The tile of a dense (rows, channels·space) matrix. `derives`: a backward that computes derivatives."""
     size = _TILE // itemsize
-    if derives or (backward and 1 < space < _LONG_SPACE):
+    if derives or (backward and 1 < space < LONG_RUN):
         size //= 2
     programs, warps = _PROGRAMS, _WARPS
-    if space >= _LONG_SPACE:
+    if space >= LONG_RUN:
         taken, block, warps = 1, _chunk(space), _WARPS_OF_PLANES
     elif space == 1:
         taken = block = min(power_of_two(channels), _STRIP // itemsize)
@@ -73,7 +73,7 @@ def channels_tile(
     else:
         taken = _short_strip(channels, space)
         block = power_of_two(taken * space)
-    height = min(max(size // block, 1), 1 << (rows - 1).bit_length())
+    height = min(max(size // block, 1), padded(rows))
     tiles = -(-rows // height) * (-(-space // block) if taken == 1 else 1)
     strips = -(-channels // taken)
     ranges = (programs if strips <= programs else _MANY_PROGRAMS) // strips

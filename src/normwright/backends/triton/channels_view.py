@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from normwright.backends.masks import Order, channels_order
+from normwright.backends.masks import LONG_RUN, Order, channels_order
 from normwright.backends.triton.arrange import Blank, arranged, blank, blank_apart
 from normwright.backends.triton.channels_settings import ChannelsTile, channels_tile
 from normwright.backends.triton.launch import cdiv
-from normwright.backends.triton.settings import power_of_two
+from normwright.backends.triton.settings import padded, power_of_two
 
 
 class Channels(NamedTuple):
@@ -51,9 +51,9 @@ class Channels(NamedTuple):
         """WIDTH_UNIT to BLOCK of a kernel."""
         tile = self.tile
         short = tile.channels > 1 and self.space > 1
-        padded = tile.channels if tile.channels == 1 else power_of_two(tile.channels)
-        spaces = 1 << (self.space - 1).bit_length() if short else 1
-        return (*self._units, tile.channels, padded, spaces, tile.rows, tile.block)
+        filled = tile.channels if tile.channels == 1 else power_of_two(tile.channels)
+        spaces = padded(self.space) if short else 1
+        return (*self._units, tile.channels, filled, spaces, tile.rows, tile.block)
 
     @property
     def mask_bytes(self) -> tuple[int, int]:
@@ -65,7 +65,7 @@ class Channels(NamedTuple):
     @property
     def ranges(self) -> int:
         """RANGES of a kernel."""
-        return 1 << (self.tile.ranges - 1).bit_length()
+        return padded(self.tile.ranges)
 
     @property
     def _units(self) -> tuple[int, int]:
@@ -111,7 +111,7 @@ def seen_as_channels(
 
 def _covers(tile: ChannelsTile, space: int) -> bool:
     if tile.channels == 1:
-        return space >= 64
+        return space >= LONG_RUN
     if space == 1:
         return tile.channels == tile.block
     return tile.channels % 8 == 0 and tile.channels * space <= tile.block

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from normwright.backends.moments import compute_dtype
-from normwright.backends.triton.group_view import Filled, GroupView, Parts, padded
+from normwright.backends.triton.group_view import Filled, GroupView, Parts
 from normwright.backends.triton.groups_settings import ENOUGH_BLOCKS, GroupColumns, group_columns
 from normwright.backends.triton.kernels.group_columns import forward_columns, reduce_columns
 from normwright.backends.triton.kernels.group_columns_backward import (
@@ -13,7 +13,7 @@ from normwright.backends.triton.kernels.group_columns_backward import (
     reduce_gradient_columns,
 )
 from normwright.backends.triton.launch import cdiv, compute_type, empty
-from normwright.backends.triton.settings import power_of_two
+from normwright.backends.triton.settings import padded, power_of_two
 
 # Elements of a tile of parts, put together (forward), added up (backward).
 _MERGED_TILE, _ADDED_TILE = 2048, 2048

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from normwright.backends.moments import compute_dtype
-from normwright.backends.triton.group_view import Filled, GroupView, Parts, options_of, padded
+from normwright.backends.triton.group_view import Filled, GroupView, Parts, options_of
 from normwright.backends.triton.groups_settings import (
     ENOUGH_PROGRAMS,
     GroupPieces,
@@ -20,6 +20,7 @@ from normwright.backends.triton.kernels.groups_backward import (
     reduce_gradient_pieces,
 )
 from normwright.backends.triton.launch import cdiv, empty
+from normwright.backends.triton.settings import padded
 
 # Elements of a tile of parts.
 _PARTS_TILE = 2048

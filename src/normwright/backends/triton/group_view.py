@@ -84,11 +84,6 @@ def view_of(x: Tensor, groups: int) -> GroupView:
     return GroupView(order, x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups, channels_last)
 
 
-def padded(size: int) -> int:
-    """The smallest power of two that is at least the size."""
-    return 1 << (max(size, 1) - 1).bit_length()
-
-
 def options_of(activation: str | None, x: Tensor, space: int) -> tuple[Any, ...]:
     """The constants ACTIVATION, SPACE and COMPUTE of the kernels of runs."""
     return activation, space, compute_type(x)

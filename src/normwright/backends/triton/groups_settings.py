@@ -9,7 +9,8 @@ import functools
 import math
 from dataclasses import dataclass
 
-from normwright.backends.triton.settings import power_of_two
+from normwright.backends.masks import LONG_RUN
+from normwright.backends.triton.settings import padded, power_of_two
 
 # Elements of a tile to a warp: 32 lanes of 16, or of 32 where the tile is large, because fewer warps meet
 # sooner.
@@ -85,15 +86,8 @@ ENOUGH_PROGRAMS, ENOUGH_BLOCKS = 264, 128
 # The longest group that is one tile.
 _LONGEST_GROUP, _LONGEST_GROUP_BACKWARD = 16384, 8192
 
-# Below this many elements of a plane a run of a mask is a whole group (`masks.py`).
-_LONG_RUN = 64
-
 _GROUP_BLOCK = 4096
 _MOST_PIECES = 1024
-
-
-def _power(size: int) -> int:
-    return 1 << (max(size, 1) - 1).bit_length()
 
 
 def _warps(elements: int) -> int:
@@ -105,16 +99,16 @@ def _is_flat(channels: int, space: int) -> bool:
     """Whether a group is taken as one run: where its planes are short or fill a tile badly."""
     if channels == 1:
         return False
-    padded = power_of_two(space) * _power(channels)
-    return space < _LONG_RUN or (space % 8 == 0 and padded >= 2 * power_of_two(channels * space))
+    filled = power_of_two(space) * padded(channels)
+    return space < LONG_RUN or (space % 8 == 0 and filled >= 2 * power_of_two(channels * space))
 
 
 @functools.lru_cache(4096)
 def group_tile(channels: int, space: int, *, backward: bool) -> GroupTile | None:
     """The tile of whole groups of so many channels and elements of a plane; None where one must be cut."""
     flat = not backward and _is_flat(channels, space)
-    runs = 1 if flat else _power(channels)
-    block = power_of_two(channels * space) if flat else _power(space) if backward else power_of_two(space)
+    runs = 1 if flat else padded(channels)
+    block = power_of_two(channels * space) if flat else padded(space) if backward else power_of_two(space)
     if runs * block > (_LONGEST_GROUP_BACKWARD if backward else _LONGEST_GROUP):
         return None
     groups = max(1, 1024 // (runs * block))
@@ -124,13 +118,13 @@ def group_tile(channels: int, space: int, *, backward: bool) -> GroupTile | None
 @functools.lru_cache(4096)
 def group_pieces(channels: int, space: int, *, backward: bool) -> GroupPieces:
     """The pieces of a group of so many channels and elements of a plane."""
-    flat = not backward and space < _LONG_RUN
-    wide = _GROUP_BLOCK if flat else min(_power(space), _GROUP_BLOCK)
-    runs = 1 if flat else min(_GROUP_BLOCK // wide, _power(channels))
+    flat = not backward and space < LONG_RUN
+    wide = _GROUP_BLOCK if flat else min(padded(space), _GROUP_BLOCK)
+    runs = 1 if flat else min(_GROUP_BLOCK // wide, padded(channels))
     size = space if backward else channels * space
     block = wide if backward else _GROUP_BLOCK
     tiles = -(-size // block)
-    steps = max(min(_power(tiles // 16), 4), _power(-(-tiles // _MOST_PIECES)))
+    steps = max(min(padded(tiles // 16), 4), padded(-(-tiles // _MOST_PIECES)))
     return GroupPieces(block, steps, runs, wide, 8, flat=flat)
 
 
@@ -162,5 +156,5 @@ def group_columns(channels: int, share: int, space: int, itemsize: int, *, backw
     width = _column_width(channels, share, itemsize)
     rows = (_COLUMN_TILE_BACKWARD if backward else _COLUMN_TILE) // power_of_two(width)
     tiles = -(-space // rows)
-    steps = min(max(_power(tiles // _PIECES), 1), _MOST_STEPS)
-    return GroupColumns(width, rows, max(steps, _power(-(-tiles // _MOST_PIECES))), 4)
+    steps = min(max(padded(tiles // _PIECES), 1), _MOST_STEPS)
+    return GroupColumns(width, rows, max(steps, padded(-(-tiles // _MOST_PIECES))), 4)

@@ -7,7 +7,6 @@ several times slower than it might be: it is said, once for each reason.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from normwright.backends import eager
 from normwright.backends.devices import check_devices
-from normwright.backends.triton import channels, groups, rows
+from normwright.backends.triton import channels, groups, rows, warn_once
 from normwright.backends.triton.interpreter import quietly
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -38,12 +37,6 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-@functools.cache
-def _warn(reason: str) -> None:
-    message = f"normwright runs in plain PyTorch, several times slower: {reason}"
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
-
-
 def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
     fallback = eager.OPERATORS[kernel.__name__]
     place = 1 if kernel.__name__.endswith("_backward") else 0  # of x
@@ -53,7 +46,7 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
         x = call[place]
         reason = refusal(x)
         if reason is not None:
-            _warn(reason)
+            warn_once(reason)
             return fallback(*call)
         if not x.numel():
             return fallback(*call)

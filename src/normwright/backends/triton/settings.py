@@ -29,9 +29,14 @@ class Tile:
     stages: int = 2
 
 
+def padded(size: int) -> int:
+    """The smallest power of two that is at least the size, and at least 1."""
+    return 1 << (max(size, 1) - 1).bit_length()
+
+
 def power_of_two(size: int) -> int:
     """The smallest power of two that is at least the size, and at least 8, a byte of a mask."""
-    return max(8, 1 << (max(size, 1) - 1).bit_length())
+    return max(8, padded(size))
 
 
 # Elements of a row that fit in the registers of a program, and of a piece where they do not.

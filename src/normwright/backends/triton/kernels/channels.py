@@ -28,8 +28,7 @@ from normwright.backends.triton.kernels.mask import packed, passes
 from normwright.backends.triton.kernels.moments import split
 from normwright.backends.triton.kernels.running import count_batch, in_float64, move_running
 
-# Squares of float32 overflow from 1.8e19 on: they are then taken of the 2^-100th part; float64 holds them.
-_SHRINK = tl.constexpr(2.0**-100)
+# What makes good for SHRINK in a square, which float64 holds.
 _STRETCH_SQUARE = tl.constexpr(2.0**200)
 
 _SHIFT_OUT = tl.constexpr(2.0**44)
@@ -75,7 +74,7 @@ def _sums(
         deviation = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE) - shift
         deviation = tl.where(inside, deviation, 0.0)
         if SHRINK:
-            deviation *= _SHRINK
+            deviation *= SHRINK
         total += deviation
         squares += deviation * deviation
     return over_columns(total, CHANNELS), over_columns(squares, CHANNELS)

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from normwright.backends.triton.kernels.group_tiles import overflows, spread, store_activated
-from normwright.backends.triton.kernels.moments import _SHRINK, _STRETCH, merged, quotient, rstd_of, wide
+from normwright.backends.triton.kernels.moments import SHRINK, STRETCH, merged, quotient, rstd_of, wide
 
 
 @triton.jit
@@ -69,10 +69,10 @@ def _reduce_piece(
         square = tl.zeros((ROWS, COLUMNS), COMPUTE)
         for step in tl.range(steps, num_stages=3):
             distance = _distances(source, row + step * ROWS, rows, channels, column_inside, shift, COMPUTE)
-            level += distance * _SHRINK
-            square += (distance * _SHRINK) * (distance * _SHRINK)
+            level += distance * SHRINK
+            square += (distance * SHRINK) * (distance * SHRINK)
         _, careful = spread(tl.sum(level, 0, keep_dims=True), tl.sum(square, 0, keep_dims=True), count)
-        m2_root = tl.where(squares == float("inf"), careful * _STRETCH, m2_root)
+        m2_root = tl.where(squares == float("inf"), careful * STRETCH, m2_root)
     if FOLD:
         shift, lo, m2_root = merged(shift, lo, m2_root, tl.where(column_inside, count, 0.0), 1)
         across = channels // WIDTH

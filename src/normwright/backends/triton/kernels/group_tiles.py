@@ -10,7 +10,7 @@ import triton.language as tl
 
 from normwright.backends.triton.kernels.activation import activate, derivative
 from normwright.backends.triton.kernels.mask import packed, passes, through
-from normwright.backends.triton.kernels.moments import _SHRINK, _STRETCH, quotient, spread, two_sums
+from normwright.backends.triton.kernels.moments import SHRINK, STRETCH, quotient, spread, two_sums
 
 
 @triton.jit
@@ -50,10 +50,10 @@ def group_moments(value, inside, origin, count, EVEN: tl.constexpr, GROUPS: tl.c
     square = of_group(square, GROUPS, RUNS)
     lo, m2_root = spread(of_group(level, GROUPS, RUNS), square, count)
     if overflows(square):
-        small = distance * _SHRINK
+        small = distance * SHRINK
         level, squares = two_sums(small, small * small)
         _, careful = spread(of_group(level, GROUPS, RUNS), of_group(squares, GROUPS, RUNS), count)
-        m2_root = tl.where(square == float("inf"), careful * _STRETCH, m2_root)
+        m2_root = tl.where(square == float("inf"), careful * STRETCH, m2_root)
     return hi, lo, m2_root
 
 

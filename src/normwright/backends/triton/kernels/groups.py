@@ -23,7 +23,7 @@ from normwright.backends.triton.kernels.group_tiles import (
     spread,
     store_activated,
 )
-from normwright.backends.triton.kernels.moments import _SHRINK, _STRETCH, merged, quotient, rstd_of, wide
+from normwright.backends.triton.kernels.moments import SHRINK, STRETCH, merged, quotient, rstd_of, wide
 
 
 @triton.jit
@@ -152,11 +152,11 @@ def _reduce_piece(
         level = tl.zeros((1, BLOCK), COMPUTE)
         square = tl.zeros((1, BLOCK), COMPUTE)
         for step in tl.range(steps, num_stages=3):
-            small = _distances(source, step, elements, shift, COMPUTE, BLOCK) * _SHRINK
+            small = _distances(source, step, elements, shift, COMPUTE, BLOCK) * SHRINK
             level += small
             square += small * small
         _, careful = spread(tl.sum(level, 1, keep_dims=True), tl.sum(square, 1, keep_dims=True), count)
-        m2_root = careful * _STRETCH
+        m2_root = careful * STRETCH
     at = group * pieces + piece + tl.zeros((1, 1), tl.int64)
     plane = total.to(tl.int64) * pieces
     tl.store(parts + at, shift)

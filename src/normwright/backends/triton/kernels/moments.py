@@ -11,8 +11,8 @@ import triton
 import triton.language as tl
 
 _LARGE = tl.constexpr(1e18)
-_SHRINK = tl.constexpr(2.0**-100)
-_STRETCH = tl.constexpr(2.0**100)
+SHRINK = tl.constexpr(2.0**-100)
+STRETCH = tl.constexpr(2.0**100)
 
 
 @triton.jit
@@ -41,8 +41,8 @@ def root_of_squares(values, AXIS: tl.constexpr):
     squares = tl.sum(values * values, AXIS, keep_dims=True)
     result = root(squares)
     if tl.max(tl.where(squares == float("inf"), 1, 0)) > 0:
-        small = values * _SHRINK
-        careful = root(tl.sum(small * small, AXIS, keep_dims=True)) * _STRETCH
+        small = values * SHRINK
+        careful = root(tl.sum(small * small, AXIS, keep_dims=True)) * STRETCH
         result = tl.where(squares == float("inf"), careful, result)
     return result
 
@@ -68,10 +68,10 @@ def distances_and_root(distance, count):
     level, squares = two_sums(distance, distance * distance)
     lo, m2_root = spread(level, squares, count)
     if tl.max(tl.where(squares == float("inf"), 1, 0)) > 0:
-        small = distance * _SHRINK
+        small = distance * SHRINK
         level, square = two_sums(small, small * small)
         _, careful = spread(level, square, count)
-        m2_root = tl.where(squares == float("inf"), careful * _STRETCH, m2_root)
+        m2_root = tl.where(squares == float("inf"), careful * STRETCH, m2_root)
     return lo, m2_root
 
 
@@ -91,9 +91,9 @@ def merged(hi, lo, m2_root, count, AXIS: tl.constexpr):
     squares = tl.sum(m2_root * m2_root + between * between, AXIS, keep_dims=True)
     total = tl.sqrt(squares)
     if tl.max(tl.where(squares == float("inf"), 1, 0)) > 0:
-        within, apart = m2_root * _SHRINK, between * _SHRINK
+        within, apart = m2_root * SHRINK, between * SHRINK
         small = tl.sqrt(tl.sum(within * within + apart * apart, AXIS, keep_dims=True))
-        total = tl.where(squares == float("inf"), small * _STRETCH, total)
+        total = tl.where(squares == float("inf"), small * STRETCH, total)
     return base, lift, total
 
 
@@ -101,7 +101,7 @@ def merged(hi, lo, m2_root, count, AXIS: tl.constexpr):
 def rstd_of(m2_root, count, eps):
     """1/√(m2/count + eps)."""
     deviation = m2_root * quotient(tl.full((1, 1), 1.0, m2_root.dtype), root(count))
-    scale = tl.where(deviation > _LARGE, _SHRINK, 1.0).to(deviation.dtype)
+    scale = tl.where(deviation > _LARGE, SHRINK, 1.0).to(deviation.dtype)
     small = deviation * scale
     return quotient(scale, root(small * small + eps * scale * scale))
 
