@@ -62,7 +62,7 @@ def _few_digits(value):
 
 @triton.jit
 def _sums(
-    x, shift, first, last, chunks, strip, rows, width, space, SHRINK: tl.constexpr,
+    x, shift, first, last, chunks, strip, rows, width, space, SMALL: tl.constexpr,
     CHANNELS: tl.constexpr, COMPUTE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     STAGES: tl.constexpr,
 ):  # fmt: skip
@@ -73,7 +73,7 @@ def _sums(
         at, inside = tile_at(tile, chunks, strip, rows, width, space, CHANNELS, ROWS, BLOCK)
         deviation = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE) - shift
         deviation = tl.where(inside, deviation, 0.0)
-        if SHRINK:
+        if SMALL:
             deviation *= SHRINK
         total += deviation
         squares += deviation * deviation
