@@ -25,7 +25,7 @@ from normwright.backends.triton.kernels.channels_walk import (
     tile_at,
 )
 from normwright.backends.triton.kernels.mask import packed, passes
-from normwright.backends.triton.kernels.moments import split
+from normwright.backends.triton.kernels.moments import SHRINK, split
 from normwright.backends.triton.kernels.running import count_batch, in_float64, move_running
 
 # What makes good for SHRINK in a square, which float64 holds.
