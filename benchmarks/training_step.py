@@ -18,7 +18,7 @@ from benchmarks.alternate import Task, alternate
 from benchmarks.machine import touch_heap
 from benchmarks.models import MODELS, Model
 from benchmarks.variants import VARIANTS
-from normwright.network.acceleration import accelerate_with_report
+from normwright.network.acceleration.accelerate import accelerate_with_report
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 

@@ -18,7 +18,7 @@ from benchmarks.alternate import Task, Timing
 from benchmarks.models import Model
 from benchmarks.training_step import Setup, is_ordinary, mean_square, prepared
 from benchmarks.variants import VARIANTS
-from normwright.network.acceleration import accelerate_with_report
+from normwright.network.acceleration.accelerate import accelerate_with_report
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from normwright.backends import backends
 
 if TYPE_CHECKING:
     from normwright import reference
-    from normwright.network.acceleration import accelerate
+    from normwright.network.acceleration.accelerate import accelerate
     from normwright.report.comparison import compare
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ __all__ = ["__version__", "accelerate", "backends", "compare", "functional", "nn
 
 # What a training script seldom needs is imported when it is first asked for.
 _LAZY = {
-    "accelerate": ("normwright.network.acceleration", "accelerate"),
+    "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
     "compare": ("normwright.report.comparison", "compare"),
     "reference": ("normwright.reference", None),
 }

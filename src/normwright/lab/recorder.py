@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from normwright.lab.run import LayerTrace
-from normwright.network.fused_call import watch
+from normwright.network.acceleration.fused_call import watch
 from normwright.network.walk import find_normalisers
 
 PERCENTILES = (0.15, 0.50, 0.85)

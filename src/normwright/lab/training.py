@@ -26,7 +26,7 @@ from normwright.lab.optimisation import make_optimiser, make_schedule
 from normwright.lab.recipe import DataRecipe, Recipe, TrainingRecipe
 from normwright.lab.recorder import Recorder, recorded_steps
 from normwright.lab.run import RunResult
-from normwright.network.acceleration import accelerate
+from normwright.network.acceleration.accelerate import accelerate
 
 EVALUATION_BATCH = 1024
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from normwright.network.acceleration import accelerate, accelerate_with_report
-from normwright.network.acceleration_report import BlockRecord, NormaliserRecord, Report
+from normwright.network.acceleration.accelerate import accelerate, accelerate_with_report
+from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.walk import find_normalisers, replace_module
 
 __all__ = [

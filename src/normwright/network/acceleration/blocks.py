@@ -10,11 +10,18 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from normwright.network.drop_in import drop_in_for, is_fused
-from normwright.network.epilogue import Chain, continues, ends_open, find_chains, fuse, settings_of
-from normwright.network.mutation import Mutations
-from normwright.network.route import Condition, Route, children_of, own_class
-from normwright.network.trace import Trace, UntraceableError, refuse_hooked, trace
+from normwright.network.acceleration.block_trace import Trace, UntraceableError, refuse_hooked, trace
+from normwright.network.acceleration.drop_in import drop_in_for, is_fused
+from normwright.network.acceleration.epilogue import (
+    Chain,
+    continues,
+    ends_open,
+    find_chains,
+    fuse,
+    settings_of,
+)
+from normwright.network.acceleration.mutation import Mutations
+from normwright.network.acceleration.route import Condition, Route, children_of, own_class
 
 # The modules to trace through to reach the normaliser whose output a module returns.
 Inlined = frozenset[nn.Module]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
 
-from normwright.network.route import Condition, children_of
+from normwright.network.acceleration.route import Condition, children_of
 
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 _PLAIN = (

@@ -8,10 +8,10 @@ from typing import TypeVar
 from torch import nn
 
 from normwright.errors import OptionError
-from normwright.network.acceleration_report import BlockRecord, NormaliserRecord, Report
-from normwright.network.blocks import BlockPlan, plan_blocks
-from normwright.network.drop_in import drop_in_for, normalisers_by_name
-from normwright.network.route import own_class, routed_class
+from normwright.network.acceleration.blocks import BlockPlan, plan_blocks
+from normwright.network.acceleration.drop_in import drop_in_for, normalisers_by_name
+from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
+from normwright.network.acceleration.route import own_class, routed_class
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from normwright.network.table import aligned
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,18 @@ class Report:
             f"{len(became)} of {len(self.normalisers)} normalisers became drop-ins, "
             f"{with_something} with something fused."
         ]
-        rows = [
-            (record.name or "(network)", record.kind, ", ".join(record.fused), _because(record))
-            for record in self.normalisers
-        ]
-        lines += _table(rows)
+        lines += aligned(
+            tuple(
+                (record.name or "(network)", record.kind, ", ".join(record.fused), _because(record))
+                for record in self.normalisers
+            )
+        )
         untraced = [block for block in self.blocks if block.reason]
         if untraced:
             lines += ["Not traced, and accelerated module by module:"]
-            lines += _table([(block.name or "(network)", block.kind, block.reason) for block in untraced])
+            lines += aligned(
+                tuple((block.name or "(network)", block.kind, block.reason) for block in untraced)
+            )
         return "\n".join(lines)
 
 
@@ -82,14 +86,3 @@ def _because(record: NormaliserRecord) -> str:
     if record.became is None:
         return f"left alone: {record.reason}"
     return f"nothing more: {record.reason}" if record.fused else f"nothing fused: {record.reason}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    if not rows:
-        return []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width]
-        lines.append("  ".join(cells).rstrip())
-    return lines

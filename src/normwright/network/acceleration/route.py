@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from normwright.network.drop_in import is_fused
-from normwright.network.fused_call import Watcher
+from normwright.network.acceleration.drop_in import is_fused
+from normwright.network.acceleration.fused_call import Watcher
 
 _MISSING = object()
 

@@ -11,7 +11,7 @@ from small_networks import ModuleActivation, ResidualAfterTheNorm, ThroughContai
 from torch import nn
 
 from normwright.network import accelerate
-from normwright.network.fused_call import watch
+from normwright.network.acceleration.fused_call import watch
 
 X = torch.randn(3, 4, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.fx import Graph, Node
 
 from normwright.backends.activation import LEAKY_SLOPE
-from normwright.network.drop_in import is_fused
-from normwright.network.fused_call import fused
-from normwright.network.mutation import Mutations
+from normwright.network.acceleration.drop_in import is_fused
+from normwright.network.acceleration.fused_call import fused
+from normwright.network.acceleration.mutation import Mutations
 
 # Each with the names of the parameters after the input.
 _FUNCTIONS: dict[Any, tuple[str, tuple[str, ...]]] = {

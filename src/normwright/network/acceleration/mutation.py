@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from normwright.network.drop_in import DROP_INS
+from normwright.network.acceleration.drop_in import DROP_INS
 
 # Modules that return fresh memory and change nothing but their own buffers, when not in place.
 _FRESH_MODULES = frozenset(

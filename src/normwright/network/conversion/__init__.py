@@ -1,0 +1,1 @@
+"""Exchanges one kind of normaliser for another."""

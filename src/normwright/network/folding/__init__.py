@@ -1,0 +1,1 @@
+"""Folds normalisers with fixed statistics into the layers beside them."""

@@ -1,0 +1,1 @@
+"""Population statistics: what a normaliser should know of all the data."""
