@@ -8,7 +8,8 @@
     ├── OptionError        an argument outside what is offered        (ValueError, RuntimeError)
     ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
-    ├── StoreError         an experiment file cannot be read or written                      (OSError)
+    ├── StoreError         a file of normwright's own cannot be read or written              (OSError)
+    ├── CheckpointError    a checkpoint holds code, is half-written or another network's  (ValueError)
     ├── RunError           an exception inside a run, with the recipe that caused it    (RuntimeError)
     └── MissingExtraError  a command's packages are not installed                        (ImportError)
 
@@ -53,7 +54,11 @@ class DataError(NormwrightError, ValueError):
 
 
 class StoreError(NormwrightError, OSError):
-    """An experiment file cannot be read or written."""
+    """A file of normwright's own, an experiment or a result, cannot be read or written."""
+
+
+class CheckpointError(NormwrightError, ValueError):
+    """A checkpoint is missing, half-written, holds code, or belongs to another network."""
 
 
 class RunError(NormwrightError, RuntimeError):
