@@ -9,6 +9,7 @@
     ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
     ├── StoreError         an experiment file cannot be read or written                      (OSError)
+    ├── RankError          another process of a group failed or died                    (RuntimeError)
     ├── RunError           an exception inside a run, with the recipe that caused it    (RuntimeError)
     └── MissingExtraError  a command's packages are not installed                        (ImportError)
 
@@ -54,6 +55,10 @@ class DataError(NormwrightError, ValueError):
 
 class StoreError(NormwrightError, OSError):
     """An experiment file cannot be read or written."""
+
+
+class RankError(NormwrightError, RuntimeError):
+    """Another process of a process group failed or died."""
 
 
 class RunError(NormwrightError, RuntimeError):
