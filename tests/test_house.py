@@ -73,7 +73,16 @@ def test_a_file_holds_one_concept():
 
 
 PUBLIC = {
-    "normwright": ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"],
+    "normwright": [
+        "__version__",
+        "accelerate",
+        "backends",
+        "compare",
+        "functional",
+        "nn",
+        "recalibrate",
+        "reference",
+    ],
     "normwright.functional": [
         "batch_norm",
         "group_norm",
@@ -102,6 +111,12 @@ PUBLIC = {
         "accelerate_with_report",
         "find_normalisers",
         "replace_module",
+    ],
+    "normwright.statistics": [
+        "LayerChange",
+        "Recalibration",
+        "RecalibrationReport",
+        "recalibrate",
     ],
 }
 

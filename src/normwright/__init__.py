@@ -4,6 +4,7 @@ import normwright as nw
 nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in NumPy
 nw.accelerate(network)                the same network with fused normalisers
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
+nw.recalibrate(network, batches)      exact population statistics, undoable
 nw.backends()                         which kernels are loaded, and if not, why
 """
 
@@ -19,15 +20,26 @@ if TYPE_CHECKING:
     from normwright import reference
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.report.comparison import compare
+    from normwright.statistics.recalibrate import recalibrate
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"]
+__all__ = [
+    "__version__",
+    "accelerate",
+    "backends",
+    "compare",
+    "functional",
+    "nn",
+    "recalibrate",
+    "reference",
+]
 
 # What a training script seldom needs is imported when it is first asked for.
 _LAZY = {
     "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
     "compare": ("normwright.report.comparison", "compare"),
+    "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
 }
 

@@ -10,6 +10,7 @@
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
     ├── StoreError         a file of normwright's own cannot be read or written              (OSError)
     ├── CheckpointError    a checkpoint holds code, is half-written or another network's  (ValueError)
+    ├── RankError          another process of a group failed or died                    (RuntimeError)
     ├── RunError           an exception inside a run, with the recipe that caused it    (RuntimeError)
     └── MissingExtraError  a command's packages are not installed                        (ImportError)
 
@@ -59,6 +60,10 @@ class StoreError(NormwrightError, OSError):
 
 class CheckpointError(NormwrightError, ValueError):
     """A checkpoint is missing, half-written, holds code, or belongs to another network."""
+
+
+class RankError(NormwrightError, RuntimeError):
+    """Another process of a process group failed or died."""
 
 
 class RunError(NormwrightError, RuntimeError):

@@ -10,6 +10,8 @@ from normwright import __version__
 from normwright.cli.backends import backends
 from normwright.cli.compare import compare
 from normwright.cli.options import EXAMPLES
+from normwright.cli.recalibrate import EXAMPLES as RECALIBRATE
+from normwright.cli.recalibrate import recalibrate
 
 app = typer.Typer(
     name="normwright",
@@ -22,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EXAMPLES)(compare)
+app.command(epilog=RECALIBRATE)(recalibrate)
 app.command()(backends)
 
 

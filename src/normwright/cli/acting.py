@@ -1,0 +1,257 @@
+"""What the commands that act on a network and its checkpoint share: their arguments, and their course."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from normwright.cli.lines import ReaderGone
+from normwright.errors import NormwrightError, OptionError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from normwright.lab.batches import Batches
+    from normwright.network.table import Table
+
+DATA_SETS = ("digits", "fashion-mnist", "mnist", "cifar10", "images:DIR")
+
+Network = Annotated[
+    str,
+    typer.Argument(
+        help="The function that builds the network, package.module:function or path/to/file.py:function.",
+        show_default=False,
+    ),
+]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        help="Its weights: safetensors, or a state dict by torch.save. Pickled code is never run.",
+        show_default=False,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(help="Which state dict, where the checkpoint holds several.", show_default=False),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{', '.join(DATA_SETS)}, or your own path/to/file.py:function, which returns a data set or "
+        "batches (a DataLoader, a generator).",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(help="train, validation, test or all.", rich_help_panel="Data", show_default=False),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Samples per batch. [dim](64)[/dim]", rich_help_panel="Data", show_default=False),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Pixels that images:DIR scales height and width to. [dim](32)[/dim]",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where data files are looked for first. [dim](NORMWRIGHT_DATA)[/dim]",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output file if there is one.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the report as JSON; all else goes to the standard error.")
+]
+
+
+class Report(Protocol):
+    """What a verb tells of what it did: a dataclass of plain values."""
+
+    def table(self) -> Table:
+        """For a person."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a verb did.
+
+    Args:
+        report: a dataclass.
+        write: writes the output to a path, and returns notes.
+        use: how the output at a path is used.
+    """
+
+    report: Report
+    write: Callable[[Path], Sequence[str]]
+    use: Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class Act:
+    """One command: what is acted on, and what becomes of it.
+
+    Args:
+        network, checkpoint, key: see the options of these names.
+        out: the output file; None on a dry run only.
+        endings: those that `out` may have, the usual one first.
+        force, dry_run, as_json, device: see the options of these names.
+    """
+
+    network: str
+    checkpoint: Path
+    key: str | None
+    out: Path | None
+    endings: tuple[str, ...]
+    force: bool
+    dry_run: bool
+    as_json: bool
+    device: str
+
+    def run(self, open_data: Callable[[], Batches | None], verb: Callable[[nn.Module, Any], Done]) -> None:
+        """Reads the checkpoint, builds the network, acts, writes and prints.
+
+        Args:
+            open_data: makes the batches, if there are any.
+            verb: gets the network in inference mode, with its weights, on its device; and the batches.
+        """
+        self._check_out()
+        try:
+            with _outcome(self.as_json):
+                done, notes = self._act(open_data, verb)
+                try:
+                    if self.out is not None and not self.dry_run:
+                        notes += done.write(self.out)
+                except NormwrightError:
+                    self._print(done, notes, written=False)
+                    raise
+        except KeyboardInterrupt:
+            typer.echo("\nstopped: nothing was written", err=True)
+            raise typer.Exit(130) from None
+        except ReaderGone as gone:
+            raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
+        self._print(done, notes, written=not self.dry_run)
+
+    def _act(
+        self, open_data: Callable[[], Batches | None], verb: Callable[[nn.Module, Any], Done]
+    ) -> tuple[Done, list[str]]:
+        from normwright.lab.devices import device_of
+        from normwright.lab.networks.own_network import build_own_network
+        from normwright.lab.weights.fit import fit
+        from normwright.lab.weights.read import read_weights
+
+        device = device_of(self.device)
+        weights = read_weights(self.checkpoint, key=self.key)
+        batches = open_data()
+        shape, classes = (None, None) if batches is None else (batches.sample_shape, batches.classes)
+        network = build_own_network(self.network, shape, classes)
+        notes = list(fit(network, weights))
+        return verb(network.to(device), batches), notes
+
+    def _check_out(self) -> None:
+        """Says before the work what would be said after it."""
+        if self.out is None:
+            if not self.dry_run:
+                raise typer.BadParameter(
+                    f"name the output file by --out (as out{self.endings[0]}), or ask for --dry-run"
+                )
+            return
+        if self.out.suffix not in self.endings:
+            raise OptionError(
+                f"--out must end in {' or '.join(self.endings)}, but is {self.out}" + _why_not(self.endings)
+            )
+        if self.out.is_dir():
+            raise OptionError(f"--out must be a file, but {self.out} is a folder")
+        if not self.out.parent.is_dir():
+            raise OptionError(f"--out must be in a folder that exists, but {self.out.parent} does not: make it")
+        if self.out.exists() and not self.force and not self.dry_run:
+            raise OptionError(f"{self.out} exists: choose another --out, or replace it by --force")
+
+    def _print(self, done: Done, notes: Sequence[str], *, written: bool) -> None:
+        from normwright.cli.tables import print_table
+
+        if self.as_json:
+            # JSON has no infinity and no NaN: they become null.
+            finite = json.loads(
+                json.dumps(dataclasses.asdict(done.report)),  # type: ignore[call-overload]
+                parse_constant=lambda name: None,
+            )
+            typer.echo(json.dumps(finite, indent=2, allow_nan=False))
+        else:
+            print_table(done.report.table())
+        for note in notes:
+            typer.echo(f"note: {note}", err=self.as_json)
+        if self.dry_run:
+            typer.echo("dry run: nothing was written", err=self.as_json)
+        elif written and self.out is not None:
+            typer.echo(f"written: {self.out}", err=self.as_json)
+            typer.echo(f"use it:  {done.use(self.out)}", err=self.as_json)
+
+
+def _why_not(endings: tuple[str, ...]) -> str:
+    if ".pt2" in endings:
+        return (
+            ": a folded network has other layers than the function builds, so its weights alone would not say "
+            "what they belong to"
+        )
+    return ""
+
+
+@contextlib.contextmanager
+def _outcome(as_json: bool) -> Iterator[None]:
+    """Shows an exception of the user's own code as Python shows it."""
+    # What a user's code prints must not get between the JSON.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        try:
+            yield
+        except (NormwrightError, typer.Exit):
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            typer.echo(f"error: {type(error).__name__}: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
+def data_opener(
+    data: str | None,
+    *,
+    split: str | None,
+    batch_size: int | None,
+    image_size: int | None,
+    data_dir: Path | None,
+) -> Callable[[], Batches | None]:
+    """What makes the batches that the options of these names ask for."""
+
+    def open_data() -> Batches | None:
+        from normwright.lab.batches import open_batches
+        from normwright.lab.recipe import DataRecipe
+
+        if data is None:
+            for option, value in (("--split", split), ("--batch-size", batch_size)):
+                if value is not None:
+                    raise OptionError(f"{option} goes with --data, which did not come")
+            return None
+        recipe = DataRecipe(name=data) if image_size is None else DataRecipe(name=data, image_size=image_size)
+        return open_batches(recipe, split=split, batch_size=batch_size, directory=data_dir)
+
+    return open_data

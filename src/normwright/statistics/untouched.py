@@ -1,0 +1,50 @@
+"""Runs a network so that it stays as it was, whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+
+@contextlib.contextmanager
+def untouched(network: nn.Module, normalisers: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, the normalisers run in inference mode, without gradients or compiled code; all comes back.
+
+    In inference mode a call passes the running statistics, and neither moves them nor asks other ranks;
+    what it normalises by is decided by the watch that stands in its place.
+
+    Args:
+        network: its modules' modes and every buffer are put back, to the bit and to the object.
+        normalisers: those that are watched.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    seats = [
+        (module, key, buffer, None if buffer is None else buffer.detach().clone())
+        for module in network.modules()
+        for key, buffer in module._buffers.items()
+    ]
+    try:
+        for module in normalisers:
+            module.training = False
+        with torch.no_grad(), _without_compiled_code():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        with torch.no_grad():
+            for module, key, buffer, value in seats:
+                module._buffers[key] = buffer
+                if buffer is not None and value is not None and not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
+def _without_compiled_code() -> contextlib.AbstractContextManager[object]:
+    # Without torch._dynamo nothing was compiled, and importing it takes a second.
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
