@@ -11,16 +11,18 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
 from normwright.cli.lines import ReaderGone
+from normwright.cli.lists import Integers, integers
 from normwright.errors import NormwrightError, OptionError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from normwright.cli.counted import Counted
     from normwright.lab.batches import Batches
     from normwright.network.table import Table
 
@@ -77,6 +79,15 @@ DataDir = Annotated[
         show_default=False,
     ),
 ]
+Example = Annotated[
+    Integers | None,
+    typer.Option(
+        help="Shape of an input, whose values are drawn at random: N,C,H,W.",
+        parser=integers,
+        metavar="INT,…",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output file if there is one.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
@@ -93,18 +104,35 @@ class Report(Protocol):
 
 
 @dataclass(frozen=True)
+class Given:
+    """What a verb acts on.
+
+    Args:
+        network: in inference mode, with its weights, on its device.
+        batches: of the data set, shown as they are read; None without one.
+        build: makes another such network, without the checkpoint's weights.
+        call: the Python that does so, as in a script that imports the function.
+    """
+
+    network: nn.Module
+    batches: Counted | None
+    build: Callable[[], nn.Module]
+    call: str
+
+
+@dataclass(frozen=True)
 class Done:
     """What a verb did.
 
     Args:
         report: a dataclass.
         write: writes the output to a path, and returns notes.
-        use: how the output at a path is used.
+        use: how the output at a path is used, in lines of Python.
     """
 
     report: Report
     write: Callable[[Path], Sequence[str]]
-    use: Callable[[Path], str]
+    use: Callable[[Path], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -128,12 +156,12 @@ class Act:
     as_json: bool
     device: str
 
-    def run(self, open_data: Callable[[], Batches | None], verb: Callable[[nn.Module, Any], Done]) -> None:
+    def run(self, open_data: Callable[[], Batches | None], verb: Callable[[Given], Done]) -> None:
         """Reads the checkpoint, builds the network, acts, writes and prints.
 
         Args:
             open_data: makes the batches, if there are any.
-            verb: gets the network in inference mode, with its weights, on its device; and the batches.
+            verb: acts on the network.
         """
         self._check_out()
         try:
@@ -153,20 +181,27 @@ class Act:
         self._print(done, notes, written=not self.dry_run)
 
     def _act(
-        self, open_data: Callable[[], Batches | None], verb: Callable[[nn.Module, Any], Done]
+        self, open_data: Callable[[], Batches | None], verb: Callable[[Given], Done]
     ) -> tuple[Done, list[str]]:
+        from normwright.cli.counted import Counted
         from normwright.lab.devices import device_of
-        from normwright.lab.networks.own_network import build_own_network
+        from normwright.lab.networks.own_network import OwnNetwork
         from normwright.lab.weights.fit import fit
         from normwright.lab.weights.read import read_weights
 
         device = device_of(self.device)
         weights = read_weights(self.checkpoint, key=self.key)
         batches = open_data()
-        shape, classes = (None, None) if batches is None else (batches.sample_shape, batches.classes)
-        network = build_own_network(self.network, shape, classes)
+        own = OwnNetwork(
+            self.network, *((None, None) if batches is None else (batches.sample_shape, batches.classes))
+        )
+        network = own.build()
         notes = list(fit(network, weights))
-        return verb(network.to(device), batches), notes
+        network.to(device)
+        if batches is None:
+            return verb(Given(network, None, own.build, own.call)), notes
+        with contextlib.closing(Counted(batches)) as counted:
+            return verb(Given(network, counted, own.build, own.call)), notes
 
     def _check_out(self) -> None:
         """Says before the work what would be said after it."""
@@ -183,7 +218,9 @@ class Act:
         if self.out.is_dir():
             raise OptionError(f"--out must be a file, but {self.out} is a folder")
         if not self.out.parent.is_dir():
-            raise OptionError(f"--out must be in a folder that exists, but {self.out.parent} does not: make it")
+            raise OptionError(
+                f"--out must be in a folder that exists, but {self.out.parent} does not: make it"
+            )
         if self.out.exists() and not self.force and not self.dry_run:
             raise OptionError(f"{self.out} exists: choose another --out, or replace it by --force")
 
@@ -205,13 +242,13 @@ class Act:
             typer.echo("dry run: nothing was written", err=self.as_json)
         elif written and self.out is not None:
             typer.echo(f"written: {self.out}", err=self.as_json)
-            typer.echo(f"use it:  {done.use(self.out)}", err=self.as_json)
+            typer.echo("".join(f"\n    {line}" for line in done.use(self.out)), err=self.as_json)
 
 
 def _why_not(endings: tuple[str, ...]) -> str:
     if ".pt2" in endings:
         return (
-            ": a folded network has other layers than the function builds, so its weights alone would not say "
+            ": a folded network has other layers than the function builds, so its weights alone would not tell "
             "what they belong to"
         )
     return ""

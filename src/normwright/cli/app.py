@@ -9,6 +9,10 @@ import typer
 from normwright import __version__
 from normwright.cli.backends import backends
 from normwright.cli.compare import compare
+from normwright.cli.convert import EXAMPLES as CONVERT
+from normwright.cli.convert import convert
+from normwright.cli.fold import EXAMPLES as FOLD
+from normwright.cli.fold import fold
 from normwright.cli.options import EXAMPLES
 from normwright.cli.recalibrate import EXAMPLES as RECALIBRATE
 from normwright.cli.recalibrate import recalibrate
@@ -25,6 +29,8 @@ app = typer.Typer(
 )
 app.command(epilog=EXAMPLES)(compare)
 app.command(epilog=RECALIBRATE)(recalibrate)
+app.command(epilog=FOLD)(fold)
+app.command(epilog=CONVERT)(convert)
 app.command()(backends)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,16 +18,14 @@ from normwright.cli.acting import (
     Done,
     DryRun,
     Force,
+    Given,
     ImageSize,
     Key,
     Network,
     Split,
     data_opener,
 )
-from normwright.cli.weights import WEIGHTS, loaded, writer_of
-
-if TYPE_CHECKING:
-    from torch import nn
+from normwright.cli.weights import WEIGHTS, use, writer_of
 
 EXAMPLES = """\
 [bold]Examples[/bold]
@@ -52,7 +50,7 @@ def recalibrate(
         ),
     ] = None,
     estimator: Annotated[
-        str,
+        Literal["total", "within"],
         typer.Option(help="total, the variance of the whole set, or within, the mean of the batches'."),
     ] = "total",
     samples: Annotated[
@@ -80,18 +78,17 @@ def recalibrate(
     Nothing else in the checkpoint changes.
     """
 
-    def verb(module: nn.Module, batches: Any) -> Done:
-        from normwright.cli.counted import Counted
+    def verb(given: Given) -> Done:
         from normwright.statistics.recalibrate import recalibrate
 
         handle = recalibrate(
-            module,
-            Counted(batches),
+            given.network,
+            given.batches or (),
             estimator=estimator,
             samples=samples,
             tolerance=tolerance,
         )
-        return Done(handle.report, writer_of(module, "recalibrate"), loaded)
+        return Done(handle.report, writer_of(given.network, "recalibrate"), use)
 
     act = Act(network, checkpoint, key, out, WEIGHTS, force, dry_run, as_json, device)
     act.run(

@@ -26,13 +26,13 @@ def writer_of(network: nn.Module, verb: str) -> Callable[[Path], Sequence[str]]:
     return write
 
 
-def loaded(path: Path, network: str = "network") -> str:
-    """The line of Python that loads such a file.
+def use(path: Path) -> tuple[str, ...]:
+    """The lines of Python that load such a file into the network that it belongs to.
 
     Example:
-        >>> loaded(Path("a.pt"))
-        "network.load_state_dict(torch.load('a.pt', weights_only=True))"
+        >>> use(Path("a.pt"))
+        ("network.load_state_dict(torch.load('a.pt', weights_only=True))",)
     """
     if path.suffix == ".safetensors":
-        return f"{network}.load_state_dict(safetensors.torch.load_file({str(path)!r}))"
-    return f"{network}.load_state_dict(torch.load({str(path)!r}, weights_only=True))"
+        return (f"network.load_state_dict(safetensors.torch.load_file({str(path)!r}))",)
+    return (f"network.load_state_dict(torch.load({str(path)!r}, weights_only=True))",)

@@ -106,15 +106,13 @@ def open_batches(
     parts = SPLITS[:3] if split == "all" else (split or "train",)
     x = torch.cat([getattr(data, f"{part}_x") for part in parts])
     y = torch.cat([getattr(data, f"{part}_y") for part in parts])
-    return Batches(
-        _Slices(x, y, batch_size or 64), sample_shape=data.sample_shape, classes=len(data.classes)
-    )
+    return Batches(_Slices(x, y, batch_size or 64), sample_shape=data.sample_shape, classes=len(data.classes))
 
 
 def _check_alone(name: str, split: str | None, batch_size: int | None) -> None:
     for option, value in (("split", split), ("batch size", batch_size)):
         if value is not None:
             raise OptionError(
-                f"{name} makes batches, which are taken as they come, but a {option} was asked for ({value}): "
+                f"{name} makes batches, which are taken as they come, but a {option} came too ({value}): "
                 "leave it out, or have the function return a data set"
             )

@@ -18,8 +18,8 @@ import torch
 from normwright.errors import NormwrightError, OptionError
 from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
-from normwright.lab.grid import Grid, make_base
 from normwright.lab.devices import device_of
+from normwright.lab.grid import Grid, make_base
 from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.judge import Choice, Results, choose, edge_of, final_metric, make_rate_map, make_row
 from normwright.lab.objective import loss_named, metric_named

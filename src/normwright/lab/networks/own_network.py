@@ -12,40 +12,63 @@ from normwright.errors import UserCodeError
 from normwright.lab.user_code import resolve
 
 
-def build_own_network(name: str, sample_shape: tuple[int, ...] | None, classes: int | None) -> nn.Module:
-    """The network of a user's function, in inference mode.
+class OwnNetwork:
+    """A user's function, and how it is called.
 
-    The function is called without arguments where it can be, else, as by `compare`, as
-    function(sample_shape, classes).
+    That is without arguments where it can be, else, as by `compare`, as function(sample_shape, classes).
 
     Args:
         name: `package.module:function` or `path/to/file.py:function`.
         sample_shape: without the batch axis; None where no data set tells it.
         classes: how many outputs; None where no data set tells it.
     Raises:
-        UserCodeError: the function is missing, needs other arguments, or returns no network.
-        Exception: whatever the user's code raises, unchanged.
+        UserCodeError: the function is missing, or needs other arguments.
+        Exception: whatever the user's code raises while it is imported, unchanged.
+    Example:
+        >>> OwnNetwork("torch.nn:Identity").build()
+        Identity()
     """
-    function = resolve(name)
-    if _takes(function):
-        network = function()
-    elif not _takes(function, sample_shape, classes):
-        raise UserCodeError(
-            f"{name} must be callable without arguments, or with (sample_shape, classes), but takes "
-            f"{inspect.signature(function)}: write a function that calls it with the settings of the checkpoint"
-        )
-    elif sample_shape is None or classes is None:
-        raise UserCodeError(
-            f"{name} needs (sample_shape, classes), which only a data set tells: give --data one of the data "
-            "sets that it was trained on, or its parameters defaults"
-        )
-    else:
-        network = function(sample_shape, classes)
-    if not isinstance(network, nn.Module):
-        raise UserCodeError(
-            f"{name} must return a torch.nn.Module, but returned {type(network).__name__}: {network!r:.80}"
-        )
-    return network.eval()
+
+    def __init__(
+        self, name: str, sample_shape: tuple[int, ...] | None = None, classes: int | None = None
+    ) -> None:
+        self._name = name
+        self._function = resolve(name)
+        self._arguments: tuple[Any, ...] = ()
+        if _takes(self._function):
+            return
+        if not _takes(self._function, sample_shape, classes):
+            raise UserCodeError(
+                f"{name} must be callable without arguments, or with (sample_shape, classes), but takes "
+                f"{inspect.signature(self._function)}: write a function that calls it with the settings that "
+                "the checkpoint was trained with"
+            )
+        if sample_shape is None or classes is None:
+            raise UserCodeError(
+                f"{name} needs (sample_shape, classes), which only a data set tells: give --data the one "
+                "that it was trained on, or give its parameters defaults"
+            )
+        self._arguments = (sample_shape, classes)
+
+    @property
+    def call(self) -> str:
+        """The call as it is written in Python, where the function was imported."""
+        return f"{self._name.rpartition(':')[2]}({', '.join(map(repr, self._arguments))})"
+
+    def build(self) -> nn.Module:
+        """A new network, in inference mode.
+
+        Raises:
+            UserCodeError: the function returns something else.
+            Exception: whatever the user's code raises, unchanged.
+        """
+        network = self._function(*self._arguments)
+        if not isinstance(network, nn.Module):
+            raise UserCodeError(
+                f"{self._name} must return a torch.nn.Module, but returned "
+                f"{type(network).__name__}: {network!r:.80}"
+            )
+        return network.eval()
 
 
 def _takes(function: Callable[..., Any], *arguments: Any) -> bool:

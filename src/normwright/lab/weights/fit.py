@@ -49,7 +49,9 @@ def fit(network: nn.Module, weights: Weights) -> tuple[str, ...]:
     return tuple(_notes(weights, prefix, tensors, own))
 
 
-def _without_prefix(tensors: Mapping[str, Tensor], own: Mapping[str, object]) -> tuple[dict[str, Tensor], str]:
+def _without_prefix(
+    tensors: Mapping[str, Tensor], own: Mapping[str, object]
+) -> tuple[dict[str, Tensor], str]:
     taken = ""
     left = dict(tensors)
     while True:

@@ -94,7 +94,9 @@ def _exported(
 ) -> tuple[ExportedProgram, bool]:
     """The program, and whether it takes a batch of any size."""
     shapes: Any = (
-        tuple(map(_dynamic, args)) if not kwargs else {name: _dynamic(value) for name, value in kwargs.items()}
+        tuple(map(_dynamic, args))
+        if not kwargs
+        else {name: _dynamic(value) for name, value in kwargs.items()}
     )
     if not (args and kwargs):
         with _quiet():
@@ -118,7 +120,7 @@ def _exported(
 
 def _dynamic(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return {0: Dim.AUTO} if value.dim() else None  # type: ignore[attr-defined]
+        return {0: Dim.AUTO} if value.dim() else None
     if isinstance(value, Mapping):
         return {name: _dynamic(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

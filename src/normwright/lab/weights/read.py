@@ -60,7 +60,7 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
         start = file.read(9)
     if not start:
         raise CheckpointError(f"{path} must hold the weights of a network, but is empty: {_AGAIN}")
-    if start.startswith(_ZIP) or start.startswith(_PICKLE):
+    if start.startswith((_ZIP, _PICKLE)):
         return _state_dict(path, _unpickled(path), key)
     if _begins_as_safetensors(start):
         return _state_dict(path, _safe(path), key)
@@ -79,7 +79,11 @@ def _existing(path: Path) -> Path:
         )
     if not path.exists():
         folder = path.parent
-        near = sorted(file.name for file in folder.iterdir() if file.suffix in ENDINGS) if folder.is_dir() else []
+        near = (
+            sorted(file.name for file in folder.iterdir() if file.suffix in ENDINGS)
+            if folder.is_dir()
+            else []
+        )
         holds = f"{folder} holds {', '.join(near[:10])}" if near else f"{folder} holds no checkpoint"
         raise CheckpointError(f"{path} must be a checkpoint, but does not exist ({holds})")
     return path
@@ -126,8 +130,8 @@ def _holds_code(path: Path) -> str:
         names = []
     what = f": {', '.join(sorted(names)[:5])}" if names else ""
     return (
-        f"{path} must hold tensors only, but holds pickled code{what}, which is never run: save the state dict "
-        "alone, by torch.save(network.state_dict(), ...) where it was trained; if you trust the file, by "
+        f"{path} must hold tensors only, but holds pickled code{what}, which is never run: save the state "
+        "dict alone, by torch.save(network.state_dict(), ...) where it was trained; if you trust the file, by "
         "torch.load(..., weights_only=False) in a script of your own"
     )
 
@@ -155,7 +159,9 @@ def _state_dict(path: Path, held: Any, key: str | None) -> Weights:
             f"{path} must hold one state dict, but holds {len(found)}: choose one by --key "
             f"({', '.join(found)})"
         )
-    holds = f"the entries {', '.join(map(str, list(entries)[:10]))}" if entries else f"a {type(held).__name__}"
+    holds = (
+        f"the entries {', '.join(map(str, list(entries)[:10]))}" if entries else f"a {type(held).__name__}"
+    )
     raise CheckpointError(
         f"{path} must hold a state dict, tensors by name, but holds {holds}: save network.state_dict()"
     )
