@@ -17,6 +17,7 @@ import typer
 
 from normwright.cli.lines import ReaderGone
 from normwright.cli.lists import Integers, integers
+from normwright.cli.options import any_of
 from normwright.errors import NormwrightError, OptionError
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class Act:
             return
         if self.out.suffix not in self.endings:
             raise OptionError(
-                f"--out must end in {' or '.join(self.endings)}, but is {self.out}" + _why_not(self.endings)
+                f"--out must end in {any_of(self.endings)}, but is {self.out}" + _why_not(self.endings)
             )
         if self.out.is_dir():
             raise OptionError(f"--out must be a file, but {self.out} is a folder")
@@ -248,8 +249,8 @@ class Act:
 def _why_not(endings: tuple[str, ...]) -> str:
     if ".pt2" in endings:
         return (
-            ": a folded network has other layers than the function builds, so its weights alone would not tell "
-            "what they belong to"
+            ": a folded network has other layers than the function builds, so its weights alone would "
+            "not say what they belong to"
         )
     return ""
 

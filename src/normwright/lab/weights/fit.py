@@ -38,7 +38,7 @@ def fit(network: nn.Module, weights: Weights) -> tuple[str, ...]:
     missing = [name for name in result.missing_keys if name not in tensors and not _tied(own, name, tensors)]
     faults = [
         *_listed("missing", missing),
-        *_listed("unexpected", result.unexpected_keys),
+        *_listed("unexpected", sorted(result.unexpected_keys)),
         *_listed("of another shape", differ),
     ]
     if faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import pickle
 import warnings
 import zipfile
@@ -79,13 +80,12 @@ def _existing(path: Path) -> Path:
         )
     if not path.exists():
         folder = path.parent
-        near = (
-            sorted(file.name for file in folder.iterdir() if file.suffix in ENDINGS)
-            if folder.is_dir()
-            else []
+        near = [file.name for file in folder.iterdir() if file.suffix in ENDINGS] if folder.is_dir() else []
+        guess = difflib.get_close_matches(path.name, near, n=3, cutoff=0.5)
+        raise CheckpointError(
+            f"{path} must be a checkpoint, but does not exist"
+            + (f": did you mean {' or '.join(guess)}?" if guess else "")
         )
-        holds = f"{folder} holds {', '.join(near[:10])}" if near else f"{folder} holds no checkpoint"
-        raise CheckpointError(f"{path} must be a checkpoint, but does not exist ({holds})")
     return path
 
 
@@ -117,9 +117,9 @@ def _unpickled(path: Path) -> Any:
                 f"{path} must hold weights, but holds a compiled program (TorchScript, torch.export or "
                 "torch.package): save the state dict of the network that it was made from"
             ) from fault
+        found = str(fault).partition(". ")[0].partition("\n")[0] or type(fault).__name__
         raise CheckpointError(
-            f"{path} is cut off or damaged, or not what torch.save wrote "
-            f"({str(fault).splitlines()[0] if str(fault) else type(fault).__name__:.150}): {_AGAIN}"
+            f"{path} is cut off or damaged, or not what torch.save wrote ({found:.150}): {_AGAIN}"
         ) from fault
 
 
@@ -130,9 +130,9 @@ def _holds_code(path: Path) -> str:
         names = []
     what = f": {', '.join(sorted(names)[:5])}" if names else ""
     return (
-        f"{path} must hold tensors only, but holds pickled code{what}, which is never run: save the state "
-        "dict alone, by torch.save(network.state_dict(), ...) where it was trained; if you trust the file, by "
-        "torch.load(..., weights_only=False) in a script of your own"
+        f"{path} must hold tensors only, but holds pickled code{what}, which is never run: save the "
+        "state dict alone, by torch.save(network.state_dict(), ...); where you trust the file, a script of "
+        "your own can load it by torch.load(..., weights_only=False) to do so"
     )
 
 
