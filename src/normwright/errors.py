@@ -9,6 +9,7 @@
     ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
     ├── StoreError         an experiment file cannot be read or written                      (OSError)
+    ├── CollapseError      a network that adapts would cease to tell classes apart     (RuntimeError)
     ├── RankError          another process of a group failed or died                    (RuntimeError)
     ├── RunError           an exception inside a run, with the recipe that caused it    (RuntimeError)
     └── MissingExtraError  a command's packages are not installed                        (ImportError)
@@ -55,6 +56,10 @@ class DataError(NormwrightError, ValueError):
 
 class StoreError(NormwrightError, OSError):
     """An experiment file cannot be read or written."""
+
+
+class CollapseError(NormwrightError, RuntimeError):
+    """A network that adapts would cease to tell classes apart."""
 
 
 class RankError(NormwrightError, RuntimeError):
