@@ -74,8 +74,10 @@ def test_a_file_holds_one_concept():
 
 PUBLIC = {
     "normwright": [
+        "AdaptedStream",
         "__version__",
         "accelerate",
+        "adapt",
         "backends",
         "compare",
         "functional",
@@ -113,9 +115,14 @@ PUBLIC = {
         "replace_module",
     ],
     "normwright.statistics": [
+        "Adaptation",
+        "AdaptationReport",
+        "AdaptedStream",
+        "LayerAdaptation",
         "LayerChange",
         "Recalibration",
         "RecalibrationReport",
+        "adapt",
         "recalibrate",
     ],
 }

@@ -5,6 +5,7 @@ nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in 
 nw.accelerate(network)                the same network with fused normalisers
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.recalibrate(network, batches)      exact population statistics, undoable
+nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
 nw.backends()                         which kernels are loaded, and if not, why
 """
 
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
     from normwright import reference
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.report.comparison import compare
+    from normwright.statistics.adapt import adapt
     from normwright.statistics.recalibrate import recalibrate
+    from normwright.statistics.stream import AdaptedStream
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptedStream",
     "__version__",
     "accelerate",
+    "adapt",
     "backends",
     "compare",
     "functional",
@@ -37,7 +42,9 @@ __all__ = [
 
 # What a training script seldom needs is imported when it is first asked for.
 _LAZY = {
+    "AdaptedStream": ("normwright.statistics.stream", "AdaptedStream"),
     "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
+    "adapt": ("normwright.statistics.adapt", "adapt"),
     "compare": ("normwright.report.comparison", "compare"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),

@@ -10,6 +10,7 @@
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
     ├── StoreError         a file of normwright's own cannot be read or written              (OSError)
     ├── CheckpointError    a checkpoint holds code, is half-written or another network's  (ValueError)
+    ├── CollapseError      a network that adapts would cease to tell classes apart     (RuntimeError)
     ├── RankError          another process of a group failed or died                    (RuntimeError)
     ├── RunError           an exception inside a run, with the recipe that caused it    (RuntimeError)
     └── MissingExtraError  a command's packages are not installed                        (ImportError)
@@ -60,6 +61,10 @@ class StoreError(NormwrightError, OSError):
 
 class CheckpointError(NormwrightError, ValueError):
     """A checkpoint is missing, half-written, holds code, or belongs to another network."""
+
+
+class CollapseError(NormwrightError, RuntimeError):
+    """A network that adapts would cease to tell classes apart."""
 
 
 class RankError(NormwrightError, RuntimeError):

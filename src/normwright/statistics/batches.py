@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -105,6 +105,15 @@ def nothing_read(asked: str) -> DataError:
     return DataError(
         f"batches must hold at least one batch to {asked} from, but nothing came: a loader is empty, an "
         "iterator was used up, or drop_last=True dropped the only batch"
+    )
+
+
+def none_called(names: Iterable[str]) -> OptionError:
+    """The error for a network whose normalisers, of these names, were not met on the way."""
+    some = ", ".join(map(repr, list(names)[:8]))
+    return OptionError(
+        f"the network must call its normalisers in Python on the way through forward, but none of {some} was "
+        "called: do not script it, and let forward_fn call the whole network"
     )
 
 

@@ -40,11 +40,14 @@ class Layers:
         network: its normalisers are found by what they are; a call of `batch_norm` or `instance_norm` with
             buffers that any of its modules registered counts as a layer too.
         chosen: names of the modules to act on; None for all.
+        instance_norm: whether instance norm that keeps statistics counts.
     Raises:
         OptionError: a chosen name is none of the network's, or a layer has not seen its first batch (lazy).
     """
 
-    def __init__(self, network: nn.Module, chosen: Collection[str] | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, chosen: Collection[str] | None = None, *, instance_norm: bool = True
+    ) -> None:
         modules = dict(network.named_modules())
         for name in chosen or ():
             if name not in modules:
@@ -53,7 +56,7 @@ class Layers:
         self.left = {
             name: reason
             for name, module in modules.items()
-            if (reason := _reason_to_leave(name, module, network, chosen))
+            if (reason := _reason_to_leave(name, module, network, chosen, instance_norm))
         }
         self._owners: dict[int, tuple[str, str, nn.Module]] = {}
         for name, module in modules.items():
@@ -114,9 +117,9 @@ class Layers:
 
 
 def _reason_to_leave(
-    name: str, module: nn.Module, network: nn.Module, chosen: Collection[str] | None
+    name: str, module: nn.Module, network: nn.Module, chosen: Collection[str] | None, instance_norm: bool
 ) -> str | None:
-    if any(kind.__name__.startswith("Frozen") for kind in type(module).__mro__):
+    if any("Frozen" in kind.__name__ for kind in type(module).__mro__):
         return "frozen"
     if isinstance(module, _NormBase):
         if module.running_mean is not None and is_lazy(module.running_mean):
@@ -126,6 +129,8 @@ def _reason_to_leave(
             )
         if module.running_mean is None or module.running_var is None:
             return "keeps no statistics: track_running_stats=False"
+        if isinstance(module, _InstanceNorm) and not instance_norm:
+            return "normalises each sample by itself"
     elif is_normaliser(module):
         return "keeps no statistics"
     if network.training and not module.training:

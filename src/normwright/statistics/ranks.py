@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch.distributed
 from torch.distributed import ProcessGroup
 
 from normwright.errors import RankError
-from normwright.statistics.estimate import Estimate
 from normwright.statistics.layers import Layer
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What one layer has seen.
 
-    Args:
-        estimate: of its population.
-        uses: how often it was called.
-        eps: as its calls had it.
-    """
+class Mergeable(Protocol):
+    """What was seen, and joins with more of it."""
 
-    estimate: Estimate
-    uses: int
-    eps: float
-
-    def merged(self, other: Seen) -> Seen:
+    def merged(self, other: Self) -> Self:
         """What both have seen."""
-        return Seen(self.estimate.merged(other.estimate), self.uses + other.uses, self.eps)
+
+
+Seen = TypeVar("Seen", bound=Mergeable)
 
 
 @dataclass(frozen=True, eq=False)
-class Share:
+class Share(Generic[Seen]):
     """What one process has read.
 
     Args:
@@ -48,7 +43,7 @@ class Share:
     failure: str = ""
 
 
-def joined(share: Share, group: ProcessGroup | None) -> Share:
+def joined(share: Share[Seen], group: ProcessGroup | None) -> Share[Seen]:
     """The shares of all processes merged in the order of their ranks, so that all get the same bits.
 
     Shares may be unequal or empty. Every process must call this, one that failed too.
@@ -58,7 +53,7 @@ def joined(share: Share, group: ProcessGroup | None) -> Share:
     """
     if group is None:
         return share
-    shares: list[Share | None] = [None] * torch.distributed.get_world_size(group)
+    shares: list[Share[Seen] | None] = [None] * torch.distributed.get_world_size(group)
     try:
         torch.distributed.all_gather_object(shares, share, group=group)
     except RuntimeError as error:
@@ -75,13 +70,25 @@ def joined(share: Share, group: ProcessGroup | None) -> Share:
             + "; ".join(f"rank {rank} failed: {failure}" for rank, failure in failed.items())
             + ". The network is as it was: mend that process, and start all anew"
         )
-    whole = Share()
+    whole: Share[Seen] = Share()
     for part in present:
         whole = _merged(whole, part)
     return whole
 
 
-def _merged(one: Share, other: Share) -> Share:
+@contextlib.contextmanager
+def telling_others(group: ProcessGroup | None) -> Iterator[None]:
+    """Inside, an exception reaches the other processes of the group as a RankError in `joined`."""
+    try:
+        yield
+    except Exception as error:
+        if group is not None:
+            failed: Share[Any] = Share(failure=f"{type(error).__name__}: {error}")
+            joined(failed, group)
+        raise
+
+
+def _merged(one: Share[Seen], other: Share[Seen]) -> Share[Seen]:
     layers = dict(one.layers)
     for layer, seen in other.layers.items():
         layers[layer] = layers[layer].merged(seen) if layer in layers else seen

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
-from torch.nn.modules.dropout import _DropoutNd
 
-from normwright.errors import DataError, OptionError, unknown_name
+from normwright.errors import OptionError, unknown_name
 from normwright.statistics.batches import (
     Caller,
     ForwardFn,
     check_iterable,
+    none_called,
     nothing_read,
     samples_in,
     unwrapped,
 )
+from normwright.statistics.changes import fitting, in_order, moved
 from normwright.statistics.estimate import ESTIMATORS, Estimator
 from normwright.statistics.layers import Layer, Layers
-from normwright.statistics.ranks import Seen, Share, joined
+from normwright.statistics.ranks import Share, joined, telling_others
 from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport, write
-from normwright.statistics.recorder import Recorder
-from normwright.statistics.untouched import untouched
+from normwright.statistics.recorder import Recorder, Seen
+from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
 from normwright.statistics.watch import Watch
 
 # Below this many mini-batches, how far they lie apart says little of how well the statistics are known.
@@ -98,34 +97,27 @@ def recalibrate(
     check_iterable(batches)
     found = Layers(network, layers)
     found.check_any()
-    _warn(network, process_group)
-    try:
-        reader = _Reader(network, found, Caller(network, forward_fn), estimator, samples, tolerance)
+    warn_of_dropout(network)
+    warn_of_others(process_group)
+    reader = _Reader(network, found, Caller(network, forward_fn), estimator, samples, tolerance)
+    with telling_others(process_group):
         share = reader.read(batches)
-    except Exception as error:
-        if process_group is not None:
-            joined(Share(failure=f"{type(error).__name__}: {error}"), process_group)
-        raise
     share = joined(share, process_group)
     if not share.batches:
         raise nothing_read("estimate")
     if not share.layers:
-        raise OptionError(
-            "the network must call its normalisers in Python on the way through forward, but none was called "
-            f"({', '.join(map(repr, list(found.normalisers)[:8]))}): do not script it, and let forward_fn "
-            "call the whole network"
-        )
+        raise none_called(found.normalisers)
     changes, values = {}, []
     for layer, seen in share.layers.items():
-        mean, variance = seen.estimate.elements.mean, seen.estimate.variance(estimator)
-        buffers = network.get_buffer(layer.mean), network.get_buffer(layer.variance)
-        values += [(buffers[0], _fitting(mean, buffers[0], layer)),
-                   (buffers[1], _fitting(variance, buffers[1], layer))]  # fmt: skip
-        changes[layer.name] = _change(layer, seen, estimator, *buffers)
+        mean, variance = network.get_buffer(layer.mean), network.get_buffer(layer.variance)
+        values += [
+            (mean, fitting(seen.estimate.elements.mean, mean, layer)),
+            (variance, fitting(seen.estimate.variance(estimator), variance, layer)),
+        ]
+        changes[layer.name] = _change(layer, seen, estimator, mean, variance)
     before = [(buffer, buffer.detach().clone()) for buffer, _ in values]
-    report = RecalibrationReport(
-        estimator, _in_order(found, changes), share.samples, share.batches, reader.stopped
-    )
+    rows = in_order(found, changes, lambda name, kind, why: LayerChange(name, kind, reason=why))
+    report = RecalibrationReport(estimator, rows, share.samples, share.batches, reader.stopped)
     write(values)
     return Recalibration(report, before)
 
@@ -146,7 +138,7 @@ class _Reader:
         self._network, self._found, self._call = network, found, call
         self._estimator, self._samples, self._tolerance = estimator, samples, tolerance
 
-    def read(self, batches: Iterable[Any]) -> Share:
+    def read(self, batches: Iterable[Any]) -> Share[Seen]:
         recorder = Recorder()
         samples = 0
         with untouched(self._network, self._found.modules):
@@ -179,42 +171,18 @@ def _change(
     layer: Layer, seen: Seen, estimator: Estimator, running_mean: Tensor, running_var: Tensor
 ) -> LayerChange:
     estimate = seen.estimate
-    spread = running_var.detach().double().cpu() + seen.eps
-    shift = (estimate.elements.mean - running_mean.detach().double().cpu()).abs() / spread.sqrt()
-    ratio = (estimate.variance(estimator) + seen.eps) / spread
-    errors = [float(error.max()) for error in estimate.standard_errors(estimator)]
-    mean_error, variance_error = (error if math.isfinite(error) else None for error in errors)
+    new = estimate.elements.mean, estimate.variance(estimator)
+    largest = [float(error.max()) for error in estimate.standard_errors(estimator)]
+    mean_error, variance_error = (error if math.isfinite(error) else None for error in largest)
     return LayerChange(
         layer.name,
         layer.kind,
         seen.uses,
         int(estimate.elements.count),
-        float(shift.max()),
-        (float(ratio.min()), float(ratio.max())),
+        *moved((running_mean, running_var), new, seen.eps),
         mean_error,
         variance_error,
     )
-
-
-def _in_order(found: Layers, changes: dict[str, LayerChange]) -> tuple[LayerChange, ...]:
-    """Every normaliser in the order of the network, then what was called without being a module."""
-    not_called = "not called, or by a forward of its own that calls no batch_norm"
-    rows = [
-        changes.get(name) or LayerChange(name, type(module).__name__, reason=found.left.get(name, not_called))
-        for name, module in found.normalisers.items()
-    ]
-    return (*rows, *(change for name, change in changes.items() if name not in found.normalisers))
-
-
-def _fitting(value: Tensor, buffer: Tensor, layer: Layer) -> Tensor:
-    """The value in the buffer's dtype, on its device."""
-    fitting = value.to(buffer.device, buffer.dtype)
-    if not bool(fitting.isfinite().all()):
-        raise DataError(
-            f"the statistics of layer {layer.name!r} must fit {buffer.dtype}, but reach "
-            f"{float(value.abs().max()):.3g}; nothing was changed. Scale the layer's input down"
-        )
-    return fitting
 
 
 def _check_options(estimator: str, samples: int | None, tolerance: float | None) -> None:
@@ -226,28 +194,3 @@ def _check_options(estimator: str, samples: int | None, tolerance: float | None)
         raise OptionError(
             f"tolerance must be a positive number of deviations, or None to read all, but is {tolerance}"
         )
-
-
-def _warn(network: nn.Module, group: ProcessGroup | None) -> None:
-    awake = next(
-        (
-            name
-            for name, module in network.named_modules()
-            if isinstance(module, _DropoutNd) and module.training and module.p > 0
-        ),
-        None,
-    )
-    if awake is not None:
-        warnings.warn(
-            f"dropout {awake!r} is in training mode and stays so: the statistics will be those of a network "
-            "that drops out. Call network.eval() first for those of inference",
-            stacklevel=3,
-        )
-    if group is None and torch.distributed.is_available() and torch.distributed.is_initialized():
-        world = torch.distributed.get_world_size()
-        if world > 1:
-            warnings.warn(
-                f"this process is one of {world}, and estimates from its own batches alone: the processes' "
-                "statistics will differ. Pass process_group=torch.distributed.group.WORLD in each",
-                stacklevel=3,
-            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,12 +12,30 @@ from normwright.backends.moments import statistics_dtype
 from normwright.errors import DataError, ShapeError
 from normwright.statistics.estimate import Estimate
 from normwright.statistics.layers import Layer
-from normwright.statistics.ranks import Seen
 from normwright.statistics.watch import Call
 
 # Calls per layer that wait to be merged: merged one by one, they would cost a small network a tenth of its
 # time, and a GPU a synchronisation each.
 _WAITING = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What one layer has seen.
+
+    Args:
+        estimate: of its population.
+        uses: how often it was called.
+        eps: as its calls had it.
+    """
+
+    estimate: Estimate
+    uses: int
+    eps: float
+
+    def merged(self, other: Seen) -> Seen:
+        """What both have seen."""
+        return Seen(self.estimate.merged(other.estimate), self.uses + other.uses, self.eps)
 
 
 class _Moments(NamedTuple):
@@ -82,7 +101,7 @@ class Recorder:
         if broken:
             # Layers are in the order of their first call; min keeps the first of equals.
             batch, layer, channels = min(broken, key=lambda found: found[0])
-            raise _not_finite(layer, batch, channels)
+            raise not_finite(layer, batch, channels)
         self.seen |= merged
         self._waiting = {layer: [] for layer in self._waiting}
 
@@ -115,7 +134,8 @@ def _per_sample(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return y, means, variances * (count / max(count - 1, 1))
 
 
-def _not_finite(layer: Layer, batch: int, channels: Tensor) -> DataError:
+def not_finite(layer: Layer, batch: int, channels: Tensor) -> DataError:
+    """The error for a layer that met NaN or infinity."""
     first = ", ".join(str(int(channel)) for channel in channels[:4])
     more = f" and {len(channels) - 4} more" if len(channels) > 4 else ""
     return DataError(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
+from torch.distributed import ProcessGroup
+from torch.nn.modules.dropout import _DropoutNd
 
 
 @contextlib.contextmanager
@@ -48,3 +51,28 @@ def _without_compiled_code() -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+def warn_of_dropout(network: nn.Module) -> None:
+    """Warns where statistics would be those of a network that drops out."""
+    for name, module in network.named_modules():
+        if isinstance(module, _DropoutNd) and module.training and module.p > 0:
+            warnings.warn(
+                f"dropout {name!r} is in training mode and stays so: the statistics will be those of a "
+                "network that drops out. Call network.eval() first for those of inference",
+                stacklevel=3,
+            )
+            return
+
+
+def warn_of_others(group: ProcessGroup | None) -> None:
+    """Warns where other processes may end with other statistics."""
+    if group is not None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    world = torch.distributed.get_world_size()
+    if world > 1:
+        warnings.warn(
+            f"this process is one of {world}, and reads its own batches alone: the processes' statistics "
+            "will differ. Pass process_group=torch.distributed.group.WORLD in each",
+            stacklevel=3,
+        )
