@@ -73,7 +73,16 @@ def test_a_file_holds_one_concept():
 
 
 PUBLIC = {
-    "normwright": ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"],
+    "normwright": [
+        "__version__",
+        "accelerate",
+        "backends",
+        "compare",
+        "convert",
+        "functional",
+        "nn",
+        "reference",
+    ],
     "normwright.functional": [
         "batch_norm",
         "group_norm",
@@ -96,10 +105,15 @@ PUBLIC = {
     ],
     "normwright.network": [
         "BlockRecord",
+        "Conversion",
+        "ConversionReport",
+        "Gap",
         "NormaliserRecord",
         "Report",
         "accelerate",
         "accelerate_with_report",
+        "convert",
+        "convert_with_report",
         "find_normalisers",
         "replace_module",
     ],
