@@ -11,6 +11,7 @@ import pytest
 import torch
 from small import batches_for, forward_of, images, known, plain_network
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import normwright as nw
 from normwright.errors import ConversionError, DataError, OptionError, ShapeError
@@ -225,12 +226,12 @@ def test_other_ways_of_being_more_than_a_normaliser_are_refused_too():
 
     def parametrised():
         norm = nn.BatchNorm2d(8)
-        nn.utils.parametrize.register_parametrization(norm, "weight", nn.Softplus())
+        parametrize.register_parametrization(norm, "weight", nn.Softplus())
         return norm
 
     def pruned():
         norm = nn.BatchNorm2d(8)
-        nn.utils.prune.l1_unstructured(norm, "weight", 2)
+        prune.l1_unstructured(norm, "weight", 2)
         return norm
 
     def extended():
@@ -296,7 +297,7 @@ def test_what_would_be_lost_is_refused_and_may_be_allowed():
     with pytest.raises(ConversionError, match="no statistics"):
         nw.convert(group, "batch", of=("group",), example=torch.rand(2, 4, 3, 3))
     last = nn.Sequential(nn.LayerNorm(6))
-    with pytest.raises(ConversionError, match="not .*N, C"):
+    with pytest.raises(ConversionError, match="which are not"):
         nw.convert(last, "group", of=("layer",), example=torch.rand(2, 5, 6))
     assert type(nw.convert(last, "rms", of=("layer",))[0]) is nn.RMSNorm
     untracked = nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False))
@@ -375,7 +376,7 @@ def test_bad_batches_leave_the_network_as_it_was(inplace):
         (Failing(network), RuntimeError, "the loader broke"),
         (failing(network), RuntimeError, "the loader broke"),
         (poisoned, DataError, "batch 3 must give finite values at '1'"),
-        ([(torch.rand(4, 7),)], RuntimeError, ""),
+        ([(torch.ones(4, 7),)], RuntimeError, "input"),
     ):
         with pytest.raises(error, match=message):
             nw.convert(network, "group", calibrate=batches, inplace=inplace)

@@ -37,6 +37,13 @@ class Carried:
         """Whether it has running statistics."""
         return tensor_of(self.module, "running_mean") is not None
 
+    def is_untracked(self) -> bool:
+        """Whether it is, or was, a batch norm that keeps no statistics."""
+        if self.kind in BATCH_KINDS:
+            return not self.tracks()
+        formers = [former for kind, former in self.formers.items() if kind in BATCH_KINDS]
+        return bool(formers) and all(former.buffers.get("running_mean") is None for former in formers)
+
     # Its parameters.
 
     def like(self) -> Tensor:
@@ -108,7 +115,7 @@ class Carried:
     def buffers(self, prototype: nn.Module) -> Values:
         """The statistics: its own, or those that it had before, or new ones that batches shall fill."""
         names = [name for name in prototype._buffers if name in STATISTICS]
-        if self.kind in BATCH_KINDS and not self.tracks():
+        if self.is_untracked():
             if self.options.to in ("frozen", "renormalised"):
                 raise ConversionError(
                     f"{self.options.to} norm needs running statistics, but this one tracks none: "

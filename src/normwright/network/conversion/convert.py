@@ -127,6 +127,7 @@ def convert_with_report(
     if not isinstance(network, nn.Module):
         raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
     chosen = tuple(choose(network, to, names, of))
+    _check_known(network, chosen, to)
     options = Options(to, groups, lossy, calibrated=calibrate is not None)
     batches = None if calibrate is None else repeatable(calibrate)
     forward = forward_fn or call_with_batch
@@ -155,6 +156,14 @@ def convert_with_report(
     return tried, ConversionReport(to, layers, gap)
 
 
+def _check_known(network: nn.Module, names: tuple[str, ...], to: str) -> None:
+    """Every normaliser does what its known class does; asked before a copy, which some cannot be made of."""
+    found = {name: species_of(network.get_submodule(name)) for name in names}
+    refused: dict[str, Exception | str] = {n: why for n, why in found.items() if isinstance(why, str)}
+    if refused:
+        raise _refusal(refused, to)
+
+
 def _see(
     network: nn.Module, names: tuple[str, ...], example: Any, batches: Iterable[Any] | None, forward: Forward
 ) -> dict[str, Calls]:
@@ -180,9 +189,8 @@ def _convert(
     for name in names:
         module = network.get_submodule(name)
         species = species_of(module)
-        if isinstance(species, str):
-            refused[name] = species
-        elif _is_already(module, species, options):
+        assert not isinstance(species, str)
+        if _is_already(module, species, options):
             plans[name] = f"it is {options.to} norm already"
         else:
             try:

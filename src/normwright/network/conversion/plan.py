@@ -173,7 +173,7 @@ class Planner:
         if to == "instance":
             self._check_space(axes)
             return cls(channels, eps, affine=False, track_running_stats=False), (channels,)
-        tracked = self.species.kind not in BATCH_KINDS or self.carried.tracks()
+        tracked = not self.carried.is_untracked()
         options = {"affine": False, "track_running_stats": tracked, "device": "meta"}
         return cls(channels, eps, **options), (channels,)
 
