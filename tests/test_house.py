@@ -90,6 +90,7 @@ PUBLIC = {
         "layer_norm",
         "local_response_norm",
         "rms_norm",
+        "sync_batch_norm",
     ],
     "normwright.nn": [
         "BatchNorm1d",
@@ -102,6 +103,7 @@ PUBLIC = {
         "LayerNorm",
         "LocalResponseNorm",
         "RMSNorm",
+        "SyncBatchNorm",
     ],
     "normwright.network": [
         "BlockRecord",
