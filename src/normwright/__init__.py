@@ -3,6 +3,7 @@
 import normwright as nw
 nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in NumPy
 nw.accelerate(network)                the same network with fused normalisers
+nw.convert(network, to=...)            other normalisers in their place, and the way back
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.recalibrate(network, batches)      exact population statistics, undoable
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
@@ -20,6 +21,7 @@ from normwright.backends import backends
 if TYPE_CHECKING:
     from normwright import reference
     from normwright.network.acceleration.accelerate import accelerate
+    from normwright.network.conversion.convert import convert
     from normwright.report.comparison import compare
     from normwright.statistics.adapt import adapt
     from normwright.statistics.recalibrate import recalibrate
@@ -34,6 +36,7 @@ __all__ = [
     "adapt",
     "backends",
     "compare",
+    "convert",
     "functional",
     "nn",
     "recalibrate",
@@ -46,6 +49,7 @@ _LAZY = {
     "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
     "adapt": ("normwright.statistics.adapt", "adapt"),
     "compare": ("normwright.report.comparison", "compare"),
+    "convert": ("normwright.network.conversion.convert", "convert"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
 }

@@ -6,6 +6,7 @@
     ├── DtypeError         a dtype that cannot be normalised          (NotImplementedError, TypeError)
     ├── DeviceError        tensors on different devices                                 (RuntimeError)
     ├── OptionError        an argument outside what is offered        (ValueError, RuntimeError)
+    ├── ConversionError    a normaliser cannot become another kind without loss            (ValueError)
     ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
     ├── StoreError         a file of normwright's own cannot be read or written              (OSError)
@@ -45,6 +46,10 @@ class DeviceError(NormwrightError, RuntimeError):
 
 class OptionError(NormwrightError, ValueError, RuntimeError):
     """An argument lies outside what is offered."""
+
+
+class ConversionError(NormwrightError, ValueError):
+    """A normaliser cannot become another kind without losing what it does or holds."""
 
 
 class UserCodeError(NormwrightError, ValueError):

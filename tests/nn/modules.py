@@ -14,6 +14,7 @@ NORMALISERS = {
     "GroupNorm": ((2, 6), (4, 6, 3, 5)),
     "LayerNorm": (((3, 5),), (4, 6, 3, 5)),
     "RMSNorm": (((3, 5),), (4, 6, 3, 5)),
+    "SyncBatchNorm": ((6,), (4, 6, 3, 5)),
     "LocalResponseNorm": ((3,), (4, 6, 3, 5)),
 }
 

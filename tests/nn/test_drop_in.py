@@ -18,6 +18,8 @@ CONSTRUCTORS = [
     ("BatchNorm1d", (6, 1e-3, 0.2, True, True, "cpu", torch.float64), {}),
     ("BatchNorm3d", (6,), {"device": "meta", "dtype": torch.bfloat16}),
     ("BatchNorm2d", (6,), {"bias": False}),
+    ("SyncBatchNorm", (6, 1e-3, 0.2, False, False), {}),
+    ("SyncBatchNorm", (6,), {"momentum": None, "process_group": "of one's own", "dtype": torch.float64}),
     ("InstanceNorm2d", (6, 1e-3, 0.2, True, True), {}),
     ("InstanceNorm1d", (6,), {"affine": True, "dtype": torch.float64}),
     ("GroupNorm", (3, 6, 1e-3, False), {}),
@@ -88,6 +90,7 @@ def test_the_state_goes_both_ways(name):
 
 
 OPTIONS = {
+    "SyncBatchNorm": [{}, {"affine": False}, {"track_running_stats": False}, {"momentum": None}],
     "BatchNorm": [{}, {"affine": False}, {"track_running_stats": False}, {"momentum": None}],
     "InstanceNorm": [{}, {"affine": True}, {"track_running_stats": True}],
     "GroupNorm": [{}, {"affine": False}],
@@ -193,7 +196,7 @@ def test_hooks(name):
     assert seen == ["before", "after", "backward"]
 
 
-@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"])
+@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"])
 def test_num_batches_tracked(name):
     ours, theirs = both(name)
     for module in (ours, theirs):

@@ -8,6 +8,7 @@ import errno
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,11 @@ Data = Annotated[
 ]
 Split = Annotated[
     str | None,
-    typer.Option(help="train, validation, test or all.", rich_help_panel="Data", show_default=False),
+    typer.Option(
+        help="train, validation, test or all. [dim](train; test for adapt)[/dim]",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
 ]
 BatchSize = Annotated[
     int | None,
@@ -257,11 +262,17 @@ def _why_not(endings: tuple[str, ...]) -> str:
 
 @contextlib.contextmanager
 def _outcome(as_json: bool) -> Iterator[None]:
-    """Shows an exception of the user's own code as Python shows it."""
+    """Shows an exception of the user's own code as Python shows it, and normwright's warnings in a line."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *more: object) -> None:
+        typer.echo(f"warning: {message}", err=True)
+
     # What a user's code prints must not get between the JSON.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.showwarning = show
+                yield
         except (NormwrightError, typer.Exit):
             raise
         except Exception as error:
@@ -277,6 +288,7 @@ def data_opener(
     batch_size: int | None,
     image_size: int | None,
     data_dir: Path | None,
+    usual_split: str = "train",
 ) -> Callable[[], Batches | None]:
     """What makes the batches that the options of these names ask for."""
 
@@ -290,6 +302,8 @@ def data_opener(
                     raise OptionError(f"{option} goes with --data, which did not come")
             return None
         recipe = DataRecipe(name=data) if image_size is None else DataRecipe(name=data, image_size=image_size)
-        return open_batches(recipe, split=split, batch_size=batch_size, directory=data_dir)
+        return open_batches(
+            recipe, split=split, usual_split=usual_split, batch_size=batch_size, directory=data_dir
+        )
 
     return open_data

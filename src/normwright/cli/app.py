@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from normwright import __version__
+from normwright.cli.adapt import EXAMPLES as ADAPT
+from normwright.cli.adapt import adapt
 from normwright.cli.backends import backends
 from normwright.cli.compare import compare
 from normwright.cli.convert import EXAMPLES as CONVERT
@@ -29,6 +31,7 @@ app = typer.Typer(
 )
 app.command(epilog=EXAMPLES)(compare)
 app.command(epilog=RECALIBRATE)(recalibrate)
+app.command(epilog=ADAPT)(adapt)
 app.command(epilog=FOLD)(fold)
 app.command(epilog=CONVERT)(convert)
 app.command()(backends)

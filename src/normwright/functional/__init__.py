@@ -6,6 +6,7 @@ from normwright.functional.instance_norm import instance_norm
 from normwright.functional.layer_norm import layer_norm
 from normwright.functional.local_response_norm import local_response_norm
 from normwright.functional.rms_norm import rms_norm
+from normwright.functional.sync_batch_norm import sync_batch_norm
 
 __all__ = [
     "batch_norm",
@@ -14,4 +15,5 @@ __all__ = [
     "layer_norm",
     "local_response_norm",
     "rms_norm",
+    "sync_batch_norm",
 ]

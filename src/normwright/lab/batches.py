@@ -74,7 +74,12 @@ class _Slices:
 
 
 def open_batches(
-    recipe: DataRecipe, *, split: str | None, batch_size: int | None, directory: Path | None
+    recipe: DataRecipe,
+    *,
+    split: str | None = None,
+    usual_split: str = "train",
+    batch_size: int | None = None,
+    directory: Path | None = None,
 ) -> Batches:
     """The batches of a data set, in its own order.
 
@@ -83,7 +88,7 @@ def open_batches(
 
     Args:
         recipe: which data set.
-        split: one of `SPLITS`; by default `train`.
+        split: one of `SPLITS`, or None for `usual_split`.
         batch_size: by default 64.
         directory: where to look first for the files of a published set.
     Raises:
@@ -103,7 +108,7 @@ def open_batches(
     else:
         source = read(recipe, directory)
     data = prepared(recipe, source)
-    parts = SPLITS[:3] if split == "all" else (split or "train",)
+    parts = SPLITS[:3] if split == "all" else (split or usual_split,)
     x = torch.cat([getattr(data, f"{part}_x") for part in parts])
     y = torch.cat([getattr(data, f"{part}_y") for part in parts])
     return Batches(_Slices(x, y, batch_size or 64), sample_shape=data.sample_shape, classes=len(data.classes))

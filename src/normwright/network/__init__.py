@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from normwright.network.acceleration.accelerate import accelerate, accelerate_with_report
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
+from normwright.network.conversion.convert import convert, convert_with_report
+from normwright.network.conversion.report import Conversion, ConversionReport, Gap
 from normwright.network.walk import find_normalisers, replace_module
 
 __all__ = [
     "BlockRecord",
+    "Conversion",
+    "ConversionReport",
+    "Gap",
     "NormaliserRecord",
     "Report",
     "accelerate",
     "accelerate_with_report",
+    "convert",
+    "convert_with_report",
     "find_normalisers",
     "replace_module",
 ]

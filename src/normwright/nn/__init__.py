@@ -10,6 +10,7 @@ from normwright.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, Instance
 from normwright.nn.layer_norm import LayerNorm
 from normwright.nn.local_response_norm import LocalResponseNorm
 from normwright.nn.rms_norm import RMSNorm
+from normwright.nn.sync_batch_norm import SyncBatchNorm
 
 __all__ = [
     "BatchNorm1d",
@@ -22,4 +23,5 @@ __all__ = [
     "LayerNorm",
     "LocalResponseNorm",
     "RMSNorm",
+    "SyncBatchNorm",
 ]
