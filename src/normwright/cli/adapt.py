@@ -25,7 +25,9 @@ from normwright.cli.acting import (
     Split,
     data_opener,
 )
-from normwright.cli.weights import WEIGHTS, use, wriEXAMPLES = """\
+from normwright.cli.weights import WEIGHTS, use, writer_of
+
+EXAMPLES = """\
 [bold]Examples[/bold]
 
 To photos of another camera, in a folder per class (the labels are not looked at):
