@@ -1,4 +1,4 @@
-"""One process of a group that recalibrates; run as a program by test_ranks.py."""
+"""One process of a group that recalibrates and adapts; run as a program by test_ranks.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import nn
 import normwright as nw
 
 # Seconds that the group waits for a process.
-LIMIT = 5
+LIMIT = 20
+
+CASES = ("inference", "training", "adapt", "fails", "nothing", "dies")
 
 
 def network() -> nn.Module:
@@ -34,8 +36,24 @@ def failing() -> object:
     raise OSError("the disk is gone")
 
 
-def main(rank: int, world: int, folder: Path, case: str) -> None:
-    """Recalibrates, and saves the state, or the error, with whether the network is as it was."""
+def act(rank: int, case: str) -> dict[str, object]:
+    """One case: the state afterwards, and the error, with whether the network is as it was."""
+    replica = network().train(case == "training")
+    before = {name: value.clone() for name, value in replica.state_dict().items()}
+    share = failing() if rank == 1 and case == "fails" else [] if case == "nothing" else batches(rank)
+    verb = nw.adapt if case == "adapt" else nw.recalibrate
+    saved: dict[str, object] = {"state": replica.state_dict()}
+    try:
+        handle = verb(replica, share, process_group=torch.distributed.group.WORLD)
+        saved["samples"] = handle.samples
+    except Exception as error:
+        saved["error"] = f"{type(error).__name__}: {error}"
+        saved["same"] = all(torch.equal(before[name], value) for name, value in replica.state_dict().items())
+    return saved
+
+
+def main(rank: int, world: int, folder: Path) -> None:
+    """Every case in turn; in the last, one process dies."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo",
@@ -44,26 +62,16 @@ def main(rank: int, world: int, folder: Path, case: str) -> None:
         world_size=world,
         timeout=timedelta(seconds=LIMIT),
     )
-    replica = network().train(case == "training")
-    before = {name: value.clone() for name, value in replica.state_dict().items()}
-    if rank == 1 and case == "dies":
-        os._exit(9)
-    share = failing() if rank == 1 and case == "fails" else batches(rank)
-    if case == "nothing":
-        share = []
-    saved: dict[str, object] = {}
-    try:
-        handle = nw.recalibrate(replica, share, process_group=torch.distributed.group.WORLD)
-        saved["samples"] = handle.samples
-        saved["elements"] = [layer.elements for layer in handle.layers]
-    except Exception as error:
-        saved["error"] = f"{type(error).__name__}: {error}"
-        saved["same"] = all(torch.equal(before[name], value) for name, value in replica.state_dict().items())
-    saved["state"] = dict(replica.state_dict())
+    saved = {}
+    for case in CASES:
+        if (rank, case) == (1, "dies"):
+            torch.save(saved, folder / f"{rank}.pt")
+            os._exit(9)
+        saved[case] = act(rank, case)
     torch.save(saved, folder / f"{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
     # The interpreter is not taken down: see tests/nn/replica.py.
     os._exit(0)
