@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from seen import assert_statistics
-from test_recalibrate import STATISTICS, FrozenBatchNorm2d, draw, same_state, small_network, state_of
+from seen_inputs import assert_statistics
 from torch import nn
 from torch.nn import functional as F
+from whole_state import STATISTICS, FrozenBatchNorm2d, draw, same_state, small_network, state_of
 
 import normwright as nw
 from normwright.errors import CollapseError, DataError, OptionError
@@ -267,7 +267,7 @@ def test_without_class_scores_the_report_says_that_nothing_guards():
 
 
 def test_each_batch_is_predicted_by_statistics_that_it_has_moved():
-    network = nn.Sequential(source(nn.BatchNorm1d, 3))
+    network = nn.Sequential(source(nn.BatchNorm1d, 3)).eval()
     before = state_of(network)
     with nw.AdaptedStream(network, source_weight=0) as adapted:
         for seed in range(3):

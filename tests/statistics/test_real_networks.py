@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from seen import Inputs, assert_statistics, joined
+from seen_inputs import Inputs, assert_statistics, joined
 from torch import nn
 
 import normwright as nw
