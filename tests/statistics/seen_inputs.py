@@ -44,8 +44,8 @@ def joined(calls: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def assert_statistics(module: nn.Module, mean: np.ndarray, variance: np.ndarray, what: str = "") -> None:
     """The running statistics are these, up to one rounding to float32."""
-    # Of a mean, in units of mean|x|, at most |mean| + deviation; of a variance, in units of itself, and of what
-    # a rounding of a large mean moves it by.
+    # Of a mean, in units of mean|x|, at most |mean| + deviation; of a variance, in units of itself, and of
+    # what a rounding of a large mean moves it by.
     deviation = np.sqrt(variance)
     sizes = np.abs(mean) + deviation, variance + np.abs(mean) * deviation
     for name, expected, size in zip(("running_mean", "running_var"), (mean, variance), sizes, strict=True):
