@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -66,23 +68,23 @@ def batch_renorm(
         tensor([[1.],
                 [3.]])
     """
-    fused = {"residual": residual, "activation": activation}
+    fused: dict[str, Any] = {"residual": residual, "activation": activation}
     if not training:
-        return batch_norm(input, running_mean, running_var, weight, bias, eps=eps, **fused)  # type: ignore[arg-type]
+        return batch_norm(input, running_mean, running_var, weight, bias, eps=eps, **fused)
     vectors = (running_mean, running_var, weight, bias)
     check_call("batch_norm", input, residual, vectors, activation, eps, training=True)
     check_running(running_mean, running_var, momentum, num_batches_tracked)
     _check(running_mean, r_max, d_max)
     if not input.numel():
-        return batch_norm(input, None, None, weight, bias, True, eps=eps, **fused)  # type: ignore[arg-type]
+        return batch_norm(input, None, None, weight, bias, True, eps=eps, **fused)
     with torch.no_grad():
         count, mean, m2 = _channel_moments(input)
         batch_deviation = (m2 / count + eps).sqrt()
         deviation = (running_var.double() + eps).sqrt()
-        r = (batch_deviation / deviation).clamp(min=1 / r_max, max=r_max)  # type: ignore[arg-type]
-        d = ((mean - running_mean) / deviation).clamp(min=-d_max, max=d_max)  # type: ignore[arg-type]
+        r = (batch_deviation / deviation).clamp(min=1 / r_max, max=r_max)
+        d = ((mean - running_mean) / deviation).clamp(min=-d_max, max=d_max)
     scale, shift = _effective(input, weight, bias, r, d)
-    y = batch_norm(input, None, None, scale, shift, True, eps=eps, **fused)  # type: ignore[arg-type]
+    y = batch_norm(input, None, None, scale, shift, True, eps=eps, **fused)
     with torch.no_grad():
         if num_batches_tracked is not None:
             num_batches_tracked.add_(1)

@@ -55,23 +55,32 @@ class _BatchRenorm(torch.nn.modules.batchnorm._BatchNorm):
         """Returns y of input's shape; residual, of that shape too, is added before the activation."""
         self._check_input_dim(input)
         weight, bias = weight_and_bias(self)
-        running: Any = (self.running_mean, self.running_var, weight, bias)
-        fused: Any = {"residual": residual, "activation": self.activation}
+        mean: Any = self.running_mean
+        variance: Any = self.running_var
+        fused: dict[str, Any] = {"residual": residual, "activation": self.activation}
         if not self.training:
-            return batch_norm(input, *running, eps=self.eps, **fused)
+            return batch_norm(input, mean, variance, weight, bias, eps=self.eps, **fused)
         if is_recomputation():
             raise OptionError(
                 "batch renorm cannot be run again in a backward, as under activation checkpointing: the "
                 "running statistics that corrected this batch have moved on. Keep it out of the checkpoint"
             )
-        fused["num_batches_tracked"] = self.num_batches_tracked
-        limits: Any = {
-            "r_max": 1 + (self.r_max - 1) * self._relaxed(self.r_max_steps),
-            "d_max": self.d_max * self._relaxed(self.d_max_steps),
-        }
-        return batch_renorm(input, *running, True, self.momentum, self.eps, **limits, **fused)
+        return batch_renorm(
+            input,
+            mean,
+            variance,
+            weight,
+            bias,
+            True,
+            self.momentum,
+            self.eps,
+            r_max=1 + (self.r_max - 1) * self._relaxed(self.r_max_steps),
+            d_max=self.d_max * self._relaxed(self.d_max_steps),
+            num_batches_tracked=self.num_batches_tracked,
+            **fused,
+        )
 
-    def _relaxed(self, steps: Any) -> Tensor | float:
+    def _relaxed(self, steps: Any) -> Any:
         """From 0 at the first step to 1 at the last, by the batches counted so far."""
         first, last = steps
         if last == 0:
@@ -114,16 +123,16 @@ class BatchRenorm1d(_BatchRenorm):
         torch.Size([2, 3])
     """
 
-    _check_input_dim = torch.nn.BatchNorm1d._check_input_dim  # type: ignore[assignment]
+    _check_input_dim = torch.nn.BatchNorm1d._check_input_dim
 
 
 class BatchRenorm2d(_BatchRenorm):
     """Batch renormalisation of (N, C, H, W). See `BatchRenorm1d`."""
 
-    _check_input_dim = torch.nn.BatchNorm2d._check_input_dim  # type: ignore[assignment]
+    _check_input_dim = torch.nn.BatchNorm2d._check_input_dim
 
 
 class BatchRenorm3d(_BatchRenorm):
     """Batch renormalisation of (N, C, D, H, W). See `BatchRenorm1d`."""
 
-    _check_input_dim = torch.nn.BatchNorm3d._check_input_dim  # type: ignore[assignment]
+    _check_input_dim = torch.nn.BatchNorm3d._check_input_dim

@@ -101,7 +101,7 @@ def set_values(module: nn.Module, values: Values, statistics: Values) -> Undo:
     fresh = {kind: former for kind, former in memory.formers.items() if former.is_untrained(module)}
     with torch.no_grad():
         for name, parameter in held.items():
-            parameter.copy_(values[name])  # type: ignore[union-attr, arg-type]
+            parameter.copy_(values[name])  # type: ignore[union-attr]
     for name, value in statistics.items():
         module._buffers[name] = value.to(module._buffers[name])  # type: ignore[union-attr, arg-type]
     given = {name: tensor_of(module, name) for name in ("weight", "bias")}

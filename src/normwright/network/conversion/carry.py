@@ -84,7 +84,7 @@ class Carried:
         """The parameter that shall hold the value: its own or its former one, where the shape allows."""
         if value is None:
             return None
-        current = self.module._parameters.get(name)
+        current: Parameter | None = self.module._parameters.get(name)
         if current is not None and current.shape == value.shape:
             return current
         remembered = None if self.former is None else self.former.parameters.get(name)
