@@ -216,11 +216,15 @@ def outputs(module: Any, kind: str, x: Tensor) -> Tensor:
         y = F.batch_norm(x, None, None, training=True, eps=module.eps)
     else:
         y = standardised(module, kind, x)
-    for value, combine in ((weight, torch.mul), (bias, torch.add)):
-        if value is not None:
-            wide = value.double()
-            y = combine(y, wide if wide.dim() > 1 else wide.view(-1, *(1 for _ in x.shape[2:])))
-    return y
+    if weight is not None:
+        y = y * _wide(weight, x)
+    return y if bias is None else y + _wide(bias, x)
+
+
+def _wide(value: Tensor, x: Tensor) -> Tensor:
+    """Weight or bias in float64, in a shape that broadcasts against x."""
+    wide = value.double()
+    return wide if wide.dim() > 1 else wide.view(-1, *(1 for _ in x.shape[2:]))
 
 
 def _solve(module: nn.Module, kind: str, moments: CoMoments, calls: int) -> Fitted:
