@@ -88,6 +88,7 @@ PUBLIC = {
     ],
     "normwright.functional": [
         "batch_norm",
+        "batch_renorm",
         "group_norm",
         "instance_norm",
         "layer_norm",
@@ -99,6 +100,9 @@ PUBLIC = {
         "BatchNorm1d",
         "BatchNorm2d",
         "BatchNorm3d",
+        "BatchRenorm1d",
+        "BatchRenorm2d",
+        "BatchRenorm3d",
         "GroupNorm",
         "InstanceNorm1d",
         "InstanceNorm2d",

@@ -18,10 +18,17 @@ NORMALISERS = {
     "LocalResponseNorm": ((3,), (4, 6, 3, 5)),
 }
 
+#: What PyTorch has not; their arguments and input.
+OWN = {
+    "BatchRenorm1d": ((6,), (4, 6, 5)),
+    "BatchRenorm2d": ((6,), (4, 6, 3, 5)),
+    "BatchRenorm3d": ((6,), (4, 6, 2, 3, 5)),
+}
+
 
 def input_of(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
     """An input of the shape that the module takes."""
-    return torch.randn(NORMALISERS[name][1], generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn((NORMALISERS | OWN)[name][1], generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def fill(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

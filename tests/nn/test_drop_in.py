@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from modules import NORMALISERS, fill, input_of
+from modules import NORMALISERS, OWN, fill, input_of
 from tolerances import AGREEMENT, UNIT
 
 from normwright import nn
@@ -44,7 +44,7 @@ def both(name, arguments=None, options=None):
 
 
 def test_every_module_is_here():
-    assert set(nn.__all__) == set(NORMALISERS)
+    assert set(nn.__all__) == set(NORMALISERS) | set(OWN)
 
 
 @pytest.mark.parametrize(("name", "arguments", "options"), CONSTRUCTORS, ids=str)

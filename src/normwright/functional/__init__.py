@@ -1,6 +1,7 @@
 """Normalisers as functions: the signatures of `torch.nn.functional`, plus `residual=` and `activation=`."""
 
 from normwright.functional.batch_norm import batch_norm
+from normwright.functional.batch_renorm import batch_renorm
 from normwright.functional.group_norm import group_norm
 from normwright.functional.instance_norm import instance_norm
 from normwright.functional.layer_norm import layer_norm
@@ -10,6 +11,7 @@ from normwright.functional.sync_batch_norm import sync_batch_norm
 
 __all__ = [
     "batch_norm",
+    "batch_renorm",
     "group_norm",
     "instance_norm",
     "layer_norm",

@@ -16,7 +16,10 @@ DROP_INS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(torch.nn, name): getattr(normwright.nn, name)
     for name in normwright.nn.__all__
     if name != "LocalResponseNorm"  # for which there is no kernel
+    and hasattr(torch.nn, name)
 }
+#: What PyTorch has not.
+_OWN = frozenset(vars(normwright.nn)[name] for name in normwright.nn.__all__ if not hasattr(torch.nn, name))
 
 
 def is_fused(module: nn.Module) -> bool:
@@ -40,6 +43,8 @@ def drop_in_for(module: nn.Module) -> type[nn.Module] | str:
         return kind
     if kind in DROP_INS:
         return DROP_INS[kind]
+    if kind in _OWN:
+        return "it is normwright's own already, and has no kernel that fuses what follows"
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by torch.jit"
     if parametrize.is_parametrized(module):

@@ -95,15 +95,20 @@ def set_values(module: nn.Module, values: Values, statistics: Values) -> Undo:
     What the module was keeps counting as untrained if it did so before. Statistics are put in the place of
     those that it has.
     """
-    held = {name: module._parameters[name] for name, value in values.items() if value is not None}
-    undo = _snapshot([module], [p for p in held.values() if p is not None])[0]
+    held: list[tuple[Parameter, Tensor]] = [
+        (parameter, value)
+        for name, value in values.items()
+        if value is not None and (parameter := module._parameters[name]) is not None
+    ]
+    undo = _snapshot([module], [parameter for parameter, _ in held])[0]
     memory = memory_of(module)
     fresh = {kind: former for kind, former in memory.formers.items() if former.is_untrained(module)}
     with torch.no_grad():
-        for name, parameter in held.items():
-            parameter.copy_(values[name])  # type: ignore[union-attr, arg-type]
-    for name, value in statistics.items():
-        module._buffers[name] = value.to(module._buffers[name])  # type: ignore[union-attr, arg-type]
+        for parameter, value in held:
+            parameter.copy_(value)
+    for name, statistic in statistics.items():
+        old = module._buffers[name]
+        module._buffers[name] = statistic if statistic is None or old is None else statistic.to(old)
     given = {name: tensor_of(module, name) for name in ("weight", "bias")}
     for kind, former in fresh.items():
         memory.formers[kind] = _with_given(former, given)

@@ -24,10 +24,12 @@ class Carried:
         kind: the one that it is.
         channels: C.
         options: the caller's.
+        met: a tensor of its inputs' dtype and device, or None.
     """
 
-    def __init__(self, module: Any, kind: str, channels: int, options: Options) -> None:
+    def __init__(self, module: Any, kind: str, channels: int, options: Options, met: Tensor | None) -> None:
         self.module, self.kind, self.channels, self.options = module, kind, channels, options
+        self.met = torch.empty(0) if met is None else met
         self.formers = memory_of(module).formers
         self.former: Former | None = self.formers.get(options.to)
         self.lost: list[str] = []
@@ -49,7 +51,7 @@ class Carried:
     def like(self) -> Tensor:
         """A tensor of the dtype and device that it works in."""
         candidates = [tensor_of(self.module, name) for name in ("weight", "bias", "running_mean")]
-        return next((held for held in candidates if held is not None), torch.empty(0))
+        return next((held for held in candidates if held is not None), self.met)
 
     def value(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
         """Weight or bias in the new kind's shape; that of before, where nobody has trained it since."""
@@ -84,7 +86,7 @@ class Carried:
         """The parameter that shall hold the value: its own or its former one, where the shape allows."""
         if value is None:
             return None
-        current = self.module._parameters.get(name)
+        current: Parameter | None = self.module._parameters.get(name)
         if current is not None and current.shape == value.shape:
             return current
         remembered = None if self.former is None else self.former.parameters.get(name)

@@ -294,6 +294,8 @@ def _record(name: str, plan: Plan | str, fitted: Fitted | None, gap: Gap | None)
     notes = [f"{rule.aside} are set aside"] if rule.aside else []
     if gap is not None and gap.difference_calibrated is not None and fitted is None and not rule.same:
         notes.append("not fitted: no batch reaches it")
+    if fitted is not None and fitted.calls > 1:
+        notes.append(f"called {fitted.calls} times: the later inputs moved with the fit")
     explained = None if fitted is None else fitted.explained
     lost, notes = tuple(plan.lost), notes + plan.notes
     return Conversion(name, plan.before, describe(plan.target), explained, lost, tuple(notes), "")

@@ -38,11 +38,14 @@ class Fitted:
         statistics: running mean and variance, where the kind has them.
         explained: share of the variance of the old outputs that the new ones explain, over all channels;
             1 where they are the same.
+        calls: how often a batch calls it. One that is called again saw its later inputs as they were before
+            the fit.
     """
 
     values: Values
     statistics: Values
     explained: float
+    calls: int
 
 
 class _Reached(Exception):  # noqa: N818  # no error: the rest of a forward is not needed
@@ -166,7 +169,7 @@ def _fit_one(
             moments.add(_by_channel(x), _by_channel(t))
     if not moments.count:
         raise DataError("calibrate must give at least one batch with a sample, but gives none")
-    return _solve(new, kinds[1], moments)
+    return _solve(new, kinds[1], moments, calls.count)
 
 
 def _inputs(network: nn.Module, name: str, count: int, batch: Any, forward: Forward) -> list[Tensor]:
@@ -197,7 +200,8 @@ def standardised(module: Any, kind: str, x: Tensor) -> Tensor:
         return F.instance_norm(x, eps=module.eps)
     if kind == "layer":
         return F.layer_norm(x, module.normalized_shape, eps=module.eps)
-    return F.rms_norm(x, module.normalized_shape, eps=module.eps)
+    y: Tensor = F.rms_norm(x, module.normalized_shape, eps=module.eps)
+    return y
 
 
 def outputs(module: Any, kind: str, x: Tensor) -> Tensor:
@@ -212,14 +216,18 @@ def outputs(module: Any, kind: str, x: Tensor) -> Tensor:
         y = F.batch_norm(x, None, None, training=True, eps=module.eps)
     else:
         y = standardised(module, kind, x)
-    for value, combine in ((weight, torch.mul), (bias, torch.add)):
-        if value is not None:
-            wide = value.double()
-            y = combine(y, wide if wide.dim() > 1 else wide.view(-1, *(1 for _ in x.shape[2:])))
-    return y
+    if weight is not None:
+        y = y * _wide(weight, x)
+    return y if bias is None else y + _wide(bias, x)
 
 
-def _solve(module: nn.Module, kind: str, moments: CoMoments) -> Fitted:
+def _wide(value: Tensor, x: Tensor) -> Tensor:
+    """Weight or bias in float64, in a shape that broadcasts against x."""
+    wide = value.double()
+    return wide if wide.dim() > 1 else wide.view(-1, *(1 for _ in x.shape[2:]))
+
+
+def _solve(module: nn.Module, kind: str, moments: CoMoments, calls: int) -> Fitted:
     """Weight, bias and statistics of least squares, cast once."""
     weight, bias = (tensor_of(module, name) for name in ("weight", "bias"))
     scale: Any = torch.ones_like(moments.xx)
@@ -242,7 +250,7 @@ def _solve(module: nn.Module, kind: str, moments: CoMoments) -> Fitted:
         values["weight"] = _like(slope / scale, weight)
     if bias is not None:
         values["bias"] = _like(offset - slope * shift / scale, bias)
-    return Fitted(values, statistics, moments.explained(slope, offset))
+    return Fitted(values, statistics, moments.explained(slope, offset), calls)
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

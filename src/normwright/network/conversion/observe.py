@@ -23,10 +23,12 @@ class Calls:
     Args:
         shapes: of its inputs, each once, in order.
         count: how often a batch calls it, at the most.
+        like: an empty tensor of its inputs' dtype and device.
     """
 
     shapes: dict[tuple[int, ...], None] = field(default_factory=dict)
     count: int = 0
+    like: Tensor | None = None
 
     def space(self) -> int:
         """The fewest positions per channel that it met."""
@@ -102,7 +104,8 @@ def observe(
     current: dict[str, int] = {}
 
     def see(name: str, x: Tensor) -> None:
-        seen.setdefault(name, Calls()).shapes[tuple(x.shape)] = None
+        calls = seen.setdefault(name, Calls(like=x.new_empty(0)))
+        calls.shapes[tuple(x.shape)] = None
         current[name] = current.get(name, 0) + 1
 
     with inference(network), watching(modules, see):

@@ -63,7 +63,9 @@ class Planner:
         self.is_per_element = hasattr(module, "normalized_shape")
         self.formers = memory_of(module).formers
         self.former: Former | None = self.formers.get(options.to)
-        self.carried = Carried(module, species.kind, self._channels(), options)
+        self.carried = Carried(
+            module, species.kind, self._channels(), options, None if calls is None else calls.like
+        )
 
     def plan(self) -> Plan:
         """The plan.
