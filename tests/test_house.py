@@ -73,7 +73,16 @@ def test_a_file_holds_one_concept():
 
 
 PUBLIC = {
-    "normwright": ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"],
+    "normwright": [
+        "__version__",
+        "accelerate",
+        "backends",
+        "compare",
+        "fold",
+        "functional",
+        "nn",
+        "reference",
+    ],
     "normwright.functional": [
         "batch_norm",
         "group_norm",
@@ -96,11 +105,17 @@ PUBLIC = {
     ],
     "normwright.network": [
         "BlockRecord",
+        "FoldDifference",
+        "FoldRecord",
+        "FoldReport",
+        "FoldSpeed",
         "NormaliserRecord",
         "Report",
         "accelerate",
         "accelerate_with_report",
         "find_normalisers",
+        "fold",
+        "fold_with_report",
         "replace_module",
     ],
 }

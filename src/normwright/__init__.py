@@ -3,6 +3,7 @@
 import normwright as nw
 nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in NumPy
 nw.accelerate(network)                the same network with fused normalisers
+nw.fold(network, example)             the same network with its batch norms folded into other layers
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.backends()                         which kernels are loaded, and if not, why
 """
@@ -18,16 +19,18 @@ from normwright.backends import backends
 if TYPE_CHECKING:
     from normwright import reference
     from normwright.network.acceleration.accelerate import accelerate
+    from normwright.network.folding.fold import fold
     from normwright.report.comparison import compare
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"]
+__all__ = ["__version__", "accelerate", "backends", "compare", "fold", "functional", "nn", "reference"]
 
 # What a training script seldom needs is imported when it is first asked for.
 _LAZY = {
     "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
     "compare": ("normwright.report.comparison", "compare"),
+    "fold": ("normwright.network.folding.fold", "fold"),
     "reference": ("normwright.reference", None),
 }
 

@@ -6,6 +6,7 @@
     ├── DtypeError         a dtype that cannot be normalised          (NotImplementedError, TypeError)
     ├── DeviceError        tensors on different devices                                 (RuntimeError)
     ├── OptionError        an argument outside what is offered        (ValueError, RuntimeError)
+    ├── FoldError          a fold would change what a network computes               (RuntimeError)
     ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
     ├── StoreError         an experiment file cannot be read or written                      (OSError)
@@ -42,6 +43,10 @@ class DeviceError(NormwrightError, RuntimeError):
 
 class OptionError(NormwrightError, ValueError, RuntimeError):
     """An argument lies outside what is offered."""
+
+
+class FoldError(NormwrightError, RuntimeError):
+    """A fold would change what a network computes by more than is allowed."""
 
 
 class UserCodeError(NormwrightError, ValueError):

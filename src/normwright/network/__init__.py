@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from normwright.network.acceleration.accelerate import accelerate, accelerate_with_report
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
+from normwright.network.folding.fold import fold, fold_with_report
+from normwright.network.folding.report import FoldDifference, FoldRecord, FoldReport, FoldSpeed
 from normwright.network.walk import find_normalisers, replace_module
 
 __all__ = [
     "BlockRecord",
+    "FoldDifference",
+    "FoldRecord",
+    "FoldReport",
+    "FoldSpeed",
     "NormaliserRecord",
     "Report",
     "accelerate",
     "accelerate_with_report",
     "find_normalisers",
+    "fold",
+    "fold_with_report",
     "replace_module",
 ]
