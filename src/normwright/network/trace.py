@@ -1,76 +1,27 @@
-"""Which value feeds which, in a whole network: every operator of one call, as a graph.
+"""Traces a whole network: by `torch.export`, else by `torch.fx` and a recording, else by a recording alone.
 
-The graph is `torch.export`'s, in ATen's operators, with the modules that each was called in.
+`torch.export` proves what feeds what. Where it cannot, `torch.fx` proves that the forward is one straight
+line, and a recording of one call shows which. A recording alone shows what happened once.
 """
 
 from __future__ import annotations
 
+import copy
+import io
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from contextlib import redirect_stderr, redirect_stdout
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
-from torch.fx import Graph, Node
 
-from normwright.errors import OptionError
 from normwright.network.calling import Call
-
-# Reads a tensor to check it, and hands nothing on.
-_ONLY_CHECKS = frozenset({"aten._assert_tensor_metadata", "aten.sym_size", "aten._assert_async"})
+from normwright.network.flow import Flow
+from normwright.network.recording import record
 
 
 class UntraceableError(Exception):
     """No way of tracing serves a network; the message says why each did not."""
-
-
-@dataclass(frozen=True, eq=False)
-class Flow:
-    """The operators of one call of a network, in the order in which they run.
-
-    Args:
-        graph: of ATen's operators; parameters, buffers and the call's tensors are placeholders.
-        names: qualified names of the parameters and buffers, by placeholder.
-        tensors: parameters, buffers and constants themselves, by placeholder.
-        how: what traced it: "torch.export", "torch.fx" or "recording".
-        note: what must be taken for granted, or "".
-    """
-
-    graph: Graph
-    names: Mapping[Node, str]
-    tensors: Mapping[Node, Tensor]
-    how: str
-    note: str = ""
-
-    def readers(self, value: Node) -> list[Node]:
-        """The operators that read a value, and the output where it is returned."""
-        return [reader for reader in value.users if operator_of(reader) not in _ONLY_CHECKS]
-
-    def is_constant(self, value: Any) -> bool:
-        """Whether a value depends on parameters, buffers and constants alone."""
-        if not isinstance(value, Node):
-            return True
-        if value.op == "call_function":
-            return all(map(self.is_constant, value.all_input_nodes)) and not writes(value)
-        return value in self.tensors
-
-    def constant(self, value: Any) -> Any:
-        """A constant value, computed in float64."""
-        if isinstance(value, (list, tuple)):
-            return type(value)(self.constant(part) for part in value)
-        if not isinstance(value, Node):
-            return value
-        if value in self.tensors:
-            tensor = self.tensors[value].detach()
-            return tensor.to(torch.float64) if tensor.is_floating_point() else tensor
-        if operator_of(value) in ("aten.to", "aten._to_copy"):
-            return self.constant(value.args[0])
-        given = [self.constant(part) for part in value.args]
-        named = {name: self.constant(part) for name, part in value.kwargs.items()}
-        with torch.no_grad():
-            return value.target(*given, **named)  # type: ignore[operator]
 
 
 def trace(network: nn.Module, call: Call) -> Flow:
@@ -82,13 +33,38 @@ def trace(network: nn.Module, call: Call) -> Flow:
     Raises:
         UntraceableError: no way of tracing serves.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of export's own, about what we do not use
-            program = torch.export.export(network, call.args, call.named, strict=False)
-    except Exception as error:
-        raise UntraceableError(f"torch.export: {first_line(error)}") from error
-    return flow_of(program)
+    why = []
+    for way in (_exported, _straight, _recorded):
+        try:
+            return way(network, call)
+        except Exception as error:
+            why.append(f"{_WAYS[way.__name__]}: {first_line(error)}")
+    raise UntraceableError("; ".join(why))
+
+
+_WAYS = {"_exported": "torch.export", "_straight": "torch.fx", "_recorded": "recording"}
+
+
+def _exported(network: nn.Module, call: Call) -> Flow:
+    printed = io.StringIO()  # an export that fails prints what it has so far
+    with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
+        warnings.simplefilter("ignore")  # of export's own, about what we do not use
+        return flow_of(torch.export.export(network, call.args, call.named, strict=False))
+
+
+def _straight(network: nn.Module, call: Call) -> Flow:
+    """A recording of one call of a network whose forward torch.fx shows to be a straight line."""
+    torch.fx.symbolic_trace(copy.deepcopy(network))
+    return record(network, call, "torch.fx", "")
+
+
+def _recorded(network: nn.Module, call: Call) -> Flow:
+    return record(
+        network,
+        call,
+        "recording",
+        "What feeds what was seen in the example's call, and is taken to be so in others.",
+    )
 
 
 def flow_of(program: ExportedProgram) -> Flow:
@@ -112,51 +88,3 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, cut to a cell of a table."""
     line = next((line for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {line.strip()[:160]}" if line else type(error).__name__
-
-
-def operator_of(node: Node) -> str:
-    """The name of a node's operator without its overload, such as "aten.conv2d"; "" where it has none."""
-    if node.op != "call_function":
-        return ""
-    schema = getattr(node.target, "_schema", None)
-    return "" if schema is None else schema.name.replace("::", ".")
-
-
-def arguments_of(node: Node) -> dict[str, Any]:
-    """What an operator is called with, by its schema's names, defaults included."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
-    defaults = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    return {**defaults, **given, **node.kwargs}
-
-
-def writes(node: Node) -> bool:
-    """Whether an operator writes into one of its arguments."""
-    schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)
-
-
-def shape_of(value: Node) -> tuple[int, ...]:
-    """The shape that a value has with the example."""
-    return tuple(int(size) for size in value.meta["val"].shape)
-
-
-def calls_around(node: Node) -> tuple[tuple[str, str], ...]:
-    """The calls of modules that a node stands in, outermost first: (call, qualified name of the module).
-
-    Two calls of one module have different first parts.
-    """
-    stack = node.meta.get("nn_module_stack") or {}
-    return tuple((call, where[0].partition("@")[0]) for call, where in stack.items())
-
-
-def module_at(network: nn.Module, name: str) -> nn.Module:
-    """The module of a qualified name.
-
-    Raises:
-        OptionError: there is none.
-    """
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
-        raise OptionError(f"the network has no module {name!r}") from error

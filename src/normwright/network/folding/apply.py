@@ -31,9 +31,9 @@ def apply(network: nn.Module, changes: Iterable[LayerChange], decisions: Iterabl
             continue
         old = network.get_submodule(name)
         new: nn.Module = nn.Identity()
-        if decision.place == "multiply-add":
+        if decision.place == "multiply-add" and decision.map is not None:
             like = next(iter([*old.parameters(), *old.buffers()]))
-            new = ChannelAffine.of(decision.affine, device=like.device, dtype=like.dtype)
+            new = ChannelAffine.of(decision.map, device=like.device, dtype=like.dtype)
         replace_module(network, name, new.train(old.training))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch.fx import Node
 
-from normwright.network.trace import arguments_of, operator_of, shape_of
+from normwright.network.flow import arguments_of, operator_of, shape_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,21 @@ class Layer:
     groups: int
     transposed: bool
     space: int
+
+    @property
+    def meets_whole_kernel(self) -> bool:
+        """Whether every output is a sum over the whole kernel, so that a shift before it is a bias."""
+        if self.space == 0:
+            return True
+        given = arguments_of(self.node)
+        kernel = shape_of(self.weight)[2:]
+        if isinstance(given["padding"], str):
+            return given["padding"] == "valid" or set(kernel) == {1}
+        padding, dilation = (_each(given[name], kernel) for name in ("padding", "dilation"))
+        if not self.transposed:
+            return not any(padding)
+        crops = all(p >= d * (k - 1) for p, d, k in zip(padding, dilation, kernel, strict=True))
+        return crops and set(given["stride"]) == {1} and not any(given["output_padding"])
 
     @property
     def in_axis(self) -> int:
@@ -65,6 +81,11 @@ def layer_of(node: Node) -> Layer | None:
 _CONVOLUTIONS = frozenset(
     {"convolution", *(f"conv{kind}{d}d" for kind in ("", "_transpose") for d in (1, 2, 3))}
 )
+
+
+def _each(setting: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
+    """A setting for every axis of space, where one may stand for all."""
+    return tuple(setting) if len(setting) == len(kernel) else tuple(setting) * len(kernel)
 
 
 def _transposed(weight: object) -> Node | None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from normwright.network.flow import arguments_of, operator_of, shape_of
 from normwright.network.folding.algebra import Affine
-from normwright.network.trace import arguments_of, operator_of, shape_of
 
 
 class BlockedError(Exception):

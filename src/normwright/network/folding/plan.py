@@ -16,12 +16,12 @@ from torch import nn
 from torch.fx import Node
 
 from normwright.errors import OptionError
+from normwright.network.flow import Flow, calls_around, operator_of, writes
 from normwright.network.folding.algebra import Affine, fold_before
 from normwright.network.folding.layers import Layer, layer_of
-from normwright.network.folding.padding import meets_whole_kernel, zero_points
+from normwright.network.folding.padding import zero_points
 from normwright.network.folding.passages import BlockedError, before, behind, named
 from normwright.network.folding.sites import Site, Unfoldable
-from normwright.network.trace import Flow, calls_around, operator_of, writes
 
 
 @dataclass
@@ -61,6 +61,7 @@ class Decision:
         place: "before" or "after" for the layers that it goes into, "multiply-add", or "" where it stays.
         into: the layers.
         reason: why it went no further, or "".
+        map: its map, where it is one.
     """
 
     sites: list[Site | Unfoldable]
@@ -69,13 +70,7 @@ class Decision:
     place: str = ""
     into: tuple[str, ...] = ()
     reason: str = ""
-
-    @property
-    def affine(self) -> Affine:
-        """Its map."""
-        site = self.sites[0]
-        assert isinstance(site, Site)
-        return site.affine
+    map: Affine | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +86,17 @@ class Planner:
 
     Args:
         flow: of the network's call.
-        network: the network that was traced.
+        network: the network that was traced, or None for a program.
         sites: what normalises in it.
         hooked: names of the modules that have hooks, which see what goes in and out of them.
+        why_not_removable: why a call of the function cannot be taken out, or "".
     """
 
     flow: Flow
-    network: nn.Module
+    network: nn.Module | None
     sites: Sequence[Site | Unfoldable]
     hooked: frozenset[str] = frozenset()
+    why_not_removable: Callable[[Site], str] = lambda site: ""
     decisions: list[Decision] = field(init=False)
     changes: dict[str, LayerChange] = field(init=False, default_factory=dict)
 
@@ -111,10 +108,17 @@ class Planner:
         self._uses = self._uses_of_tensors()
         groups: dict[object, Decision] = {}
         for site in self.sites:
-            key = site if site.module is None else self.network.get_submodule(site.module)
-            decision = groups.setdefault(key, Decision([], site.name, site.kind))
+            decision = groups.setdefault(self._key(site), Decision([], site.name, site.kind))
             decision.sites.append(site)
         self.decisions = list(groups.values())
+
+    def _key(self, site: Site | Unfoldable) -> object:
+        """What is the same for all calls of one normaliser."""
+        if self.network is None:
+            return site
+        if site.module is not None:
+            return self.network.get_submodule(site.module)
+        return (self.network.get_submodule(site.name), site.place)
 
     def plan(self) -> None:
         """Fills in the decisions and the layers' changes."""
@@ -124,11 +128,13 @@ class Planner:
                     decision.reason = site.reason
                 elif not decision.reason:
                     decision.reason = self._why_not_movable(site)
+                if isinstance(site, Site):
+                    decision.map = site.affine
         movable = [decision for decision in self.decisions if not decision.reason]
         self._fold_all(movable, self._folds_before, "before")
         self._fold_all(movable[::-1], self._folds_after, "after")
         for decision in movable:
-            if not decision.place:
+            if not decision.place and (self.network is None or decision.sites[0].module is not None):
                 decision.place = "multiply-add"
 
     def _fold_all(
@@ -243,8 +249,8 @@ class Planner:
             raise BlockedError(f"the weight of {name} is computed in its forward")
         if layer.bias is not None and layer.bias not in self.flow.names:
             raise BlockedError(f"the bias of {name} is computed in its forward")
-        around = [set(calls_around(node)) for node in fold.path]
-        crossed = set().union(*around) - set.intersection(*around)
+        around = [frozenset(calls_around(node)) for node in fold.path]
+        crossed = frozenset().union(*around) - around[0].intersection(*around)
         hooked = sorted(where for _, where in crossed if where in self.hooked)
         if hooked:
             raise BlockedError(f"{hooked[0]} has hooks, which see what is in between")
@@ -253,7 +259,7 @@ class Planner:
     def _why_not_movable(self, site: Site) -> str:
         """Why a module may not be taken out."""
         if site.module is None:
-            return ""
+            return self.why_not_removable(site)
         if site.module in self.hooked:
             return "it has hooks"
         for node, name in self.flow.names.items():
@@ -298,20 +304,20 @@ class Planner:
         change = LayerChange(weight, bias, layer.groups, layer.transposed, inner, outer)
         if place == "after":
             self._check_border(change, fold.layer)
-        if bias is None and self._needs_bias(change, layer):
+        if bias is None and self.network is not None and self._needs_bias(change, layer):
             raise BlockedError(f"the call of {self._name_of(layer)} takes no bias")
         return change
 
     def _check_border(self, change: LayerChange, layer: Layer) -> None:
         assert change.before is not None
-        if layer.space == 0 or not bool(change.before.shift.any()):
+        if layer.meets_whole_kernel or not bool(change.before.shift.any()):
             return
-        module = self.network.get_submodule(change.layer)
+        module = None if self.network is None else self.network.get_submodule(change.layer)
         name = self._name_of(layer)
         try:
-            if meets_whole_kernel(module):
-                return
-            if type(module) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+            if type(module) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or calls_around(layer.node)[-1][1] != (
+                change.layer
+            ):
                 raise OptionError("only a convolution of torch's own class can pad each channel")
             zero_points(change.before)
         except OptionError as error:

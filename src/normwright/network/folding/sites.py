@@ -1,8 +1,9 @@
-"""Finds in a flow what normalises by fixed statistics: an affine map of the channels, wherever it is called."""
+"""Finds in a flow what normalises by fixed statistics: maps of the channels, wherever they are called."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from normwright.errors import NormwrightError
+from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of
 from normwright.network.folding.algebra import Affine, affine_of
-from normwright.network.trace import Flow, arguments_of, calls_around, operator_of, shape_of
 
 _BATCH_NORMS = frozenset(
     {
@@ -42,6 +43,7 @@ class Site:
         result: what comes out.
         axis: of the channels, in both.
         affine: of the channels.
+        place: which of the function's calls in the module's forward this is, from 0.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Site:
     result: Node
     axis: int
     affine: Affine
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Unfoldable:
     kind: str
     module: str | None
     reason: str
+    place: int = 0
 
 
 class _NotAffineError(Exception):
@@ -73,15 +77,16 @@ def is_batch_norm_operator(node: Node) -> bool:
     return operator_of(node) in _BATCH_NORMS or operator_of(node) == "aten.instance_norm"
 
 
-def find_sites(flow: Flow, network: nn.Module) -> list[Site | Unfoldable]:
+def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]:
     """Every call of a batch norm, frozen batch norm or `batch_norm` function, in the order of the flow.
 
     A module without submodules is a normaliser if all that it does is such a map and it holds running
-    statistics or calls `batch_norm`, whatever its class is called.
+    statistics or calls `batch_norm`, whatever its class is called. Without a network only the operator is.
     """
     found: list[Site | Unfoldable] = []
     taken: set[Node] = set()
-    modules = dict(network.named_modules(remove_duplicate=False))
+    modules = {} if network is None else dict(network.named_modules(remove_duplicate=False))
+    met: dict[str, int] = {}
     groups = _by_call(flow, modules)
     for node in flow.graph.nodes:
         if node in taken or node.op != "call_function":
@@ -100,20 +105,24 @@ def find_sites(flow: Flow, network: nn.Module) -> list[Site | Unfoldable]:
                     taken.update(group)
                     continue
         if is_batch_norm_operator(node):
-            found.append(_function_site(flow, node, name, module))
+            place = met.get(call, 0)
+            met[call] = place + 1
+            found.append(_function_site(flow, node, name, module, place))
             taken.add(node)
     return found
 
 
-def _function_site(flow: Flow, node: Node, name: str, module: nn.Module | None) -> Site | Unfoldable:
+def _function_site(
+    flow: Flow, node: Node, name: str, module: nn.Module | None, place: int
+) -> Site | Unfoldable:
     """A call of the function in a forward that does other things too."""
     kind = operator_of(node).partition(".")[2]
     is_normaliser = module is not None and _holds_statistics(module) and not any(module.children())
     kind = type(module).__name__ if is_normaliser else f"{kind}()"
     try:
-        return _chain(flow, _with_items(node), name, kind, None)
+        return dataclasses.replace(_chain(flow, _with_items(node), name, kind, None), place=place)
     except _NotAffineError as error:
-        return Unfoldable(name, kind, name if is_normaliser else None, str(error))
+        return Unfoldable(name, kind, name if is_normaliser else None, str(error), place)
 
 
 def _with_items(node: Node) -> tuple[Node, ...]:
@@ -213,7 +222,9 @@ def _step(flow: Flow, node: Node) -> tuple[Node, tuple[int | None, Any, Any] | N
 def _batch_norm(flow: Flow, node: Node) -> tuple[Node, tuple[int, Tensor, Tensor]]:
     given = arguments_of(node)
     x = given.get("input", given.get("x"))
-    if given.get("training") or given.get("use_input_stats"):
+    if given.get("use_input_stats"):
+        raise _NotAffineError("its statistics are those of its input")
+    if given.get("training"):
         raise _NotAffineError("it is in training mode, and normalises by its batch: call eval() first")
     if given.get("residual") is not None or given.get("activation") is not None:
         raise _NotAffineError("it is fused with what follows it: fold before you accelerate")
@@ -226,7 +237,8 @@ def _batch_norm(flow: Flow, node: Node) -> tuple[Node, tuple[int, Tensor, Tensor
         raise _NotAffineError("its statistics or parameters depend on the input")
     eps = given.get("eps", given.get("epsilon"))
     try:
-        affine = affine_of(*(flow.constant(part) for part in parts), float(eps))  # type: ignore[arg-type]
+        mean, variance, weight, bias = map(flow.constant, parts)
+        affine = affine_of(mean, variance, weight, bias, float(eps))  # type: ignore[arg-type]
     except NormwrightError as error:
         raise _NotAffineError(str(error)) from error
     return x, (1, affine.scale, affine.shift)  # type: ignore[return-value]
