@@ -4,6 +4,7 @@ import normwright as nw
 nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in NumPy
 nw.accelerate(network)                the same network with fused normalisers
 nw.convert(network, to=...)            other normalisers in their place, and the way back
+nw.fold(network, example)             the same network with its batch norms folded into other layers
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.recalibrate(network, batches)      exact population statistics, undoable
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from normwright import reference
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
+    from normwright.network.folding.fold import fold
     from normwright.report.comparison import compare
     from normwright.statistics.adapt import adapt
     from normwright.statistics.recalibrate import recalibrate
@@ -37,6 +39,7 @@ __all__ = [
     "backends",
     "compare",
     "convert",
+    "fold",
     "functional",
     "nn",
     "recalibrate",
@@ -51,6 +54,7 @@ _LAZY = {
     "compare": ("normwright.report.comparison", "compare"),
     "convert": ("normwright.network.conversion.convert", "convert"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
+    "fold": ("normwright.network.folding.fold", "fold"),
     "reference": ("normwright.reference", None),
 }
 

@@ -7,6 +7,7 @@
     ├── DeviceError        tensors on different devices                                 (RuntimeError)
     ├── OptionError        an argument outside what is offered        (ValueError, RuntimeError)
     ├── ConversionError    a normaliser cannot become another kind without loss            (ValueError)
+    ├── FoldError          a fold would change what a network computes               (RuntimeError)
     ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
     ├── StoreError         a file of normwright's own cannot be read or written              (OSError)
@@ -50,6 +51,10 @@ class OptionError(NormwrightError, ValueError, RuntimeError):
 
 class ConversionError(NormwrightError, ValueError):
     """A normaliser cannot become another kind without losing what it does or holds."""
+
+
+class FoldError(NormwrightError, RuntimeError):
+    """A fold would change what a network computes by more than is allowed."""
 
 
 class UserCodeError(NormwrightError, ValueError):

@@ -6,6 +6,8 @@ from normwright.network.acceleration.accelerate import accelerate, accelerate_wi
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.conversion.convert import convert, convert_with_report
 from normwright.network.conversion.report import Conversion, ConversionReport, Gap
+from normwright.network.folding.fold import fold, fold_with_report
+from normwright.network.folding.report import FoldDifference, FoldRecord, FoldReport, FoldSpeed
 from normwright.network.walk import find_normalisers, replace_module
 
 __all__ = [
@@ -13,6 +15,10 @@ __all__ = [
     "Conversion",
     "ConversionReport",
     "Gap",
+    "FoldDifference",
+    "FoldRecord",
+    "FoldReport",
+    "FoldSpeed",
     "NormaliserRecord",
     "Report",
     "accelerate",
@@ -20,5 +26,7 @@ __all__ = [
     "convert",
     "convert_with_report",
     "find_normalisers",
+    "fold",
+    "fold_with_report",
     "replace_module",
 ]
