@@ -33,7 +33,8 @@ DATA_SETS = ("digits", "fashion-mnist", "mnist", "cifar10", "images:DIR")
 Network = Annotated[
     str,
     typer.Argument(
-        help="The function that builds the network, package.module:function or path/to/file.py:function.",
+        help="The function that builds the network, package.module:function or path/to/file.py:function. "
+        "It is called without arguments, or, if it needs them, with (sample_shape, classes) of --data.",
         show_default=False,
     ),
 ]

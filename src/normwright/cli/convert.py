@@ -131,6 +131,8 @@ def convert(
 
         def write(path: Path) -> Sequence[str]:
             writer_of(converted, "convert")(path)
+            if not any(layer.notes for layer in report.layers):
+                return ()
             return (f"What is set aside for the way back is not in {path}: keep {checkpoint}.",)
 
         return Done(report, write, lambda path: (line, *use(path)))

@@ -31,9 +31,8 @@ def test_prefix_of_a_wrapper_is_left_off(prefix):
     source, network = build(), build()
     notes = fit(network, weights({f"{prefix}{name}": value for name, value in source.state_dict().items()}))
     assert_equal(network, source)
-    assert notes == (
-        (f"The checkpoint's names begin with {prefix!r}, which was left off.",) if prefix else ()
-    )
+    told = f"The checkpoint's names begin with {prefix!r}, which was left off."
+    assert notes == ((told,) if prefix else ())
 
 
 def test_prefix_that_the_network_has_stays():
@@ -54,10 +53,10 @@ def test_another_network_lists_missing_unexpected_and_shapes():
     assert str(raised.value) == (
         "net.pt must be a checkpoint of the network that the function builds, but is of another:\n"
         "  missing (2): 1.running_mean, 1.running_var\n"
-        "  of another shape (3): 0.weight (5, 3, 3, 3) where the network has (4, 3, 3, 3), "
+        "  of another shape (2): 0.weight (5, 3, 3, 3) where the network has (4, 3, 3, 3), "
         "1.weight (4, 5, 1, 1) where the network has (4,)\n"
         "name the function that built it, with the settings it had"
-    ).replace("(3): 0.weight", "(2): 0.weight")
+    )
 
 
 def test_long_lists_are_cut():

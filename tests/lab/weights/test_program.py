@@ -38,10 +38,7 @@ def test_pt2_runs_without_the_library_on_batches_of_any_size(tmp_path, keyword):
         "assert 'transformers' not in sys.modules and 'normwright' not in sys.modules\n"
         "torch.save(y, 'y.pt')\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     given = torch.load(tmp_path / "y.pt")
     assert list(given) == ["logits"]
     assert not given["logits"].requires_grad
@@ -72,8 +69,6 @@ def test_network_that_cannot_be_followed_leaves_the_old_file(tmp_path):
             return x if x.sum() > 0 else -x
 
     (tmp_path / "a.pt2").write_bytes(b"old")
-    with pytest.raises(
-        OptionError, match=r"torch.export must be able to follow the network's code, but cannot"
-    ):
+    with pytest.raises(OptionError, match=r"torch.export must be able to follow the network's code"):
         write_program(Jumps(), tmp_path / "a.pt2", (IMAGES,), {})
     assert (tmp_path / "a.pt2").read_bytes() == b"old"

@@ -40,11 +40,11 @@ def assert_read(path, **how):
 
 
 @pytest.mark.parametrize(
-    "name", ["a.safetensors", "a.pt", "old.pt", "safetensors.pt", "zip.safetensors", "noending"]
+    "name", ["a.safetensors", "a.pt", "old.pt", "safe.pt", "zip.safetensors", "noending"]
 )
 def test_weights_are_read_by_what_the_file_is_and_not_by_its_name(tmp_path, name):
     path = tmp_path / name
-    if name in ("a.safetensors", "safetensors.pt"):
+    if name in ("a.safetensors", "safe.pt"):
         save_file(TENSORS, path)
     else:
         torch.save(TENSORS, path, _use_new_zipfile_serialization=name != "old.pt")
@@ -75,9 +75,7 @@ def test_pickled_code_is_never_run(tmp_path, old):
         path.write_bytes(pickle.dumps({"weight": Evil(trace)}))
     else:
         torch.save({"weight": Evil(trace)}, path)
-    with pytest.raises(
-        CheckpointError, match=r"holds pickled code.* which is never run: save the state dict"
-    ):
+    with pytest.raises(CheckpointError, match=r"holds pickled code.* which is never run"):
         read_weights(path)
     assert not trace.exists()
     pickle.loads(pickle.dumps(Evil(trace)))  # it would have been seen
@@ -109,7 +107,7 @@ def test_truncated_checkpoint_says_so(tmp_path, kind, share):
         torch.save(large, whole, _use_new_zipfile_serialization=kind == "zip")
     content = whole.read_bytes()
     cut.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CheckpointError, match="is cut off or damaged.*: copy or download it again"):
+    with pytest.raises(CheckpointError, match=r"is cut off or damaged.*: copy or download it again"):
         read_weights(cut)
 
 
@@ -130,7 +128,7 @@ def test_file_of_another_kind(tmp_path, content, words):
 def test_zip_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(CheckpointError, match="not what torch.save wrote"):
+    with pytest.raises(CheckpointError, match=r"not what torch.save wrote"):
         read_weights(tmp_path / "a.pt")
 
 
@@ -152,13 +150,11 @@ def test_missing_file_names_the_nearest(tmp_path):
     torch.save(TENSORS, tmp_path / "resnet.pt")
     with pytest.raises(CheckpointError, match=r"does not exist: did you mean resnet.pt\?"):
         read_weights(tmp_path / "resent.pt")
-    with pytest.raises(CheckpointError, match="does not exist$"):
+    with pytest.raises(CheckpointError, match=r"does not exist$"):
         read_weights(tmp_path / "no-such-folder" / "a.pt")
 
 
 def test_folder_names_what_is_in_it(tmp_path):
     torch.save(TENSORS, tmp_path / "model.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"is a folder: name the checkpoint in it \(model.safetensors\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"is a folder: name .* in it \(model.safetensors\)"):
         read_weights(tmp_path)

@@ -62,7 +62,7 @@ def test_full_disk_leaves_the_old_file(tmp_path, name):
     (tmp_path / name).write_bytes(b"old")
     with (
         file_sizes_below(10_000),
-        pytest.raises(StoreError, match=rf"{name} must be in a folder that .* room"),
+        pytest.raises(StoreError, match=rf"{name} must be in .* has room"),
     ):
         write_weights(nn.Linear(100, 100), tmp_path / name, made_by={})
     assert (tmp_path / name).read_bytes() == b"old"

@@ -33,8 +33,9 @@ def fit(network: nn.Module, weights: Weights) -> tuple[str, ...]:
         for name, tensor in tensors.items()
         if name in own and isinstance(own[name], Tensor) and tensor.shape != own[name].shape
     ]
-    kept = {name: tensor for name, tensor in tensors.items() if name not in own or not differ}
-    result = network.load_state_dict(kept, strict=False)
+    # By torch, whose modules know their older names; it would raise at shapes that differ, so these stay out.
+    fitting = {name: tensor for name, tensor in tensors.items() if name not in own or not differ}
+    result = network.load_state_dict(fitting, strict=False)
     missing = [name for name in result.missing_keys if name not in tensors and not _tied(own, name, tensors)]
     faults = [
         *_listed("missing", missing),

@@ -105,7 +105,8 @@ def _exported(
                 program = torch.export.export(
                     network, _doubled(args), _doubled(dict(kwargs)), dynamic_shapes=shapes
                 )
-                return program, bool(program.range_constraints)
+                if _takes_any_size(program):
+                    return program, True
             except Exception:  # noqa: S110  # whatever stops it, one size is tried below, and raises if that fails
                 pass
     with _quiet():
@@ -116,6 +117,14 @@ def _exported(
                 f"{path}: torch.export must be able to follow the network's code, but cannot "
                 f"({_first_line(fault)}): use nw.fold in Python, where the network stays a module"
             ) from fault
+
+
+def _takes_any_size(program: ExportedProgram) -> bool:
+    names = set(program.graph_signature.user_inputs)
+    given = [
+        node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names
+    ]
+    return any(isinstance(value, Tensor) and isinstance(value.shape[0], torch.SymInt) for value in given)
 
 
 def _dynamic(value: Any) -> Any:

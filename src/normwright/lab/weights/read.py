@@ -56,9 +56,11 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
             state dict or several.
         OptionError: the file has no entry `key`, or this is no state dict.
     """
-    content = _existing(path)
-    with content.open("rb") as file:
-        start = file.read(9)
+    try:
+        with _existing(path).open("rb") as file:
+            start = file.read(9)
+    except OSError as fault:
+        raise CheckpointError(f"{path} must be readable, but is not: {fault.strerror or fault}") from fault
     if not start:
         raise CheckpointError(f"{path} must hold the weights of a network, but is empty: {_AGAIN}")
     if start.startswith((_ZIP, _PICKLE)):
