@@ -73,7 +73,17 @@ def test_a_file_holds_one_concept():
 
 
 PUBLIC = {
-    "normwright": ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"],
+    "normwright": [
+        "__version__",
+        "accelerate",
+        "backends",
+        "compare",
+        "freeze",
+        "functional",
+        "nn",
+        "reference",
+        "unfreeze",
+    ],
     "normwright.functional": [
         "batch_norm",
         "group_norm",
@@ -86,6 +96,9 @@ PUBLIC = {
         "BatchNorm1d",
         "BatchNorm2d",
         "BatchNorm3d",
+        "FrozenBatchNorm1d",
+        "FrozenBatchNorm2d",
+        "FrozenBatchNorm3d",
         "GroupNorm",
         "InstanceNorm1d",
         "InstanceNorm2d",
@@ -96,12 +109,17 @@ PUBLIC = {
     ],
     "normwright.network": [
         "BlockRecord",
+        "FreezeRecord",
+        "FreezeReport",
         "NormaliserRecord",
         "Report",
         "accelerate",
         "accelerate_with_report",
         "find_normalisers",
+        "freeze",
+        "freeze_with_report",
         "replace_module",
+        "unfreeze",
     ],
 }
 

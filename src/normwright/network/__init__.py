@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from normwright.network.acceleration.accelerate import accelerate, accelerate_with_report
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
+from normwright.network.freezing import FreezeRecord, FreezeReport, freeze, freeze_with_report, unfreeze
 from normwright.network.walk import find_normalisers, replace_module
 
 __all__ = [
     "BlockRecord",
+    "FreezeRecord",
+    "FreezeReport",
     "NormaliserRecord",
     "Report",
     "accelerate",
     "accelerate_with_report",
     "find_normalisers",
+    "freeze",
+    "freeze_with_report",
     "replace_module",
+    "unfreeze",
 ]
