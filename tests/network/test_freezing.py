@@ -97,7 +97,7 @@ def test_train_does_not_undo_it(kind: str) -> None:
 
 @EVERY
 def test_the_network_given_is_left_alone(kind: str) -> None:
-    network, x = network_of(kind)
+    network, _ = network_of(kind)
     classes, modes = [type(m) for m in network.modules()], [m.training for m in network.modules()]
     attributes = [set(vars(m)) for m in network.modules()]
     before = buffers(network)
@@ -358,6 +358,8 @@ def test_a_frozen_network_is_accelerated(order: str) -> None:
         fast, report = accelerate_with_report(network)
         fast = freeze(fast)
     assert report.normalisers[0].fused == ("residual + relu",)
+    frozen_now = ", frozen" if order == "freeze first" else ""
+    assert report.normalisers[0].became == f"normwright.nn.BatchNorm2d{frozen_now}"
     assert is_frozen(fast[0].norm)
     assert isinstance(fast[0].norm, nw.nn.BatchNorm2d)
     assert_same(frozen, fast, lambda module: module(x))

@@ -109,8 +109,8 @@ def freeze(network: Network, *, names: Iterable[str] | None = None, inplace: boo
             under a name. The network is left as it was.
     Example:
         >>> network = freeze(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))).train()
-        >>> network[1].training, network[1]
-        (False, FrozenBatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, ...track_running_stats=True))
+        >>> type(network[1]).__name__, network[1].training, network[0].training
+        ('FrozenBatchNorm2d', False, True)
     """
     return freeze_with_report(network, names=names, inplace=inplace)[0]
 

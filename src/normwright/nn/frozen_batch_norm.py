@@ -22,7 +22,8 @@ def _fill_missing(module: torch.nn.Module, state: dict[str, Any], prefix: str) -
     """Takes the module's own count where a state has none; it is not computed with."""
     count = module._buffers["num_batches_tracked"]
     if f"{prefix}running_mean" in state and count is not None:
-        state.setdefault(f"{prefix}num_batches_tracked", count)
+        own = torch.zeros_like(count, device="cpu") if count.is_meta else count
+        state.setdefault(f"{prefix}num_batches_tracked", own)
 
 
 class FrozenBatchNorm1d(BatchNorm1d):
@@ -68,10 +69,9 @@ class FrozenBatchNorm2d(BatchNorm2d):
     The constructor is `BatchNorm2d`'s; `momentum` is kept and not used.
 
     Example:
-        >>> norm = FrozenBatchNorm2d(3).train()
-        >>> x = torch.full((2, 3, 4, 4), 5.0)
-        >>> float(norm(x).mean()), norm.running_mean
-        (4.99997..., tensor([0., 0., 0.]))
+        >>> norm = FrozenBatchNorm2d(3, eps=0.0).train()
+        >>> float(norm(torch.full((2, 3, 4, 4), 5.0)).mean()), norm.running_mean
+        (5.0, tensor([0., 0., 0.]))
     """
 
     def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:

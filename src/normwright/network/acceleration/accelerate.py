@@ -12,6 +12,7 @@ from normwright.network.acceleration.blocks import BlockPlan, plan_blocks
 from normwright.network.acceleration.drop_in import drop_in_for, normalisers_by_name
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.acceleration.route import own_class, routed_class
+from normwright.network.freezing import unfrozen_class
 from normwright.network.walk import take_classes
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -89,7 +90,8 @@ def _normaliser_record(
     before = type(module).__name__
     if isinstance(kind, str):
         return NormaliserRecord(name, before, None, (), kind)
-    became = f"normwright.nn.{kind.__name__}"
+    own = unfrozen_class(kind)
+    became = f"normwright.nn.{own.__name__}" if own is kind else f"normwright.nn.{own.__name__}, frozen"
     outcomes = [outcome for plan in plans.values() for outcome in plan.calls.get(name, ())]
     fused = tuple(dict.fromkeys(fused for fused, _ in outcomes if fused))
     reasons = dict.fromkeys(reason for text, reason in outcomes if not text)
