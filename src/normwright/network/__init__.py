@@ -6,12 +6,15 @@ from normwright.network.acceleration.accelerate import accelerate, accelerate_wi
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.conversion.convert import convert, convert_with_report
 from normwright.network.conversion.report import Conversion, ConversionReport, Gap
+from normwright.network.freezing import FreezeRecord, FreezeReport, freeze, freeze_with_report, unfreeze
 from normwright.network.walk import find_normalisers, replace_module
 
 __all__ = [
     "BlockRecord",
     "Conversion",
     "ConversionReport",
+    "FreezeRecord",
+    "FreezeReport",
     "Gap",
     "NormaliserRecord",
     "Report",
@@ -20,5 +23,8 @@ __all__ = [
     "convert",
     "convert_with_report",
     "find_normalisers",
+    "freeze",
+    "freeze_with_report",
     "replace_module",
+    "unfreeze",
 ]

@@ -31,6 +31,7 @@ class Target:
         parameters: its `nn.Parameter` objects, or None.
         values: what these shall hold.
         buffers: its buffers.
+        training: its mode.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Target:
     parameters: dict[str, Parameter | None]
     values: Values
     buffers: Values
+    training: bool
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def _take(module: nn.Module, target: Target, memory: Memory) -> None:
             _write(parameter, target.values[name])
     attributes["_parameters"] = dict(target.parameters)
     attributes["_buffers"] = dict(target.buffers)
+    attributes["training"] = target.training
     attributes["_non_persistent_buffers_set"] = set()
 
 

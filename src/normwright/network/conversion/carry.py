@@ -100,18 +100,6 @@ class Carried:
             self.options.ties[key] = fresh
         return fresh
 
-    def fixed(self, values: Values, prototype: nn.Module) -> Values:
-        """Weight and bias as buffers, 1 and 0 where there were none."""
-        like = self.like()
-        start = {"weight": 1.0, "bias": 0.0}
-        return {
-            name: torch.full((self.channels,), start[name], dtype=like.dtype, device=like.device)
-            if (value := values[name]) is None
-            else value.detach().clone()
-            for name in prototype._buffers
-            if name in start
-        }
-
     # Its statistics.
 
     def buffers(self, prototype: nn.Module) -> Values:

@@ -128,7 +128,7 @@ def convert_with_report(
         raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
     chosen = tuple(choose(network, to, names, of))
     _check_known(network, chosen, to)
-    options = Options(to, groups, lossy, calibrated=calibrate is not None)
+    options = Options(to, groups, lossy, calibrated=calibrate is not None, training=network.training)
     batches = None if calibrate is None else repeatable(calibrate)
     forward = forward_fn or call_with_batch
     seen: dict[str, Calls] | None = None

@@ -9,6 +9,7 @@ from torch import nn
 
 import normwright.nn as ours
 from normwright.network.conversion.memory import memory_of
+from normwright.network.freezing import unfrozen_class
 
 #: Moments over batch and space in training; one multiply-add per channel in inference.
 BATCH_KINDS = ("batch", "synchronised", "frozen", "renormalised")
@@ -130,6 +131,8 @@ def _behaviour_of_its_own(module: nn.Module, base: type[nn.Module]) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by torch.jit"
     kind = type(module)
+    if unfrozen_class(kind) is not kind:
+        return "it is frozen by nw.freeze: call nw.unfreeze first"
     if hasattr(module, "parametrizations"):
         return (
             "its parameters are parametrized: call torch.nn.utils.parametrize.remove_parametrizations first"

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from normwright.errors import ConversionError, ShapeError
 from normwright.network.conversion.become import Target
@@ -83,10 +82,8 @@ class Planner:
             cls, old = self.former.cls, self.former.settings
             settings |= {name: value for name, value in old.items() if name not in _RECOMPUTED}
         settings |= self._settings(settings)
-        in_buffers = "weight" in prototype._buffers
-        has_bias = in_buffers or "bias" in prototype._parameters
         values = {name: self.carried.value(name, shape) for name in ("weight", "bias")}
-        if not has_bias:
+        if "bias" not in prototype._parameters:
             self.carried.drop_bias(values.pop("bias"))
         for name in ("affine", "elementwise_affine"):
             if name in settings:
@@ -94,13 +91,15 @@ class Planner:
         buffers = self.carried.buffers(prototype) if to in BATCH_KINDS else {}
         if to == "instance":
             buffers = {name: self._instance_buffer(name) for name in STATISTICS}
-        parameters: dict[str, Parameter | None] = {}
-        if in_buffers:
-            buffers = self.carried.fixed(values, prototype) | buffers
-        else:
-            parameters = {name: self.carried.parameter(name, value) for name, value in values.items()}
-        target = Target(to, cls, settings, parameters, {} if in_buffers else values, buffers)
+        parameters = {name: self.carried.parameter(name, value) for name, value in values.items()}
+        target = Target(to, cls, settings, parameters, values, buffers, self._mode())
         return Plan(self.species.kind, describe(self.module), target, self.carried.lost, self.carried.notes)
+
+    def _mode(self) -> bool:
+        """Its own; a frozen norm is always in inference, and takes the network's when it is one no more."""
+        if "frozen" in (self.species.kind, self.options.to):
+            return self.options.training and self.options.to != "frozen"
+        return bool(self.module.training)
 
     def _instance_buffer(self, name: str) -> Tensor | None:
         """Instance norm has statistics where it had them before."""
@@ -170,12 +169,10 @@ class Planner:
                 f"{'not known: pass example=' if axes is None else axes}"
             )
         cls = self._class(axes)
-        if to == "frozen":
-            return cls(channels, eps, device="meta"), (channels,)
         if to == "instance":
             self._check_space(axes)
             return cls(channels, eps, affine=False, track_running_stats=False), (channels,)
-        tracked = not self.carried.is_untracked()
+        tracked = not self.carried.is_untracked() or to in ("frozen", "renormalised")
         options = {"affine": False, "track_running_stats": tracked, "device": "meta"}
         return cls(channels, eps, **options), (channels,)
 
