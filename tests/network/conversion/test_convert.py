@@ -462,3 +462,48 @@ def test_what_nw_freeze_froze_is_to_be_unfrozen_first():
     with pytest.raises(ConversionError, match=r"frozen by nw\.freeze: call nw\.unfreeze first"):
         nw.convert(network, "group")
     assert type(nw.convert(nw.unfreeze(network), "group")[1]) is nn.GroupNorm
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """As torchvision, detectron2 and Transformers have one each."""
+
+    def __init__(self, channels, gain=1.0):
+        super().__init__()
+        self.gain = gain
+        for index, name in enumerate(("weight", "bias", "running_mean", "running_var")):
+            self.register_buffer(name, torch.linspace(0.5, 1.5, channels) + 0.1 * index)
+
+    def forward(self, x):
+        scale = self.weight * (self.running_var + 1e-5).rsqrt() * self.gain
+        shift = self.bias - self.running_mean * scale
+        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+
+def test_another_library_s_frozen_batch_norm_is_known_by_what_it_computes():
+    network = nn.Sequential(FrozenBatchNorm2d(4))
+    x = torch.randn(4, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    away = nw.convert(network, "batch")
+    assert type(away[0]) is nn.BatchNorm2d
+    assert away[0].training
+    torch.testing.assert_close(away.eval()(x), network(x))
+    for to in ("batch", "group"):
+        back = nw.convert(nw.convert(network, to), "frozen")
+        assert type(back[0]) is FrozenBatchNorm2d
+        assert list(back.state_dict()) == list(network.state_dict())
+        assert torch.equal(back(x), network(x))
+    fitted = convert_with_report(network, "group", calibrate=[x])[1]
+    assert fitted.gap.difference_calibrated < fitted.gap.difference_converted
+    with pytest.raises(ConversionError, match="not one whose formula is known here"):
+        nw.convert(nn.Sequential(FrozenBatchNorm2d(4, gain=2.0)), "batch")
+
+
+def test_torch_s_transformer_layers_call_what_their_norms_became():
+    layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True, dropout=0.0)
+    network = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    away = nw.convert(network, "rms", of=("layer",))
+    with torch.no_grad():
+        torch.testing.assert_close(away.eval()(x), away.train()(x))
+        back = nw.convert(away, "layer")
+        assert torch.equal(back.eval()(x), network.eval()(x))
+    assert [vars(one).keys() for one in back.layers] == [vars(one).keys() for one in network.layers]

@@ -72,6 +72,12 @@ def former_of(module: nn.Module, given: Values) -> Former:
     return Former(type(module), settings, parameters, buffers, before, _copies(given))
 
 
+def undo_of(module: nn.Module, written: Iterable[Parameter] = ()) -> Undo:
+    """A module as it is, and the parameters that shall be written to."""
+    values = tuple((parameter, parameter.detach().clone()) for parameter in written)
+    return Undo(module, type(module), _attributes(module), values)
+
+
 def become(module: nn.Module, source: str, target: Target) -> Undo:
     """Changes a module into its target, in place; its memory gains what it was.
 
@@ -82,7 +88,7 @@ def become(module: nn.Module, source: str, target: Target) -> Undo:
     Returns:
         How to take it back.
     """
-    undo = _snapshot([module], [p for p in target.parameters.values() if p is not None])[0]
+    undo = undo_of(module, [p for p in target.parameters.values() if p is not None])
     try:
         _take(module, target, _memory_after(module, source, target))
     except BaseException:
@@ -102,7 +108,7 @@ def set_values(module: nn.Module, values: Values, statistics: Values) -> Undo:
         for name, value in values.items()
         if value is not None and (parameter := module._parameters[name]) is not None
     ]
-    undo = _snapshot([module], [parameter for parameter, _ in held])[0]
+    undo = undo_of(module, [parameter for parameter, _ in held])
     memory = memory_of(module)
     fresh = {kind: former for kind, former in memory.formers.items() if former.is_untrained(module)}
     with torch.no_grad():
@@ -174,11 +180,6 @@ def _write(parameter: Parameter, value: Tensor | None) -> None:
     elif not parameter.is_meta and not torch.equal(parameter, value):
         with torch.no_grad():
             parameter.copy_(value)
-
-
-def _snapshot(modules: list[nn.Module], parameters: list[Parameter]) -> list[Undo]:
-    values = tuple((parameter, parameter.detach().clone()) for parameter in parameters)
-    return [Undo(module, type(module), _attributes(module), values) for module in modules]
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 
 from normwright.errors import ConversionError
@@ -102,9 +102,8 @@ class Carried:
 
     # Its statistics.
 
-    def buffers(self, prototype: nn.Module) -> Values:
-        """The statistics: its own, or those that it had before, or new ones that batches shall fill."""
-        names = [name for name in prototype._buffers if name in STATISTICS]
+    def statistics(self, names: list[str]) -> Values:
+        """Its own statistics, or those that it had before, or new ones that batches shall fill."""
         if self.is_untracked():
             if self.options.to in ("frozen", "renormalised"):
                 raise ConversionError(

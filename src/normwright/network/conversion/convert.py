@@ -10,6 +10,7 @@ from torch import nn
 
 from normwright.errors import ConversionError, OptionError, ShapeError
 from normwright.network.conversion.become import Undo, become, set_values, take_back
+from normwright.network.conversion.fast_path import match_fast_path
 from normwright.network.conversion.fit import Fitted, fit
 from normwright.network.conversion.kinds import Species, species_of
 from normwright.network.conversion.measure import Metric, measure
@@ -204,6 +205,7 @@ def _convert(
         for name, plan in plans.items():
             if isinstance(plan, Plan):
                 undone.append(become(network.get_submodule(name), plan.source, plan.target))
+        undone += match_fast_path(network)
     except BaseException:
         take_back(undone)
         raise

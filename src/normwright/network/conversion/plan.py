@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from normwright.errors import ConversionError, ShapeError
 from normwright.network.conversion.become import Target
 from normwright.network.conversion.carry import STATISTICS, Carried
+from normwright.network.conversion.foreign import eps_of
 from normwright.network.conversion.groups import MOST_GROUPS, fitting_groups
 from normwright.network.conversion.kinds import (
     BATCH_KINDS,
@@ -75,6 +76,8 @@ class Planner:
         """
         to = self.options.to
         self._check_calls()
+        if self.former is not None and known_base(self.former.cls) is None:
+            return self._plan(self._foreign_target(self.former))
         prototype, shape = self._prototype()
         cls: type[nn.Module] = type(prototype)
         settings = {name: value for name, value in vars(prototype).items() if name in SETTINGS}
@@ -88,12 +91,23 @@ class Planner:
         for name in ("affine", "elementwise_affine"):
             if name in settings:
                 settings[name] = values["weight"] is not None
-        buffers = self.carried.buffers(prototype) if to in BATCH_KINDS else {}
+        buffers = self.carried.statistics([*prototype._buffers]) if to in BATCH_KINDS else {}
         if to == "instance":
             buffers = {name: self._instance_buffer(name) for name in STATISTICS}
         parameters = {name: self.carried.parameter(name, value) for name, value in values.items()}
         target = Target(to, cls, settings, parameters, values, buffers, self._mode())
-        return Plan(self.species.kind, describe(self.module), target, self.carried.lost, self.carried.notes)
+        return self._plan(target)
+
+    def _plan(self, target: Target) -> Plan:
+        carried = self.carried
+        return Plan(self.species.kind, describe(self.module), target, carried.lost, carried.notes)
+
+    def _foreign_target(self, former: Former) -> Target:
+        """The frozen batch norm of another library that it was, with weight and bias among its buffers."""
+        shape = (self._channels(),)
+        values = {name: self.carried.value(name, shape) for name in ("weight", "bias")}
+        statistics = self.carried.statistics([*former.buffers])
+        return Target(self.options.to, former.cls, former.settings, {}, {}, values | statistics, False)
 
     def _mode(self) -> bool:
         """Its own; a frozen norm is always in inference, and takes the network's when it is one no more."""
@@ -139,7 +153,10 @@ class Planner:
     def _channels(self) -> int:
         if self.is_per_element:
             return int(self.module.normalized_shape[0])
-        return int(getattr(self.module, "num_channels", None) or self.module.num_features)
+        for name in ("num_channels", "num_features"):
+            if hasattr(self.module, name):
+                return int(getattr(self.module, name))
+        return len(self.module.weight)  # a frozen batch norm of another library
 
     def _axes(self) -> int | None:
         """How many axes of space, 1 for one or none; None where nothing tells."""
@@ -234,7 +251,7 @@ class Planner:
     # Its settings.
 
     def _eps(self) -> float:
-        eps = self.module.eps
+        eps = eps_of(self.module)
         return torch.finfo(self.carried.like().dtype).eps if eps is None else eps
 
     def _settings(self, settings: dict[str, Any]) -> dict[str, Any]:
