@@ -5,6 +5,7 @@ nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in 
 nw.accelerate(network)                the same network with fused normalisers
 nw.convert(network, to=...)            other normalisers in their place, and the way back
 nw.fold(network, example)             the same network with its batch norms folded into other layers
+nw.freeze(network)                    hold its running statistics where they are; nw.unfreeze lets them go
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.recalibrate(network, batches)      exact population statistics, undoable
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
+    from normwright.network.freezing import freeze, unfreeze
     from normwright.report.comparison import compare
     from normwright.statistics.adapt import adapt
     from normwright.statistics.recalibrate import recalibrate
@@ -40,10 +42,12 @@ __all__ = [
     "compare",
     "convert",
     "fold",
+    "freeze",
     "functional",
     "nn",
     "recalibrate",
     "reference",
+    "unfreeze",
 ]
 
 # What a training script seldom needs is imported when it is first asked for.
@@ -53,9 +57,11 @@ _LAZY = {
     "adapt": ("normwright.statistics.adapt", "adapt"),
     "compare": ("normwright.report.comparison", "compare"),
     "convert": ("normwright.network.conversion.convert", "convert"),
-    "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "fold": ("normwright.network.folding.fold", "fold"),
+    "freeze": ("normwright.network.freezing", "freeze"),
+    "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
+    "unfreeze": ("normwright.network.freezing", "unfreeze"),
 }
 
 

@@ -8,6 +8,7 @@ from normwright.network.conversion.convert import convert, convert_with_report
 from normwright.network.conversion.report import Conversion, ConversionReport, Gap
 from normwright.network.folding.fold import fold, fold_with_report
 from normwright.network.folding.report import FoldDifference, FoldRecord, FoldReport, FoldSpeed
+from normwright.network.freezing import FreezeRecord, FreezeReport, freeze, freeze_with_report, unfreeze
 from normwright.network.walk import find_normalisers, replace_module
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "FoldRecord",
     "FoldReport",
     "FoldSpeed",
+    "FreezeRecord",
+    "FreezeReport",
     "Gap",
     "NormaliserRecord",
     "Report",
@@ -28,5 +31,8 @@ __all__ = [
     "find_normalisers",
     "fold",
     "fold_with_report",
+    "freeze",
+    "freeze_with_report",
     "replace_module",
+    "unfreeze",
 ]

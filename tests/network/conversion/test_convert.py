@@ -393,3 +393,117 @@ def test_the_report_is_plain_data():
     assert str(report) == str(report.table())
     assert len(report.table().rows) == 2
     assert forward_of(network, batches_for(network)[0]).shape == (16, 3)
+
+
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize("to", ["synchronised", "frozen", "renormalised"])
+def test_the_kinds_of_batch_norm_become_one_another_exactly(to, momentum):
+    network = plain_network()
+    for index in (1, 4):
+        network[index].momentum = momentum
+    network.train()
+    parameters = list(network.parameters())
+    away, report = convert_with_report(network, to, calibrate=batches_for(network))
+    assert all(layer.explained is None and not layer.lost for layer in report.layers)
+    assert report.gap.difference_converted <= 1e-6
+    back = nw.convert(away, "batch")
+    assert known(back) == known(network)
+    assert torch.equal(back.eval()(images()), network.eval()(images()))
+    assert back[1].momentum == momentum
+    nw.convert(network, to, inplace=True)
+    assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))
+
+
+def test_a_frozen_norm_takes_the_network_s_mode_when_it_is_one_no_more():
+    frozen = nw.convert(plain_network(), "frozen")
+    frozen.train()
+    assert [frozen[1].training, frozen.training] == [False, True]
+    before = frozen[1].running_mean.clone()
+    frozen(images())
+    assert torch.equal(frozen[1].running_mean, before)
+    assert nw.convert(frozen, "batch")[1].training
+    assert not nw.convert(frozen.eval(), "group")[1].training
+
+
+def test_the_way_back_from_torch_s_synchronised_batch_norm():
+    """#41081, open since 2020."""
+    network = plain_network()
+    theirs = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
+    with pytest.raises(ConversionError, match="how many axes of space its input has"):
+        nw.convert(theirs, "batch")
+    back = nw.convert(theirs, "batch", example=images())
+    assert [type(back[index]) for index in (1, 4)] == [nn.BatchNorm2d] * 2
+    assert known(back) == known(network)
+    assert torch.equal(back(images()), network(images()))
+    one = nn.Sequential(nn.SyncBatchNorm(4)).eval()
+    assert type(nw.convert(one, "batch", example=torch.rand(3, 4))[0]) is nn.BatchNorm1d
+    assert type(nw.convert(one, "batch", example=torch.rand(3, 4, 2, 2, 2))[0]) is nn.BatchNorm3d
+    group = nw.convert(theirs, "group")
+    assert type(nw.convert(group, "synchronised")[1]) is nn.SyncBatchNorm
+
+
+def test_statistics_are_asked_for_where_they_are_needed():
+    untracked = nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False))
+    for to in ("frozen", "renormalised"):
+        with pytest.raises(ConversionError, match="needs running statistics"):
+            nw.convert(untracked, to)
+    assert nw.convert(untracked, "synchronised")[0].running_mean is None
+    group = nn.Sequential(nn.GroupNorm(2, 4)).eval()
+    x = torch.rand(8, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    frozen = nw.convert(group, "frozen", of=("group",), calibrate=[x])
+    assert type(frozen[0]) is nw.nn.FrozenBatchNorm2d
+    assert float(frozen[0].running_mean.min()) > 0
+    started = convert_with_report(group, "batch", of=("group",), example=x, lossy=True)[1]
+    assert "no statistics" in started.layers[0].lost[0]
+
+
+def test_what_nw_freeze_froze_is_to_be_unfrozen_first():
+    network = nw.freeze(plain_network())
+    with pytest.raises(ConversionError, match=r"frozen by nw\.freeze: call nw\.unfreeze first"):
+        nw.convert(network, "group")
+    assert type(nw.convert(nw.unfreeze(network), "group")[1]) is nn.GroupNorm
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """As torchvision, detectron2 and Transformers have one each."""
+
+    def __init__(self, channels, gain=1.0):
+        super().__init__()
+        self.gain = gain
+        for index, name in enumerate(("weight", "bias", "running_mean", "running_var")):
+            self.register_buffer(name, torch.linspace(0.5, 1.5, channels) + 0.1 * index)
+
+    def forward(self, x):
+        scale = self.weight * (self.running_var + 1e-5).rsqrt() * self.gain
+        shift = self.bias - self.running_mean * scale
+        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+
+def test_another_library_s_frozen_batch_norm_is_known_by_what_it_computes():
+    network = nn.Sequential(FrozenBatchNorm2d(4))
+    x = torch.randn(4, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    away = nw.convert(network, "batch")
+    assert type(away[0]) is nn.BatchNorm2d
+    assert away[0].training
+    torch.testing.assert_close(away.eval()(x), network(x))
+    for to in ("batch", "group"):
+        back = nw.convert(nw.convert(network, to), "frozen")
+        assert type(back[0]) is FrozenBatchNorm2d
+        assert list(back.state_dict()) == list(network.state_dict())
+        assert torch.equal(back(x), network(x))
+    fitted = convert_with_report(network, "group", calibrate=[x])[1]
+    assert fitted.gap.difference_calibrated < fitted.gap.difference_converted
+    with pytest.raises(ConversionError, match="not one whose formula is known here"):
+        nw.convert(nn.Sequential(FrozenBatchNorm2d(4, gain=2.0)), "batch")
+
+
+def test_torch_s_transformer_layers_call_what_their_norms_became():
+    layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True, dropout=0.0)
+    network = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    away = nw.convert(network, "rms", of=("layer",))
+    with torch.no_grad():
+        torch.testing.assert_close(away.eval()(x), away.train()(x))
+        back = nw.convert(away, "layer")
+        assert torch.equal(back.eval()(x), network.eval()(x))
+    assert [vars(one).keys() for one in back.layers] == [vars(one).keys() for one in network.layers]

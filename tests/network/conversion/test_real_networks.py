@@ -156,3 +156,15 @@ def test_a_resnet_is_calibrated():
     )
     assert len(report.layers) == 1
     assert report.gap.difference_calibrated < report.gap.difference_converted
+
+
+def test_the_frozen_batch_norms_of_detr():
+    detr = pytest.importorskip("transformers.models.detr.modeling_detr")
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), detr.DetrFrozenBatchNorm2d(8), nn.ReLU())
+    randomise(network).float().eval()
+    x = pixels(3, 8, 8)
+    away, report = convert_with_report(network, "group", calibrate=[x])
+    assert report.layers[0].became == "GroupNorm(4, 8)"
+    back = nw.convert(away, "frozen")
+    assert type(back[1]) is detr.DetrFrozenBatchNorm2d
+    assert torch.equal(back(x), network(x))

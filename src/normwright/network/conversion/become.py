@@ -31,6 +31,7 @@ class Target:
         parameters: its `nn.Parameter` objects, or None.
         values: what these shall hold.
         buffers: its buffers.
+        training: its mode.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Target:
     parameters: dict[str, Parameter | None]
     values: Values
     buffers: Values
+    training: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,12 @@ def former_of(module: nn.Module, given: Values) -> Former:
     return Former(type(module), settings, parameters, buffers, before, _copies(given))
 
 
+def undo_of(module: nn.Module, written: Iterable[Parameter] = ()) -> Undo:
+    """A module as it is, and the parameters that shall be written to."""
+    values = tuple((parameter, parameter.detach().clone()) for parameter in written)
+    return Undo(module, type(module), _attributes(module), values)
+
+
 def become(module: nn.Module, source: str, target: Target) -> Undo:
     """Changes a module into its target, in place; its memory gains what it was.
 
@@ -80,7 +88,7 @@ def become(module: nn.Module, source: str, target: Target) -> Undo:
     Returns:
         How to take it back.
     """
-    undo = _snapshot([module], [p for p in target.parameters.values() if p is not None])[0]
+    undo = undo_of(module, [p for p in target.parameters.values() if p is not None])
     try:
         _take(module, target, _memory_after(module, source, target))
     except BaseException:
@@ -100,7 +108,7 @@ def set_values(module: nn.Module, values: Values, statistics: Values) -> Undo:
         for name, value in values.items()
         if value is not None and (parameter := module._parameters[name]) is not None
     ]
-    undo = _snapshot([module], [parameter for parameter, _ in held])[0]
+    undo = undo_of(module, [parameter for parameter, _ in held])
     memory = memory_of(module)
     fresh = {kind: former for kind, former in memory.formers.items() if former.is_untrained(module)}
     with torch.no_grad():
@@ -159,6 +167,7 @@ def _take(module: nn.Module, target: Target, memory: Memory) -> None:
             _write(parameter, target.values[name])
     attributes["_parameters"] = dict(target.parameters)
     attributes["_buffers"] = dict(target.buffers)
+    attributes["training"] = target.training
     attributes["_non_persistent_buffers_set"] = set()
 
 
@@ -171,11 +180,6 @@ def _write(parameter: Parameter, value: Tensor | None) -> None:
     elif not parameter.is_meta and not torch.equal(parameter, value):
         with torch.no_grad():
             parameter.copy_(value)
-
-
-def _snapshot(modules: list[nn.Module], parameters: list[Parameter]) -> list[Undo]:
-    values = tuple((parameter, parameter.detach().clone()) for parameter in parameters)
-    return [Undo(module, type(module), _attributes(module), values) for module in modules]
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

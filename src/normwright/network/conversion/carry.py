@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 
 from normwright.errors import ConversionError
@@ -100,23 +100,10 @@ class Carried:
             self.options.ties[key] = fresh
         return fresh
 
-    def fixed(self, values: Values, prototype: nn.Module) -> Values:
-        """Weight and bias as buffers, 1 and 0 where there were none."""
-        like = self.like()
-        start = {"weight": 1.0, "bias": 0.0}
-        return {
-            name: torch.full((self.channels,), start[name], dtype=like.dtype, device=like.device)
-            if (value := values[name]) is None
-            else value.detach().clone()
-            for name in prototype._buffers
-            if name in start
-        }
-
     # Its statistics.
 
-    def buffers(self, prototype: nn.Module) -> Values:
-        """The statistics: its own, or those that it had before, or new ones that batches shall fill."""
-        names = [name for name in prototype._buffers if name in STATISTICS]
+    def statistics(self, names: list[str]) -> Values:
+        """Its own statistics, or those that it had before, or new ones that batches shall fill."""
         if self.is_untracked():
             if self.options.to in ("frozen", "renormalised"):
                 raise ConversionError(

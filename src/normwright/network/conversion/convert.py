@@ -10,6 +10,7 @@ from torch import nn
 
 from normwright.errors import ConversionError, OptionError, ShapeError
 from normwright.network.conversion.become import Undo, become, set_values, take_back
+from normwright.network.conversion.fast_path import match_fast_path
 from normwright.network.conversion.fit import Fitted, fit
 from normwright.network.conversion.kinds import Species, species_of
 from normwright.network.conversion.measure import Metric, measure
@@ -128,7 +129,7 @@ def convert_with_report(
         raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
     chosen = tuple(choose(network, to, names, of))
     _check_known(network, chosen, to)
-    options = Options(to, groups, lossy, calibrated=calibrate is not None)
+    options = Options(to, groups, lossy, calibrated=calibrate is not None, training=network.training)
     batches = None if calibrate is None else repeatable(calibrate)
     forward = forward_fn or call_with_batch
     seen: dict[str, Calls] | None = None
@@ -204,6 +205,7 @@ def _convert(
         for name, plan in plans.items():
             if isinstance(plan, Plan):
                 undone.append(become(network.get_submodule(name), plan.source, plan.target))
+        undone += match_fast_path(network)
     except BaseException:
         take_back(undone)
         raise

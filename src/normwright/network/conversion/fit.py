@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normwright.errors import DataError, ShapeError
+from normwright.network.conversion.foreign import eps_of
 from normwright.network.conversion.kinds import BATCH_KINDS
 from normwright.network.conversion.memory import Values, tensor_of
 from normwright.network.conversion.observe import Calls, Forward, inference, watching
@@ -210,7 +211,7 @@ def outputs(module: Any, kind: str, x: Tensor) -> Tensor:
     mean, variance = (tensor_of(module, name) for name in ("running_mean", "running_var"))
     if mean is not None and variance is not None:
         column = (-1, *(1 for _ in x.shape[2:]))
-        rstd = (variance.double() + module.eps).rsqrt()
+        rstd = (variance.double() + eps_of(module)).rsqrt()
         y = (x - mean.double().view(column)) * rstd.view(column)
     elif kind in BATCH_KINDS:
         y = F.batch_norm(x, None, None, training=True, eps=module.eps)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import normwright.nn as ours
+from normwright.network.conversion.foreign import axes_of_foreign
 from normwright.network.conversion.memory import memory_of
+from normwright.network.freezing import unfrozen_class
 
 #: Moments over batch and space in training; one multiply-add per channel in inference.
 BATCH_KINDS = ("batch", "synchronised", "frozen", "renormalised")
@@ -113,6 +115,9 @@ def species_of(module: nn.Module) -> Species | str:
         'its class Clipped has a forward of its own, which another normaliser would not do'
     """
     base = known_base(type(module))
+    axes = axes_of_foreign(module) if base is None else None
+    if axes is not None:
+        return Species("frozen", axes, False)
     if base is None:
         return f"its class {type(module).__name__} is not one whose formula is known here"
     why_not = _behaviour_of_its_own(module, base)
@@ -130,6 +135,8 @@ def _behaviour_of_its_own(module: nn.Module, base: type[nn.Module]) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by torch.jit"
     kind = type(module)
+    if unfrozen_class(kind) is not kind:
+        return "it is frozen by nw.freeze: call nw.unfreeze first"
     if hasattr(module, "parametrizations"):
         return (
             "its parameters are parametrized: call torch.nn.utils.parametrize.remove_parametrizations first"

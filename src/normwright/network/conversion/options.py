@@ -16,6 +16,7 @@ class Options:
         groups: the most groups; None for those of before, else 32.
         lossy: what `rules.TABLE` says is lost may be.
         calibrated: statistics will be taken from batches.
+        training: the mode of the network, which a norm that was frozen takes; it has none of its own.
         ties: the new parameter of each that is shared, so that it stays shared.
     """
 
@@ -23,4 +24,5 @@ class Options:
     groups: int | None = None
     lossy: bool = False
     calibrated: bool = False
+    training: bool = False
     ties: dict[tuple[int, tuple[int, ...]], Parameter] = field(default_factory=dict)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import Parameter
 
 from normwright.errors import ConversionError, ShapeError
 from normwright.network.conversion.become import Target
 from normwright.network.conversion.carry import STATISTICS, Carried
+from normwright.network.conversion.foreign import eps_of
 from normwright.network.conversion.groups import MOST_GROUPS, fitting_groups
 from normwright.network.conversion.kinds import (
     BATCH_KINDS,
@@ -76,6 +76,8 @@ class Planner:
         """
         to = self.options.to
         self._check_calls()
+        if self.former is not None and known_base(self.former.cls) is None:
+            return self._plan(self._foreign_target(self.former))
         prototype, shape = self._prototype()
         cls: type[nn.Module] = type(prototype)
         settings = {name: value for name, value in vars(prototype).items() if name in SETTINGS}
@@ -83,24 +85,35 @@ class Planner:
             cls, old = self.former.cls, self.former.settings
             settings |= {name: value for name, value in old.items() if name not in _RECOMPUTED}
         settings |= self._settings(settings)
-        in_buffers = "weight" in prototype._buffers
-        has_bias = in_buffers or "bias" in prototype._parameters
         values = {name: self.carried.value(name, shape) for name in ("weight", "bias")}
-        if not has_bias:
+        if "bias" not in prototype._parameters:
             self.carried.drop_bias(values.pop("bias"))
         for name in ("affine", "elementwise_affine"):
             if name in settings:
                 settings[name] = values["weight"] is not None
-        buffers = self.carried.buffers(prototype) if to in BATCH_KINDS else {}
+        buffers = self.carried.statistics([*prototype._buffers]) if to in BATCH_KINDS else {}
         if to == "instance":
             buffers = {name: self._instance_buffer(name) for name in STATISTICS}
-        parameters: dict[str, Parameter | None] = {}
-        if in_buffers:
-            buffers = self.carried.fixed(values, prototype) | buffers
-        else:
-            parameters = {name: self.carried.parameter(name, value) for name, value in values.items()}
-        target = Target(to, cls, settings, parameters, {} if in_buffers else values, buffers)
-        return Plan(self.species.kind, describe(self.module), target, self.carried.lost, self.carried.notes)
+        parameters = {name: self.carried.parameter(name, value) for name, value in values.items()}
+        target = Target(to, cls, settings, parameters, values, buffers, self._mode())
+        return self._plan(target)
+
+    def _plan(self, target: Target) -> Plan:
+        carried = self.carried
+        return Plan(self.species.kind, describe(self.module), target, carried.lost, carried.notes)
+
+    def _foreign_target(self, former: Former) -> Target:
+        """The frozen batch norm of another library that it was, with weight and bias among its buffers."""
+        shape = (self._channels(),)
+        values = {name: self.carried.value(name, shape) for name in ("weight", "bias")}
+        statistics = self.carried.statistics([*former.buffers])
+        return Target(self.options.to, former.cls, former.settings, {}, {}, values | statistics, False)
+
+    def _mode(self) -> bool:
+        """Its own; a frozen norm is always in inference, and takes the network's when it is one no more."""
+        if "frozen" in (self.species.kind, self.options.to):
+            return self.options.training and self.options.to != "frozen"
+        return bool(self.module.training)
 
     def _instance_buffer(self, name: str) -> Tensor | None:
         """Instance norm has statistics where it had them before."""
@@ -140,7 +153,10 @@ class Planner:
     def _channels(self) -> int:
         if self.is_per_element:
             return int(self.module.normalized_shape[0])
-        return int(getattr(self.module, "num_channels", None) or self.module.num_features)
+        for name in ("num_channels", "num_features"):
+            if hasattr(self.module, name):
+                return int(getattr(self.module, name))
+        return len(self.module.weight)  # a frozen batch norm of another library
 
     def _axes(self) -> int | None:
         """How many axes of space, 1 for one or none; None where nothing tells."""
@@ -170,12 +186,10 @@ class Planner:
                 f"{'not known: pass example=' if axes is None else axes}"
             )
         cls = self._class(axes)
-        if to == "frozen":
-            return cls(channels, eps, device="meta"), (channels,)
         if to == "instance":
             self._check_space(axes)
             return cls(channels, eps, affine=False, track_running_stats=False), (channels,)
-        tracked = not self.carried.is_untracked()
+        tracked = not self.carried.is_untracked() or to in ("frozen", "renormalised")
         options = {"affine": False, "track_running_stats": tracked, "device": "meta"}
         return cls(channels, eps, **options), (channels,)
 
@@ -237,7 +251,7 @@ class Planner:
     # Its settings.
 
     def _eps(self) -> float:
-        eps = self.module.eps
+        eps = eps_of(self.module)
         return torch.finfo(self.carried.like().dtype).eps if eps is None else eps
 
     def _settings(self, settings: dict[str, Any]) -> dict[str, Any]:

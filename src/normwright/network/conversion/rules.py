@@ -42,12 +42,8 @@ _SHAPE = "the input's shape"
 
 TABLE = (
     Rule(
-        BATCH_KINDS, ("batch", "synchronised", "renormalised"), same=True,
-        keeps=f"{_NUMBERS}, {_STATISTICS}", needs="the number of axes, from synchronised alone",
-    ),
-    Rule(
-        BATCH_KINDS, ("frozen",), same=True,
-        keeps=f"{_NUMBERS}, statistics", aside="momentum, the parameters as such", needs="statistics",
+        BATCH_KINDS, BATCH_KINDS, same=True, keeps=f"{_NUMBERS}, {_STATISTICS}",
+        needs="statistics, for frozen and renormalised; the number of axes, from synchronised",
     ),
     Rule(BATCH_KINDS, ("group", "instance", "layer"), keeps=_NUMBERS, aside=_STATISTICS),
     Rule(BATCH_KINDS, ("rms",), keeps="weight, eps", aside=_STATISTICS, loses="a bias", needs=_SHAPE),
