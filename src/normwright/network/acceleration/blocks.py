@@ -195,6 +195,7 @@ def _as_it_is(block: nn.Module, path: str, *, bypassed: bool) -> Condition:
 
 
 def route_of(traced: Trace, conditions: tuple[Condition, ...]) -> Route:
+    """A trace's code as a route."""
     code = traced.graph.python_code("self")
     implied = {"inf", "nan", "NoneType"}
     names = tuple(

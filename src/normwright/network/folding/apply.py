@@ -80,9 +80,9 @@ def _set(network: nn.Module, change: LayerChange, weight: Tensor, bias: Tensor |
                 setattr(owner, name, nn.Parameter(bias, requires_grad=old.requires_grad))
             else:
                 getattr(owner, name).copy_(bias)
-    if change.before is not None and bool(change.before.shift.any()):
-        if isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer):
-            pad_with(layer, zero_points(change.before))
+    shifted = change.before is not None and bool(change.before.shift.any())
+    if shifted and isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer):
+        pad_with(layer, zero_points(change.before))  # type: ignore[arg-type]
 
 
 def _tensor(network: nn.Module, name: str) -> Tensor | None:
