@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from normwright.errors import FoldError
 from normwright.network.folding.algebra import fold_after, fold_before
 from normwright.network.folding.channel_affine import ChannelAffine
+from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.padded_convolution import pad_with
 from normwright.network.folding.padding import meets_whole_kernel, zero_points
-from normwright.network.folding.plan import Decision, LayerChange
 from normwright.network.walk import replace_module
 
 

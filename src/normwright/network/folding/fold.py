@@ -49,9 +49,10 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
     with the value that the map makes 0. What can go nowhere becomes one multiply-add. Weight norm is undone.
 
     Which value feeds which is read from a trace of one call, with the network's modes as they are: call
-    `network.eval()` first; and fold first, then accelerate. The trace holds for inputs that take the same way through the network's Python
-    code. The network keeps its modules and their classes; where a normaliser stood is `nn.Identity`.
-    Arithmetic is in float64, and each weight is rounded once.
+    `network.eval()` first. The trace holds for inputs that take the same way through the network's Python
+    code. The network keeps its modules and their classes; where a normaliser stood is `nn.Identity`. What
+    `accelerate` fused is taken apart: accelerate afterwards. Arithmetic is in float64, and each weight is
+    rounded once.
 
     The folded network is run on the example against the unfolded one and against float64, and refused where
     its error is too large.
@@ -122,7 +123,7 @@ def fold_with_report(
 
 
 def _copy(network: nn.Module) -> nn.Module:
-    """A deep copy, also of a weight that weight norm computed, which cannot be copied but is computed anew."""
+    """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
     memo = {}
     for module in network.modules():
         for value in vars(module).values():
