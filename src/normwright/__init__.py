@@ -4,6 +4,7 @@ import normwright as nw
 nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in NumPy
 nw.accelerate(network)                the same network with fused normalisers
 nw.fold(network, example)             the same network with its batch norms folded into other layers
+nw.freeze(network)                    hold its running statistics where they are; nw.unfreeze lets them go
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.backends()                         which kernels are loaded, and if not, why
 """
@@ -20,18 +21,32 @@ if TYPE_CHECKING:
     from normwright import reference
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.folding.fold import fold
+    from normwright.network.freezing import freeze, unfreeze
     from normwright.report.comparison import compare
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "accelerate", "backends", "compare", "fold", "functional", "nn", "reference"]
+__all__ = [
+    "__version__",
+    "accelerate",
+    "backends",
+    "compare",
+    "fold",
+    "freeze",
+    "functional",
+    "nn",
+    "reference",
+    "unfreeze",
+]
 
 # What a training script seldom needs is imported when it is first asked for.
 _LAZY = {
     "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
     "compare": ("normwright.report.comparison", "compare"),
     "fold": ("normwright.network.folding.fold", "fold"),
+    "freeze": ("normwright.network.freezing", "freeze"),
     "reference": ("normwright.reference", None),
+    "unfreeze": ("normwright.network.freezing", "unfreeze"),
 }
 
 

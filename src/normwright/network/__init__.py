@@ -6,6 +6,7 @@ from normwright.network.acceleration.accelerate import accelerate, accelerate_wi
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.folding.fold import fold, fold_with_report
 from normwright.network.folding.report import FoldDifference, FoldRecord, FoldReport, FoldSpeed
+from normwright.network.freezing import FreezeRecord, FreezeReport, freeze, freeze_with_report, unfreeze
 from normwright.network.walk import find_normalisers, replace_module
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "FoldRecord",
     "FoldReport",
     "FoldSpeed",
+    "FreezeRecord",
+    "FreezeReport",
     "NormaliserRecord",
     "Report",
     "accelerate",
@@ -21,5 +24,8 @@ __all__ = [
     "find_normalisers",
     "fold",
     "fold_with_report",
+    "freeze",
+    "freeze_with_report",
     "replace_module",
+    "unfreeze",
 ]

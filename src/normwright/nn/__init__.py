@@ -5,6 +5,7 @@ What reads a module's weights instead of calling it, as `torch.nn.SyncBatchNorm.
 """
 
 from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from normwright.nn.frozen_batch_norm import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
 from normwright.nn.group_norm import GroupNorm
 from normwright.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from normwright.nn.layer_norm import LayerNorm
@@ -15,6 +16,9 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "FrozenBatchNorm1d",
+    "FrozenBatchNorm2d",
+    "FrozenBatchNorm3d",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",

@@ -22,6 +22,7 @@ from normwright.network.acceleration.epilogue import (
 )
 from normwright.network.acceleration.mutation import Mutations
 from normwright.network.acceleration.route import Condition, Route, children_of, own_class
+from normwright.network.frozen_class import unfrozen_class
 
 # The modules to trace through to reach the normaliser whose output a module returns.
 Inlined = frozenset[nn.Module]
@@ -191,7 +192,8 @@ def _as_it_is(block: nn.Module, path: str, *, bypassed: bool) -> Condition:
     if not bypassed and hasattr(module, "inplace"):
         attributes = (("inplace", module.inplace),)
     children = children_of(module) if type(module) is nn.Sequential else None
-    return Condition(tuple(path.split(".")), type(module), bypassed, children, attributes)
+    kind = unfrozen_class(type(module))
+    return Condition(tuple(path.split(".")), kind, bypassed, children, attributes)
 
 
 def route_of(traced: Trace, conditions: tuple[Condition, ...]) -> Route:

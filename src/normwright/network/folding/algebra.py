@@ -223,13 +223,13 @@ def _check_finite(affine: Affine) -> None:
         channel = int(beyond.nonzero()[0])
         raise OptionError(
             f"scale and shift must be finite, but in channel {channel} are {float(affine.scale[channel])} "
-            f"and {float(affine.shift[channel])}: look for NaN and infinity in the statistics, weight and bias"
+            f"and {float(affine.shift[channel])}: look for NaN in the statistics, weight and bias"
         )
 
 
 def _grouped(weight: Tensor, groups: int, transposed: bool) -> Tensor:
     """(groups, out/groups, in/groups, *kernel)."""
-    grouped = weight.unflatten(0, (groups, -1) if weight.shape[0] else (groups, 0))
+    grouped = weight.view(groups, weight.shape[0] // groups, *weight.shape[1:])
     return grouped.transpose(1, 2) if transposed else grouped
 
 

@@ -68,7 +68,7 @@ class ChannelAffine(nn.Module):
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:  # noqa: A002
         """Returns y of input's shape; residual, of that shape too, is added before the activation."""
         # Compilers, exporters and subclasses of Tensor see plain operations, which fuse, and which ONNX has.
-        if type(input) is not Tensor or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if type(input) is not Tensor or torch.compiler.is_compiling() or torch._C._get_tracing_state():
             return self._in_plain_operations(input, residual)
         settings = (self._mean, self._variance, self.weight, self.bias, False, None, 0.0)
         return batch_norm(input, *settings, residual=residual, activation=self.activation)

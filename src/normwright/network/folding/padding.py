@@ -93,8 +93,8 @@ def pad_by_channel(x: Tensor, amounts: Amounts, value: Tensor) -> Tensor:
     padded = F.pad(x, [amount for pair in reversed(amounts) for amount in pair])
     border = value.to(x.dtype).view(-1, *[1] * len(amounts))
     for axis, (before, behind) in enumerate(amounts, -len(amounts)):
-        if before:
-            padded.narrow(axis, 0, before).copy_(border)
-        if behind:
-            padded.narrow(axis, -behind, behind).copy_(border)
+        for start, amount in ((0, before), (-behind, behind)):
+            if amount:
+                edge = padded.narrow(axis, start, amount)
+                edge.copy_(border.expand_as(edge))  # ONNX needs the rank
     return padded

@@ -45,12 +45,12 @@ def remove_weight_norm(module: nn.Module) -> tuple[str, ...]:
     """
     names = weight_normed(module)
     for name in _parametrized(module):
-        chain = module.parametrizations[name]  # type: ignore[index]
-        if len(chain) > 1:
-            others = ", ".join(type(part).__name__ for part in chain if not isinstance(part, _WeightNorm))
+        chain = module.get_submodule(f"parametrizations.{name}")
+        others = [type(part).__name__ for part in chain.children() if not isinstance(part, _WeightNorm)]
+        if others:
             raise OptionError(
-                f"{name} must have no parametrization but its weight norm, but has {others} too: remove that "
-                "first, with torch.nn.utils.parametrize.remove_parametrizations"
+                f"{name} must have no parametrization but its weight norm, but has {', '.join(others)} too: "
+                "remove that first, with torch.nn.utils.parametrize.remove_parametrizations"
             )
     for key, hook in list(module._forward_pre_hooks.items()):
         if isinstance(hook, WeightNorm):
@@ -62,8 +62,8 @@ def remove_weight_norm(module: nn.Module) -> tuple[str, ...]:
             trained = any(part is not None and part.requires_grad for part in parts)
             setattr(module, hook.name, nn.Parameter(weight, requires_grad=trained))
     for name in _parametrized(module):
-        originals = list(module.parametrizations[name].parameters())  # type: ignore[index]
-        trained = any(original.requires_grad for original in originals)
+        chain = module.get_submodule(f"parametrizations.{name}")
+        trained = any(original.requires_grad for original in chain.parameters())
         parametrize.remove_parametrizations(module, name)
         value = getattr(module, name).detach().clone()
         delattr(module, name)
