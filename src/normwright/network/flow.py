@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,11 +39,15 @@ class Flow:
 
     def is_constant(self, value: Any) -> bool:
         """Whether a value depends on parameters, buffers and constants alone."""
-        if not isinstance(value, Node):
-            return True
-        if value.op == "call_function":
-            return all(map(self.is_constant, value.all_input_nodes)) and not writes(value)
-        return value in self.tensors
+        return not isinstance(value, Node) or value in self._constants
+
+    @functools.cached_property
+    def _constants(self) -> set[Node]:
+        found = set(self.tensors)
+        for node in self.graph.nodes:
+            if node.op == "call_function" and not writes(node) and found.issuperset(node.all_input_nodes):
+                found.add(node)
+        return found
 
     def constant(self, value: Any) -> Any:
         """A constant value, computed in float64."""

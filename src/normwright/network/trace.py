@@ -34,15 +34,12 @@ def trace(network: nn.Module, call: Call) -> Flow:
         UntraceableError: no way of tracing serves.
     """
     why = []
-    for way in (_exported, _straight, _recorded):
+    for how, way in (("torch.export", _exported), ("torch.fx", _straight), ("recording", _recorded)):
         try:
             return way(network, call)
         except Exception as error:
-            why.append(f"{_WAYS[way.__name__]}: {first_line(error)}")
+            why.append(f"{how}: {first_line(error)}")
     raise UntraceableError("; ".join(why))
-
-
-_WAYS = {"_exported": "torch.export", "_straight": "torch.fx", "_recorded": "recording"}
 
 
 def _exported(network: nn.Module, call: Call) -> Flow:

@@ -22,7 +22,7 @@ from normwright.network.acceleration.epilogue import (
 )
 from normwright.network.acceleration.mutation import Mutations
 from normwright.network.acceleration.route import Condition, Route, children_of, own_class
-from normwright.network.freezing import unfrozen_class
+from normwright.network.frozen_class import unfrozen_class
 
 # The modules to trace through to reach the normaliser whose output a module returns.
 Inlined = frozenset[nn.Module]
@@ -197,6 +197,7 @@ def _as_it_is(block: nn.Module, path: str, *, bypassed: bool) -> Condition:
 
 
 def route_of(traced: Trace, conditions: tuple[Condition, ...]) -> Route:
+    """A trace's code as a route."""
     code = traced.graph.python_code("self")
     implied = {"inf", "nan", "NoneType"}
     names = tuple(

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from normwright.errors import FoldError
 from normwright.network.folding.algebra import fold_after, fold_before
 from normwright.network.folding.channel_affine import ChannelAffine
+from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.padded_convolution import pad_with
 from normwright.network.folding.padding import meets_whole_kernel, zero_points
-from normwright.network.folding.plan import Decision, LayerChange
 from normwright.network.walk import replace_module
 
 
@@ -80,9 +80,9 @@ def _set(network: nn.Module, change: LayerChange, weight: Tensor, bias: Tensor |
                 setattr(owner, name, nn.Parameter(bias, requires_grad=old.requires_grad))
             else:
                 getattr(owner, name).copy_(bias)
-    if change.before is not None and bool(change.before.shift.any()):
-        if isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer):
-            pad_with(layer, zero_points(change.before))
+    shifted = change.before is not None and bool(change.before.shift.any())
+    if shifted and isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer):
+        pad_with(layer, zero_points(change.before))  # type: ignore[arg-type]
 
 
 def _tensor(network: nn.Module, name: str) -> Tensor | None:

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -50,8 +50,9 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
 
     Which value feeds which is read from a trace of one call, with the network's modes as they are: call
     `network.eval()` first. The trace holds for inputs that take the same way through the network's Python
-    code. The network keeps its modules and their classes; where a normaliser stood is `nn.Identity`.
-    Arithmetic is in float64, and each weight is rounded once.
+    code. The network keeps its modules and their classes; where a normaliser stood is `nn.Identity`. What
+    `accelerate` fused is taken apart: accelerate afterwards. Arithmetic is in float64, and each weight is
+    rounded once.
 
     The folded network is run on the example against the unfolded one and against float64, and refused where
     its error is too large.
@@ -106,11 +107,12 @@ def fold_with_report(
             f"a network must be a torch.nn.Module or an ExportedProgram, but is {type(network).__name__}"
         )
     call = call_of(example)
-    plan = _plan(copy.deepcopy(network), call)
-    folded = copy.deepcopy(network)
+    plan = _plan(_copy(network), call)
+    folded = _copy(network)
     _carry_out(folded, plan)
-    error = compare(copy.deepcopy(network), copy.deepcopy(folded), call, tolerance)
-    speed = time_in_turn([copy.deepcopy(network), copy.deepcopy(folded)], call, seconds=SECONDS)[0]
+    both = (_copy(network), _copy(folded))  # a call may move buffers
+    error = compare(*both, call, tolerance)
+    speed = time_in_turn(both, call, seconds=SECONDS)[0]
     how = "" if plan.flow is None else plan.flow.how
     report = FoldReport(how, _records(network, plan), error, speed, plan.notes)
     _warn_of_training(report)
@@ -118,6 +120,16 @@ def fold_with_report(
         _carry_out(network, plan)
         folded = network
     return folded, report
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
+    memo = {}
+    for module in network.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()
+    return copy.deepcopy(network, memo)
 
 
 @dataclass(frozen=True)
@@ -194,9 +206,9 @@ def _carry_out(network: nn.Module, plan: _Plan) -> None:
 def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:
     """One record per normaliser that the network has or the call met, in the network's order."""
     records = [FoldRecord(d.name, d.kind, len(d.sites), d.place, d.into, d.reason) for d in plan.decisions]
-    known = {record.name for record in records}
+    known = {network.get_submodule(record.name) for record in records}
     for name, module in find_normalisers(network).items():
-        if name not in known:
+        if module not in known:
             records.append(FoldRecord(name, type(module).__name__, 0, "", (), _why_unmet(module)))
     order = {name: place for place, (name, _) in enumerate(network.named_modules())}
     return tuple(sorted(records, key=lambda record: order.get(record.name, -1)))

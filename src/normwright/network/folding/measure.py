@@ -82,8 +82,8 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
         own_error = "" if exact is None else f" (the unfolded network's is {measured.unfolded:.3g})"
         raise FoldError(
             f"the folded network's largest error against {against} must be at most {allowed:.3g} on the "
-            f"example, but is {judged:.3g}{own_error}: the network is left as it was; give a larger tolerance= "
-            "if that is small enough"
+            f"example, but is {judged:.3g}{own_error}: the network is left as it was; give a larger "
+            "tolerance= if that is small enough"
         )
     return measured
 
@@ -177,7 +177,8 @@ def _check_kinds(before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
     kinds = [[(tuple(value.shape), value.dtype) for value in values] for values in (before, after)]
     if kinds[0] != kinds[1]:
         raise FoldError(
-            f"the folded network must return tensors like the unfolded one's, {kinds[0]}, but returns {kinds[1]}"
+            f"the folded network must return tensors like the unfolded one's, {kinds[0]}, but returns "
+            f"{kinds[1]}"
         )
 
 

@@ -18,59 +18,11 @@ from torch.fx import Node
 from normwright.errors import OptionError
 from normwright.network.flow import Flow, calls_around, operator_of, writes
 from normwright.network.folding.algebra import Affine, fold_before
+from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.layers import Layer, layer_of
 from normwright.network.folding.padding import zero_points
 from normwright.network.folding.passages import BlockedError, before, behind, named
 from normwright.network.folding.sites import Site, Unfoldable
-
-
-@dataclass
-class LayerChange:
-    """What one layer takes in.
-
-    Args:
-        weight: qualified name of its weight.
-        bias: qualified name of its bias, which may have to be made, or None where it has none.
-        groups: of the convolution.
-        transposed: it is a transposed convolution.
-        before: the map of its input, or None.
-        after: the map of its output, or None.
-    """
-
-    weight: str
-    bias: str | None
-    groups: int
-    transposed: bool
-    before: Affine | None = None
-    after: Affine | None = None
-
-    @property
-    def layer(self) -> str:
-        """Qualified name of the module that has the weight."""
-        return self.weight.rpartition(".")[0]
-
-
-@dataclass
-class Decision:
-    """What becomes of one normaliser.
-
-    Args:
-        sites: its calls.
-        name: qualified name of its module, or of the module in whose forward the function is called.
-        kind: its class, or the function.
-        place: "before" or "after" for the layers that it goes into, "multiply-add", or "" where it stays.
-        into: the layers.
-        reason: why it went no further, or "".
-        map: its map, where it is one.
-    """
-
-    sites: list[Site | Unfoldable]
-    name: str
-    kind: str
-    place: str = ""
-    into: tuple[str, ...] = ()
-    reason: str = ""
-    map: Affine | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +54,8 @@ class Planner:
 
     def __post_init__(self) -> None:
         self._order = {node: place for place, node in enumerate(self.flow.graph.nodes)}
-        self._gone: dict[
-            Node, Site
-        ] = {}  # by result: calls that were folded, and hand on what they are given
+        # By result: calls that were folded, and hand on what they are given.
+        self._gone: dict[Node, Site] = {}
         self._uses = self._uses_of_tensors()
         groups: dict[object, Decision] = {}
         for site in self.sites:

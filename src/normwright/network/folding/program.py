@@ -14,9 +14,10 @@ from torch.fx import GraphModule, Node
 from normwright.network.calling import Call, call_of
 from normwright.network.flow import shape_of
 from normwright.network.folding.apply import folded_pair
+from normwright.network.folding.decision import LayerChange
 from normwright.network.folding.layers import layer_of
 from normwright.network.folding.measure import compare, time_in_turn
-from normwright.network.folding.plan import LayerChange, Planner
+from normwright.network.folding.plan import Planner
 from normwright.network.folding.report import FoldRecord, FoldReport
 from normwright.network.folding.sites import Site, find_sites
 from normwright.network.trace import flow_of

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normwright.network.folding.algebra import affine_of
-from normwright.network.folding.plan import Decision
+from normwright.network.folding.decision import Decision
 from normwright.network.folding.sites import Unfoldable
 
 _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
