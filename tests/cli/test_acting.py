@@ -36,7 +36,7 @@ def resnet(resnet_cli):
 
 
 def assert_as_exact(logits, network):
-    """Against float64, at most 4 times the error of the network itself, or 4 ulps: what `nw.fold` lets pass."""
+    """Against float64, at most 4 times the network's own error, or 4 ulps: what `nw.fold` lets pass."""
     unfolded = network(X).logits.double()
     exact = network.double()(X.double()).logits
     ulp = torch.finfo(torch.float32).eps * exact.abs().max()
