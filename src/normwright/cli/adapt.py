@@ -25,7 +25,8 @@ from normwright.cli.acting import (
     Split,
     data_opener,
 )
-from normwright.cli.weights import WEIGHTS, use, writer_of
+from normwright.cli.weights import use, writer_of
+from normwright.lab.weights import WEIGHTS
 
 EXAMPLES = """\
 [bold]Examples[/bold]

@@ -27,7 +27,8 @@ from normwright.cli.acting import (
     data_opener,
 )
 from normwright.cli.lists import Words, words
-from normwright.cli.weights import WEIGHTS, use, writer_of
+from normwright.cli.weights import use, writer_of
+from normwright.lab.weights import WEIGHTS
 
 EXAMPLES = """\
 [bold]Examples[/bold]

@@ -27,8 +27,7 @@ from normwright.cli.acting import (
     Split,
     data_opener,
 )
-
-PROGRAMS = (".pt2", ".onnx")
+from normwright.lab.weights import PROGRAMS
 
 EXAMPLES = """\
 [bold]Examples[/bold]

@@ -11,8 +11,6 @@ from normwright import __version__
 if TYPE_CHECKING:
     from torch import nn
 
-WEIGHTS = (".safetensors", ".pt", ".pth")
-
 
 def writer_of(network: nn.Module, verb: str) -> Callable[[Path], Sequence[str]]:
     """What writes the network's weights, with the verb and the version in the metadata."""

@@ -18,8 +18,6 @@ from torch.export import Dim, ExportedProgram
 from normwright.errors import MissingExtraError, OptionError
 from normwright.lab.store.whole import write_whole
 
-PROGRAMS = (".pt2", ".onnx")
-
 
 def write_program(
     network: nn.Module, path: Path, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -31,7 +29,7 @@ def write_program(
 
     Args:
         network: in the mode in which it shall run; its parameters no longer require a gradient.
-        path: ends in one of `PROGRAMS`.
+        path: ends in one of `normwright.lab.weights.PROGRAMS`.
         args, kwargs: an example of its inputs.
     Returns:
         Sentences for the user: what the program cannot do.

@@ -14,15 +14,13 @@ from normwright.errors import OptionError
 from normwright.lab.store.checkpoint import apart, serialised
 from normwright.lab.store.whole import write_whole
 
-WEIGHTS = (".safetensors", ".pt", ".pth")
-
 
 def write_weights(network: nn.Module, path: Path, *, made_by: Mapping[str, str]) -> None:
     """Writes the network's state dict; the file is whole at every moment, the old one or the new.
 
     Args:
         network: on any device.
-        path: ends in one of `WEIGHTS`.
+        path: ends in one of `normwright.lab.weights.WEIGHTS`.
         made_by: goes into the metadata of a safetensors file.
     Raises:
         OptionError: safetensors has no place for a tensor of this kind.
