@@ -36,7 +36,7 @@ def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None
     Raises:
         SafetensorError: a dtype or layout that safetensors does not know.
     """
-    return serialise(apart(tensors), metadata={"format": "pt", **(metadata or {})})
+    return serialise(_apart(tensors), metadata={"format": "pt", **(metadata or {})})
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ def load(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors on the CPU, each in memory of its own: safetensors refuses tied weights and views."""
     apart: dict[str, Tensor] = {}
     seen: set[int] = set()

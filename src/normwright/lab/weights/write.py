@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from normwright.errors import OptionError
-from normwright.lab.store.checkpoint import apart, serialised
+from normwright.lab.store.checkpoint import serialised
 from normwright.lab.store.whole import write_whole
 
 
@@ -30,12 +30,12 @@ def write_weights(network: nn.Module, path: Path, *, made_by: Mapping[str, str])
     if path.suffix == ".safetensors":
         try:
             content = serialised(tensors, made_by)
-        except (SafetensorError, KeyError, ValueError) as fault:
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as fault:
             raise OptionError(
                 f"{path}: safetensors cannot hold every tensor of this network ({fault}): end it in .pt"
             ) from fault
     else:
         buffer = io.BytesIO()
-        torch.save(apart(tensors), buffer)
+        torch.save({name: tensor.detach().cpu() for name, tensor in tensors.items()}, buffer)
         content = buffer.getvalue()
     write_whole(path, content)
