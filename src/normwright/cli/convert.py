@@ -8,18 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from normwright.cli.acting import (
-    Act,
+from normwright.cli.acting import Act, Done, Given
+from normwright.cli.acting_options import (
     AsJson,
     BatchSize,
     Checkpoint,
     DataDir,
     Device,
-    Done,
     DryRun,
     Example,
     Force,
-    Given,
     ImageSize,
     Key,
     Network,

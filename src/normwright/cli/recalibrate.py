@@ -7,18 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from normwright.cli.acting import (
-    Act,
+from normwright.cli.acting import Act, Done, Given
+from normwright.cli.acting_options import (
     AsJson,
     BatchSize,
     Checkpoint,
     Data,
     DataDir,
     Device,
-    Done,
     DryRun,
     Force,
-    Given,
     ImageSize,
     Key,
     Network,
