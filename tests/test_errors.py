@@ -16,6 +16,7 @@ from normwright import errors
         (errors.UserCodeError, (ValueError,)),
         (errors.DataError, (ValueError,)),
         (errors.StoreError, (OSError,)),
+        (errors.CheckpointError, (ValueError,)),
         (errors.RunError, (RuntimeError,)),
         (errors.MissingExtraError, (ImportError,)),
     ],

@@ -229,6 +229,47 @@ class Analysis:
         return total.reshape(self.axes.weight_shape)
 
 
+@_ieee
+def renormalised(
+    analysis: Analysis,
+    dy: np.ndarray,
+    shift_by_d: np.ndarray,
+    r: np.ndarray,
+    d: np.ndarray,
+    weight_dtype: torch.dtype,
+) -> Bounds:
+    """The bounds of batch renorm: those of batch norm with the weight r·γ and the bias d·γ + β, and theirs.
+
+    r and d come of float64 moments and are rounded once, u, as is their product with γ: together 2u of r·γ
+    and of d·γ, and u of the sum; 2.5 for the float64 that they come of. y takes these as they are. dx is
+    linear in r·γ, so that it takes 2.5u of each of its terms. dγ = r·Σ dy·x̂ + d·Σ dy has the errors of the
+    sums times r and d, and four roundings of each term: r's or d's, the sum's to the dtype it is handed on
+    in, the product's and the last sum's.
+
+    Args:
+        analysis: of batch norm with that weight and bias, and no activation.
+        dy: (*axes.shape).
+        shift_by_d: d·γ, (C,).
+        r: (C,).
+        d: (C,).
+        weight_dtype: of γ.
+    """
+    axes, u = analysis.axes, analysis.u
+    plain = analysis.gradients(dy, torch.float64 if weight_dtype == torch.float64 else torch.float32)
+    column = axes.parameter_shape
+    scale, x_hat = np.abs(analysis.weight), analysis.x_hat
+    size = np.abs(x_hat) * scale + np.abs(shift_by_d).reshape(column)
+    e_y = 2.5 * u * size + u * np.abs(analysis.z)
+    along = np.expand_dims(mean_over(np.abs(dy * x_hat), axes.reduce), axes.reduce)
+    level = np.expand_dims(mean_over(np.abs(dy), axes.reduce), axes.reduce)
+    e_dx = 2.5 * u * scale * analysis.rstd * (np.abs(dy) + level + np.abs(x_hat) * along)
+    sums = sum_over(dy * x_hat, axes.shared), sum_over(dy, axes.shared)
+    terms = [np.abs(factor * total) for factor, total in zip((r, d), sums, strict=True)]
+    e_dweight = np.abs(r) * plain.dweight + np.abs(d) * plain.dbias + 4 * u * (terms[0] + terms[1])
+    e_dweight = e_dweight + rounded(r * sums[0] + d * sums[1], weight_dtype)
+    return Bounds(plain.y + e_y, plain.dx + e_dx, plain.dresidual, e_dweight, plain.dbias)
+
+
 # Two chains of the same float64 operations in another order, as two formulas of one derivative are.
 # Each order of derivative multiplies the number of operations that a value goes through by about eight:
 # below 8^3 = 512 for the third, each rounding by 2^-53 of the largest value on the way, which the

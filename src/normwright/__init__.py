@@ -3,7 +3,12 @@
 import normwright as nw
 nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in NumPy
 nw.accelerate(network)                the same network with fused normalisers
+nw.convert(network, to=...)            other normalisers in their place, and the way back
+nw.fold(network, example)             the same network with its batch norms folded into other layers
+nw.freeze(network)                    hold its running statistics where they are; nw.unfreeze lets them go
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
+nw.recalibrate(network, batches)      exact population statistics, undoable
+nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
 nw.backends()                         which kernels are loaded, and if not, why
 """
 
@@ -18,17 +23,45 @@ from normwright.backends import backends
 if TYPE_CHECKING:
     from normwright import reference
     from normwright.network.acceleration.accelerate import accelerate
+    from normwright.network.conversion.convert import convert
+    from normwright.network.folding.fold import fold
+    from normwright.network.freezing import freeze, unfreeze
     from normwright.report.comparison import compare
+    from normwright.statistics.adapt import adapt
+    from normwright.statistics.recalibrate import recalibrate
+    from normwright.statistics.stream import AdaptedStream
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"]
+__all__ = [
+    "AdaptedStream",
+    "__version__",
+    "accelerate",
+    "adapt",
+    "backends",
+    "compare",
+    "convert",
+    "fold",
+    "freeze",
+    "functional",
+    "nn",
+    "recalibrate",
+    "reference",
+    "unfreeze",
+]
 
 # What a training script seldom needs is imported when it is first asked for.
 _LAZY = {
+    "AdaptedStream": ("normwright.statistics.stream", "AdaptedStream"),
     "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
+    "adapt": ("normwright.statistics.adapt", "adapt"),
     "compare": ("normwright.report.comparison", "compare"),
+    "convert": ("normwright.network.conversion.convert", "convert"),
+    "fold": ("normwright.network.folding.fold", "fold"),
+    "freeze": ("normwright.network.freezing", "freeze"),
+    "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
+    "unfreeze": ("normwright.network.freezing", "unfreeze"),
 }
 
 

@@ -6,9 +6,14 @@
     ├── DtypeError         a dtype that cannot be normalised          (NotImplementedError, TypeError)
     ├── DeviceError        tensors on different devices                                 (RuntimeError)
     ├── OptionError        an argument outside what is offered        (ValueError, RuntimeError)
+    ├── ConversionError    a normaliser cannot become another kind without loss            (ValueError)
+    ├── FoldError          a fold would change what a network computes               (RuntimeError)
     ├── UserCodeError      a user's function is missing or returns the wrong thing        (ValueError)
     ├── DataError          a data set is missing, half-written or inconsistent            (ValueError)
-    ├── StoreError         an experiment file cannot be read or written                      (OSError)
+    ├── StoreError         a file of normwright's own cannot be read or written              (OSError)
+    ├── CheckpointError    a checkpoint holds code, is half-written or another network's  (ValueError)
+    ├── CollapseError      a network that adapts would cease to tell classes apart     (RuntimeError)
+    ├── RankError          another process of a group failed or died                    (RuntimeError)
     ├── RunError           an exception inside a run, with the recipe that caused it    (RuntimeError)
     └── MissingExtraError  a command's packages are not installed                        (ImportError)
 
@@ -44,6 +49,14 @@ class OptionError(NormwrightError, ValueError, RuntimeError):
     """An argument lies outside what is offered."""
 
 
+class ConversionError(NormwrightError, ValueError):
+    """A normaliser cannot become another kind without losing what it does or holds."""
+
+
+class FoldError(NormwrightError, RuntimeError):
+    """A fold would change what a network computes by more than is allowed."""
+
+
 class UserCodeError(NormwrightError, ValueError):
     """A user's function is missing or returns the wrong thing."""
 
@@ -53,7 +66,19 @@ class DataError(NormwrightError, ValueError):
 
 
 class StoreError(NormwrightError, OSError):
-    """An experiment file cannot be read or written."""
+    """A file of normwright's own, an experiment or a result, cannot be read or written."""
+
+
+class CheckpointError(NormwrightError, ValueError):
+    """A checkpoint is missing, half-written, holds code, or belongs to another network."""
+
+
+class CollapseError(NormwrightError, RuntimeError):
+    """A network that adapts would cease to tell classes apart."""
+
+
+class RankError(NormwrightError, RuntimeError):
+    """Another process of a process group failed or died."""
 
 
 class RunError(NormwrightError, RuntimeError):

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+
+from normwright.lab.user_code import resolve
 
 COMMAND = (sys.executable, "-m", "normwright")
 SMALL = ("--epochs", "1", "--seeds", "1", "--depth", "1", "--width", "8", "--records", "3", "--jobs", "1")
@@ -86,3 +90,99 @@ def wait_for() -> Callable[[Path, subprocess.Popen[str]], None]:
             time.sleep(0.005)
 
     return wait
+
+
+NETS = """
+from torch import nn
+from transformers import ResNetConfig, ResNetForImageClassification
+
+def resnet():
+    config = ResNetConfig(num_channels=1, embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1],
+                          layer_type="basic", num_labels=10)
+    return ResNetForImageClassification(config)
+
+def wider():
+    config = ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[4, 8], depths=[1, 1],
+                          layer_type="basic", num_labels=10)
+    return ResNetForImageClassification(config)
+
+def plain():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+def sized(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[-1] ** 2, classes))
+
+def picky(width, depth, kind):
+    return None
+
+def number():
+    return 3
+
+def broken():
+    raise LookupError("no [bold]such[/bold] layer")
+"""
+
+# Batches of a user's own; `gated` waits in the second one for the file `gate` to go.
+BATCHES = """
+import time
+from pathlib import Path
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+here = Path(__file__).parent
+generator = torch.Generator().manual_seed(0)
+X, Y = torch.randn(40, 1, 8, 8, generator=generator), torch.arange(40) % 10
+
+def loader():
+    print("making a loader")
+    return DataLoader(TensorDataset(X, Y), batch_size=16)
+
+def stream():
+    for x in X.split(16):
+        yield {"pixel_values": x, "labels": Y[:len(x)]}
+
+def empty():
+    return DataLoader(TensorDataset(X[:0], Y[:0]), batch_size=16)
+
+def raises():
+    yield X[:16]
+    raise OSError("the disk with the images is gone")
+
+def nan():
+    yield X[:16]
+    yield X[:16] * torch.nan
+
+def one():
+    yield X[:1, :, :1, :1]
+
+def gated():
+    yield X[:16]
+    (here / "waiting").touch()
+    while (here / "gate").exists():
+        time.sleep(0.005)
+    yield X[16:]
+"""
+
+
+@pytest.fixture(scope="module")
+def resnet_cli(shared_cli: CommandLine) -> CommandLine:
+    """The command in a folder with a Transformers ResNet, its checkpoint and batches."""
+    pytest.importorskip("transformers")
+    (shared_cli.folder / "nets.py").write_text(NETS)
+    (shared_cli.folder / "batches.py").write_text(BATCHES)
+    write_checkpoints(shared_cli.folder)
+    return shared_cli
+
+
+def write_checkpoints(folder: Path) -> None:
+    """Weights of a ResNet as Transformers saves them, with statistics that are not those of the start."""
+    network = resolve(f"{folder / 'nets.py'}:resnet")()
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 2.0, generator=generator)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.normal_(generator=generator)
+    network.save_pretrained(folder / "saved")
+    torch.save(resolve(f"{folder / 'nets.py'}:plain")().state_dict(), folder / "plain.pt")

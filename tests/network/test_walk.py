@@ -21,6 +21,10 @@ class FrozenInMyWay(FrozenBatchNorm2d):
     pass
 
 
+class DetrFrozenBatchNorm2d(nn.Module):
+    """Named as Transformers'."""
+
+
 class LayerNorm2d(nn.LayerNorm):
     pass
 
@@ -41,6 +45,8 @@ NORMALISERS = [
     LayerNorm2d(4),
     FrozenBatchNorm2d(),
     FrozenInMyWay(),
+    DetrFrozenBatchNorm2d(),
+    normwright.nn.FrozenBatchNorm3d(4),
     normwright.nn.BatchNorm2d(4),
     normwright.nn.RMSNorm(4),
 ]

@@ -2,25 +2,62 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 
 NORMALISERS = {
     "BatchNorm1d": ((6,), (4, 6, 5)),
     "BatchNorm2d": ((6,), (4, 6, 3, 5)),
     "BatchNorm3d": ((6,), (4, 6, 2, 3, 5)),
+    "FrozenBatchNorm1d": ((6,), (4, 6, 5)),
+    "FrozenBatchNorm2d": ((6,), (4, 6, 3, 5)),
+    "FrozenBatchNorm3d": ((6,), (4, 6, 2, 3, 5)),
     "InstanceNorm1d": ((6,), (4, 6, 5)),
     "InstanceNorm2d": ((6,), (4, 6, 3, 5)),
     "InstanceNorm3d": ((6,), (4, 6, 2, 3, 5)),
     "GroupNorm": ((2, 6), (4, 6, 3, 5)),
     "LayerNorm": (((3, 5),), (4, 6, 3, 5)),
     "RMSNorm": (((3, 5),), (4, 6, 3, 5)),
+    "SyncBatchNorm": ((6,), (4, 6, 3, 5)),
     "LocalResponseNorm": ((3,), (4, 6, 3, 5)),
 }
+
+#: What PyTorch has not; their arguments and input.
+OWN = {
+    "BatchRenorm1d": ((6,), (4, 6, 5)),
+    "BatchRenorm2d": ((6,), (4, 6, 3, 5)),
+    "BatchRenorm3d": ((6,), (4, 6, 2, 3, 5)),
+}
+
+
+def _in_inference(kind: type[torch.nn.Module]) -> type[torch.nn.Module]:
+    """PyTorch has no frozen batch norm; this is its batch norm, held in inference."""
+
+    class Held(kind):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.eval()
+
+        def train(self, mode=True):
+            return super().train(False)
+
+    Held.__name__ = f"Frozen{kind.__name__}"
+    return Held
+
+
+# The module of PyTorch's that each of ours stands in for.
+THEIRS = SimpleNamespace(
+    **{
+        name: getattr(torch.nn, name, None) or _in_inference(getattr(torch.nn, name.removeprefix("Frozen")))
+        for name in NORMALISERS
+    }
+)
 
 
 def input_of(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
     """An input of the shape that the module takes."""
-    return torch.randn(NORMALISERS[name][1], generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn((NORMALISERS | OWN)[name][1], generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def fill(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -30,4 +67,6 @@ def fill(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         for tensor in module.state_dict().values():
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand(tensor.shape, generator=draw) + 0.5)
+            else:
+                tensor.fill_(3)  # a count of batches
     return module

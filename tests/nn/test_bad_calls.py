@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from modules import THEIRS
 from torch import float16, float64, int64, ones
 
 from normwright import nn
@@ -39,6 +40,22 @@ CALLS = [
     ("BatchNorm2d", (3.0,), {}, None, True),
     ("BatchNorm2d", (3,), {"dtype": int64}, None, True),
     ("BatchNorm2d", (3,), {}, "a", True),
+    ("SyncBatchNorm", (3,), {}, ones(3), True),
+    ("SyncBatchNorm", (3,), {}, ones(4, 0, 2, 2), True),
+    ("SyncBatchNorm", (3,), {}, ones(4, 5, 2, 2), True),
+    ("SyncBatchNorm", (3,), {}, ones(1, 3), True),
+    ("SyncBatchNorm", (3,), {}, IMAGE.to(int64), True),
+    ("SyncBatchNorm", (3,), {"eps": 0.0}, IMAGE, True),
+    ("FrozenBatchNorm2d", (3,), {}, ones(4, 3, 5), True),
+    ("FrozenBatchNorm1d", (3,), {}, IMAGE, False),
+    ("FrozenBatchNorm3d", (3,), {}, ones(3), True),
+    ("FrozenBatchNorm2d", (3,), {}, ones(4, 5, 2, 2), True),
+    ("FrozenBatchNorm2d", (3,), {}, IMAGE.to(int64), True),
+    ("FrozenBatchNorm2d", (3,), {}, IMAGE.double(), True),
+    ("FrozenBatchNorm2d", (3,), {"eps": -1.0}, IMAGE, True),
+    ("FrozenBatchNorm2d", (-1,), {}, None, True),
+    ("FrozenBatchNorm2d", (), {}, None, True),
+    ("FrozenBatchNorm2d", (3,), {"foo": 1}, None, True),
     ("InstanceNorm2d", (3,), {}, ones(4, 3, 1, 1), True),
     ("InstanceNorm2d", (3,), {}, ones(4, 3), True),
     ("InstanceNorm1d", (3,), {}, IMAGE, True),
@@ -95,7 +112,7 @@ def call_it(library, call):
 @pytest.mark.parametrize("call", CALLS, ids=described)
 def test_the_error_is_pytorchs(call):
     with pytest.raises(Exception) as theirs:  # noqa: PT011 whatever PyTorch raises is what is wanted
-        call_it(torch.nn, call)
+        call_it(THEIRS, call)
     with pytest.raises(theirs.type) as ours:
         call_it(nn, call)
     assert str(ours.value).startswith(str(theirs.value).split("\n")[0])

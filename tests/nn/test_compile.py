@@ -40,6 +40,7 @@ COMPILED = [
     *((name, {"activation": "silu"}) for name in NORMALISERS),
     ("BatchNorm2d", {"momentum": None}),
     ("BatchNorm2d", {"track_running_stats": False}),
+    ("SyncBatchNorm", {"momentum": None}),
     ("InstanceNorm2d", {"affine": True, "track_running_stats": True}),
 ]
 

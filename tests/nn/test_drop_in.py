@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from modules import NORMALISERS, fill, input_of
+from modules import NORMALISERS, OWN, THEIRS, fill, input_of
 from tolerances import AGREEMENT, UNIT
 
 from normwright import nn
@@ -18,6 +18,10 @@ CONSTRUCTORS = [
     ("BatchNorm1d", (6, 1e-3, 0.2, True, True, "cpu", torch.float64), {}),
     ("BatchNorm3d", (6,), {"device": "meta", "dtype": torch.bfloat16}),
     ("BatchNorm2d", (6,), {"bias": False}),
+    ("SyncBatchNorm", (6, 1e-3, 0.2, False, False), {}),
+    ("SyncBatchNorm", (6,), {"momentum": None, "process_group": "of one's own", "dtype": torch.float64}),
+    ("FrozenBatchNorm2d", (6, 1e-3, 0.2, False), {"dtype": torch.float64}),
+    ("FrozenBatchNorm3d", (6,), {"device": "meta", "momentum": None}),
     ("InstanceNorm2d", (6, 1e-3, 0.2, True, True), {}),
     ("InstanceNorm1d", (6,), {"affine": True, "dtype": torch.float64}),
     ("GroupNorm", (3, 6, 1e-3, False), {}),
@@ -38,19 +42,19 @@ def distance(ours, theirs):
 
 def both(name, arguments=None, options=None):
     arguments = NORMALISERS[name][0] if arguments is None else arguments
-    return (getattr(library, name)(*arguments, **(options or {})) for library in (nn, torch.nn))
+    return (getattr(library, name)(*arguments, **(options or {})) for library in (nn, THEIRS))
 
 
 def test_every_module_is_here():
-    assert set(nn.__all__) == set(NORMALISERS)
+    assert set(nn.__all__) == set(NORMALISERS) | set(OWN)
 
 
 @pytest.mark.parametrize(("name", "arguments", "options"), CONSTRUCTORS, ids=str)
 def test_constructor_attributes_and_repr(name, arguments, options):
-    if "bias" in options and "bias" not in inspect.signature(getattr(torch.nn, name)).parameters:
+    if "bias" in options and "bias" not in inspect.signature(getattr(THEIRS, name)).parameters:
         options = {}  # PyTorch 2.10 has no such argument
     ours, theirs = both(name, arguments, options)
-    assert isinstance(ours, type(theirs))
+    assert isinstance(ours, getattr(torch.nn, name.removeprefix("Frozen")))
     assert repr(ours) == repr(theirs)
     public = {key: value for key, value in vars(theirs).items() if not key.startswith("_")}
     assert {key: vars(ours)[key] for key in public} == public
@@ -88,7 +92,9 @@ def test_the_state_goes_both_ways(name):
 
 
 OPTIONS = {
+    "SyncBatchNorm": [{}, {"affine": False}, {"track_running_stats": False}, {"momentum": None}],
     "BatchNorm": [{}, {"affine": False}, {"track_running_stats": False}, {"momentum": None}],
+    "FrozenBatchNorm": [{}, {"affine": False}, {"momentum": None}],
     "InstanceNorm": [{}, {"affine": True}, {"track_running_stats": True}],
     "GroupNorm": [{}, {"affine": False}],
     "LayerNorm": [{}, {"elementwise_affine": False}, {"bias": False}],
@@ -193,7 +199,7 @@ def test_hooks(name):
     assert seen == ["before", "after", "backward"]
 
 
-@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d"])
+@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"])
 def test_num_batches_tracked(name):
     ours, theirs = both(name)
     for module in (ours, theirs):

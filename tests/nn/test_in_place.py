@@ -7,6 +7,7 @@ from normwright import nn
 
 MODULES = {
     "BatchNorm2d": (4,),
+    "FrozenBatchNorm2d": (4,),
     "GroupNorm": (2, 4),
     "InstanceNorm2d": (4,),
     "LayerNorm": ((4, 5, 6),),

@@ -132,7 +132,7 @@ def restandardise(x: Tensor, mean: Tensor | None, rstd: Tensor) -> Tensor:
     return _scale(centred, low, rstd)
 
 
-def unbiased(x: Tensor, variance: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+def unbiased(x: Tensor, variance: Tensor, count: int | Tensor, dtype: torch.dtype) -> Tensor:
     """count/(count - 1)·variance, rounded to dtype as PyTorch does: the sum of squares, then the quotient.
 
     It comes in the wider dtype in which PyTorch then multiplies it, which is float32 for a half x.

@@ -7,9 +7,17 @@ from typing import Annotated
 import typer
 
 from normwright import __version__
+from normwright.cli.adapt import EXAMPLES as ADAPT
+from normwright.cli.adapt import adapt
 from normwright.cli.backends import backends
 from normwright.cli.compare import compare
+from normwright.cli.convert import EXAMPLES as CONVERT
+from normwright.cli.convert import convert
+from normwright.cli.fold import EXAMPLES as FOLD
+from normwright.cli.fold import fold
 from normwright.cli.options import EXAMPLES
+from normwright.cli.recalibrate import EXAMPLES as RECALIBRATE
+from normwright.cli.recalibrate import recalibrate
 
 app = typer.Typer(
     name="normwright",
@@ -22,6 +30,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EXAMPLES)(compare)
+app.command(epilog=RECALIBRATE)(recalibrate)
+app.command(epilog=ADAPT)(adapt)
+app.command(epilog=FOLD)(fold)
+app.command(epilog=CONVERT)(convert)
 app.command()(backends)
 
 

@@ -1,17 +1,21 @@
 """Normalisers as functions: the signatures of `torch.nn.functional`, plus `residual=` and `activation=`."""
 
 from normwright.functional.batch_norm import batch_norm
+from normwright.functional.batch_renorm import batch_renorm
 from normwright.functional.group_norm import group_norm
 from normwright.functional.instance_norm import instance_norm
 from normwright.functional.layer_norm import layer_norm
 from normwright.functional.local_response_norm import local_response_norm
 from normwright.functional.rms_norm import rms_norm
+from normwright.functional.sync_batch_norm import sync_batch_norm
 
 __all__ = [
     "batch_norm",
+    "batch_renorm",
     "group_norm",
     "instance_norm",
     "layer_norm",
     "local_response_norm",
     "rms_norm",
+    "sync_batch_norm",
 ]

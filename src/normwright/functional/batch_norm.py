@@ -78,11 +78,8 @@ def batch_norm(
         or not 0 < eps < math.inf
         or not _has_channels(input, running_mean, running_var, weight, bias)
     ):
-        check_floating_point("batch_norm", input)
-        check_epilogue(input, residual, activation)
-        check_eps("batch_norm", eps, training=training)
-        _check_statistics(input, running_mean, running_var, weight, bias)
-        check_parameter_dtypes(input, weight, bias)
+        vectors = (running_mean, running_var, weight, bias)
+        check_call("batch_norm", input, residual, vectors, activation, eps, training=training)
     if not training:
         if running_mean is None or running_var is None:
             missing = "running_mean" if running_mean is None else "running_var"
@@ -95,7 +92,9 @@ def batch_norm(
         )
     if out is not None:
         raise OptionError("out= must be None in training: the backward needs the input beside the output")
-    _check_training(input, running_mean, running_var, momentum, num_batches_tracked)
+    check_running(running_mean, running_var, momentum, num_batches_tracked)
+    if input.shape[1] and input.numel() == input.shape[1]:
+        raise one_value_per_channel(f"input size {input.shape}")
     running = (running_mean, running_var, num_batches_tracked)
     return operators.channels(input, residual, weight, bias, *running, momentum, eps, activation)
 
@@ -107,7 +106,7 @@ def _has_channels(
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> bool:
-    """Whether `_check_statistics` has nothing to say."""
+    """Whether `check_call` has nothing to say of their shapes."""
     shape = x.shape
     return (
         len(shape) > 1
@@ -118,37 +117,48 @@ def _has_channels(
     )
 
 
-def _check_statistics(
+def check_call(
+    name: str,
     x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    residual: Tensor | None,
+    vectors: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    activation: str | None,
+    eps: float,
+    *,
+    training: bool,
 ) -> None:
+    """What every call must satisfy; vectors are running_mean, running_var, weight and bias."""
+    check_floating_point(name, x)
+    check_epilogue(x, residual, activation)
+    check_eps(name, eps, training=training)
     if x.dim() < 2:
         raise ShapeError(
             "Dimension out of range (expected to be in range of [-1, 0], but got 1): batch norm takes "
             f"an input of shape (N, C, *space), but got {list(x.shape)}"
         )
-    check_channel_vectors(x, running_mean, running_var, weight, bias)
+    check_channel_vectors(x, *vectors)
+    check_parameter_dtypes(x, *vectors[2:])
 
 
-def _check_training(
-    x: Tensor,
+def check_running(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     momentum: float | None,
     num_batches_tracked: Tensor | None,
 ) -> None:
+    """The running statistics can be moved, or there are none."""
     if (running_mean is None) != (running_var is None):
         raise OptionError("running_mean and running_var must either both be None or neither be None")
     if momentum is None and running_mean is not None and num_batches_tracked is None:
         raise OptionError(
             "momentum=None takes the mean over all batches and needs num_batches_tracked, which is None"
         )
-    if x.shape[1] and x.numel() == x.shape[1]:
-        raise ShapeError(
-            f"Expected more than 1 value per channel when training, got input size {x.shape}: the variance "
-            "of one value is unknown. Use a batch of two or more (drop a last batch of one), a normaliser "
-            "that does not reduce over the batch (group or layer norm), or eval() for the running ones"
-        )
+
+
+def one_value_per_channel(what_came: str) -> ShapeError:
+    """The error for a batch of one element per channel."""
+    return ShapeError(
+        f"Expected more than 1 value per channel when training, got {what_came}: the variance "
+        "of one value is unknown. Use a batch of two or more (drop a last batch of one), a normaliser "
+        "that does not reduce over the batch (group or layer norm), or eval() for the running ones"
+    )

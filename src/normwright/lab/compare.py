@@ -18,6 +18,7 @@ import torch
 from normwright.errors import NormwrightError, OptionError
 from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
+from normwright.lab.devices import device_of
 from normwright.lab.grid import Grid, make_base
 from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.judge import Choice, Results, choose, edge_of, final_metric, make_rate_map, make_row
@@ -99,7 +100,7 @@ def compare(
     network_name = _named(network)
     options.setdefault("initialisation", _initialisation(network_name))
     options |= {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0], "epochs": epochs}
-    options |= {"loss": _named(loss), "metric": _named(metric), "device": _device(device)}
+    options |= {"loss": _named(loss), "metric": _named(metric), "device": device_of(device)}
     base = make_base(network_name, _named(data), **options)
     grid = Grid(base, norms, batch_sizes, lrs, seeds)
     directory = None if data_dir is None else Path(data_dir)
@@ -282,20 +283,6 @@ def _initialisation(network: str) -> str:
 
 def _named(code: str | UserFunction) -> str:
     return code if isinstance(code, str) else name_of(code)
-
-
-def _device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise OptionError(f"device must be auto, cpu or cuda, but is {device!r}") from error
-    if kind not in ("cpu", "cuda"):
-        raise OptionError(f"device must be auto, cpu or cuda, but is {device!r}")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise OptionError(f"device {device} needs a GPU that PyTorch can use, but there is none: take cpu")
-    return device
 
 
 def _default_jobs(device: str, runs: int) -> int:

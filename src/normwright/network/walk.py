@@ -1,6 +1,8 @@
-"""Finds the normalisers of a network by name, and replaces modules by name."""
+"""Finds the normalisers of a network by name, and replaces modules by name or gives them another class."""
 
 from __future__ import annotations
+
+import re
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -9,8 +11,9 @@ from normwright.errors import OptionError
 
 _NORMALISERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
-# torchvision and detectron2 each have one that derives from nn.Module alone; neither is a dependency.
-_NORMALISER_CLASS_NAMES = frozenset({"FrozenBatchNorm2d"})
+# torchvision, detectron2 and Transformers (DetrFrozenBatchNorm2d, …) each have one that derives from
+# nn.Module alone; none is a dependency.
+_FROZEN = re.compile(r"FrozenBatchNorm\dd$")
 
 
 def is_normaliser(module: nn.Module) -> bool:
@@ -22,7 +25,7 @@ def is_normaliser(module: nn.Module) -> bool:
     """
     if isinstance(module, _NORMALISERS):
         return True
-    return any(ancestor.__name__ in _NORMALISER_CLASS_NAMES for ancestor in type(module).__mro__)
+    return any(_FROZEN.search(ancestor.__name__) for ancestor in type(module).__mro__)
 
 
 def find_normalisers(network: nn.Module) -> dict[str, nn.Module]:
@@ -73,3 +76,15 @@ def replace_module(network: nn.Module, name: str, module: nn.Module) -> None:
     ]
     for parent, key in seats:
         setattr(parent, key, module)
+
+
+def take_classes(classes: dict[nn.Module, type[nn.Module]]) -> None:
+    """Gives every module its class, or leaves all as they were."""
+    before = {module: type(module) for module in classes}
+    try:
+        for module, kind in classes.items():
+            object.__setattr__(module, "__class__", kind)
+    except BaseException:
+        for module, kind in before.items():
+            object.__setattr__(module, "__class__", kind)
+        raise

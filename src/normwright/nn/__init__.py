@@ -5,16 +5,25 @@ What reads a module's weights instead of calling it, as `torch.nn.SyncBatchNorm.
 """
 
 from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from normwright.nn.batch_renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
+from normwright.nn.frozen_batch_norm import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
 from normwright.nn.group_norm import GroupNorm
 from normwright.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from normwright.nn.layer_norm import LayerNorm
 from normwright.nn.local_response_norm import LocalResponseNorm
 from normwright.nn.rms_norm import RMSNorm
+from normwright.nn.sync_batch_norm import SyncBatchNorm
 
 __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchRenorm1d",
+    "BatchRenorm2d",
+    "BatchRenorm3d",
+    "FrozenBatchNorm1d",
+    "FrozenBatchNorm2d",
+    "FrozenBatchNorm3d",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",
@@ -22,4 +31,5 @@ __all__ = [
     "LayerNorm",
     "LocalResponseNorm",
     "RMSNorm",
+    "SyncBatchNorm",
 ]

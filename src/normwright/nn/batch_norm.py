@@ -6,32 +6,38 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from normwright.functional import batch_norm
 from normwright.nn.activation import known_activation, with_activation
+from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
 
 
-def _forward(
-    module: torch.nn.modules.batchnorm._BatchNorm, x: Tensor, residual: Tensor | None, activation: str | None
-) -> Tensor:
-    module._check_input_dim(x)
+def running_statistics(module: _BatchNorm) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """running_mean, running_var and num_batches_tracked, as far as this forward reads or moves them."""
     training = module.training
-    tracked = module.track_running_stats or not training
-    running_mean = module.running_mean if tracked else None
+    if training and (not module.track_running_stats or is_recomputation()):
+        return None, None, None
+    return module.running_mean, module.running_var, module.num_batches_tracked if training else None
+
+
+def _forward(module: _BatchNorm, x: Tensor, residual: Tensor | None, activation: str | None) -> Tensor:
+    module._check_input_dim(x)
+    running_mean, running_var, num_batches_tracked = running_statistics(module)
     weight, bias = weight_and_bias(module)
     return batch_norm(
         x,
         running_mean,
-        module.running_var if tracked else None,
+        running_var,
         weight,
         bias,
-        training or running_mean is None,
+        module.training or running_mean is None,
         module.momentum,
         module.eps,
         residual=residual,
         activation=activation,
-        num_batches_tracked=module.num_batches_tracked if training and tracked else None,
+        num_batches_tracked=num_batches_tracked,
     )
 
 

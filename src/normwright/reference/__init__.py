@@ -25,6 +25,7 @@ Read the files in this order:
     activation.py      the activations that may follow, and their derivatives
     epilogue.py        the whole map, with residual and activation, and its backward
     population.py      what to use instead of a mini-batch's moments at inference: three estimates
+    renormalise.py     batch norm whose training is near to its inference
     local_response.py  the odd one out, which batch norm replaced
 
 Everything here is plain and slow on purpose: every other implementation is tested against it.
@@ -54,6 +55,7 @@ from normwright.reference.population import (
     total,
     within,
 )
+from normwright.reference.renormalise import Renormalised, batch_renorm, batch_renorm_backward
 
 __all__ = [
     "ACTIVATIONS",
@@ -66,11 +68,14 @@ __all__ = [
     "Moments",
     "Normalised",
     "Population",
+    "Renormalised",
     "TableRow",
     "activate",
     "activate_backward",
     "axes_of",
     "batch_norm",
+    "batch_renorm",
+    "batch_renorm_backward",
     "fused",
     "fused_backward",
     "group_norm",

@@ -430,6 +430,15 @@ def test_every_normaliser_with_every_activation(kind, activation):
         assert_same(network, fast, lambda part, leaf=leaf: part(leaf))
 
 
+def test_a_frozen_batch_norm_of_normwrights_is_fused():
+    norm = normwright.nn.FrozenBatchNorm2d(4)
+    network = randomise(nn.Sequential(nn.Conv2d(4, 4, 1), norm, nn.ReLU()))
+    fast, report = accelerate_with_report(network)
+    assert fused_of(report) == {"1": ("relu",)}
+    assert type(fast[1]) is type(norm)
+    assert_same(network, fast, lambda part: part(X))
+
+
 class MyBatchNorm(nn.BatchNorm2d):
     def forward(self, x):
         return 2 * super().forward(x)

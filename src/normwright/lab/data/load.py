@@ -47,7 +47,11 @@ def load(recipe: DataRecipe, *, directory: Path | None = None) -> Data:
         >>> load(DataRecipe(name="digits")).sample_shape
         (1, 8, 8)
     """
-    source = _read(recipe, directory)
+    return prepared(recipe, read(recipe, directory))
+
+
+def prepared(recipe: DataRecipe, source: Raw | Data) -> Data:
+    """What `load` makes of what `read` found."""
     data = source.to("cpu") if isinstance(source, Data) else _prepared(source, recipe.validation)
     data = dataclasses.replace(data, name=recipe.name, digest=_digest(source))
     if recipe.digest and recipe.digest != data.digest:
@@ -59,7 +63,8 @@ def load(recipe: DataRecipe, *, directory: Path | None = None) -> Data:
     return data
 
 
-def _read(recipe: DataRecipe, directory: Path | None) -> Raw | Data:
+def read(recipe: DataRecipe, directory: Path | None) -> Raw | Data:
+    """The data set as its source holds it."""
     if is_user_code(recipe.name):
         return read_own(recipe.name)
     if recipe.name.startswith(IMAGES):

@@ -37,9 +37,23 @@ def read_own(name: str) -> Raw | Data:
         DataError: what it returns is inconsistent.
         Exception: whatever the user's code raises, unchanged.
     """
+    return as_source(name, call_own(name))
+
+
+def call_own(name: str) -> Any:
+    """What the user's function returns, called without arguments.
+
+    Raises:
+        UserCodeError: it is missing, or needs arguments.
+        Exception: whatever the user's code raises, unchanged.
+    """
     function = resolve(name)
     _check_no_arguments(name, function)
-    came = function()
+    return function()
+
+
+def as_source(name: str, came: Any) -> Raw | Data:
+    """What a user's function returned, checked; see `read_own`."""
     if isinstance(came, Data):
         return came
     train_x, train_y, test_x, test_y = _parts(name, came)

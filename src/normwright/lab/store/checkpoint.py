@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from normwright.errors import StoreError
 from normwright.lab.store.file import fault
+from normwright.lab.store.whole import write_by_draft
 
 
 def save(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -21,16 +21,22 @@ def save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         StoreError: the disk is full or refuses; what was half-written is removed.
     """
-    part = path.with_name(path.name + ".part")
+    # A draft of one name: what a killed run left is replaced by the next, and two never train one run.
+    draft = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(part, serialise(_apart(tensors), metadata={"format": "pt"}))
-        os.replace(part, path)
-        _sync_folder(path.parent)
+        write_by_draft(path, serialised(tensors), draft)
     except (OSError, SafetensorError) as error:
         raise fault(path, error) from error
-    finally:
-        _remove(part)
+
+
+def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The content of a safetensors file, with metadata beside the format.
+
+    Raises:
+        SafetensorError: a dtype or layout that safetensors does not know.
+    """
+    return serialise(_apart(tensors), metadata={"format": "pt", **(metadata or {})})
 
 
 def load(path: Path) -> dict[str, Tensor]:
@@ -65,29 +71,3 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(plain.untyped_storage().data_ptr())
         apart[name] = plain
     return apart
-
-
-def _write(part: Path, content: bytes) -> None:
-    # Not by safetensors' save_file: killed, it leaves a file of a random name, which no later save replaces.
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Waits until the folder's list of files is on the disk."""
-    if os.name == "nt":
-        return  # Windows opens no folder
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _remove(part: Path) -> None:
-    try:
-        part.unlink(missing_ok=True)
-    except OSError:
-        return  # the folder is gone or unwritable, which the first error already says

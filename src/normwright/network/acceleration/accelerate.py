@@ -12,6 +12,8 @@ from normwright.network.acceleration.blocks import BlockPlan, plan_blocks
 from normwright.network.acceleration.drop_in import drop_in_for, normalisers_by_name
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.acceleration.route import own_class, routed_class
+from normwright.network.frozen_class import unfrozen_class
+from normwright.network.walk import take_classes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -78,20 +80,8 @@ def accelerate_with_report(network: Network, *, inplace: bool = False) -> tuple[
             if plan.routes or plan.calls or name in nearest
         ),
     )
-    _take_classes(classes)
+    take_classes(classes)
     return changed, report
-
-
-def _take_classes(classes: dict[nn.Module, type[nn.Module]]) -> None:
-    """Gives every module its class, or leaves all as they were."""
-    before = {module: type(module) for module in classes}
-    try:
-        for module, kind in classes.items():
-            object.__setattr__(module, "__class__", kind)
-    except BaseException:
-        for module, kind in before.items():
-            object.__setattr__(module, "__class__", kind)
-        raise
 
 
 def _normaliser_record(
@@ -100,7 +90,8 @@ def _normaliser_record(
     before = type(module).__name__
     if isinstance(kind, str):
         return NormaliserRecord(name, before, None, (), kind)
-    became = f"normwright.nn.{kind.__name__}"
+    own = unfrozen_class(kind)
+    became = f"normwright.nn.{own.__name__}" if own is kind else f"normwright.nn.{own.__name__}, frozen"
     outcomes = [outcome for plan in plans.values() for outcome in plan.calls.get(name, ())]
     fused = tuple(dict.fromkeys(fused for fused, _ in outcomes if fused))
     reasons = dict.fromkeys(reason for text, reason in outcomes if not text)

@@ -22,6 +22,7 @@ from normwright.network.acceleration.epilogue import (
 )
 from normwright.network.acceleration.mutation import Mutations
 from normwright.network.acceleration.route import Condition, Route, children_of, own_class
+from normwright.network.frozen_class import unfrozen_class
 
 # The modules to trace through to reach the normaliser whose output a module returns.
 Inlined = frozenset[nn.Module]
@@ -84,7 +85,7 @@ def _plan(
 ) -> None:
     """Adds to the plan what the block allows in its present mode; and to `opens` whether it ends open."""
     try:
-        _refuse(block)
+        refuse_replacing(block)
         traced = trace(block, frozenset())
     except UntraceableError as error:
         plan.reasons["training" if block.training else "inference"] = str(error)
@@ -107,7 +108,7 @@ def _plan(
     conditions = _conditions(block, traced, fusing, mutations)
     for chain in fusing:
         fuse(traced.graph, chain)
-    route = _route(traced, conditions)
+    route = route_of(traced, conditions)
     if route not in plan.routes:
         plan.routes = (*plan.routes, route)
         plan.fused_calls = max(plan.fused_calls, len(fusing))
@@ -122,7 +123,7 @@ def _is_block(module: nn.Module) -> bool:
     return any(isinstance(drop_in_for(part), type) for part in module.modules())
 
 
-def _refuse(block: nn.Module) -> None:
+def refuse_replacing(block: nn.Module) -> None:
     """Raises where a block's forward may not be replaced."""
     kind = type(block)
     if "forward" in block.__dict__:
@@ -191,10 +192,12 @@ def _as_it_is(block: nn.Module, path: str, *, bypassed: bool) -> Condition:
     if not bypassed and hasattr(module, "inplace"):
         attributes = (("inplace", module.inplace),)
     children = children_of(module) if type(module) is nn.Sequential else None
-    return Condition(tuple(path.split(".")), type(module), bypassed, children, attributes)
+    kind = unfrozen_class(type(module))
+    return Condition(tuple(path.split(".")), kind, bypassed, children, attributes)
 
 
-def _route(traced: Trace, conditions: tuple[Condition, ...]) -> Route:
+def route_of(traced: Trace, conditions: tuple[Condition, ...]) -> Route:
+    """A trace's code as a route."""
     code = traced.graph.python_code("self")
     implied = {"inf", "nan", "NoneType"}
     names = tuple(

@@ -8,20 +8,22 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 import normwright.nn
+from normwright.network.frozen_class import frozen_class, unfrozen_class
 from normwright.network.walk import find_normalisers, is_normaliser
 
 # A drop-in derives from the class that it replaces and adds no state, so that a module becomes one by
 # taking its class: parameters, buffers, hooks, modes and every reference to it stay as they are.
 DROP_INS: dict[type[nn.Module], type[nn.Module]] = {
-    getattr(torch.nn, name): getattr(normwright.nn, name)
+    getattr(torch.nn, name, getattr(normwright.nn, name)): getattr(normwright.nn, name)
     for name in normwright.nn.__all__
     if name != "LocalResponseNorm"  # for which there is no kernel
+    and not name.startswith("BatchRenorm")  # whose own forward corrects what the operator is given
 }
 
 
 def is_fused(module: nn.Module) -> bool:
-    """Whether a module is a drop-in, of exactly that class."""
-    return type(module) in DROP_INS.values()
+    """Whether a module is a drop-in, of exactly that class, frozen or not."""
+    return unfrozen_class(type(module)) in DROP_INS.values()
 
 
 def drop_in_for(module: nn.Module) -> type[nn.Module] | str:
@@ -38,8 +40,11 @@ def drop_in_for(module: nn.Module) -> type[nn.Module] | str:
         return "its forward was replaced on this one module"
     if is_fused(module):
         return kind
-    if kind in DROP_INS:
-        return DROP_INS[kind]
+    own = unfrozen_class(kind)
+    if own in DROP_INS:
+        return DROP_INS[own] if own is kind else frozen_class(DROP_INS[own])
+    if kind.__module__ == normwright.nn.BatchRenorm1d.__module__:
+        return "batch renorm is normwright's own, and corrects what its operator is given"
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by torch.jit"
     if parametrize.is_parametrized(module):

@@ -14,6 +14,7 @@ from torch import nn
 from torch.fx import Node
 
 from normwright.network.acceleration.drop_in import DROP_INS
+from normwright.network.frozen_class import unfrozen_class
 
 # Modules that return fresh memory and change nothing but their own buffers, when not in place.
 _FRESH_MODULES = frozenset(
@@ -101,7 +102,7 @@ class Mutations:
             parts = [(f"{path}.{name}", part) for name, part in module.named_children()]
             known = all(self._known(name, part, kinds) for name, part in parts)
         else:
-            known = type(module) in kinds
+            known = unfrozen_class(type(module)) in kinds
         if known:
             self.trusted.add(path)
         return known
@@ -110,7 +111,7 @@ class Mutations:
         """Whether a known module returns memory of its own."""
         if type(module) is nn.Sequential:
             return any(self._is_fresh(part) for part in module.children())
-        return type(module) in _FRESH_MODULES and not getattr(module, "inplace", False)
+        return unfrozen_class(type(module)) in _FRESH_MODULES and not getattr(module, "inplace", False)
 
 
 def _writes(node: Node) -> bool:

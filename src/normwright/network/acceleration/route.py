@@ -19,6 +19,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from normwright.network.acceleration.drop_in import is_fused
 from normwright.network.acceleration.fused_call import Watcher
+from normwright.network.frozen_class import unfrozen_class
 
 _MISSING = object()
 
@@ -28,7 +29,7 @@ class Condition(NamedTuple):
 
     Args:
         path: of the module within the block.
-        kind: its class, or None for any.
+        kind: its class, frozen or not, or None for any.
         bypassed: the route does not call it as a module, so that it must have no hooks.
         children: names of its submodules, those that are None marked, or None for any.
         attributes: names and values of what the forward read.
@@ -49,7 +50,7 @@ class Condition(NamedTuple):
             return False
         if self.same_as is not None and _module_at(block, self.same_as) is not module:
             return False
-        if self.kind is not None and own_class(type(module)) is not self.kind:
+        if self.kind is not None and unfrozen_class(own_class(type(module))) is not self.kind:
             return False
         if self.bypassed and not _is_plain(module):
             return False

@@ -1,0 +1,117 @@
+"""The arguments that the commands share which act on a network and its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from normwright.cli.lists import Integers, integers
+from normwright.errors import OptionError
+
+if TYPE_CHECKING:
+    from normwright.lab.batches import Batches
+
+DATA_SETS = ("digits", "fashion-mnist", "mnist", "cifar10", "images:DIR")
+
+Network = Annotated[
+    str,
+    typer.Argument(
+        help="The function that builds the network, package.module:function or path/to/file.py:function. "
+        "It is called without arguments, or, if it needs them, with (sample_shape, classes) of --data.",
+        show_default=False,
+    ),
+]
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        help="Its weights: safetensors, or a state dict by torch.save. Pickled code is never run.",
+        show_default=False,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(help="Which state dict, where the checkpoint holds several.", show_default=False),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{', '.join(DATA_SETS)}, or your own path/to/file.py:function, which returns a data set or "
+        "batches (a DataLoader, a generator).",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        help="train, validation, test or all. [dim](train; test for adapt)[/dim]",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Samples per batch. [dim](64)[/dim]", rich_help_panel="Data", show_default=False),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Pixels that images:DIR scales height and width to. [dim](32)[/dim]",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where data files are looked for first. [dim](NORMWRIGHT_DATA)[/dim]",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+Example = Annotated[
+    Integers | None,
+    typer.Option(
+        help="Shape of an input, whose values are drawn at random: N,C,H,W.",
+        parser=integers,
+        metavar="INT,…",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output file if there is one.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the report as JSON; all else goes to the standard error.")
+]
+
+
+def data_opener(
+    data: str | None,
+    *,
+    split: str | None,
+    batch_size: int | None,
+    image_size: int | None,
+    data_dir: Path | None,
+    usual_split: str = "train",
+) -> Callable[[], Batches | None]:
+    """What makes the batches that the options of these names ask for."""
+
+    def open_data() -> Batches | None:
+        from normwright.lab.batches import open_batches
+        from normwright.lab.recipe import DataRecipe
+
+        if data is None:
+            for option, value in (("--split", split), ("--batch-size", batch_size)):
+                if value is not None:
+                    raise OptionError(f"{option} goes with --data, which did not come")
+            return None
+        recipe = DataRecipe(name=data) if image_size is None else DataRecipe(name=data, image_size=image_size)
+        return open_batches(
+            recipe, split=split, usual_split=usual_split, batch_size=batch_size, directory=data_dir
+        )
+
+    return open_data

@@ -1,0 +1,141 @@
+"""Runs a network in inference and looks at what its normalisers are given, leaving no trace."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normwright.errors import DataError, OptionError
+
+#: Runs the network on a batch and returns its output.
+Forward = Callable[[nn.Module, Any], Any]
+
+
+@dataclass
+class Calls:
+    """How a normaliser was called.
+
+    Args:
+        shapes: of its inputs, each once, in order.
+        count: how often a batch calls it, at the most.
+        like: an empty tensor of its inputs' dtype and device.
+    """
+
+    shapes: dict[tuple[int, ...], None] = field(default_factory=dict)
+    count: int = 0
+    like: Tensor | None = None
+
+    def space(self) -> int:
+        """The fewest positions per channel that it met."""
+        return min(_product(shape[2:]) for shape in self.shapes)
+
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """The shape of a sample, (C, *space), if all have one."""
+        samples = {shape[1:] for shape in self.shapes}
+        return samples.pop() if len(samples) == 1 else None
+
+
+def call_with_batch(network: nn.Module, batch: Any) -> Any:
+    """What a data loader gives: a tensor; (input, target, …), of which the input is taken; keywords."""
+    if isinstance(batch, dict):
+        return network(**batch)
+    if isinstance(batch, (tuple, list)):
+        if not batch:
+            raise DataError("a batch must hold an input, but one is empty: see what the loader gives")
+        return call_with_batch(network, batch[0])
+    return network(batch)
+
+
+def call_with_example(network: nn.Module, example: Any) -> Any:
+    """An example: a tensor, a tuple of positional arguments, or a dict of keyword arguments."""
+    if isinstance(example, dict):
+        return network(**example)
+    if isinstance(example, tuple):
+        return network(*example)
+    return network(example)
+
+
+@contextlib.contextmanager
+def inference(network: nn.Module) -> Iterator[None]:
+    """Inference mode without gradients; modes, buffers and random state are put back."""
+    modes = [(module, module.training) for module in network.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers() if not buffer.is_meta]
+    devices = {tensor.device for tensor in network.parameters() if tensor.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            network.eval()
+            with torch.no_grad():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            with torch.no_grad():
+                for buffer, saved in buffers:
+                    buffer.copy_(saved)
+
+
+@contextlib.contextmanager
+def watching(modules: dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Calls see(name, x) whenever one of the modules is called with x."""
+    handles = []
+    for name, module in modules.items():
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = name) -> None:
+            see(name, next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+
+        handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def observe(
+    network: nn.Module, modules: dict[str, nn.Module], batches: Iterable[Any], forward: Forward
+) -> dict[str, Calls]:
+    """The calls of some modules on some batches, in the order in which a batch reaches them."""
+    seen: dict[str, Calls] = {}
+    current: dict[str, int] = {}
+
+    def see(name: str, x: Tensor) -> None:
+        calls = seen.setdefault(name, Calls(like=x.new_empty(0)))
+        calls.shapes[tuple(x.shape)] = None
+        current[name] = current.get(name, 0) + 1
+
+    with inference(network), watching(modules, see):
+        for batch in batches:
+            current.clear()
+            forward(network, batch)
+            for name, count in current.items():
+                seen[name].count = max(seen[name].count, count)
+    return seen
+
+
+def repeatable(batches: Iterable[Any]) -> Iterable[Any]:
+    """The batches, kept where they can be read only once.
+
+    Raises:
+        OptionError: not iterable, or a tensor.
+        DataError: there is no batch.
+    """
+    if isinstance(batches, (Tensor, dict)) or not isinstance(batches, Iterable):
+        raise OptionError(
+            f"calibrate must be an iterable of batches, but is {type(batches).__name__}: put it in a list"
+        )
+    again: Iterable[Any] = list(batches) if iter(batches) is batches else batches
+    if isinstance(again, Sequence) and not again:
+        raise DataError("calibrate must give at least one batch, but gives none")
+    return again
+
+
+def _product(sizes: Sequence[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= size
+    return product

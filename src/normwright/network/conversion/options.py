@@ -1,0 +1,28 @@
+"""What the caller of a conversion asks of every normaliser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch.nn import Parameter
+
+
+@dataclass
+class Options:
+    """What the caller asks of every normaliser.
+
+    Args:
+        to: one of `KINDS`.
+        groups: the most groups; None for those of before, else 32.
+        lossy: what `rules.TABLE` says is lost may be.
+        calibrated: statistics will be taken from batches.
+        training: the mode of the network, which a norm that was frozen takes; it has none of its own.
+        ties: the new parameter of each that is shared, so that it stays shared.
+    """
+
+    to: str
+    groups: int | None = None
+    lossy: bool = False
+    calibrated: bool = False
+    training: bool = False
+    ties: dict[tuple[int, tuple[int, ...]], Parameter] = field(default_factory=dict)

@@ -1,0 +1,98 @@
+"""Which normalisers of a network a conversion is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import nn
+
+from normwright.errors import OptionError, unknown_name
+from normwright.network.conversion.kinds import BATCH_KINDS, CLASSES, KINDS, known_base, species_of
+from normwright.network.conversion.memory import memory_of
+from normwright.network.walk import find_normalisers
+
+Names = Iterable[str] | Callable[[str, nn.Module], bool]
+
+
+def choose(
+    network: nn.Module, to: str, names: Names | None, of: Iterable[str] | None
+) -> dict[str, nn.Module]:
+    """The normalisers that shall become `to`, in registration order; those that are it already among them.
+
+    Args:
+        network: any.
+        to: one of `KINDS`.
+        names: qualified names, or a function (name, module) -> bool; None for all of the kinds `of`.
+        of: kinds; None for every batch norm and every normaliser that a conversion made. So an instance,
+            group, layer or RMS norm that was always one is left alone unless it is asked for.
+    Raises:
+        OptionError: an unknown kind or name, or nothing is chosen.
+    """
+    kinds = _checked_kinds(to, of)
+    found = find_normalisers(network)
+    if not found:
+        raise OptionError(
+            f"the network ({type(network).__name__}) must hold normalisers to be converted, but holds none: "
+            "a functional call such as F.batch_norm is no module; make it a torch.nn.BatchNorm2d or the like"
+        )
+    if callable(names):
+        chosen = {name: module for name, module in found.items() if names(name, module)}
+    elif names is not None:
+        chosen = _named(network, found, names)
+    else:
+        chosen = {name: module for name, module in found.items() if _is_of(module, kinds)}
+        held = sorted({_kind_of(module) for module in found.values()})
+        if not chosen:
+            raise OptionError(
+                f"the network must hold a normaliser of the kinds {', '.join(kinds or BATCH_KINDS)}, but its "
+                f"{len(found)} are of the kinds {', '.join(held)}: name these with of= or names="
+            )
+    if not chosen:
+        raise OptionError(
+            f"names must choose a normaliser, but choose none of the network's {len(found)}: "
+            f"{', '.join(list(found)[:5])}{', …' if len(found) > 5 else ''}"
+        )
+    return chosen
+
+
+def _checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
+    if isinstance(of, str):
+        raise OptionError(f"of must be kinds in a list or tuple, but is the text {of!r}: write ({of!r},)")
+    kinds = None if of is None else tuple(of)
+    for kind in (to, *(kinds or ())):
+        if kind not in KINDS:
+            raise unknown_name("kind of normaliser", kind, KINDS)
+    return kinds
+
+
+def _named(network: nn.Module, found: dict[str, nn.Module], names: Iterable[str]) -> dict[str, nn.Module]:
+    if isinstance(names, str):
+        raise OptionError(
+            f"names must be names in a list or tuple, but is the text {names!r}: write [{names!r}]"
+        )
+    first = {module: name for name, module in found.items()}
+    every = {name: m for name, m in network.named_modules(remove_duplicate=False) if m in first}
+    wanted = list(names)
+    for name in wanted:
+        if name not in every:
+            raise unknown_name("normaliser", name, every)
+    modules = {every[name] for name in wanted}
+    return {name: module for name, module in found.items() if module in modules}
+
+
+def _is_of(module: nn.Module, kinds: tuple[str, ...] | None) -> bool:
+    kind = _kind_of(module)
+    if kinds is None:
+        return kind in BATCH_KINDS or bool(memory_of(module).formers)
+    return kind in kinds
+
+
+def _kind_of(module: nn.Module) -> str:
+    """Of its nearest known class, whatever it does beyond that."""
+    species = species_of(module)
+    if not isinstance(species, str):
+        return species.kind
+    base = known_base(type(module))
+    if base is not None:
+        return CLASSES[base].kind
+    return "frozen" if "FrozenBatchNorm" in type(module).__name__ else type(module).__name__

@@ -1,0 +1,91 @@
+"""Carries a plan out on a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from normwright.errors import FoldError
+from normwright.network.folding.algebra import fold_after, fold_before
+from normwright.network.folding.channel_affine import ChannelAffine
+from normwright.network.folding.decision import Decision, LayerChange
+from normwright.network.folding.padded_convolution import pad_with
+from normwright.network.folding.padding import meets_whole_kernel, zero_points
+from normwright.network.walk import replace_module
+
+
+def apply(network: nn.Module, changes: Iterable[LayerChange], decisions: Iterable[Decision]) -> None:
+    """Changes the layers and takes the normalisers out, in place; all that can fail comes first.
+
+    Raises:
+        FoldError: a folded weight or bias does not fit its dtype.
+    """
+    folded = [(change, *folded_tensors(network, change)) for change in changes]
+    for change, weight, bias in folded:
+        _set(network, change, weight, bias)
+    for decision in decisions:
+        name = decision.sites[0].module
+        if name is None or not decision.place:
+            continue
+        old = network.get_submodule(name)
+        new: nn.Module = nn.Identity()
+        if decision.place == "multiply-add" and decision.map is not None:
+            like = next(iter([*old.parameters(), *old.buffers()]))
+            new = ChannelAffine.of(decision.map, device=like.device, dtype=like.dtype)
+        replace_module(network, name, new.train(old.training))
+
+
+def folded_tensors(network: nn.Module, change: LayerChange) -> tuple[Tensor, Tensor | None]:
+    """The layer's weight and bias with what it takes in, computed in float64 and rounded once."""
+    layer = network.get_submodule(change.layer)
+    old = getattr(layer, change.weight.rpartition(".")[2])
+    bias = None if change.bias is None else _tensor(network, change.bias)
+    return folded_pair(old, bias, change)
+
+
+def folded_pair(weight: Tensor, bias: Tensor | None, change: LayerChange) -> tuple[Tensor, Tensor | None]:
+    """`folded_tensors`, of the tensors themselves."""
+    wide, wide_bias = weight.detach().double(), None if bias is None else bias.detach().double()
+    kind = {"groups": change.groups, "transposed": change.transposed}
+    if change.before is not None:
+        wide, wide_bias = fold_before(wide, wide_bias, change.before, **kind)  # type: ignore[arg-type]
+    if change.after is not None:
+        wide, wide_bias = fold_after(wide, wide_bias, change.after, **kind)  # type: ignore[arg-type]
+    new = torch.empty_like(weight, requires_grad=False).copy_(wide)
+    new_bias = None
+    if change.bias is not None and wide_bias is not None:
+        new_bias = wide_bias.to(weight.dtype if bias is None else bias.dtype)
+    for what, value, old in (("weight", new, weight), ("bias", new_bias, bias)):
+        if value is None or bool(value.isfinite().all()):
+            continue
+        if old is None or bool(old.isfinite().all()):
+            raise FoldError(
+                f"the folded {what} of {change.layer!r} must fit in {value.dtype}, but is beyond its range: "
+                "convert the layer to a wider dtype first"
+            )
+    return new, new_bias
+
+
+def _set(network: nn.Module, change: LayerChange, weight: Tensor, bias: Tensor | None) -> None:
+    layer = network.get_submodule(change.layer)
+    old = getattr(layer, change.weight.rpartition(".")[2])
+    with torch.no_grad():
+        old.copy_(weight)
+        if bias is not None and change.bias is not None:
+            owner_name, _, name = change.bias.rpartition(".")
+            owner = network.get_submodule(owner_name)
+            if getattr(owner, name, None) is None:
+                setattr(owner, name, nn.Parameter(bias, requires_grad=old.requires_grad))
+            else:
+                getattr(owner, name).copy_(bias)
+    shifted = change.before is not None and bool(change.before.shift.any())
+    if shifted and isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer):
+        pad_with(layer, zero_points(change.before))  # type: ignore[arg-type]
+
+
+def _tensor(network: nn.Module, name: str) -> Tensor | None:
+    owner, _, attribute = name.rpartition(".")
+    tensor: Tensor | None = getattr(network.get_submodule(owner), attribute, None)
+    return tensor

@@ -1,0 +1,231 @@
+"""Folds the normalisers of a network in inference into the layers beside them."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from normwright.errors import OptionError
+from normwright.network.acceleration.route import own_class
+from normwright.network.calling import Call, call_of
+from normwright.network.flow import Flow
+from normwright.network.folding.apply import apply
+from normwright.network.folding.functions import remove_calls, why_not_removable
+from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.plan import Planner
+from normwright.network.folding.program import fold_program
+from normwright.network.folding.report import FoldRecord, FoldReport
+from normwright.network.folding.sites import Site, find_sites
+from normwright.network.folding.untraced import decisions_without_trace
+from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
+from normwright.network.trace import UntraceableError, trace
+from normwright.network.walk import find_normalisers
+
+Network = TypeVar("Network", nn.Module, ExportedProgram)
+
+# How long the speed before and after is measured.
+SECONDS = 2.0
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def fold(network: Network, example: Any, *, tolerance: float | None = None, inplace: bool = False) -> Network:
+    """Folds the batch norms of a network in inference into the layers beside them.
+
+        W x + b, then scale·y + shift  =  (scale·W) x + (scale·b + shift)
+        scale·x + shift, then W y + b  =  (W·scale) x + (W shift + b)
+
+    A normaliser with fixed statistics (batch norm in eval mode, frozen batch norm, by module or by function)
+    is an affine map of the channels. It goes into the convolutions (1-D to 3-D, transposed, grouped) and
+    linear layers before it, else into those after it, through whatever it commutes with: reshapes,
+    permutations, average pooling, concatenation. Before a zero-padded convolution, each channel is padded
+    with the value that the map makes 0. What can go nowhere becomes one multiply-add. Weight norm is undone.
+
+    Which value feeds which is read from a trace of one call, with the network's modes as they are: call
+    `network.eval()` first. The trace holds for inputs that take the same way through the network's Python
+    code. The network keeps its modules and their classes; where a normaliser stood is `nn.Identity`. What
+    `accelerate` fused is taken apart: accelerate afterwards. Arithmetic is in float64, and each weight is
+    rounded once.
+
+    The folded network is run on the example against the unfolded one and against float64, and refused where
+    its error is too large.
+
+    Args:
+        network: in eval mode, on any device; or a program of `torch.export`, which is never changed.
+        example: a tensor, a tuple of positional arguments or a dict of keyword arguments, such as the network
+            is used with. For a program None is the example that it was exported with.
+        tolerance: the largest error against float64 that is let pass, in the output's unit; None for at most
+            4 times the unfolded network's own on the same example, or 4 ulps. Where the network does not run
+            in float64 it must be given, and is the largest difference from the unfolded network.
+        inplace: change the network itself; else a copy of it.
+    Returns:
+        The folded network; `network.fold_with_report` says what was done, why not the rest, the error and
+        the speed.
+    Raises:
+        OptionError: not a network or an example, or there is no tolerance where one is needed.
+        FoldError: the error is above the tolerance, or a folded weight is beyond its dtype's range.
+        Whatever the network raises on the example.
+        After each of them the network is as it was.
+    References:
+        Jacob et al. 2018, arXiv:1712.05877, section 3.2.
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval()
+        >>> fold(network, torch.zeros(1, 3, 8, 8))
+        Sequential(
+          (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+          (1): Identity()
+          (2): ReLU()
+        )
+    """
+    return fold_with_report(network, example, tolerance=tolerance, inplace=inplace)[0]
+
+
+def fold_with_report(
+    network: Network, example: Any, *, tolerance: float | None = None, inplace: bool = False
+) -> tuple[Network, FoldReport]:
+    """`fold`, with a record of every normaliser, the error and the speed.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.LayerNorm(8)).eval()
+        >>> report = fold_with_report(network, torch.zeros(4, 3))[1]
+        >>> [(record.name, record.place, record.into) for record in report.normalisers]
+        [('1', 'before', ('0',)), ('3', '', ())]
+    """
+    if isinstance(network, ExportedProgram):
+        if inplace:
+            raise OptionError("a program cannot be folded in place: take the one that is returned")
+        return fold_program(network, example, tolerance, SECONDS)
+    if not isinstance(network, nn.Module):
+        raise OptionError(
+            f"a network must be a torch.nn.Module or an ExportedProgram, but is {type(network).__name__}"
+        )
+    call = call_of(example)
+    plan = _plan(_copy(network), call)
+    folded = _copy(network)
+    _carry_out(folded, plan)
+    both = (_copy(network), _copy(folded))  # a call may move buffers
+    error = compare(*both, call, tolerance)
+    speed = time_in_turn(both, call, seconds=SECONDS)[0]
+    how = "" if plan.flow is None else plan.flow.how
+    report = FoldReport(how, _records(network, plan), error, speed, plan.notes)
+    _warn_of_training(report)
+    if inplace:
+        _carry_out(network, plan)
+        folded = network
+    return folded, report
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
+    memo = {}
+    for module in network.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()
+    return copy.deepcopy(network, memo)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done, and of what it was learnt; `flow` is None where nothing could trace."""
+
+    flow: Flow | None
+    planner: Planner | None
+    decisions: tuple[Any, ...]
+    notes: tuple[str, ...]
+
+
+def _plan(network: nn.Module, call: Call) -> _Plan:
+    """The plan for a network, of which this is a copy: it is changed."""
+    hooked = frozenset(name for name, module in network.named_modules() if _has_hooks(module))
+    unnormed = _prepare(network)
+    notes = [f"Weight norm undone: {', '.join(unnormed)}."] if unnormed else []
+    for module in network.modules():
+        # A hook runs when the folded network does. Here it would be handed stand-ins for tensors; what it
+        # sees or changes lies on the border of its module, where no map is carried across.
+        for kind in _HOOKS:
+            getattr(module, kind).clear()
+        if isinstance(module, (_ConvNd, nn.Linear)) and module.bias is None:
+            # Whether its forward reads a bias is seen in the trace.
+            module.bias = nn.Parameter(module.weight.new_zeros(_out_channels(module)))
+    try:
+        flow = trace(network, call)
+    except UntraceableError as error:
+        notes.append(f"Nothing could be folded, for the network cannot be traced ({error}).")
+        return _Plan(None, None, decisions_without_trace(network, hooked), tuple(notes))
+    if flow.note:
+        notes.append(flow.note)
+    planner = Planner(
+        flow,
+        network,
+        find_sites(flow, network),
+        hooked,
+        lambda site: why_not_removable(network, flow, site),
+    )
+    planner.plan()
+    return _Plan(flow, planner, tuple(planner.decisions), tuple(notes))
+
+
+def _prepare(network: nn.Module) -> list[str]:
+    """Undoes weight norm and acceleration's routes; returns the names of the weights."""
+    names = []
+    for name, module in network.named_modules():
+        object.__setattr__(module, "__class__", own_class(type(module)))
+        names += [f"{name}.{weight}".lstrip(".") for weight in remove_weight_norm(module)]
+    return names
+
+
+def _out_channels(module: nn.Module) -> int:
+    weight = module.weight
+    transposed = isinstance(module, _ConvNd) and module.transposed
+    return int(weight.shape[1] * module.groups if transposed else weight.shape[0])  # type: ignore
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    own = len(module._forward_pre_hooks) > len(weight_normed(module))
+    return own or any(getattr(module, kind) for kind in _HOOKS if kind != "_forward_pre_hooks")
+
+
+def _carry_out(network: nn.Module, plan: _Plan) -> None:
+    _prepare(network)
+    changes = {} if plan.planner is None else plan.planner.changes
+    apply(network, changes.values(), plan.decisions)
+    if plan.flow is not None:
+        gone = [site for d in plan.decisions if d.place in ("before", "after") for site in d.sites]
+        functions = [site for site in gone if isinstance(site, Site) and site.module is None]
+        remove_calls(network, plan.flow, functions)
+
+
+def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:
+    """One record per normaliser that the network has or the call met, in the network's order."""
+    records = [FoldRecord(d.name, d.kind, len(d.sites), d.place, d.into, d.reason) for d in plan.decisions]
+    known = {network.get_submodule(record.name) for record in records}
+    for name, module in find_normalisers(network).items():
+        if module not in known:
+            records.append(FoldRecord(name, type(module).__name__, 0, "", (), _why_unmet(module)))
+    order = {name: place for place, (name, _) in enumerate(network.named_modules())}
+    return tuple(sorted(records, key=lambda record: order.get(record.name, -1)))
+
+
+def _why_unmet(module: nn.Module) -> str:
+    if isinstance(module, _NormBase):
+        return "the call with the example does not reach it"
+    return "its statistics are those of its input, whatever the mode"
+
+
+def _warn_of_training(report: FoldReport) -> None:
+    left = [record.name for record in report.normalisers if "in training mode" in record.reason]
+    if left:
+        warnings.warn(
+            f"{len(left)} normalisers are in training mode and were not folded, such as {left[0]!r}: call "
+            "network.eval() first",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,268 @@
+"""Carries an affine map of the channels across an operator that it commutes with.
+
+    f(scale·x + shift) = scale'·f(x) + shift'
+
+holds for what moves elements about (reshape, permute, concatenation), for means (average pooling,
+interpolation), and for a maximum where no scale is negative. scale' and shift' are scale and shift on the
+axis where the channels then are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from normwright.network.flow import arguments_of, operator_of, shape_of
+from normwright.network.folding.algebra import Affine
+
+
+class BlockedError(Exception):
+    """A map cannot be carried further; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """A map of the channels, on the axis of a value where they are."""
+
+    value: Node
+    axis: int
+    affine: Affine
+
+
+def before(node: Node, axis: int, affine: Affine) -> list[Carried]:
+    """The maps of a node's inputs that are together the map of its result.
+
+    Raises:
+        BlockedError: there are none.
+    """
+    operator = operator_of(node)
+    if operator == "aten.cat":
+        return _split(node, axis, affine)
+    rule = _rule(node)
+    x = _input(node)
+    return [Carried(x, *rule(node, shape_of(node), axis, affine, shape_of(x), True))]
+
+
+def behind(node: Node, source: Node, axis: int, affine: Affine) -> Carried:
+    """The map of a node's result that is the map of one of its inputs.
+
+    Raises:
+        BlockedError: there is none.
+    """
+    operator = operator_of(node)
+    if operator == "aten.cat":
+        return _joined(node, source, axis, affine)
+    rule = _rule(node)
+    if node.all_input_nodes != [source]:
+        raise BlockedError(f"{operator} reads something else too")
+    return Carried(node, *rule(node, shape_of(source), axis, affine, shape_of(node), False))
+
+
+Rule = Callable[[Node, tuple[int, ...], int, Affine, tuple[int, ...], bool], tuple[int, Affine]]
+
+
+def _rule(node: Node) -> Rule:
+    rule = _RULES.get(operator_of(node))
+    if rule is None:
+        raise BlockedError(named(node))
+    return rule
+
+
+def named(node: Node) -> str:
+    """What a node is, for a reader."""
+    if node.op == "placeholder":
+        return "the network's input"
+    if node.op == "output":
+        return "the network's output"
+    return operator_of(node).removeprefix("aten.") or str(getattr(node.target, "__name__", node.target))
+
+
+def _input(node: Node) -> Node:
+    x = node.args[0]
+    assert isinstance(x, Node)
+    return x
+
+
+def _same(
+    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
+) -> tuple[int, Affine]:
+    if arguments_of(node).get("train"):
+        raise BlockedError(f"{named(node)} in training mode")
+    if _input(node).meta["val"].dtype != node.meta["val"].dtype:
+        raise BlockedError("a change of dtype")
+    return axis, affine
+
+
+def _reshaped(
+    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
+) -> tuple[int, Affine]:
+    found = across(shape, axis, affine, other)
+    if found is None:
+        raise BlockedError(f"{named(node)} from {list(shape_of(_input(node)))} to {list(shape_of(node))}")
+    return found
+
+
+def _permuted(
+    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
+) -> tuple[int, Affine]:
+    given = arguments_of(node)
+    order = list(range(len(shape)))
+    if operator_of(node) == "aten.permute":
+        order = [dim % len(shape) for dim in given["dims"]]
+    else:
+        first, second = (given.get(name, place) % len(shape) for name, place in (("dim0", 0), ("dim1", 1)))
+        order[first], order[second] = order[second], order[first]
+    return (order[axis] if back else order.index(axis)), affine
+
+
+def _averaged(
+    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
+) -> tuple[int, Affine]:
+    given = arguments_of(node)
+    if axis >= len(shape) - _pooled_axes(node):
+        raise BlockedError(f"{named(node)} over the channels")
+    borders = any(given.get("padding") or ()) and given.get("count_include_pad", True)
+    if given.get("divisor_override") is not None or (borders and bool(affine.shift.any())):
+        raise BlockedError(f"{named(node)} that counts its padding")
+    return axis, affine
+
+
+def _largest(
+    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
+) -> tuple[int, Affine]:
+    if axis >= len(shape) - _pooled_axes(node):
+        raise BlockedError(f"{named(node)} over the channels")
+    if bool((affine.scale < 0).any()):
+        raise BlockedError(f"{named(node)}, where a scale is negative")
+    return axis, affine
+
+
+def _pooled_axes(node: Node) -> int:
+    return next(int(letter) for letter in operator_of(node) if letter.isdigit())
+
+
+def _mean(
+    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
+) -> tuple[int, Affine]:
+    given = arguments_of(node)
+    dimensions = len(shape_of(_input(node)))
+    dims = sorted(dim % dimensions for dim in (given.get("dim") or range(dimensions)))
+    if given.get("dtype") is not None:
+        raise BlockedError("a change of dtype")
+    kept = [dim for dim in range(dimensions) if given.get("keepdim") or dim not in dims]
+    where = kept[axis] if back else axis
+    if where in dims:
+        raise BlockedError("a mean over the channels")
+    return (where if back else kept.index(axis)), affine
+
+
+def _split(node: Node, axis: int, affine: Affine) -> list[Carried]:
+    parts, along = _concatenated(node)
+    if axis != along:
+        return [Carried(part, axis, affine) for part in parts]
+    sizes = [shape_of(part)[axis] for part in parts]
+    pieces = zip(parts, affine.scale.split(sizes), affine.shift.split(sizes), strict=True)
+    return [Carried(part, axis, Affine(scale, shift)) for part, scale, shift in pieces]
+
+
+def _joined(node: Node, source: Node, axis: int, affine: Affine) -> Carried:
+    parts, along = _concatenated(node)
+    if axis != along:
+        raise BlockedError("a concatenation with what is not normalised")
+    pieces = [affine if part is source else Affine.identity(shape_of(part)[axis]) for part in parts]
+    device = affine.scale.device
+    joined = (torch.cat([getattr(piece, name).to(device) for piece in pieces]) for name in ("scale", "shift"))
+    return Carried(node, axis, Affine(*joined))
+
+
+def _concatenated(node: Node) -> tuple[Sequence[Node], int]:
+    given = arguments_of(node)
+    parts = given["tensors"]
+    return parts, given["dim"] % len(shape_of(node))
+
+
+def across(
+    shape: Sequence[int], axis: int, affine: Affine, other: Sequence[int]
+) -> tuple[int, Affine] | None:
+    """The axis and the map that a map of one axis becomes where the same elements have another shape.
+
+    Example:
+        >>> affine = Affine(torch.tensor([2.0, 3.0]).double(), torch.zeros(2).double())
+        >>> axis, flat = across((5, 2, 1, 2), 1, affine, (5, 4))
+        >>> axis, flat.scale.tolist()
+        (1, [2.0, 2.0, 3.0, 3.0])
+        >>> across((5, 2), 1, affine, (10,)) is None  # along 10 the map is tiled by the batch
+        False
+        >>> across((2, 6), 0, affine, (4, 3)) is None
+        False
+    """
+    if math.prod(shape) == 0:
+        return None
+    start, stop, low, high = _block(shape, axis, other)
+    block, there = tuple(shape[start:stop]), tuple(other[low:high])
+    along = [1] * len(block)
+    along[axis - start] = -1
+    scale, shift = (part.view(along).expand(block).reshape(there) for part in (affine.scale, affine.shift))
+    for place in range(len(there)):
+        pair = [_only_along(part, place) for part in (scale, shift)]
+        if pair[0] is not None and pair[1] is not None:
+            return low + place, Affine(pair[0], pair[1])
+    return None
+
+
+def _block(shape: Sequence[int], axis: int, other: Sequence[int]) -> tuple[int, int, int, int]:
+    """The fewest axes around one axis that hold the same elements as some axes of another shape."""
+    heads, others = ([math.prod(s[:place]) for place in range(len(s) + 1)] for s in (shape, other))
+    start = next(place for place in range(axis, -1, -1) if heads[place] in others)
+    stop = next(place for place in range(axis + 1, len(shape) + 1) if heads[place] in others)
+    low = max(place for place, product in enumerate(others) if product == heads[start])
+    high = min(place for place, product in enumerate(others) if product == heads[stop])
+    if low >= high:  # one channel, at an axis of size 1
+        low, high = min(low, len(other) - 1), min(low, len(other) - 1) + 1
+        if heads[stop] != heads[start]:
+            raise AssertionError((shape, axis, other))
+    return start, stop, low, high
+
+
+def _only_along(part: Tensor, axis: int) -> Tensor | None:
+    """The numbers along one axis, where they are the same along all others."""
+    line: Any = part.movedim(axis, 0).flatten(1)
+    first: Tensor = line[:, 0] if line.dim() == 2 else line
+    return first.contiguous() if line.dim() != 2 or bool((line == line[:, :1]).all()) else None
+
+
+_DIMENSIONS = ("1d", "2d", "3d")
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        (
+            *("aten.alias", "aten.detach", "aten.clone", "aten.contiguous", "aten.lift_fresh_copy"),
+            *("aten.to", "aten._to_copy", "aten.dropout", "aten.dropout_", "aten.alpha_dropout"),
+            *("aten.feature_dropout", "aten.feature_alpha_dropout"),
+        ),
+        _same,
+    ),
+    **dict.fromkeys(
+        (
+            *("aten.view", "aten.reshape", "aten.flatten", "aten.unflatten", "aten._unsafe_view"),
+            *("aten.squeeze", "aten.unsqueeze"),
+        ),
+        _reshaped,
+    ),
+    **dict.fromkeys(("aten.permute", "aten.transpose", "aten.t", "aten.swapaxes"), _permuted),
+    **dict.fromkeys(
+        (
+            *(f"aten.{kind}avg_pool{d}" for kind in ("", "adaptive_", "_adaptive_") for d in _DIMENSIONS),
+            *(f"aten.upsample_{kind}" for kind in ("linear1d", "bilinear2d", "trilinear3d", "bicubic2d")),
+            *(f"aten.upsample_nearest{d}" for d in _DIMENSIONS),
+        ),
+        _averaged,
+    ),
+    **dict.fromkeys((f"aten.max_pool{d}" for d in _DIMENSIONS), _largest),
+    "aten.mean": _mean,
+}

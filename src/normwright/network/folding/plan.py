@@ -1,0 +1,336 @@
+"""Decides where each normaliser goes: into the layers before it, the layers after it, or a multiply-add.
+
+A map is carried from the normaliser, operator by operator, until layers take it in. It goes into those
+before it only where nobody else reads what they compute, and into those after it only where all that reads
+its result takes it in. A layer that is used several times takes a map only if all its uses are given the
+same one, and a normaliser that is called several times goes only if all its calls do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.fx import Node
+
+from normwright.errors import OptionError
+from normwright.network.flow import Flow, calls_around, operator_of, writes
+from normwright.network.folding.algebra import Affine, fold_before
+from normwright.network.folding.decision import Decision, LayerChange
+from normwright.network.folding.layers import Layer, layer_of
+from normwright.network.folding.padding import zero_points
+from normwright.network.folding.passages import BlockedError, before, behind, named
+from normwright.network.folding.sites import Site, Unfoldable
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    layer: Layer
+    affine: Affine
+    path: tuple[Node, ...]
+
+
+@dataclass
+class Planner:
+    """Works out a plan for one flow.
+
+    Args:
+        flow: of the network's call.
+        network: the network that was traced, or None for a program.
+        sites: what normalises in it.
+        hooked: names of the modules that have hooks, which see what goes in and out of them.
+        why_not_removable: why a call of the function cannot be taken out, or "".
+    """
+
+    flow: Flow
+    network: nn.Module | None
+    sites: Sequence[Site | Unfoldable]
+    hooked: frozenset[str] = frozenset()
+    why_not_removable: Callable[[Site], str] = lambda site: ""
+    decisions: list[Decision] = field(init=False)
+    changes: dict[str, LayerChange] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._order = {node: place for place, node in enumerate(self.flow.graph.nodes)}
+        # By result: calls that were folded, and hand on what they are given.
+        self._gone: dict[Node, Site] = {}
+        self._uses = self._uses_of_tensors()
+        groups: dict[object, Decision] = {}
+        for site in self.sites:
+            decision = groups.setdefault(self._key(site), Decision([], site.name, site.kind))
+            decision.sites.append(site)
+        self.decisions = list(groups.values())
+
+    def _key(self, site: Site | Unfoldable) -> object:
+        """What is the same for all calls of one normaliser."""
+        if self.network is None:
+            return site
+        if site.module is not None:
+            return self.network.get_submodule(site.module)
+        return (self.network.get_submodule(site.name), site.place)
+
+    def plan(self) -> None:
+        """Fills in the decisions and the layers' changes."""
+        for decision in self.decisions:
+            for site in decision.sites:
+                if isinstance(site, Unfoldable):
+                    decision.reason = site.reason
+                elif not decision.reason:
+                    decision.reason = self._why_not_movable(site)
+                if isinstance(site, Site):
+                    decision.map = site.affine
+        movable = [decision for decision in self.decisions if not decision.reason]
+        self._fold_all(movable, self._folds_before, "before")
+        self._fold_all(movable[::-1], self._folds_after, "after")
+        for decision in movable:
+            if not decision.place and (self.network is None or decision.sites[0].module is not None):
+                decision.place = "multiply-add"
+
+    def _fold_all(
+        self, decisions: Sequence[Decision], propose: Callable[[Site], list[_Fold]], place: str
+    ) -> None:
+        """Folds in the given order until no more can be."""
+        while True:
+            proposals: dict[int, list[_Fold]] = {}
+            waiting = [decision for decision in decisions if not decision.place]
+            for decision in waiting:
+                try:
+                    folds = [fold for site in decision.sites for fold in propose(site)]  # type: ignore[arg-type]
+                    proposals[id(decision)] = folds
+                except BlockedError as error:
+                    self._note(decision, place, str(error))
+            folded = [d for d in waiting if id(d) in proposals and self._take(d, waiting, proposals, place)]
+            if not folded:
+                return
+
+    def _take(
+        self, first: Decision, waiting: Sequence[Decision], proposals: dict[int, list[_Fold]], place: str
+    ) -> bool:
+        """Folds a normaliser, with those without which the layers' other uses would be wrong."""
+        if first.place:
+            return True
+        together = [first]
+        for decision in together:  # grows
+            needed = {key for fold in proposals[id(decision)] for key in self._keys(fold.layer)}
+            for other in waiting:
+                shares = any(needed & set(self._keys(f.layer)) for f in proposals.get(id(other), ()))
+                if shares and other not in together and not other.place:
+                    together.append(other)
+        folds = [fold for decision in together for fold in proposals[id(decision)]]
+        try:
+            changes = self._changes(folds, place)
+        except BlockedError as error:
+            self._note(first, place, str(error))
+            return False
+        self.changes.update(changes)
+        for decision in together:
+            decision.place, decision.reason = place, ""
+            names = (self._name_of(fold.layer) for fold in proposals[id(decision)])
+            decision.into = tuple(dict.fromkeys(names))
+            for site in decision.sites:
+                assert isinstance(site, Site)
+                self._gone[site.result] = site
+        return True
+
+    @staticmethod
+    def _note(decision: Decision, place: str, reason: str) -> None:
+        where = "into what is before it" if place == "before" else "into what is after it"
+        known = [part for part in decision.reason.split("; ") if part and not part.startswith(where)]
+        decision.reason = "; ".join([*known, f"{where}: {reason}"])
+
+    # What takes a map in, on either side.
+
+    def _folds_before(self, site: Site) -> list[_Fold]:
+        return list(self._backwards(site.source, site.axis, site.affine, site.nodes))
+
+    def _backwards(self, value: Node, axis: int, affine: Affine, path: tuple[Node, ...]) -> Iterable[_Fold]:
+        """Layers that compute a value which nobody but the path reads."""
+        others = [reader for reader in self.flow.readers(value) if reader not in path]
+        site, layer = self._gone.get(value), layer_of(value)
+        if value.op != "call_function":
+            raise BlockedError(named(value))
+        if others:
+            what = self._name_of(layer) if layer is not None else named(value)
+            raise BlockedError(f"{what} is also read by {named(others[0])}")
+        if site is not None:
+            yield from self._backwards(site.source, axis, affine, (*site.nodes, *path))
+        elif layer is not None:
+            if axis != layer.out_axis:
+                raise BlockedError(f"{self._name_of(layer)} has its channels on another axis")
+            yield self._checked(_Fold(layer, affine, (value, *path)))
+        else:
+            for part in before(value, axis, affine):
+                yield from self._backwards(part.value, part.axis, part.affine, (value, *path))
+
+    def _folds_after(self, site: Site) -> list[_Fold]:
+        place = self._order[site.nodes[0]]
+        root = self._memory(site.source)
+        for node in self.flow.graph.nodes:
+            if self._order[node] > place and writes(node) and self._memory(node) is root:
+                raise BlockedError(f"what it is given is overwritten by {named(node)}")
+        return list(self._forwards(site.result, site.axis, site.affine, site.nodes))
+
+    def _forwards(self, value: Node, axis: int, affine: Affine, path: tuple[Node, ...]) -> Iterable[_Fold]:
+        """Layers that are all that reads a value."""
+        readers = self.flow.readers(value)
+        if not readers:
+            raise BlockedError("nothing")
+        for reader in readers:
+            layer = layer_of(reader)
+            site = next((site for site in self._gone.values() if reader in site.nodes), None)
+            if site is not None:
+                yield from self._forwards(site.result, axis, affine, (*path, *site.nodes))
+            elif layer is not None:
+                if layer.source is not value or value in (layer.weight, layer.bias) or axis != layer.in_axis:
+                    raise BlockedError(f"{self._name_of(layer)} sums over other axes")
+                yield self._checked(_Fold(layer, affine, (*path, reader)))
+            elif reader.op != "call_function" or writes(reader):
+                raise BlockedError(named(reader))
+            else:
+                carried = behind(reader, value, axis, affine)
+                yield from self._forwards(reader, carried.axis, carried.affine, (*path, reader))
+
+    # What must hold of a fold.
+
+    def _checked(self, fold: _Fold) -> _Fold:
+        layer, name = fold.layer, self._name_of(fold.layer)
+        if layer.weight not in self.flow.names:
+            raise BlockedError(f"the weight of {name} is computed in its forward")
+        if layer.bias is not None and layer.bias not in self.flow.names:
+            raise BlockedError(f"the bias of {name} is computed in its forward")
+        around = [frozenset(calls_around(node)) for node in fold.path]
+        crossed = frozenset().union(*around) - around[0].intersection(*around)
+        hooked = sorted(where for _, where in crossed if where in self.hooked)
+        if hooked:
+            raise BlockedError(f"{hooked[0]} has hooks, which see what is in between")
+        return fold
+
+    def _why_not_movable(self, site: Site) -> str:
+        """Why a module may not be taken out."""
+        if site.module is None:
+            return self.why_not_removable(site)
+        if site.module in self.hooked:
+            return "it has hooks"
+        for node, name in self.flow.names.items():
+            if name.rpartition(".")[0] != site.module:
+                continue
+            for reader in self.flow.readers(node):
+                around = calls_around(reader)
+                if not around or around[-1][1] != site.module:
+                    return f"its {name.rpartition('.')[2]} is also read by {named(reader)}"
+        return ""
+
+    def _changes(self, folds: Sequence[_Fold], place: str) -> dict[str, LayerChange]:
+        """The layers' changes, if every use of every tensor is given the same map."""
+        given: dict[int, list[_Fold]] = {}
+        for fold in folds:
+            for key in self._keys(fold.layer):
+                given.setdefault(key, []).append(fold)
+        for key, parts in given.items():
+            name = self._name_of(parts[0].layer)
+            if not all(_equal(part.affine, parts[0].affine) for part in parts):
+                raise BlockedError(f"{name} is used {len(parts)} times, with different maps")
+            missing = self._uses[key] - {part.layer.node for part in parts}
+            if missing:
+                example = named(next(iter(missing)))
+                raise BlockedError(f"{name} is used elsewhere too ({example}), where the map is another")
+        changes = {}
+        for fold in folds:
+            change = self._change(fold, place)
+            changes[change.weight] = change
+        return changes
+
+    def _change(self, fold: _Fold, place: str) -> LayerChange:
+        layer, names = fold.layer, self.flow.names
+        weight = names[layer.weight]
+        bias = None if layer.bias is None else names[layer.bias]
+        old = self.changes.get(weight, LayerChange(weight, bias, layer.groups, layer.transposed))
+        inner, outer = old.before, old.after
+        if place == "before":
+            outer = fold.affine if outer is None else outer.then(fold.affine)
+        else:
+            inner = fold.affine if inner is None else fold.affine.then(inner)
+        change = LayerChange(weight, bias, layer.groups, layer.transposed, inner, outer)
+        if place == "after":
+            self._check_border(change, fold.layer)
+        if bias is None and self.network is not None and self._needs_bias(change, layer):
+            raise BlockedError(f"the call of {self._name_of(layer)} takes no bias")
+        return change
+
+    def _check_border(self, change: LayerChange, layer: Layer) -> None:
+        assert change.before is not None
+        if layer.meets_whole_kernel or not bool(change.before.shift.any()):
+            return
+        module = None if self.network is None else self.network.get_submodule(change.layer)
+        name = self._name_of(layer)
+        try:
+            if type(module) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or calls_around(layer.node)[-1][1] != (
+                change.layer
+            ):
+                raise OptionError("only a convolution of torch's own class can pad each channel")
+            zero_points(change.before)
+        except OptionError as error:
+            raise BlockedError(f"the padding of {name}: {error}") from error
+
+    def _needs_bias(self, change: LayerChange, layer: Layer) -> bool:
+        if change.after is not None and bool(change.after.shift.any()):
+            return True
+        if change.before is None:
+            return False
+        weight = self.flow.tensors[layer.weight]
+        shift = fold_before(weight, None, change.before, groups=layer.groups, transposed=layer.transposed)[1]
+        return bool(shift.any())
+
+    # Names, tensors and memory.
+
+    def _name_of(self, layer: Layer | None) -> str:
+        if layer is None:
+            return "what is before it"
+        name = self.flow.names.get(layer.weight)
+        if name is not None:
+            return name.rpartition(".")[0] or name
+        around = calls_around(layer.node)
+        return (around[-1][1] if around else "") or operator_of(layer.node)
+
+    def _keys(self, layer: Layer) -> list[int]:
+        parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+        return [_memory_of(self.flow.tensors[part]) for part in parts if part in self.flow.tensors]
+
+    def _uses_of_tensors(self) -> dict[int, set[Node]]:
+        """Every node that reads a parameter, under all names that its memory has."""
+        uses: dict[int, set[Node]] = {}
+        for node, tensor in self.flow.tensors.items():
+            found = uses.setdefault(_memory_of(tensor), set())
+            for reader in self.flow.readers(node):
+                users = self.flow.readers(reader)
+                layers = [layer for layer in map(layer_of, users) if layer is not None]
+                if layers and len(layers) == len(users) and all(layer.weight is node for layer in layers):
+                    found.update(users)  # through the transposed weight of a decomposed program
+                else:
+                    found.add(reader)
+        return uses
+
+    def _memory(self, value: Node) -> Node:
+        """The value whose memory a value may be."""
+        while value.op == "call_function" and value.args and isinstance(value.args[0], Node):
+            schema = getattr(value.target, "_schema", None)
+            aliases = schema is None or any(part.alias_info is not None for part in schema.returns)
+            if not aliases and operator_of(value) not in _MAY_RETURN_THEIR_INPUT:
+                break
+            value = value.args[0]
+        return value
+
+
+_MAY_RETURN_THEIR_INPUT = frozenset(
+    f"aten.{name}" for name in ("dropout", "feature_dropout", "alpha_dropout", "to", "contiguous", "reshape")
+)
+
+
+def _memory_of(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() or id(tensor)
+
+
+def _equal(one: Affine, other: Affine) -> bool:
+    return torch.equal(one.scale, other.scale) and torch.equal(one.shift, other.shift)

@@ -1,0 +1,199 @@
+"""Folds a program of `torch.export`: the same operators, without batch norm."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
+from torch.fx import GraphModule, Node
+
+from normwright.network.calling import Call, call_of
+from normwright.network.flow import shape_of
+from normwright.network.folding.apply import folded_pair
+from normwright.network.folding.decision import LayerChange
+from normwright.network.folding.layers import layer_of
+from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.plan import Planner
+from normwright.network.folding.report import FoldRecord, FoldReport
+from normwright.network.folding.sites import Site, find_sites
+from normwright.network.trace import flow_of
+
+
+def fold_program(
+    program: ExportedProgram, example: Any, tolerance: float | None, seconds: float
+) -> tuple[ExportedProgram, FoldReport]:
+    """A program that computes the same, and the report. See `fold`."""
+    if example is None and program.example_inputs is not None:
+        call = Call(*program.example_inputs)
+    else:
+        call = call_of(example)
+    folded = _Editing(program)
+    flow = flow_of(folded.program)
+    planner = Planner(flow, None, find_sites(flow, None))
+    planner.plan()
+    for change in planner.changes.values():
+        folded.change(change)
+    for decision in planner.decisions:
+        for site in decision.sites:
+            if decision.place and isinstance(site, Site):
+                folded.remove(site, keep_map=decision.place == "multiply-add")
+    result = folded.finished()
+    networks = [program.module(), result.module()]
+    error = compare(*map(_runnable, networks), call, tolerance)  # type: ignore[call-arg, arg-type]
+    speed = time_in_turn(networks, call, seconds=seconds)[0]
+    records = tuple(
+        FoldRecord(d.name, d.kind, len(d.sites), d.place, d.into, d.reason) for d in planner.decisions
+    )
+    return result, FoldReport("torch.export", records, error, speed, ())
+
+
+def _runnable(module: nn.Module) -> nn.Module:
+    """A program's module that runs in float64 too: without the checks of its tensors' dtypes."""
+    module = copy.deepcopy(module)
+    assert isinstance(module, GraphModule)
+    for node in list(module.graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            module.graph.erase_node(node)
+    module.recompile()
+    return module
+
+
+class _Editing:
+    """A copy of a program in the making.
+
+    Args:
+        program: stays as it is.
+    """
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self._original = program
+        self.state = dict(program.state_dict)
+        self.specs = list(program.graph_signature.input_specs)
+        self.module = GraphModule(program.graph_module, copy.deepcopy(program.graph_module.graph))
+        self.program = self._built()
+
+    def _built(self) -> ExportedProgram:
+        old = self._original
+        return ExportedProgram(
+            root=self.module,
+            graph=self.module.graph,
+            graph_signature=ExportGraphSignature(self.specs, list(old.graph_signature.output_specs)),
+            state_dict=self.state,
+            range_constraints=dict(old.range_constraints),
+            module_call_graph=list(old.module_call_graph),
+            example_inputs=old.example_inputs,
+            constants=dict(old.constants),
+            verifiers=list(old.verifiers),
+        )
+
+    @property
+    def graph(self) -> Any:
+        """The graph that is edited."""
+        return self.program.graph
+
+    def change(self, change: LayerChange) -> None:
+        """Gives a layer the weight and bias that it takes in."""
+        weight = self._named(change.weight)
+        bias = None if change.bias is None else self._named(change.bias)
+        calls = [
+            layer
+            for layer in (layer_of(node) for node in self.graph.nodes if node.op == "call_function")
+            if layer is not None and layer.weight is weight
+        ]
+        made = None
+        if bias is None:
+            change.bias = self._free_name(f"{change.layer}.bias".lstrip("."))
+        old_bias = None if bias is None else self._value(change.bias)  # type: ignore[arg-type]
+        new_weight, new_bias = folded_pair(self._value(change.weight), old_bias, change)
+        self._store(change.weight, new_weight)
+        if bias is not None and new_bias is not None:
+            self._store(change.bias, new_bias)  # type: ignore[arg-type]
+        elif new_bias is not None and bool(new_bias.any()):
+            made = self.parameter(change.bias, new_bias)  # type: ignore[arg-type]
+        for layer in calls:
+            if made is not None:
+                layer.node.update_arg(2, made)
+
+    def remove(self, site: Site, *, keep_map: bool) -> None:
+        """Takes a normaliser out, or puts its map in its place."""
+        value = site.source
+        if keep_map:
+            value = self._mapped(site)
+        site.result.replace_all_uses_with(value)
+        for node in reversed(site.nodes):
+            if not node.users:
+                self.graph.erase_node(node)
+
+    def _mapped(self, site: Site) -> Node:
+        aten = torch.ops.aten
+        like = site.source.meta["val"]
+        shape = [-1, *[1] * (len(shape_of(site.source)) - site.axis - 1)]
+        value = site.source
+        for function, part, what in (
+            (aten.mul.Tensor, site.affine.scale, "scale"),
+            (aten.add.Tensor, site.affine.shift, "shift"),
+        ):
+            name = self._free_name(f"{site.name}.{what}".lstrip("."))
+            vector = self.parameter(name, part.to(like.device, like.dtype))
+            with self.graph.inserting_before(site.nodes[0]):
+                along = self._call(aten.view.default, (vector, shape), site)
+                value = self._call(function, (value, along), site)
+        return value
+
+    def _call(self, function: Any, args: tuple[Any, ...], site: Site) -> Node:
+        node: Node = self.graph.call_function(function, args)
+        given = [part.meta["val"] if isinstance(part, Node) else part for part in args]
+        node.meta = {**{k: v for k, v in site.result.meta.items() if k != "val"}, "val": function(*given)}
+        return node
+
+    def parameter(self, name: str, value: Tensor) -> Node:
+        """A new parameter of the program."""
+        first = next(node for node in self.graph.nodes if node.op == "placeholder")
+        with self.graph.inserting_before(first):
+            node: Node = self.graph.placeholder(f"p_{name.replace('.', '_')}")
+        like = next(n.meta["val"] for n in self.graph.nodes if isinstance(n.meta.get("val"), Tensor))
+        with like.fake_mode:
+            node.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+        self.specs.insert(0, InputSpec(InputKind.PARAMETER, TensorArgument(node.name), name))
+        self.state[name] = nn.Parameter(value)
+        return node
+
+    def finished(self) -> ExportedProgram:
+        """The program, without the parameters that nothing reads any more."""
+        read_before = {node.name for node in self._original.graph.nodes if node.users}
+        specs = []
+        for spec in self.specs:
+            node = next((n for n in self.graph.nodes if n.name == getattr(spec.arg, "name", None)), None)
+            dead = node is not None and not node.users and node.name in read_before
+            if dead and spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+                self.graph.erase_node(node)
+                self.state.pop(spec.target, None)
+            else:
+                specs.append(spec)
+        self.specs = specs
+        self.module = GraphModule(self.program.graph_module, self.graph)
+        return self._built()
+
+    def _named(self, name: str) -> Node:
+        placeholder = next(spec.arg.name for spec in self.specs if spec.target == name)
+        node: Node = next(node for node in self.graph.nodes if node.name == placeholder)
+        return node
+
+    def _value(self, name: str) -> Tensor:
+        tensor: Tensor = self.state[name] if name in self.state else self._original.constants[name]
+        return tensor
+
+    def _store(self, name: str, value: Tensor) -> None:
+        old = self.state[name]
+        trained = isinstance(old, nn.Parameter)
+        self.state[name] = nn.Parameter(value, requires_grad=old.requires_grad) if trained else value
+
+    def _free_name(self, name: str) -> str:
+        taken = {spec.target for spec in self.specs}
+        while name in taken:
+            name += "_"
+        return name

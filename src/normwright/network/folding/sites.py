@@ -1,0 +1,276 @@
+"""Finds in a flow what normalises by fixed statistics: maps of the channels, wherever they are called."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+
+from normwright.errors import NormwrightError
+from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of
+from normwright.network.folding.algebra import Affine, affine_of
+
+_BATCH_NORMS = frozenset(
+    {
+        "aten.batch_norm",
+        "aten.native_batch_norm",
+        "aten.cudnn_batch_norm",
+        "aten._native_batch_norm_legit",
+        "aten._native_batch_norm_legit_no_training",
+        "aten._batch_norm_no_update",
+        "normwright.channel_affine",
+    }
+)
+_AFFINE = frozenset({"aten.mul", "aten.add", "aten.sub", "aten.div"})
+_CASTS = frozenset({"aten.to", "aten._to_copy"})
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One call of a normaliser, as an affine map of the channels.
+
+    Args:
+        name: of the module, or of the module in whose forward the function is called.
+        kind: the module's class, or the function.
+        module: qualified name of the module whose whole call this is, or None for a function's call.
+        nodes: the operators that make it up.
+        source: what is normalised.
+        result: what comes out.
+        axis: of the channels, in both.
+        affine: of the channels.
+        place: which of the function's calls in the module's forward this is, from 0.
+    """
+
+    name: str
+    kind: str
+    module: str | None
+    nodes: tuple[Node, ...]
+    source: Node
+    result: Node
+    axis: int
+    affine: Affine
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class Unfoldable:
+    """One call of a normaliser that is no fixed affine map, and why."""
+
+    name: str
+    kind: str
+    module: str | None
+    reason: str
+    place: int = 0
+
+
+class _NotAffineError(Exception):
+    """Why something is no affine map of the channels."""
+
+
+def is_batch_norm_operator(node: Node) -> bool:
+    """Whether a node is an operator that normalises by channel."""
+    return operator_of(node) in _BATCH_NORMS or operator_of(node) == "aten.instance_norm"
+
+
+def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]:
+    """Every call of a batch norm, frozen batch norm or `batch_norm` function, in the order of the flow.
+
+    A module without submodules is a normaliser if all that it does is such a map and it holds running
+    statistics or calls `batch_norm`, whatever its class is called. Without a network only the operator is.
+    """
+    found: list[Site | Unfoldable] = []
+    taken: set[Node] = set()
+    modules = {} if network is None else dict(network.named_modules(remove_duplicate=False))
+    met: dict[str, int] = {}
+    groups = _by_call(flow, modules)
+    for node in flow.graph.nodes:
+        if node in taken or node.op != "call_function":
+            continue
+        call, name = _innermost(node)
+        group = groups.get(call, ())
+        module = modules.get(name)
+        if module is not None and group and _may_be_normaliser(module, group):
+            try:
+                found.append(_chain(flow, group, name, type(module).__name__, name))
+                taken.update(group)
+                continue
+            except _NotAffineError as error:
+                if not any(map(is_batch_norm_operator, group)):
+                    found.append(Unfoldable(name, type(module).__name__, name, str(error)))
+                    taken.update(group)
+                    continue
+        if is_batch_norm_operator(node):
+            place = met.get(call, 0)
+            met[call] = place + 1
+            found.append(_function_site(flow, node, name, module, place))
+            taken.add(node)
+    return found
+
+
+def _function_site(
+    flow: Flow, node: Node, name: str, module: nn.Module | None, place: int
+) -> Site | Unfoldable:
+    """A call of the function in a forward that does other things too."""
+    kind = operator_of(node).partition(".")[2]
+    is_normaliser = module is not None and _holds_statistics(module) and not any(module.children())
+    kind = type(module).__name__ if is_normaliser else f"{kind}()"
+    try:
+        return dataclasses.replace(_chain(flow, _with_items(node), name, kind, None), place=place)
+    except _NotAffineError as error:
+        return Unfoldable(name, kind, name if is_normaliser else None, str(error), place)
+
+
+def _with_items(node: Node) -> tuple[Node, ...]:
+    """A node and, where it returns several tensors, the first of them."""
+    items = [user for user in node.users if getattr(user.target, "__name__", "") == "getitem"]
+    first = [item for item in items if item.args[1] == 0]
+    return (node, *first[:1])
+
+
+def _by_call(flow: Flow, modules: Mapping[str, nn.Module]) -> dict[str, tuple[Node, ...]]:
+    groups: dict[str, list[Node]] = {}
+    for node in flow.graph.nodes:
+        if node.op == "call_function":
+            call, name = _innermost(node)
+            if name in modules and not any(modules[name].children()):
+                groups.setdefault(call, []).append(node)
+    return {call: tuple(nodes) for call, nodes in groups.items()}
+
+
+def _innermost(node: Node) -> tuple[str, str]:
+    around = calls_around(node)
+    return around[-1] if around else ("", "")
+
+
+def _holds_statistics(module: nn.Module) -> bool:
+    return all(isinstance(getattr(module, name, None), Tensor) for name in ("running_mean", "running_var"))
+
+
+def _may_be_normaliser(module: nn.Module, group: Sequence[Node]) -> bool:
+    return _holds_statistics(module) or any(map(is_batch_norm_operator, group))
+
+
+def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str | None) -> Site:
+    """The map that some nodes are, each of the last one's result."""
+    moving = [node for node in nodes if not flow.is_constant(node)]
+    if not moving:
+        raise _NotAffineError("it does nothing with its input")
+    source = value = None
+    axis: int | None = None
+    maps: list[tuple[int | None, Tensor | float, Tensor | float]] = []
+    for node in moving:
+        if not flow.readers(node) and operator_of(node) not in _BATCH_NORMS:
+            continue  # a check
+        given, step = _step(flow, node)
+        if value is None:
+            source = given
+        elif given is not value or flow.readers(value) != [node]:
+            raise _NotAffineError("its class does more than normalise")
+        value = node
+        if step is not None:
+            maps.append(step)
+            axis = step[0] if axis is None else axis
+            if step[0] is not None and step[0] != axis:
+                raise _NotAffineError("it scales one axis and shifts another")
+    if source is None or value is None or axis is None:
+        raise _NotAffineError("its class does other than normalise")
+    if source.meta["val"].dtype != value.meta["val"].dtype or shape_of(source) != shape_of(value):
+        raise _NotAffineError("it changes the dtype or the shape")
+    try:
+        affine = _composed(maps, shape_of(source)[axis], flow)
+    except NormwrightError as error:
+        raise _NotAffineError(str(error)) from error
+    return Site(name, kind, module, tuple(moving), source, value, axis, affine)
+
+
+def _composed(
+    maps: Sequence[tuple[int | None, Tensor | float, Tensor | float]], channels: int, flow: Flow
+) -> Affine:
+    affine: Affine | None = None
+    for _, scale, shift in maps:
+        vectors = [
+            torch.as_tensor(part, dtype=torch.float64).expand(channels).contiguous()
+            for part in (scale, shift)
+        ]
+        step = Affine(*vectors)
+        affine = step if affine is None else affine.then(step)
+    assert affine is not None
+    return affine
+
+
+def _step(flow: Flow, node: Node) -> tuple[Node, tuple[int | None, Any, Any] | None]:
+    """What a node maps, and axis, scale and shift; None for the identity."""
+    operator = operator_of(node)
+    if operator in _BATCH_NORMS or operator == "aten.instance_norm":
+        return _batch_norm(flow, node)
+    if getattr(node.target, "__name__", "") == "getitem":
+        return node.args[0], None  # type: ignore[return-value]
+    if operator in _CASTS and isinstance(node.args[0], Node):
+        if node.args[0].meta["val"].dtype != node.meta["val"].dtype:
+            raise _NotAffineError("it changes the dtype")
+        return node.args[0], None
+    if operator in _AFFINE:
+        return _arithmetic(flow, node)
+    raise _NotAffineError(f"its class does more than normalise: {operator or node.target}")
+
+
+def _batch_norm(flow: Flow, node: Node) -> tuple[Node, tuple[int, Tensor, Tensor]]:
+    given = arguments_of(node)
+    x = given.get("input", given.get("x"))
+    if given.get("use_input_stats"):
+        raise _NotAffineError("its statistics are those of its input")
+    if given.get("training"):
+        raise _NotAffineError("it is in training mode, and normalises by its batch: call eval() first")
+    if given.get("residual") is not None or given.get("activation") is not None:
+        raise _NotAffineError("it is fused with what follows it: fold before you accelerate")
+    mean = given.get("running_mean", given.get("mean"))
+    variance = given.get("running_var", given.get("variance"))
+    if mean is None or variance is None:
+        raise _NotAffineError("it keeps no running statistics, and normalises by its batch")
+    parts = [mean, variance, given.get("weight"), given.get("bias")]
+    if not all(map(flow.is_constant, parts)):
+        raise _NotAffineError("its statistics or parameters depend on the input")
+    eps = given.get("eps", given.get("epsilon"))
+    try:
+        mean, variance, weight, bias = map(flow.constant, parts)
+        affine = affine_of(mean, variance, weight, bias, float(eps))  # type: ignore[arg-type]
+    except NormwrightError as error:
+        raise _NotAffineError(str(error)) from error
+    return x, (1, affine.scale, affine.shift)  # type: ignore[return-value]
+
+
+def _arithmetic(flow: Flow, node: Node) -> tuple[Node, tuple[int | None, Any, Any]]:
+    left, right = node.args[:2]
+    operator = operator_of(node)
+    if node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("rounding_mode") is not None:
+        raise _NotAffineError("its class does more than normalise")
+    value, other = (right, left) if flow.is_constant(left) else (left, right)
+    if not isinstance(value, Node) or not flow.is_constant(other):
+        raise _NotAffineError("its class does more than normalise")
+    axis, constant = _along(flow.constant(other), value)
+    swapped = value is right
+    if operator == "aten.mul":
+        return value, (axis, constant, 0.0)
+    if operator == "aten.add":
+        return value, (axis, 1.0, constant)
+    if operator == "aten.sub":
+        return value, (axis, -1.0, constant) if swapped else (axis, 1.0, -constant)
+    if swapped:
+        raise _NotAffineError("it divides by its input")
+    return value, (axis, 1.0 / constant, 0.0)
+
+
+def _along(constant: Any, value: Node) -> tuple[int | None, Any]:
+    """The one axis along which a constant changes, and the constant along it."""
+    if not isinstance(constant, Tensor) or constant.numel() == 1:
+        return None, float(constant)
+    dimensions = len(shape_of(value))
+    axes = [axis for axis, size in enumerate(constant.shape, dimensions - constant.dim()) if size != 1]
+    if len(axes) != 1 or axes[0] < 0:
+        raise _NotAffineError("it scales by more than the channel")
+    return axes[0], constant.reshape(-1)

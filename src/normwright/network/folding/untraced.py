@@ -1,0 +1,40 @@
+"""What can be done for a network that nothing traces: each normaliser by itself."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from normwright.network.folding.algebra import affine_of
+from normwright.network.folding.decision import Decision
+from normwright.network.folding.sites import Unfoldable
+
+_KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def decisions_without_trace(network: nn.Module, hooked: frozenset[str]) -> tuple[Decision, ...]:
+    """One multiply-add for each batch norm of PyTorch's own in inference; the rest stays."""
+    decisions = []
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm):
+            kind = type(module).__name__
+            reason = _why_not(module, name in hooked)
+            decision = Decision([Unfoldable(name, kind, name, reason)], name, kind, "", (), reason)
+            if not reason:
+                decision.place = "multiply-add"
+                decision.reason = "into layers: the network cannot be traced"
+                decision.map = affine_of(
+                    module.running_mean, module.running_var, module.weight, module.bias, module.eps
+                )
+            decisions.append(decision)
+    return tuple(decisions)
+
+
+def _why_not(module: _BatchNorm, hooked: bool) -> str:
+    if module.training:
+        return "it is in training mode, and normalises by its batch: call eval() first"
+    if module.running_mean is None or module.running_var is None:
+        return "it keeps no running statistics, and normalises by its batch"
+    if type(module) not in _KNOWN:
+        return "a subclass may do more than normalise"
+    return "it has hooks" if hooked else ""

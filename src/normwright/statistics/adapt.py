@@ -1,0 +1,144 @@
+"""Moves a network's population statistics to a shifted domain."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from torch import nn
+from torch.distributed import ProcessGroup
+
+from normwright.errors import CollapseError
+from normwright.statistics.adaptation import Adaptation, AdaptationReport, LayerAdaptation
+from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
+from normwright.statistics.batches import (
+    Caller,
+    ForwardFn,
+    check_iterable,
+    none_called,
+    nothing_read,
+    samples_in,
+    unwrapped,
+)
+from normwright.statistics.blend import Evidence
+from normwright.statistics.changes import fitting, in_order, moved
+from normwright.statistics.guard import Guard, ScoresOf, class_scores
+from normwright.statistics.layers import Layers
+from normwright.statistics.ranks import Share, joined, telling_others
+from normwright.statistics.recalibration import write
+from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
+from normwright.statistics.watch import Watch
+
+
+def adapt(
+    network: nn.Module,
+    batches: Iterable[Any],
+    *,
+    source_weight: SourceWeight = None,
+    forward_fn: ForwardFn | None = None,
+    layers: Collection[str] | None = None,
+    scores_of: ScoresOf = class_scores,
+    process_group: ProcessGroup | None = None,
+) -> Adaptation:
+    """Moves the running statistics of batch norm to the domain of the batches, without labels.
+
+        mean = λ·mean_s + (1 − λ)·mean_t,    λ = N/(N + n)
+        variance = λ·variance_s + (1 − λ)·variance_t + λ·(1 − λ)·(mean_s − mean_t)²
+
+    blends the source's statistics, which the network holds, with those of the n samples seen of the target.
+    Each layer normalises by its blend while it reads, so that those after it see what they will see. N is
+    chosen for each layer from the samples: large where the target does not differ from the source by more
+    than chance explains, small where it does (`blend.chosen_share`).
+
+    A guard watches the predictions: where they would collapse, nothing is changed.
+
+    Args:
+        network: changed in place; its modules run in the modes that they are in. Layer, group and instance
+            norm adapt by themselves and are left alone; so are frozen ones, as in `recalibrate`.
+        batches: as for `recalibrate`; targets are not looked at.
+        source_weight: N, how many samples the source counts for, for all layers or by name; 0 takes the
+            target alone; None, or a name left out, chooses it.
+        forward_fn: called as forward_fn(network, batch) instead, for any other signature.
+        layers: qualified names of the modules to adapt; None for all.
+        scores_of: finds the class scores (N, K, …) in what the network answers; lambda output: None where
+            there are none, which leaves it without a guard.
+        process_group: joins the samples of its processes, which may be unequal or empty.
+    Returns:
+        A handle: `undo()`, `layers`, `samples`, `table()`; used as a context, it undoes at the end.
+    Raises:
+        CollapseError: the predictions became all of one class where the source's are not, or their entropy
+            fell ten batches in a row to less than half.
+        OptionError, DataError, RankError: as `recalibrate`.
+        Whatever the loader or the network raises. In each case the network is as it was.
+    References:
+        Schneider et al. 2020, "Improving robustness against common corruptions by covariate shift
+        adaptation", arXiv:2006.16971.
+    Example:
+        >>> network = nn.BatchNorm1d(1).eval()
+        >>> with adapt(network, [torch.tensor([[3.0], [5.0]])], source_weight=2):
+        ...     network.running_mean, network.running_var  # halfway; 1/2 + 1/2 + 1/4·4²
+        (tensor([2.]), tensor([5.]))
+        >>> network.running_mean
+        tensor([0.])
+    """
+    network = unwrapped(network)
+    check_iterable(batches)
+    found = Layers(network, layers, instance_norm=False)
+    found.check_any()
+    check_source_weight(source_weight, found.normalisers)
+    warn_of_dropout(network)
+    warn_of_others(process_group)
+    adapter, guard = Adapter(network, source_weight), Guard(scores_of)
+    with telling_others(process_group):
+        share = _read(network, found, adapter, guard, batches, Caller(network, forward_fn))
+    share = joined(share, process_group)
+    if not share.batches:
+        raise nothing_read("adapt")
+    if not share.layers:
+        raise none_called(found.normalisers)
+    changes, values = {}, []
+    for layer, seen in share.layers.items():
+        blended = adapter.blend(layer, seen)
+        mean, variance = network.get_buffer(layer.mean), network.get_buffer(layer.variance)
+        values += [
+            (mean, fitting(blended.mean, mean, layer)),
+            (variance, fitting(blended.variance, variance, layer)),
+        ]
+        changes[layer.name] = LayerAdaptation(
+            layer.name,
+            layer.kind,
+            round(seen.samples),
+            blended.source_share,
+            *moved((mean, variance), (blended.mean, blended.variance), seen.eps),
+        )
+    before = [(buffer, buffer.detach().clone()) for buffer, _ in values]
+    rows = in_order(found, changes, lambda name, kind, why: LayerAdaptation(name, kind, reason=why))
+    write(values)
+    return Adaptation(AdaptationReport(rows, share.samples, share.batches, guard.judged), before)
+
+
+def _read(
+    network: nn.Module,
+    found: Layers,
+    adapter: Adapter,
+    guard: Guard,
+    batches: Iterable[Any],
+    call: Caller,
+) -> Share[Evidence]:
+    samples = 0
+    with untouched(network, found.modules):
+        for batch in batches:
+            adapter.number += 1
+            with Watch(found, adapter.normalise):
+                output = call(batch)
+            reason = guard.reason(output, functools.partial(call, batch))
+            if reason:
+                raise CollapseError(
+                    f"an adapted network must go on telling classes apart, but {reason} (batch "
+                    f"{adapter.number}); the network is as it was. Adapt to batches of all classes, or give "
+                    "the source more weight (source_weight)"
+                )
+            adapter.keep()
+            samples += samples_in(batch)
+    return Share(adapter.seen, samples, adapter.number)

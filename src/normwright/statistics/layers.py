@@ -1,0 +1,140 @@
+"""The normalisers of a network that keep statistics of a population."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
+
+from normwright.errors import OptionError, unknown_name
+from normwright.network.walk import find_normalisers, is_normaliser
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A pair of running statistics by their names, which are the same in every process.
+
+    Args:
+        name: the module's qualified name; where a module calls `batch_norm` with buffers of its own, the
+            module's, or the buffer's where it is not called running_mean.
+        kind: the module's class's name.
+        mean, variance: qualified names of the buffers.
+        per_sample: the moments are those of each sample, as in instance norm.
+    """
+
+    name: str
+    kind: str
+    mean: str
+    variance: str
+    per_sample: bool
+
+
+class Layers:
+    """The layers of a network whose statistics may change, looked up by the buffers of a call.
+
+    Args:
+        network: its normalisers are found by what they are; a call of `batch_norm` or `instance_norm` with
+            buffers that any of its modules registered counts as a layer too.
+        chosen: names of the modules to act on; None for all.
+        instance_norm: whether instance norm that keeps statistics counts.
+    Raises:
+        OptionError: a chosen name is none of the network's, or a layer has not seen its first batch (lazy).
+    """
+
+    def __init__(
+        self, network: nn.Module, chosen: Collection[str] | None = None, *, instance_norm: bool = True
+    ) -> None:
+        modules = dict(network.named_modules())
+        for name in chosen or ():
+            if name not in modules:
+                raise unknown_name("layer", name, find_normalisers(network))
+        self.normalisers = find_normalisers(network)
+        self.left = {
+            name: reason
+            for name, module in modules.items()
+            if (reason := _reason_to_leave(name, module, network, chosen, instance_norm))
+        }
+        self._owners: dict[int, tuple[str, str, nn.Module]] = {}
+        for name, module in modules.items():
+            for key, buffer in module._buffers.items():
+                if buffer is not None:
+                    self._owners.setdefault(id(buffer), (f"{name}.{key}" if name else key, name, module))
+        self._known: dict[int, Layer] = {}
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The normalisers that keep statistics and are not left alone."""
+        return [module for name, module in self.normalisers.items() if name not in self.left]
+
+    def of_call(self, mean: Tensor | None, variance: Tensor | None, *, per_sample: bool) -> Layer | None:
+        """The layer whose statistics a call uses, or None where they are nobody's or to be left alone."""
+        if mean is None or variance is None:
+            return None
+        known = self._known.get(id(mean))
+        if known is not None or id(mean) not in self._owners or id(variance) not in self._owners:
+            return known
+        buffer, owner, module = self._owners[id(mean)]
+        if owner in self.left:
+            return None
+        layer = Layer(
+            owner if buffer.rpartition(".")[2] == "running_mean" else buffer,
+            type(module).__name__,
+            buffer,
+            self._owners[id(variance)][0],
+            per_sample or isinstance(module, _InstanceNorm),
+        )
+        self._known[id(mean)] = layer
+        return layer
+
+    def check_any(self) -> None:
+        """Raises OptionError where the network's normalisers keep no statistics at all.
+
+        A network without normaliser modules passes where some module has buffers that a call may use.
+        """
+        if self.modules:
+            return
+        owned = [buffer for buffer, owner, _ in self._owners.values() if owner not in self.left]
+        if any(buffer.endswith("running_mean") for buffer in owned):
+            return
+        if not self.normalisers:
+            raise OptionError(
+                "the network must have a normaliser that keeps statistics of its population (batch norm, or "
+                "instance norm with track_running_stats=True), but it has no normaliser: there is nothing "
+                "to estimate"
+            )
+        reasons = "; ".join(
+            f"{name or '(network)'} ({type(module).__name__}): {self.left[name]}"
+            for name, module in list(self.normalisers.items())[:8]
+        )
+        raise OptionError(
+            "the network must have a normaliser that keeps statistics of its population, but each is left "
+            f"alone: {reasons}. Build batch norm with track_running_stats=True, or thaw what is frozen"
+        )
+
+
+def _reason_to_leave(
+    name: str, module: nn.Module, network: nn.Module, chosen: Collection[str] | None, instance_norm: bool
+) -> str | None:
+    if any("Frozen" in kind.__name__ for kind in type(module).__mro__):
+        return "frozen"
+    if isinstance(module, _NormBase):
+        if module.running_mean is not None and is_lazy(module.running_mean):
+            raise OptionError(
+                f"layer {name!r} must know its channels, but has not seen a batch yet (lazy): run one "
+                "through the network first"
+            )
+        if module.running_mean is None or module.running_var is None:
+            return "keeps no statistics: track_running_stats=False"
+        if isinstance(module, _InstanceNorm) and not instance_norm:
+            return "normalises each sample by itself"
+    elif is_normaliser(module):
+        return "keeps no statistics"
+    if network.training and not module.training:
+        return "frozen: in inference mode while the network trains"
+    if chosen is not None and name not in chosen:
+        return "not chosen"
+    return None

@@ -1,0 +1,196 @@
+"""Estimates anew the population statistics that a network normalises by at inference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from normwright.errors import OptionError, unknown_name
+from normwright.statistics.batches import (
+    Caller,
+    ForwardFn,
+    check_iterable,
+    none_called,
+    nothing_read,
+    samples_in,
+    unwrapped,
+)
+from normwright.statistics.changes import fitting, in_order, moved
+from normwright.statistics.estimate import ESTIMATORS, Estimator
+from normwright.statistics.layers import Layer, Layers
+from normwright.statistics.ranks import Share, joined, telling_others
+from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport, write
+from normwright.statistics.recorder import Recorder, Seen
+from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
+from normwright.statistics.watch import Watch
+
+# Below this many mini-batches, how far they lie apart says little of how well the statistics are known.
+_LEAST_BATCHES = 8
+
+
+def recalibrate(
+    network: nn.Module,
+    batches: Iterable[Any],
+    *,
+    estimator: Estimator = "total",
+    forward_fn: ForwardFn | None = None,
+    samples: int | None = None,
+    tolerance: float | None = None,
+    layers: Collection[str] | None = None,
+    process_group: ProcessGroup | None = None,
+) -> Recalibration:
+    """Replaces the running statistics of a network by those of its finished self over a data set.
+
+        total    mean = Σ m_B·mean_B / M,   variance = Σ m_B·(variance_B + (mean_B − mean)²) / M
+        within   the same mean,             variance = Σ m_B·(m_B/(m_B − 1)·variance_B) / M,    M = Σ m_B
+
+    over the mini-batches B, each of m_B elements per channel; for equal m_B, *within* is the batch-norm
+    paper's estimate, and *total* is the variance of the joined data set. Every use of a layer counts as a
+    mini-batch, and in instance norm every sample does.
+
+    While it reads, each normaliser normalises by its batch, so that those after it see what they will see;
+    everything else runs in the mode that it is in. A normaliser in inference mode inside a network in
+    training mode is taken for frozen, as is one whose class is called Frozen…. Moments are kept and merged
+    in float64. Only running_mean and running_var are changed, at the end and all at once.
+
+    Args:
+        network: changed in place. A wrapper (DistributedDataParallel, torch.compile) is looked through;
+            SyncBatchNorm normalises by the batch of its own process.
+        batches: an iterable of tensors; of tuples or lists with the input first, as loaders give (input,
+            target), where the input may be a tuple of positional arguments; or of mappings of keyword
+            arguments, of which those that forward does not take are left out.
+        estimator: "total" or "within".
+        forward_fn: called as forward_fn(network, batch) instead, for any other signature.
+        samples: reading ends with the batch that reaches this number; None for no end.
+        tolerance: reading ends when each mean is known to this many of its deviations and each variance to
+            this share of itself (one standard error, from how far mini-batches lie apart; after 8 of them);
+            None reads all.
+        layers: qualified names of the modules to re-estimate; None for all.
+        process_group: joins the shares of its processes, which may be unequal or empty, so that all end with
+            the same bits; `samples` and `tolerance` then hold for each share.
+    Returns:
+        A handle: `undo()`, `layers` (the change of each), `samples`, `table()`.
+    Raises:
+        OptionError: nothing keeps statistics, forward does not take the batch, or an option is out of range.
+        DataError: no batch came, or a layer met NaN or infinity; layer and batch are named.
+        ShapeError: a layer met a single value per channel.
+        RankError: another process failed, or died (within the group's time limit).
+        Whatever the loader or the network raises. In each case the network is as it was.
+    References:
+        Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2.
+        Wu & Johnson 2021, "Rethinking Batch in BatchNorm", arXiv:2105.07576.
+    Example:
+        >>> network = nn.Sequential(nn.BatchNorm1d(1)).eval()
+        >>> handle = recalibrate(network, [torch.tensor([[1.0], [3.0]]), torch.tensor([[4.0], [8.0]])])
+        >>> network[0].running_mean, network[0].running_var
+        (tensor([4.]), tensor([6.5000]))
+        >>> handle.undo()
+        >>> network[0].running_mean
+        tensor([0.])
+    """
+    network = unwrapped(network)
+    _check_options(estimator, samples, tolerance)
+    check_iterable(batches)
+    found = Layers(network, layers)
+    found.check_any()
+    warn_of_dropout(network)
+    warn_of_others(process_group)
+    reader = _Reader(network, found, Caller(network, forward_fn), estimator, samples, tolerance)
+    with telling_others(process_group):
+        share = reader.read(batches)
+    share = joined(share, process_group)
+    if not share.batches:
+        raise nothing_read("estimate")
+    if not share.layers:
+        raise none_called(found.normalisers)
+    changes, values = {}, []
+    for layer, seen in share.layers.items():
+        mean, variance = network.get_buffer(layer.mean), network.get_buffer(layer.variance)
+        values += [
+            (mean, fitting(seen.estimate.elements.mean, mean, layer)),
+            (variance, fitting(seen.estimate.variance(estimator), variance, layer)),
+        ]
+        changes[layer.name] = _change(layer, seen, estimator, mean, variance)
+    before = [(buffer, buffer.detach().clone()) for buffer, _ in values]
+    rows = in_order(found, changes, lambda name, kind, why: LayerChange(name, kind, reason=why))
+    report = RecalibrationReport(estimator, rows, share.samples, share.batches, reader.stopped)
+    write(values)
+    return Recalibration(report, before)
+
+
+class _Reader:
+    """Reads batches through a network until there is enough."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        found: Layers,
+        call: Caller,
+        estimator: Estimator,
+        samples: int | None,
+        tolerance: float | None,
+    ) -> None:
+        self.stopped = "the batches ended"
+        self._network, self._found, self._call = network, found, call
+        self._estimator, self._samples, self._tolerance = estimator, samples, tolerance
+
+    def read(self, batches: Iterable[Any]) -> Share[Seen]:
+        recorder = Recorder()
+        samples = 0
+        with untouched(self._network, self._found.modules):
+            for batch in batches:
+                recorder.batch += 1
+                with Watch(self._found, recorder.normalise):
+                    self._call(batch)
+                samples += samples_in(batch)
+                if self._is_enough(samples, recorder):
+                    break
+        recorder.merge()
+        return Share(recorder.seen, samples, recorder.batch)
+
+    def _is_enough(self, samples: int, recorder: Recorder) -> bool:
+        if self._samples is not None and samples >= self._samples:
+            self.stopped = f"the {self._samples} samples asked for were reached"
+            return True
+        if self._tolerance is None or recorder.batch < _LEAST_BATCHES:
+            return False
+        recorder.merge()
+        for seen in recorder.seen.values():
+            errors = seen.estimate.standard_errors(self._estimator)
+            if any(bool((error > self._tolerance).any()) for error in errors):
+                return False
+        self.stopped = f"the statistics are known to {self._tolerance:g}"
+        return True
+
+
+def _change(
+    layer: Layer, seen: Seen, estimator: Estimator, running_mean: Tensor, running_var: Tensor
+) -> LayerChange:
+    estimate = seen.estimate
+    new = estimate.elements.mean, estimate.variance(estimator)
+    largest = [float(error.max()) for error in estimate.standard_errors(estimator)]
+    mean_error, variance_error = (error if math.isfinite(error) else None for error in largest)
+    return LayerChange(
+        layer.name,
+        layer.kind,
+        seen.uses,
+        int(estimate.elements.count),
+        *moved((running_mean, running_var), new, seen.eps),
+        mean_error,
+        variance_error,
+    )
+
+
+def _check_options(estimator: str, samples: int | None, tolerance: float | None) -> None:
+    if estimator not in ESTIMATORS:
+        raise unknown_name("estimator", estimator, ESTIMATORS)
+    if samples is not None and samples < 1:
+        raise OptionError(f"samples must be at least 1, or None for all, but is {samples}")
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise OptionError(
+            f"tolerance must be a positive number of deviations, or None to read all, but is {tolerance}"
+        )

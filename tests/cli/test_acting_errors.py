@@ -1,0 +1,180 @@
+"""What can be wrong with a network, a checkpoint, data or an output: what is said, and no file changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SAVED = "saved/model.safetensors"
+ON_DIGITS = "--data digits --dry-run"
+
+
+class Evil:
+    """Pickled code: it would make a folder."""
+
+    def __reduce__(self):
+        return os.mkdir, ("it-ran",)
+
+
+# command without its first two arguments -> exit status, and what must be on the standard error.
+CASES = {
+    f"recalibrate nets.py:wider {SAVED} {ON_DIGITS}": (1, "of another shape ("),
+    f"recalibrate nets.py:plain {SAVED} {ON_DIGITS}": (
+        1,
+        "missing (2): 1.weight, 1.bias unexpected (38): classifier.1.bias",
+    ),
+    f"recalibrate nets.py:resnet plain.pt {ON_DIGITS}": (
+        1,
+        "missing (32): resnet.embedder.embedder.convolution",
+    ),
+    f"recalibrate nets.py:resnet cut.safetensors {ON_DIGITS}": (1, "cut.safetensors is cut off or damaged"),
+    f"recalibrate nets.py:resnet cut.pt {ON_DIGITS}": (1, "cut.pt is cut off or damaged"),
+    f"recalibrate nets.py:resnet evil.pt {ON_DIGITS}": (
+        1,
+        "holds pickled code: posix.mkdir, which is never run",
+    ),
+    f"adapt nets.py:resnet old-evil.pt {ON_DIGITS}": (1, "holds pickled code, which is never run"),
+    "convert nets.py:resnet module.pt --to group --dry-run": (
+        1,
+        "pickled code: torch.nn.modules.linear.Linear",
+    ),
+    "fold nets.py:resnet nets.py --example 1,1,8,8 --dry-run": (1, "is neither (it begins with b'"),
+    f"recalibrate nets.py:resnet saved {ON_DIGITS}": (1, "name the checkpoint in it (model.safetensors)"),
+    f"recalibrate nets.py:resnet plan.pt {ON_DIGITS}": (1, "does not exist: did you mean plain.pt?"),
+    f"recalibrate nets.py:resent {SAVED} {ON_DIGITS}": (1, "did you mean 'resnet'?"),
+    f"recalibrate nets.py:number {SAVED} {ON_DIGITS}": (
+        1,
+        "must return a torch.nn.Module, but returned int: 3",
+    ),
+    f"recalibrate nets.py:picky {SAVED} {ON_DIGITS}": (
+        1,
+        "or with (sample_shape, classes), but takes (width,",
+    ),
+    "convert nets.py:sized plain.pt --to group --dry-run": (1, "which only a data set tells: give --data"),
+    f"recalibrate nets.py:broken {SAVED} {ON_DIGITS}": (1, "error: LookupError: no [bold]such[/bold] layer"),
+    f"recalibrate nets.py:plain plain.pt {ON_DIGITS}": (1, "normaliser"),
+    f"adapt nets.py:plain plain.pt {ON_DIGITS}": (1, "normaliser"),
+    "convert nets.py:plain plain.pt --to group --dry-run": (1, "nor"),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:empty --dry-run": (1, "at least one batch"),
+    f"fold nets.py:resnet {SAVED} --data batches.py:empty --dry-run": (1, "at least one batch"),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:raises --out kept.pt --force": (
+        1,
+        "error: OSError: the disk with the images is gone",
+    ),
+    f"adapt nets.py:resnet {SAVED} --data batches.py:raises --out kept.pt --force": (1, "error: OSError"),
+    f"convert nets.py:resnet {SAVED} --to group --data batches.py:raises --out kept.pt --force": (
+        1,
+        "OSError",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:nan --out kept.pt --force": (1, "batch 2"),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:one --out kept.pt --force": (1, "value"),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:loader --split test --dry-run": (
+        1,
+        "split came too",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data digit --dry-run": (1, "did you mean 'digits'?"),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --split tset --dry-run": (
+        1,
+        "split must be one of train",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --batch-size 0 --dry-run": (1, "must be at least 1"),
+    f"recalibrate nets.py:resnet {SAVED} --data digits": (2, "name the output file by --out"),
+    f"recalibrate nets.py:resnet {SAVED} --dry-run": (2, "--data"),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --estimator x --dry-run": (2, "'total', 'within'"),
+    f"fold nets.py:resnet {SAVED} --dry-run": (2, "either --example N,C,H,W or --data"),
+    f"fold nets.py:resnet {SAVED} --example 1,x --dry-run": (2, "must be a whole number"),
+    f"fold nets.py:resnet {SAVED} --example 1,1,8,8 --out a.safetensors": (
+        1,
+        "a folded network has other layers",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --out a.txt": (
+        1,
+        "must end in .safetensors, .pt or .pth",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --out no/a.pt": (
+        1,
+        "folder that exists, but no does not",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --out kept.pt": (
+        1,
+        "kept.pt exists: choose another --out",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:loader --out /proc/a.pt": (1, "cannot be written"),
+    f"convert nets.py:resnet {SAVED} --to grop --dry-run": (1, "did you mean 'group'"),
+    f"convert nets.py:resnet {SAVED} --to group --names nonsense --dry-run": (1, "nonsense"),
+}
+NO_TRACEBACK = [case for case in CASES if ":broken" not in case and ":raises" not in case]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def outcomes(resnet_cli):
+    """Each case's status, output and errors, all from one process."""
+    folder = resnet_cli.folder
+    whole = (folder / SAVED).read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    torch.save(load_file(folder / SAVED), folder / "cut.pt")
+    whole = (folder / "cut.pt").read_bytes()
+    (folder / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"weight": Evil()}, folder / "evil.pt")
+    (folder / "old-evil.pt").write_bytes(pickle.dumps({"weight": Evil()}))
+    torch.save(torch.nn.Linear(2, 2), folder / "module.pt")
+    (folder / "kept.pt").write_bytes(b"old")
+    before = contents(folder)
+    script = str(Path(__file__).with_name("many_commands.py"))
+    done = resnet_cli.run(json.dumps([case.split() for case in CASES]), program=(sys.executable, script))
+    assert done.status == 0, done.errors
+    assert contents(folder) == before
+    assert not (folder / "it-ran").exists()
+    return dict(zip(CASES, json.loads(done.output), strict=True))
+
+
+def on_one_line(errors: str) -> str:
+    """Usage errors come in a box, wrapped."""
+    return " ".join(errors.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_error_says_what_is_wrong(outcomes, case):
+    wanted, words = CASES[case]
+    status, output, errors = outcomes[case]
+    assert status == wanted, errors
+    assert words in on_one_line(errors)
+    assert "written" not in output
+
+
+@pytest.mark.parametrize("case", NO_TRACEBACK)
+def test_error_is_told_without_a_traceback(outcomes, case):
+    assert "Traceback" not in outcomes[case][2]
+
+
+def test_full_disk_shows_the_report_and_leaves_the_old_file(resnet_cli):
+    (resnet_cli.folder / "full.pt").write_bytes(b"old")
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "from normwright.cli import main; main()"
+    )
+    how = ("--data", "batches.py:loader", "--out", "full.pt", "--force")
+    outcome = resnet_cli.run(
+        "recalibrate", "nets.py:resnet", SAVED, *how, program=(sys.executable, "-c", code)
+    )
+    assert outcome.status == 1
+    assert "error: full.pt must be in a folder that exists and has room" in outcome.errors
+    assert "6 of 6 normalisers re-estimated" in outcome.output
+    assert "written" not in outcome.output
+    assert (resnet_cli.folder / "full.pt").read_bytes() == b"old"
+    assert not list(resnet_cli.folder.glob(".full*"))

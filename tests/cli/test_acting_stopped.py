@@ -1,0 +1,41 @@
+"""Stopped half-way, a command leaves the old output whole and nothing beside it."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+ARGUMENTS = ("recalibrate", "nets.py:resnet", "saved/model.safetensors", "--data", "batches.py:gated")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_stopped_command_leaves_the_old_output(resnet_cli, wait_for, number):
+    folder = resnet_cli.folder
+    (folder / "gate").touch()
+    (folder / "waiting").unlink(missing_ok=True)
+    (folder / "out.pt").write_bytes(b"old")
+    before = {path.name for path in folder.iterdir()} | {"waiting"}
+    process = resnet_cli.start(*ARGUMENTS, "--out", "out.pt", "--force")
+    wait_for(folder / "waiting", process)
+    os.killpg(process.pid, number)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert output == ""
+    if number == signal.SIGINT:
+        assert errors.splitlines()[-1] == "stopped: nothing was written"
+        assert "Traceback" not in errors
+    assert (folder / "out.pt").read_bytes() == b"old"
+    assert {path.name for path in folder.iterdir()} - {"__pycache__"} == before - {"__pycache__"}
+
+
+def test_nobody_reads_the_progress(resnet_cli):
+    (resnet_cli.folder / "gate").unlink(missing_ok=True)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = resnet_cli.start(*ARGUMENTS, "--out", "unread.pt", stderr=theirs)
+    os.close(theirs)
+    output, _ = process.communicate(timeout=120)
+    assert (process.returncode, output) == (1, "")
+    assert not (resnet_cli.folder / "unread.pt").exists()

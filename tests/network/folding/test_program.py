@@ -1,0 +1,90 @@
+"""Folding programs of torch.export, and exporting folded networks to ONNX."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from same import randomise
+from torch import nn
+
+import normwright as nw
+from normwright.errors import OptionError
+from normwright.network import fold_with_report
+from normwright.network.folding import fold as fold_module
+
+EXACT = 1e-12
+
+
+@pytest.fixture(autouse=True)
+def _no_long_timing(monkeypatch):
+    monkeypatch.setattr(fold_module, "SECONDS", 0.0)
+
+
+def network():
+    """One norm to be folded into the layer before, one into the layer after, one left."""
+    made = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 2),
+    )  # fmt: skip
+    return randomise(made).eval()
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_a_program_without_batch_norm(decomposed):
+    # PEERS: torch.export has nothing (#141116)
+    x = draw(2, 3, 5, 5)
+    program = torch.export.export(
+        network(), (x,), strict=False, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+    )
+    if decomposed:
+        program = program.run_decompositions()
+    before = {name: value.clone() for name, value in program.state_dict.items()}
+    graph = str(program.graph)
+    folded, report = fold_with_report(program, None)
+    assert [record.place for record in report.normalisers] == ["before", "multiply-add", "after"]
+    assert not [node for node in folded.graph.nodes if "norm" in node.name and node.op == "call_function"]
+    assert "0.bias" in folded.state_dict
+    assert not [name for name in folded.state_dict if "running" in name]
+    assert str(program.graph) == graph
+    assert all(torch.equal(value, before[name]) for name, value in program.state_dict.items())
+    for batch in (2, 5):
+        y = draw(batch, 3, 5, 5)
+        expected, actual = program.module()(y), folded.module()(y)
+        assert float((expected - actual).abs().max()) <= EXACT * float(expected.abs().max())
+
+
+def test_a_program_is_saved_and_loaded(tmp_path):
+    x = draw(2, 3, 5, 5)
+    folded = nw.fold(torch.export.export(network(), (x,), strict=False), x)
+    torch.export.save(folded, tmp_path / "folded.pt2")
+    loaded = torch.export.load(tmp_path / "folded.pt2")
+    assert torch.equal(loaded.module()(x), folded.module()(x))
+
+
+def test_a_program_is_not_folded_in_place():
+    x = draw(2, 3, 5, 5)
+    with pytest.raises(OptionError, match="in place"):
+        nw.fold(torch.export.export(network(), (x,), strict=False), x, inplace=True)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_onnx_has_no_batch_normalization():
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    x = draw(2, 3, 5, 5).float()
+    folded = nw.fold(network().float(), x)
+    exported = torch.onnx.export(folded, (x,), dynamo=True, verbose=False)
+    nodes = [node.op_type for node in exported.model.graph]
+    assert "Conv" in nodes
+    assert "BatchNormalization" not in nodes
+    session = runtime.InferenceSession(exported.model_proto.SerializeToString())
+    actual = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+    with torch.no_grad():
+        expected = folded(x)
+    # float32 both, of some hundred roundings of 2^-24 in sums of up to 27 products
+    assert float((actual - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
