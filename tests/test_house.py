@@ -73,7 +73,16 @@ def test_a_file_holds_one_concept():
 
 
 PUBLIC = {
-    "normwright": ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"],
+    "normwright": [
+        "__version__",
+        "accelerate",
+        "backends",
+        "compare",
+        "functional",
+        "nn",
+        "reference",
+        "statistics",
+    ],
     "normwright.functional": [
         "batch_norm",
         "group_norm",
@@ -105,6 +114,11 @@ PUBLIC = {
         "find_normalisers",
         "replace_module",
     ],
+    "normwright.statistics": [
+        "Counting",
+        "accumulate",
+        "count_once",
+    ],
 }
 
 
@@ -123,7 +137,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_normwright_brings_no_command_along():
     heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors"]
-    heavy += ["normwright.lab", "normwright.network", "normwright.reference"]
+    heavy += ["normwright.lab", "normwright.network", "normwright.reference", "normwright.statistics"]
     code = f"import sys, normwright; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

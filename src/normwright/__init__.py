@@ -4,6 +4,7 @@ import normwright as nw
 nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in NumPy
 nw.accelerate(network)                the same network with fused normalisers
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
+nw.statistics                         running statistics in training: accumulate, count_once
 nw.backends()                         which kernels are loaded, and if not, why
 """
 
@@ -16,19 +17,29 @@ from normwright import functional, nn
 from normwright.backends import backends
 
 if TYPE_CHECKING:
-    from normwright import reference
+    from normwright import reference, statistics
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.report.comparison import compare
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "accelerate", "backends", "compare", "functional", "nn", "reference"]
+__all__ = [
+    "__version__",
+    "accelerate",
+    "backends",
+    "compare",
+    "functional",
+    "nn",
+    "reference",
+    "statistics",
+]
 
 # What a training script seldom needs is imported when it is first asked for.
 _LAZY = {
     "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
     "compare": ("normwright.report.comparison", "compare"),
     "reference": ("normwright.reference", None),
+    "statistics": ("normwright.statistics", None),
 }
 
 
