@@ -10,11 +10,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent))
 
-import torch  # noqa: E402  # in the folder above lies what is shared
-from processes import process_group  # noqa: E402
-from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+import torch  # in the folder above lies what is shared
+from processes import process_group
+from torch.nn.parallel import DistributedDataParallel
 
-from normwright import nn  # noqa: E402
+from normwright import nn
 
 STEPS = 3
 

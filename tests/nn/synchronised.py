@@ -13,14 +13,14 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent))
 
-import torch  # noqa: E402  # in the folder above lies what is shared
-from processes import process_group  # noqa: E402
-from torch.nn.parallel import DistributedDataParallel  # noqa: E402
-from torch.utils.checkpoint import checkpoint  # noqa: E402
+import torch  # in the folder above lies what is shared
+from processes import process_group
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
-from normwright import nn  # noqa: E402
-from normwright.network import accelerate  # noqa: E402
-from normwright.statistics import accumulate  # noqa: E402
+from normwright import nn
+from normwright.network import accelerate
+from normwright.statistics import accumulate
 
 SHARES = ((3, 2), (5, 0), (1, 4))  # of the ranks, at each step
 WAYS = ("plainly", "channels last", "checkpointed", "compiled", "accelerated")

@@ -1,4 +1,7 @@
-"""SyncBatchNorm in two real processes trains as BatchNorm does in one on the joined batch (#78078, #156680)."""
+"""SyncBatchNorm in two real processes trains as BatchNorm does in one, on the joined batch.
+
+PyTorch's does not run on the CPU (#78078), nor compile whole (#156680).
+"""
 
 from pathlib import Path
 

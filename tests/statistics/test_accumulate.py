@@ -72,6 +72,14 @@ def test_outputs_and_gradients_are_those_without_it_to_the_bit():
         assert not layer._forward_hooks
 
 
+def test_the_backward_may_follow_when_the_statistics_have_moved():
+    for layer in layers(dtype=torch.float64):
+        with accumulate(layer):
+            loss = sum((layer(batch) ** 3).sum() for batch in micro_batches())
+        loss.backward()
+        assert layer.weight.grad.any()
+
+
 class Twice(nn.Module):
     """One layer, used twice."""
 
@@ -125,7 +133,8 @@ def test_an_exception_leaves_the_statistics_as_they_were():
                 layer(torch.randn(4, 3, 5))
                 raise KeyError
 
-        pytest.raises(KeyError, fails)
+        with pytest.raises(KeyError):
+            fails()
         assert all(map(torch.equal, before.values(), layer.state_dict().values()))
         assert not layer._forward_pre_hooks
 

@@ -102,13 +102,14 @@ class _Tally:
         for key, before in self.before.items():
             now = self.module._buffers.get(key)
             if before is not None and now is not None:
-                now.copy_(before)
+                now.data.copy_(before)
 
     def move(self, batch: Merged) -> None:
         """The running statistics, once."""
         module = self.module
         running = (module.running_mean, module.running_var, module.num_batches_tracked)
-        move_running(batch, *running, module.momentum)
+        # As `data`: PyTorch saves them for a backward, which may follow and does not read them in training.
+        move_running(batch, *(b if b is None else b.data for b in running), module.momentum)
 
     def ranks(self) -> Ranks | None:
         """The processes that the batch norm is synchronised over."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -42,9 +41,10 @@ class Counting:
 
     def _put_back(self, module: nn.Module, *_: Any) -> None:
         if is_recomputation() and self._before.get(module):
-            with torch.no_grad():
-                for name, buffer in self._before[module].pop().items():
-                    module._buffers[name].copy_(buffer)  # type: ignore[union-attr]
+            for name, buffer in self._before[module].pop().items():
+                # PyTorch saves running statistics for a backward that does not read them in training; as
+                # `data` they can change meanwhile, as they do in its own forward.
+                module._buffers[name].data.copy_(buffer)  # type: ignore[union-attr]
 
 
 def count_once(network: nn.Module) -> Counting:
