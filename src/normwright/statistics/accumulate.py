@@ -107,9 +107,12 @@ class _Tally:
     def move(self, batch: Merged) -> None:
         """The running statistics, once."""
         module = self.module
-        running = (module.running_mean, module.running_var, module.num_batches_tracked)
+        mean, variance, count = (
+            None if buffer is None else buffer.data
+            for buffer in (module.running_mean, module.running_var, module.num_batches_tracked)
+        )
         # As `data`: PyTorch saves them for a backward, which may follow and does not read them in training.
-        move_running(batch, *(b if b is None else b.data for b in running), module.momentum)
+        move_running(batch, mean, variance, count, module.momentum)
 
     def ranks(self) -> Ranks | None:
         """The processes that the batch norm is synchronised over."""
