@@ -18,7 +18,7 @@ from processes import process_group  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from normwright.functional import batch_norm, sync_batch_norm  # noqa: E402
+from normwright.functional import sync_batch_norm  # noqa: E402
 
 BATCHES = [case for case in CASES if FACTORS[0][case[0]] == "batch" and FACTORS[2][case[2]].shape[0]]
 
@@ -193,7 +193,7 @@ def raised(x: Tensor, **options: Any) -> str:
     """The type and the text of the error."""
     try:
         sync_batch_norm(x, None, None, training=True, **options)
-    except Exception as error:  # noqa: BLE001  # whatever it is, is what is wanted
+    except Exception as error:  # whatever it is, is what is wanted
         return f"{type(error).__name__}: {error}"
     return "nothing"
 

@@ -48,13 +48,16 @@ def assert_running(call, seen):
         before = getattr(call, what).double().numpy()
         expected = before * 0.75 + moment * 0.25
         unit = RUNNING[torch.float32] if call.parameter_dtype.itemsize < 8 else RUNNING[torch.float64]
+        # A share's mean is rounded, 2u·|mean|, as is that of all, and their distance, at most the deviation,
+        # squared; the unbiased variance is at most twice the biased.
+        apart = 16 * 2.0**-53 * np.abs(batch.mean) * np.sqrt(batch.variance) * 0.25
         size = 0.75 * np.abs(before) + 0.25 * np.abs(moment)
         with np.errstate(over="ignore"):  # beyond the dtype's range it is infinite
             expected = torch.tensor(expected).to(call.parameter_dtype).double().numpy()
         finite = np.isfinite(expected)
         actual = seen[0][what].double().numpy()
         assert (np.isfinite(actual) == finite).all()
-        bound = unit * size + rounded(np.where(finite, expected, 0), call.parameter_dtype)
+        bound = unit * size + apart + rounded(np.where(finite, expected, 0), call.parameter_dtype)
         assert_within(torch.tensor(actual[finite]), expected[finite], bound[finite], what)
         assert torch.equal(seen[0][what], seen[1][what])
     assert seen[0]["batches"] == seen[1]["batches"] == 4

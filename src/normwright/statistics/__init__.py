@@ -1,9 +1,11 @@
-"""Population statistics of a network: estimated anew, or moved to a shifted domain."""
+"""Population statistics: estimated anew, moved to a shifted domain, or counted rightly in training."""
 
 from __future__ import annotations
 
+from normwright.statistics.accumulate import accumulate
 from normwright.statistics.adapt import adapt
 from normwright.statistics.adaptation import Adaptation, AdaptationReport, LayerAdaptation
+from normwright.statistics.count_once import Counting, count_once
 from normwright.statistics.recalibrate import recalibrate
 from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport
 from normwright.statistics.stream import AdaptedStream
@@ -12,10 +14,13 @@ __all__ = [
     "Adaptation",
     "AdaptationReport",
     "AdaptedStream",
+    "Counting",
     "LayerAdaptation",
     "LayerChange",
     "Recalibration",
     "RecalibrationReport",
+    "accumulate",
     "adapt",
+    "count_once",
     "recalibrate",
 ]
