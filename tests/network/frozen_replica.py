@@ -23,9 +23,7 @@ def main(rank: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SyncBatchNorm(4), nw.nn.FrozenBatchNorm2d(4), nn.Flatten()
-    )
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nw.nn.FrozenBatchNorm2d(4), nn.Flatten())
     replica = DistributedDataParallel(nw.freeze(network, inplace=True).train())
     before = {name: value.clone() for name, value in network.state_dict().items()}
     optimiser = torch.optim.SGD(replica.parameters(), lr=0.1)

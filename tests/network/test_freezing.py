@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import normwright as nw
 from normwright.errors import OptionError
 from normwright.network import accelerate_with_report, freeze, freeze_with_report, unfreeze
-from normwright.network.freezing import is_frozen
+from normwright.network.frozen_class import is_frozen
 
 
 class Scaled(nn.BatchNorm2d):
@@ -300,6 +300,10 @@ def test_the_report_is_a_table_and_json() -> None:
     assert str(report).splitlines()[0] == "1 of 4 normalisers have frozen statistics, 1 of them changed now."
     assert str(report) == str(report.table())
     assert json.loads(json.dumps(dataclasses.asdict(report)))["normalisers"][2]["name"] == "head"
+
+
+def test_names_may_be_read_once() -> None:
+    assert is_frozen(freeze(nested(), names=(name for name in ["head"]))["head"])
 
 
 @pytest.mark.parametrize(

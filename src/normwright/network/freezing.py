@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,22 +12,19 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-import normwright.nn
 from normwright.errors import OptionError
+from normwright.network.frozen_class import (
+    derives_from_frozen,
+    frozen_class,
+    hold,
+    is_frozen,
+    let_go,
+    unfrozen_class,
+)
 from normwright.network.table import Table
 from normwright.network.walk import find_normalisers, take_classes
 
 Network = TypeVar("Network", bound=nn.Module)
-
-
-_FROM = "_normwright_unfrozen"  # of a frozen class: the class before
-_ASKED = "_normwright_training"  # of a frozen module: the mode that it would have
-
-_BUILT_FROZEN = (
-    normwright.nn.FrozenBatchNorm1d,
-    normwright.nn.FrozenBatchNorm2d,
-    normwright.nn.FrozenBatchNorm3d,
-)
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,8 @@ def freeze_with_report(
         1      LayerNorm    left alone  it has no running statistics
     """
     _check_network(network)
-    chosen = _chosen(network, names)
+    by_name = _by_name(network, names)
+    chosen = set().union(*by_name.values())
     changed = network if inplace else copy.deepcopy(network)
     records: list[FreezeRecord] = []
     kinds: dict[nn.Module, type[nn.Module]] = {}
@@ -144,22 +141,17 @@ def freeze_with_report(
             reason = "it is not among the names"
         records.append(FreezeRecord(name, own.__name__, frozen or now, now, reason))
     report = FreezeReport(tuple(records))
-    for name, found in _by_name(network, names).items():
+    for name, found in by_name.items():
         if not any(record.frozen for record in records if record.name in found):
-            reasons = "; ".join(
-                f"{record.name or 'the network'}: {record.reason}"
-                for record in records
-                if record.name in found
-            )
+            reasons = [f"{record.kind}: {record.reason}" for record in records if record.name in found]
             where = f"of {name} " if name else ""
             raise OptionError(
                 f"a normaliser {where}must have running statistics to be frozen, but "
-                f"{reasons or 'there is no normaliser'}"
+                f"{'; '.join(dict.fromkeys(reasons)) or 'there is no normaliser'}"
             )
     take_classes(kinds)
     for module in kinds:
-        module.__dict__[_ASKED] = module.training
-        module.training = False
+        hold(module)
     return changed, report
 
 
@@ -183,35 +175,23 @@ def unfreeze(network: Network, *, names: Iterable[str] | None = None, inplace: b
         (True, True)
     """
     _check_network(network)
-    chosen = _chosen(network, names)
+    by_name = _by_name(network, names)
+    chosen = set().union(*by_name.values())
     changed = network if inplace else copy.deepcopy(network)
     kinds: dict[nn.Module, type[nn.Module]] = {}
     for name, module in find_normalisers(changed).items():
         own = unfrozen_class(type(module))
         if name in chosen and own is not type(module):
             kinds[module] = own
-        elif name in chosen and hasattr(type(module), _FROM):
+        elif name in chosen and derives_from_frozen(type(module)):
             raise OptionError(
                 f"{name or 'the network'} must have the class that freeze gave it, but is a "
                 f"{type(module).__name__}: remove the parametrizations that it got since"
             )
     take_classes(kinds)
     for module in kinds:
-        module.training = module.__dict__.pop(_ASKED)
+        let_go(module)
     return changed
-
-
-def is_frozen(module: nn.Module) -> bool:
-    """Whether a normaliser's statistics are fixed: by `freeze`, or as it was built.
-
-    Example:
-        >>> is_frozen(normwright.nn.FrozenBatchNorm2d(4)), is_frozen(nn.BatchNorm2d(4))
-        (True, False)
-    """
-    if isinstance(module, _BUILT_FROZEN) or hasattr(type(module), _FROM):
-        return True
-    # those of torchvision, detectron2 and Transformers, which no package here depends on
-    return any("FrozenBatchNorm" in ancestor.__name__ for ancestor in type(module).__mro__)
 
 
 def why_not_frozen(module: nn.Module) -> str:
@@ -229,45 +209,6 @@ def why_not_frozen(module: nn.Module) -> str:
     return ""
 
 
-def unfrozen_class(kind: type[nn.Module]) -> type[nn.Module]:
-    """The class that a module had before it was frozen, or its class."""
-    own: type[nn.Module] = kind.__dict__.get(_FROM, kind)
-    return own
-
-
-def frozen_class(own: Any) -> type[nn.Module]:
-    """A subclass of `own` that stays in inference; what it holds takes the mode that is asked for."""
-    return _frozen_class(own)
-
-
-@functools.lru_cache(maxsize=1024)
-def _frozen_class(own: Any) -> type[nn.Module]:
-    def train(self: nn.Module, mode: bool = True) -> nn.Module:
-        own.train(self, mode)
-        self.__dict__[_ASKED] = self.training
-        self.training = False
-        return self
-
-    def reduce(self: nn.Module, protocol: Any) -> Any:
-        made: Any = object.__reduce_ex__(self, 4)
-        return (_restore, (own,), *made[2:])
-
-    members = {
-        "train": train,
-        "__reduce_ex__": reduce,
-        "__module__": own.__module__,
-        "__doc__": own.__doc__,
-        _FROM: own,
-    }
-    kind: type[nn.Module] = type(f"Frozen{own.__name__}", (own,), members)
-    return kind
-
-
-def _restore(own: type[nn.Module]) -> nn.Module:
-    kind = frozen_class(own)
-    return kind.__new__(kind)
-
-
 def _to_know(module: nn.Module) -> str:
     """What a user who froze a subclass should know of it."""
     forward = type(module).forward
@@ -279,11 +220,6 @@ def _to_know(module: nn.Module) -> str:
 def _check_network(network: Any) -> None:
     if not isinstance(network, nn.Module):
         raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
-
-
-def _chosen(network: nn.Module, names: Iterable[str] | None) -> set[str]:
-    """Names of the normalisers that are meant."""
-    return set().union(*_by_name(network, names).values())
 
 
 def _by_name(network: nn.Module, names: Iterable[str] | None) -> dict[str, set[str]]:

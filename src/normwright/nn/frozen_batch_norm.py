@@ -70,8 +70,8 @@ class FrozenBatchNorm2d(BatchNorm2d):
 
     Example:
         >>> norm = FrozenBatchNorm2d(3, eps=0.0).train()
-        >>> float(norm(torch.full((2, 3, 4, 4), 5.0)).mean()), norm.running_mean
-        (5.0, tensor([0., 0., 0.]))
+        >>> norm(torch.full((1, 3, 1, 1), 5.0)).flatten().tolist(), norm.running_mean.tolist()
+        ([5.0, 5.0, 5.0], [0.0, 0.0, 0.0])
     """
 
     def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:

@@ -12,7 +12,7 @@ from normwright.network.acceleration.blocks import BlockPlan, plan_blocks
 from normwright.network.acceleration.drop_in import drop_in_for, normalisers_by_name
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.acceleration.route import own_class, routed_class
-from normwright.network.freezing import unfrozen_class
+from normwright.network.frozen_class import unfrozen_class
 from normwright.network.walk import take_classes
 
 Network = TypeVar("Network", bound=nn.Module)

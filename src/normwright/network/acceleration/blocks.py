@@ -22,7 +22,7 @@ from normwright.network.acceleration.epilogue import (
 )
 from normwright.network.acceleration.mutation import Mutations
 from normwright.network.acceleration.route import Condition, Route, children_of, own_class
-from normwright.network.freezing import unfrozen_class
+from normwright.network.frozen_class import unfrozen_class
 
 # The modules to trace through to reach the normaliser whose output a module returns.
 Inlined = frozenset[nn.Module]

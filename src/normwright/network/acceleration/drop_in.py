@@ -8,7 +8,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 import normwright.nn
-from normwright.network.freezing import frozen_class, unfrozen_class
+from normwright.network.frozen_class import frozen_class, unfrozen_class
 from normwright.network.walk import find_normalisers, is_normaliser
 
 # A drop-in derives from the class that it replaces and adds no state, so that a module becomes one by

@@ -14,7 +14,7 @@ from torch import nn
 from torch.fx import Node
 
 from normwright.network.acceleration.drop_in import DROP_INS
-from normwright.network.freezing import unfrozen_class
+from normwright.network.frozen_class import unfrozen_class
 
 # Modules that return fresh memory and change nothing but their own buffers, when not in place.
 _FRESH_MODULES = frozenset(

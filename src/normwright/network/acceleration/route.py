@@ -19,7 +19,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from normwright.network.acceleration.drop_in import is_fused
 from normwright.network.acceleration.fused_call import Watcher
-from normwright.network.freezing import unfrozen_class
+from normwright.network.frozen_class import unfrozen_class
 
 _MISSING = object()
 
