@@ -83,6 +83,7 @@ PUBLIC = {
         "functional",
         "nn",
         "reference",
+        "statistics",
         "unfreeze",
     ],
     "normwright.functional": [
@@ -133,6 +134,11 @@ PUBLIC = {
         "replace_module",
         "unfreeze",
     ],
+    "normwright.statistics": [
+        "Counting",
+        "accumulate",
+        "count_once",
+    ],
 }
 
 
@@ -151,7 +157,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_normwright_brings_no_command_along():
     heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors"]
-    heavy += ["normwright.lab", "normwright.network", "normwright.reference"]
+    heavy += ["normwright.lab", "normwright.network", "normwright.reference", "normwright.statistics"]
     code = f"import sys, normwright; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

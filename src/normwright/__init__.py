@@ -6,6 +6,7 @@ nw.accelerate(network)                the same network with fused normalisers
 nw.convert(network, to=...)            other normalisers in their place, and the way back
 nw.freeze(network)                    hold its running statistics where they are; nw.unfreeze lets them go
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
+nw.statistics                         running statistics in training: accumulate, count_once
 nw.backends()                         which kernels are loaded, and if not, why
 """
 
@@ -18,7 +19,7 @@ from normwright import functional, nn
 from normwright.backends import backends
 
 if TYPE_CHECKING:
-    from normwright import reference
+    from normwright import reference, statistics
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.freezing import freeze, unfreeze
@@ -36,6 +37,7 @@ __all__ = [
     "functional",
     "nn",
     "reference",
+    "statistics",
     "unfreeze",
 ]
 
@@ -46,6 +48,7 @@ _LAZY = {
     "convert": ("normwright.network.conversion.convert", "convert"),
     "freeze": ("normwright.network.freezing", "freeze"),
     "reference": ("normwright.reference", None),
+    "statistics": ("normwright.statistics", None),
     "unfreeze": ("normwright.network.freezing", "unfreeze"),
 }
 
