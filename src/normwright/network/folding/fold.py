@@ -28,7 +28,7 @@ from normwright.network.folding.weight_norm import remove_weight_norm, weight_no
 from normwright.network.trace import UntraceableError, trace
 from normwright.network.walk import find_normalisers
 
-Network = TypeVar("Network", nn.Module, ExportedProgram)
+Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
 
 # How long the speed before and after is measured.
 SECONDS = 2.0
@@ -122,7 +122,7 @@ def fold_with_report(
     return folded, report
 
 
-def _copy(network: nn.Module) -> nn.Module:
+def _copy(network: nn.Module) -> Any:
     """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
     memo = {}
     for module in network.modules():
