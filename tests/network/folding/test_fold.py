@@ -116,6 +116,28 @@ def test_norms_on_both_sides_and_in_a_row():
     }
 
 
+def test_two_norms_of_one_concatenation_go_into_one_layer():
+    network = Net(
+        lambda s, x: s.conv(torch.cat([s.one(x), s.two(x.relu())], 1)),
+        one=nn.BatchNorm2d(4), two=nn.BatchNorm2d(4), conv=nn.Conv2d(8, 3, 3, padding=1),
+    )  # fmt: skip
+    _, places, _ = folded(network, draw(2, 4, 5, 5))
+    assert places == {"one": ("after", ("conv",)), "two": ("after", ("conv",))}
+
+
+def test_equal_maps_after_a_layer_used_twice():
+    network = Net(
+        lambda s, x: s.one(s.conv(x)) + s.two(s.conv(x.neg())),
+        one=nn.BatchNorm2d(4), two=nn.BatchNorm2d(4), conv=nn.Conv2d(4, 4, 3),
+    )  # fmt: skip
+    randomise(network).eval()
+    network.two.load_state_dict(network.one.state_dict())
+    x = draw(2, 4, 5, 5)
+    result, report = fold_with_report(network, x)
+    assert [record.into for record in report.normalisers] == [("conv",), ("conv",)]
+    assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+
+
 def test_linear_over_leading_axes_as_long_as_its_channels():
     # PEERS: linear over 3-D input whose length equals its channels
     network = Net(lambda s, x: s.norm(s.linear(x)), linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6))
@@ -162,6 +184,9 @@ PASSAGES = {
         lambda s, x: s.norm(torch.cat([s.one(x), s.two(x)], 1)),
         {"one": nn.Conv2d(4, 1, 1), "two": nn.Conv2d(4, 3, 1)},
         "one two",
+    ),
+    "its part of a concatenation": (
+        lambda s, x: s.after(torch.cat([s.norm(x), x.relu()], 1)), {"after": nn.Conv2d(8, 3, 1)}, "after",
     ),
     "two readers": (
         lambda s, x: (lambda y: s.one(y) + s.two(y))(s.norm(x)),
