@@ -413,6 +413,37 @@ def test_modes_and_missing_statistics():
     assert [module.training for module in result] == [False, True, False, False, False, False]
 
 
+def test_a_scale_of_zero_before_padding_makes_one_multiply_add():
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1))
+    randomise(network).eval()
+    with torch.no_grad():
+        network[0].weight[2] = 0.0
+    x = draw(2, 4, 5, 5)
+    result, report = fold_with_report(network, x)
+    assert report.normalisers[0].place == "multiply-add"
+    assert "no value is mapped to 0" in report.normalisers[0].reason
+    assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+
+
+def test_statistics_that_are_not_finite_are_left():
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    randomise(network).eval()
+    network[1].running_mean[1] = float("nan")
+    result, report = fold_with_report(network, draw(2, 4, 3, 3))
+    assert report.normalisers[0].place == ""
+    assert "channel 1" in report.normalisers[0].reason
+    assert type(result[1]) is nn.BatchNorm2d
+
+
+def test_a_network_that_raises_on_the_example():
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(RuntimeError, match="channels"):
+        nw.fold(network, torch.ones(1, 3, 2, 2), inplace=True)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert type(network[1]) is nn.BatchNorm2d
+
+
 def test_no_normaliser():
     _, _, report = folded(nn.Sequential(nn.Linear(4, 4)), draw(2, 4))
     assert report.normalisers == ()

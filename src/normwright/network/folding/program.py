@@ -116,7 +116,8 @@ class _Editing:
             made = self.parameter(change.bias, new_bias)  # type: ignore[arg-type]
         for layer in calls:
             if made is not None:
-                layer.node.update_arg(2, made)
+                x, weight_node, *others = layer.node.args  # the bias may be left away
+                layer.node.args = (x, weight_node, made, *others[1:])
 
     def remove(self, site: Site, *, keep_map: bool) -> None:
         """Takes a normaliser out, or puts its map in its place."""
