@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from normwright.backends.triton import interprets, replay
-from normwright.backends.triton.recording import Address, Recorded, Recording
+from normwright.backends.triton.launch import Launch
+from normwright.backends.triton.recording import Address, Recording
 
 
 def _at(pointer: int, address: Address) -> Tensor:
@@ -24,13 +26,13 @@ class Interpreted:
 
     function = packed_metadata = None
 
-    def __init__(self, recorded: Recorded) -> None:
-        self.recorded = recorded
+    def __init__(self, launch: Launch) -> None:
+        self.launch = launch
 
     def run(self, x, y, z, stream, function, metadata, launch_metadata, enter, leave, *arguments) -> None:
         """As Triton's."""
-        kernel, _, _, num_warps, _ = self.recorded.launch
-        places = zip(arguments, self.recorded.arguments, strict=True)
+        kernel, _, _, num_warps, _ = self.launch
+        places = zip(arguments, self.launch.arguments, strict=True)
         values = [_at(value, place) if isinstance(place, Address) else value for value, place in places]
         kernel[x, y, z](*values, num_warps=num_warps)
 
@@ -41,7 +43,7 @@ class Repeater:
     def __init__(self, monkeypatch) -> None:
         self.ordinary = self.recorded = self.repeated = 0
         if interprets():
-            active = SimpleNamespace(get_current_stream=lambda device: 0)
+            active = SimpleNamespace(get_current_device=lambda: None, get_current_stream=lambda device: 0)
             monkeypatch.setattr(replay, "driver", SimpleNamespace(active=active))
             monkeypatch.setattr(replay, "_is_repeatable", lambda launch: True)
 
@@ -57,11 +59,8 @@ class Repeater:
     def _prepare(self, recording: Recording, given: int, device: torch.device):
         self.recorded += 1
         if interprets():
-            launches = [
-                recorded._replace(launch=recorded.launch._replace(compiled=Interpreted(recorded)))
-                for recorded in recording.launches
-            ]
-            recording = Recording(**{**vars(recording), "launches": tuple(launches)})
+            launches = [launch._replace(compiled=Interpreted(launch)) for launch in recording.launches]
+            recording = replace(recording, launches=tuple(launches))
         prepared = replay.compiled_replay(recording, given, device)
 
         def repeat(addresses):

@@ -38,13 +38,6 @@ class Address(NamedTuple):
     strides: tuple[int, ...]
 
 
-class Recorded(NamedTuple):
-    """A launch; its arguments are addresses and constants."""
-
-    launch: Launch
-    arguments: tuple[Any, ...]
-
-
 class Blank(NamedTuple):
     """A tensor that is allocated for a result."""
 
@@ -61,15 +54,13 @@ class Recording:
         blanks: the results, in the order in which they are returned.
         scratch: bytes of memory for what is not returned.
         returned: for each result of the operator, which of the blanks it is, or None.
-        is_tuple: whether the operator returns a tuple.
-        launches: in their order.
+        launches: in their order, with addresses for tensors.
     """
 
     blanks: tuple[Blank, ...]
     scratch: int
     returned: tuple[int | None, ...]
-    is_tuple: bool
-    launches: tuple[Recorded, ...]
+    launches: tuple[Launch, ...]
 
 
 class _Watch(TorchDispatchMode):
@@ -88,7 +79,7 @@ class _Watch(TorchDispatchMode):
             return result
         if function in _ALLOCATIONS:
             self.allocated.append(result)
-        elif function._schema.is_mutable or not _is_view(result, args[0]):
+        elif function._schema.is_mutable or not (args and _is_view(result, args[0])):
             self.only_looks = False
         return result
 
@@ -158,20 +149,19 @@ def record(
     blanks = tuple(Blank(tensor.shape, tensor.stride(), tensor.dtype) for tensor in kept)
     numbers = iter(range(len(kept)))
     returned = tuple(None if tensor is None else next(numbers) for tensor in results)
-    return result, Recording(blanks, end, returned, isinstance(result, tuple), tuple(recorded))
+    return result, Recording(blanks, end, returned, tuple(recorded))
 
 
-def _recorded(launch: Launch, memories: Sequence[_Memory]) -> Recorded | None:
+def _recorded(launch: Launch, memories: Sequence[_Memory]) -> Launch | None:
     """The launch with addresses for tensors; None where one lies in no memory that is known."""
-    arguments = [
-        _address(value, memories) if isinstance(value, Tensor) else value for value in launch.arguments
-    ]
-    if any(
-        address is None and value is not None
-        for address, value in zip(arguments, launch.arguments, strict=True)
-    ):
-        return None
-    return Recorded(launch, tuple(arguments))
+    arguments = []
+    for value in launch.arguments:
+        if isinstance(value, Tensor):
+            value = _address(value, memories)
+            if value is None:
+                return None
+        arguments.append(value)
+    return launch._replace(arguments=tuple(arguments))
 
 
 def _address(tensor: Tensor, memories: Sequence[_Memory]) -> Address | None:

@@ -8,14 +8,18 @@ from a kernel to its launch, which asks as much of every argument, and again for
 A launch that is compiled is made through `CompiledKernel.run`, with the arguments that Triton's own
 `JITFunction.run` gives it. Where those are not known, and where launches are watched by hooks (a profiler's),
 calls are ordinary.
+
+On an H200 (Triton 3.6), microseconds of the host on a tensor of 4×8×2×2, ordinary, repeated and PyTorch's:
+batch norm forward 170, 55, 35, step 1084, 299, 165; group norm forward 174, 55, 46; inference 130, 36, 45. A
+step of ResNet-50 took the host 56, 32 and 27 ms, and the device 38 ms with ours.
 """
 
 from __future__ import annotations
 
 import functools
-import operator
 import re
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -25,6 +29,7 @@ from triton import knobs
 from triton.runtime import driver
 
 from normwright.backends.triton import interprets
+from normwright.backends.triton.launch import Launch
 from normwright.backends.triton.recording import Address, Blank, Recording, are_apart, record
 
 # Triton's versions whose `JITFunction.run` was read.
@@ -90,12 +95,16 @@ def compiled_replay(recording: Recording, given: int, device: torch.device) -> R
         return given + len(makers) + within.index(value[:2]) if value.offset else value.place
 
     launches = []
-    for (_, grid, _, _, compiled), values in recording.launches:
-        pick = operator.itemgetter(*map(number, values))
+    for _, grid, values, _, compiled in recording.launches:
+        pick = itemgetter(*map(number, values))
         launches.append((compiled.run, *(*grid, 1, 1)[:3], compiled.function, compiled.packed_metadata, pick))
-    results = operator.itemgetter(*(0 if place is None else place + 1 for place in recording.returned))
+    results = itemgetter(*(0 if place is None else place + 1 for place in recording.returned))
 
     def repeat(addresses: list[int]) -> Any:
+        active = driver.active
+        if active.get_current_device() != device.index:
+            with torch.cuda.device(device):
+                return repeat(addresses)
         made = [make() for make in makers]
         bits = 0
         for tensor in made:
@@ -107,7 +116,7 @@ def compiled_replay(recording: Recording, given: int, device: torch.device) -> R
         for place, offset in within:
             addresses.append(addresses[place] + offset)
         addresses += constants
-        stream = driver.active.get_current_stream(device.index)
+        stream = active.get_current_stream(device.index)
         for run, x, y, z, function, metadata, pick in launches:
             run(x, y, z, stream, function, metadata, None, None, None, *pick(addresses))
         return results((None, *made))
@@ -115,12 +124,11 @@ def compiled_replay(recording: Recording, given: int, device: torch.device) -> R
     return repeat
 
 
-def _is_repeatable(launch: Any) -> bool:
-    kernel, compiled = launch.launch.kernel, launch.launch.compiled
+def _is_repeatable(launch: Launch) -> bool:
     return (
-        all(hasattr(compiled, name) for name in ("run", "function", "packed_metadata"))
-        and len(launch.arguments) == len(kernel.arg_names)
-        and not kernel.pre_run_hooks
+        all(hasattr(launch.compiled, name) for name in ("run", "function", "packed_metadata"))
+        and len(launch.arguments) == len(launch.kernel.arg_names)
+        and not launch.kernel.pre_run_hooks
     )
 
 
@@ -170,12 +178,7 @@ def replayed(
             return ordinary(*call)
         if replay is _SEEN:
             return first(call, kind)
-        device = next(tensor for tensor in call if tensor is not None).device
-        if device.type == "cuda" and device.index != driver.active.get_current_device():
-            with torch.cuda.device(device):
-                result = replay(addresses)
-        else:
-            result = replay(addresses)
+        result = replay(addresses)
         return ordinary(*call) if result is None else result
 
     def first(call: Sequence[Any], kind: Any) -> Any:
