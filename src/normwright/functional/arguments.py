@@ -12,7 +12,13 @@ from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import DtypeError, OptionError, ShapeError, unknown_name
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-_DTYPES = frozenset((torch.float32, torch.float64, *HALF_DTYPES))
+
+# The dtypes that a parameter may have, by the input's.
+_PARAMETER_DTYPES = {
+    torch.float32: (torch.float32,),
+    torch.float64: (torch.float64,),
+    **{half: (half, torch.float32) for half in HALF_DTYPES},
+}
 
 # PyTorch's names for dtypes in its messages.
 _DTYPE_NAMES = {
@@ -27,18 +33,21 @@ _DTYPE_NAMES = {
 }
 
 
-def is_plain(x: Tensor, weight: Tensor | None, bias: Tensor | None, activation: str | None) -> bool:
-    """Whether x, weight, bias and activation pass every check of a call without residual, but for shapes.
+def is_plain(
+    x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, activation: str | None
+) -> bool:
+    """Whether a call passes every check, but for the shapes of weight and bias.
 
     Nearly every call does, and asking this costs a third of asking one thing after the other: a microsecond,
     which is a tenth of the smallest call. A call that does not is checked for what to say.
     """
-    dtype = x.dtype
+    dtypes = _PARAMETER_DTYPES.get(x.dtype)
     return (
-        dtype in _DTYPES
-        and (weight is None or weight.dtype is dtype)
-        and (bias is None or bias.dtype is dtype)
+        dtypes is not None
+        and (weight is None or weight.dtype in dtypes)
+        and (bias is None or bias.dtype in dtypes)
         and (activation is None or activation in ACTIVATIONS)
+        and (residual is None or (residual.dtype in _PARAMETER_DTYPES and residual.shape == x.shape))
     )
 
 

@@ -72,7 +72,7 @@ def batch_norm(
         tensor([[-1.],
                 [ 1.]])
     """
-    plain = residual is None and is_plain(input, weight, bias, activation)
+    plain = is_plain(input, residual, weight, bias, activation)
     if (
         not plain
         or not 0 < eps < math.inf

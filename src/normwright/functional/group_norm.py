@@ -54,7 +54,7 @@ def group_norm(
         >>> group_norm(torch.tensor([[1.0, 3.0, 5.0, 9.0]]), 2, eps=0.0)
         tensor([[-1.,  1., -1.,  1.]])
     """
-    plain = residual is None and is_plain(input, weight, bias, activation)
+    plain = is_plain(input, residual, weight, bias, activation)
     if not plain or not _has_groups(input, num_groups, weight, bias):
         check_floating_point("GroupNormKernelImpl", input)
         check_epilogue(input, residual, activation)

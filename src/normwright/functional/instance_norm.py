@@ -66,7 +66,7 @@ def instance_norm(
         tensor([[[-1.,  1.],
                  [-1.,  1.]]])
     """
-    plain = use_input_stats and residual is None and is_plain(input, weight, bias, activation)
+    plain = use_input_stats and is_plain(input, residual, weight, bias, activation)
     if not plain or not _has_space(input, running_mean, running_var, weight, bias):
         check_floating_point("batch_norm", input)
         check_epilogue(input, residual, activation)

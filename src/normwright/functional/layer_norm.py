@@ -54,7 +54,7 @@ def layer_norm(
         >>> layer_norm(torch.tensor([[1.0, 3.0]]), (2,), eps=0.0)
         tensor([[-1.,  1.]])
     """
-    plain = residual is None and is_plain(input, weight, bias, activation)
+    plain = is_plain(input, residual, weight, bias, activation)
     if not plain or not is_trailing_shape(input, normalized_shape, weight, bias):
         check_floating_point("LayerNormKernelImpl", input)
         check_epilogue(input, residual, activation)

@@ -52,7 +52,7 @@ def rms_norm(
         >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,), eps=0.0).square().mean()
         tensor(1.)
     """
-    plain = residual is None and is_plain(input, weight, None, activation)
+    plain = is_plain(input, residual, weight, None, activation)
     if not plain or not is_trailing_shape(input, normalized_shape, weight):
         check_floating_point("rms_norm", input)
         check_epilogue(input, residual, activation)

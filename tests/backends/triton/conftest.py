@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 for folder in (HERE.parents[1], HERE.parents[1] / "functional", HERE):
@@ -14,3 +16,11 @@ for folder in (HERE.parents[1], HERE.parents[1] / "functional", HERE):
 from tolerances import KERNELS_ARE_TRITONS  # noqa: E402  # found by the lines above
 
 collect_ignore_glob = [] if KERNELS_ARE_TRITONS else ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered():
+    """Tests change the tables that a call was recorded by."""
+    from normwright.backends.triton import replay
+
+    replay.forget()

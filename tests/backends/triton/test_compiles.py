@@ -12,9 +12,9 @@ HERE = Path(__file__).parent
 
 
 def launched():
-    """The kernels that the launchers' sources name, as in `forward_rows[grid](…)`."""
+    """The kernels that the launchers' sources name, as in `launch(forward_rows, grid)(…)`."""
     sources = [path.read_text() for path in Path(kernels.__file__).parent.glob("*.py")]
-    return {name for source in sources for name in re.findall(r"\b([a-z]\w*)\[[^\]\n]*\]\(", source)}
+    return {name for source in sources for name in re.findall(r"\blaunch\(([a-z]\w*), ", source)}
 
 
 def test_every_kernel_compiles_for_hopper():

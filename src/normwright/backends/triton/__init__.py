@@ -59,7 +59,7 @@ def status(triton: Triton) -> Triton:
     if not triton.loaded:
         return triton
     try:
-        _operators()
+        operators = _operators()
     except ImportError as error:
         return Triton(False, str(error))
     version = sys.modules["triton"].__version__
@@ -69,7 +69,8 @@ def status(triton: Triton) -> Triton:
         )
     if not torch.cuda.is_available():
         return Triton(False, f"Triton {version} is installed, but PyTorch sees no GPU")
-    return Triton(True, f"Triton {version}")
+    obstacle = operators.obstacle()
+    return Triton(True, f"Triton {version}" if obstacle is None else f"Triton {version}; {obstacle}")
 
 
 def _obstacle() -> str | None:

@@ -11,7 +11,7 @@ from normwright.backends.triton.channels_gradients import Given, blank_gradients
 from normwright.backends.triton.channels_settings import ChannelsTile
 from normwright.backends.triton.channels_view import seen_as_channels
 from normwright.backends.triton.kernels.channels import affine_channels
-from normwright.backends.triton.launch import compute_type, on_device_of
+from normwright.backends.triton.launch import compute_type, launch, on_device_of
 
 
 def channel_affine(
@@ -52,7 +52,7 @@ def channel_affine_out(
     tensors = (dense, dense_residual, *map(dense_or_none, (weight, bias, mean, variance)), result.dense)
     options = (eps, activation, compute_type(x), *seen.cut, seen.tile.stages)
     with on_device_of(x):
-        affine_channels[seen.grid](*tensors, *seen.sizes, *options, num_warps=seen.tile.warps)
+        launch(affine_channels, seen.grid)(*tensors, *seen.sizes, *options, num_warps=seen.tile.warps)
     result.filled()
 
 

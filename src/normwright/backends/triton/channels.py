@@ -21,7 +21,7 @@ from normwright.backends.triton.channels_gradients import (
 from normwright.backends.triton.channels_settings import ChannelsTile
 from normwright.backends.triton.channels_view import Channels, seen_as_channels
 from normwright.backends.triton.kernels.channels import forward_channels, merge_channels, reduce_channels
-from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
+from normwright.backends.triton.launch import cdiv, compute_type, empty, launch, on_device_of
 from normwright.errors import ShapeError
 
 _MERGED_CHANNELS = 16
@@ -32,7 +32,7 @@ def _reduce(seen: Channels, dense: Tensor, counter: Tensor | None) -> Tensor:
     tile = seen.tile
     parts = empty(dense, tile.ranges * (2 * seen.channels + 1), dtype=torch.float64)
     options = (compute_type(dense), *seen.cut, tile.stages)
-    reduce_channels[seen.grid](dense, parts, counter, *seen.sizes, *options, num_warps=tile.warps)
+    launch(reduce_channels, seen.grid)(dense, parts, counter, *seen.sizes, *options, num_warps=tile.warps)
     return parts
 
 
@@ -101,7 +101,7 @@ def _forward(
     options = (momentum is None, activation, compute_type(x), *seen.cut, seen.tile.stages, seen.ranges)
     with on_device_of(x):
         parts = _reduce(seen, dense, counter)
-        forward_channels[seen.grid](
+        launch(forward_channels, seen.grid)(
             *tensors, parts, *statistics, counter, *seen.sizes, *seen.mask_bytes, *strides, momentum or 0.0,
             eps, *options, num_warps=seen.tile.warps,
         )  # fmt: skip
@@ -127,7 +127,7 @@ def channel_moments(x: Tensor, *, tile: ChannelsTile | None = None) -> tuple[Ten
     sizes = (seen.rows * seen.space, seen.channels, seen.tile.ranges, _MERGED_CHANNELS, seen.ranges)
     with on_device_of(x):
         parts = _reduce(seen, dense, None)
-        merge_channels[(cdiv(seen.channels, _MERGED_CHANNELS),)](
+        launch(merge_channels, (cdiv(seen.channels, _MERGED_CHANNELS),))(
             parts, counted, mean, m2, *sizes, num_warps=4
         )
     return counted, mean, m2

@@ -15,7 +15,7 @@ from normwright.backends.triton.arrange import Blank, dense_or_none
 from normwright.backends.triton.channels_view import Channels
 from normwright.backends.triton.kernels.channels_backward import backward_channels, reduce_gradients
 from normwright.backends.triton.kernels.parameters import add_parts
-from normwright.backends.triton.launch import cdiv, compute_type, empty
+from normwright.backends.triton.launch import cdiv, compute_type, empty, launch
 
 _ADDED_PARTS, _ADDED_COLUMNS = 32, 64
 
@@ -98,11 +98,11 @@ def reduce_alone(
     tensors = (*given.arranged(seen, needs_x=needs_x), *results.large, *parts)
     options = (variance_eps or 0.0, variance_eps is not None, *_options(seen, x, activation))
     sizes = (*seen.sizes, *seen.mask_bytes)
-    reduce_gradients[seen.grid](*tensors, *sizes, *options, num_warps=seen.tile.warps)
+    launch(reduce_gradients, seen.grid)(*tensors, *sizes, *options, num_warps=seen.tile.warps)
     if results.dweight is not None or results.dbias is not None:
         shape = (seen.tile.ranges, seen.channels, 0, _ADDED_PARTS, _ADDED_COLUMNS)
         grid = (cdiv(seen.channels, _ADDED_COLUMNS),)
-        add_parts[grid](*parts, *results[2:], *shape, num_warps=4)
+        launch(add_parts, grid)(*parts, *results[2:], *shape, num_warps=4)
 
 
 def reduce_then_store(seen: Channels, given: Given, results: GradientBlanks, activation: str | None) -> None:
@@ -113,6 +113,8 @@ def reduce_then_store(seen: Channels, given: Given, results: GradientBlanks, act
     sizes = (*seen.sizes, *seen.mask_bytes)
     options = _options(seen, x, activation)
     warps = seen.tile.warps
-    reduce_gradients[seen.grid](*tensors, None, None, *parts, *sizes, 0.0, False, *options, num_warps=warps)
+    launch(reduce_gradients, seen.grid)(
+        *tensors, None, None, *parts, *sizes, 0.0, False, *options, num_warps=warps
+    )
     filled = (*results.large, *parts, *results[2:])
-    backward_channels[seen.grid](*tensors, *filled, *sizes, *options, seen.ranges, num_warps=warps)
+    launch(backward_channels, seen.grid)(*tensors, *filled, *sizes, *options, seen.ranges, num_warps=warps)

@@ -12,7 +12,7 @@ from normwright.backends.triton.kernels.group_columns_backward import (
     backward_columns,
     reduce_gradient_columns,
 )
-from normwright.backends.triton.launch import cdiv, compute_type, empty
+from normwright.backends.triton.launch import cdiv, compute_type, empty, launch
 from normwright.backends.triton.settings import padded, power_of_two
 
 # Elements of a tile of parts, put together (forward), added up (backward).
@@ -53,7 +53,7 @@ def forward(
     blocking = (compute_type(x), tile.rows, tile.width, power_of_two(tile.width))
     if not whole:
         shape = (view.samples, view.channels, view.space, *cut)
-        reduce_columns[(view.samples * blocks * pieces,)](
+        launch(reduce_columns, (view.samples * blocks * pieces,))(
             x, parts, *shape, fold, *blocking, num_warps=tile.warps
         )
     slots = _slots(view, tile.width)
@@ -62,7 +62,7 @@ def forward(
     sizes = (view.samples, view.channels, view.groups, view.space, *cut, (view.channels + 7) // 8, eps)
     constants = (activation, fold, *blocking, slots, some, padded(cdiv(members, some)), whole)
     grid = (view.samples * blocks * (1 if whole else pieces),)
-    forward_columns[grid](*tensors, parts, *sizes, *constants, num_warps=tile.warps)
+    launch(forward_columns, grid)(*tensors, parts, *sizes, *constants, num_warps=tile.warps)
 
 
 def backward(
@@ -84,12 +84,12 @@ def backward(
     constants = (activation, compute_type(x), tile.rows, tile.width, power_of_two(tile.width))
     if not whole and gradients.needs_sums:
         grid = (view.samples * blocks * pieces,)
-        reduce_gradient_columns[grid](*tensors, *parts, *shape, *constants, num_warps=tile.warps)
+        launch(reduce_gradient_columns, grid)(*tensors, *parts, *shape, *constants, num_warps=tile.warps)
     if writes:
         slots = _slots(view, tile.width)
         some = min(padded(view.share * pieces), max(_ADDED_TILE // slots, 1))
         grid = (view.samples * blocks * (1 if whole else pieces),)
-        backward_columns[grid](
+        launch(backward_columns, grid)(
             *tensors, *gradients[:2], *parts, *shape, *constants, slots, some, whole, num_warps=tile.warps
         )
     return parts

@@ -19,7 +19,7 @@ from normwright.backends.triton.kernels.groups_backward import (
     backward_pieces,
     reduce_gradient_pieces,
 )
-from normwright.backends.triton.launch import cdiv, empty
+from normwright.backends.triton.launch import cdiv, empty, launch
 from normwright.backends.triton.settings import padded
 
 # Elements of a tile of parts.
@@ -45,19 +45,21 @@ def forward(
         shape = (total, view.groups, runs, length, mask_bytes, eps)
         even = length == tile.block and runs == tile.runs
         blocks = (even, tile.groups, tile.runs, tile.block)
-        forward_groups[(cdiv(total, tile.groups),)](*tensors, *shape, *options, *blocks, num_warps=tile.warps)
+        launch(forward_groups, (cdiv(total, tile.groups),))(
+            *tensors, *shape, *options, *blocks, num_warps=tile.warps
+        )
         return
     pieces = cdiv(view.share * view.space, tile.block * tile.steps)
     parts = empty(x, 3, total, pieces, dtype=compute_dtype(x))
     whole = total >= ENOUGH_PROGRAMS if tile.whole is None else tile.whole
     if not whole:
         cut = (total, runs, length, pieces, tile.steps)
-        reduce_pieces[(total * pieces,)](x, parts, *cut, options[2], tile.block, num_warps=tile.warps)
+        launch(reduce_pieces, (total * pieces,))(x, parts, *cut, options[2], tile.block, num_warps=tile.warps)
     tiles = cdiv(runs, tile.runs) * cdiv(length, tile.wide)
     grid = (total if whole else total * cdiv(tiles, tile.steps),)
     sizes = (total, view.groups, runs, length, pieces, tile.steps, mask_bytes, eps)
     constants = (tile.block, padded(pieces), tile.runs, tile.wide, whole)
-    forward_pieces[grid](*tensors, parts, *sizes, *options, *constants, num_warps=tile.warps)
+    launch(forward_pieces, grid)(*tensors, parts, *sizes, *options, *constants, num_warps=tile.warps)
 
 
 def backward(
@@ -86,7 +88,7 @@ def backward(
         shape = (total, view.groups, runs, length, mask_bytes)
         even = length == tile.block and runs == tile.runs
         blocks = (even, tile.groups, tile.runs, tile.block)
-        backward_groups[(cdiv(total, tile.groups),)](
+        launch(backward_groups, (cdiv(total, tile.groups),))(
             *tensors, *gradients[:2], *parts, *shape, *options, *blocks, num_warps=tile.warps
         )
         return parts
@@ -98,14 +100,14 @@ def backward(
     sizes = (view.groups, runs, length, pieces, tile.steps, mask_bytes)
     constants = (*options, tile.runs, tile.block)
     if not whole and gradients.needs_sums:
-        reduce_gradient_pieces[(total * units * pieces,)](
+        launch(reduce_gradient_pieces, (total * units * pieces,))(
             *tensors, *parts, *sizes, *constants, num_warps=tile.warps
         )
     if writes:
         members = min(padded(runs * pieces), _PARTS_TILE)
         grid = (total if whole else total * cdiv(units * cdiv(length, tile.block), tile.steps),)
         sums = (members, whole)
-        backward_pieces[grid](
+        launch(backward_pieces, grid)(
             *tensors, *gradients[:2], *parts, *sizes, *constants, *sums, num_warps=tile.warps
         )
     return parts

@@ -18,7 +18,7 @@ from normwright.backends.triton.arrange import blank_apart, dense_or_none
 from normwright.backends.triton.group_view import Filled, GroupView, Parts, view_of
 from normwright.backends.triton.groups_settings import GroupColumns, GroupPieces, GroupTile
 from normwright.backends.triton.kernels.parameters import add_parts
-from normwright.backends.triton.launch import cdiv, empty, on_device_of
+from normwright.backends.triton.launch import cdiv, empty, launch, on_device_of
 
 Tile = GroupTile | GroupPieces | GroupColumns
 
@@ -169,4 +169,4 @@ def _add_parts(view: GroupView, parts: Parts, dweight: Tensor | None, dbias: Ten
     number = next(part for part in parts if part is not None).shape[0]
     grid = (cdiv(view.channels, _ADDED_COLUMNS),)
     shape = (number, view.channels, 0, _ADDED_PARTS, _ADDED_COLUMNS)
-    add_parts[grid](*parts, dweight, dbias, *shape, num_warps=8)
+    launch(add_parts, grid)(*parts, dweight, dbias, *shape, num_warps=8)

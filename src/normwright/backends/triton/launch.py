@@ -1,12 +1,45 @@
-"""What every launch needs to know of its tensors."""
+"""What every launch needs to know of its tensors; and the launch itself, which a recording may watch."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
 from torch import Tensor
+
+
+class Launch(NamedTuple):
+    """A launch that was made, and what Triton compiled for it: None in the interpreter."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    num_warps: int
+    compiled: Any
+
+
+class _Watched(threading.local):
+    launches: list[Launch] | None = None
+
+
+WATCHED = _Watched()
+
+
+def launch(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
+    """`kernel[grid]`; where this thread's launches are watched, the call is one of them."""
+
+    def call(*arguments: Any, num_warps: int) -> None:
+        launches, WATCHED.launches = WATCHED.launches, None  # what the interpreter does is not the call's
+        compiled = kernel[grid](*arguments, num_warps=num_warps)
+        WATCHED.launches = launches
+        if launches is not None:
+            launches.append(Launch(kernel, grid, arguments, num_warps, compiled))
+
+    return call
 
 
 def compute_type(x: Tensor) -> tl.dtype:

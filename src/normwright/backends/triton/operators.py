@@ -17,6 +17,7 @@ from normwright.backends import eager
 from normwright.backends.devices import check_devices
 from normwright.backends.triton import channels, groups, rows, warn_once
 from normwright.backends.triton.interpreter import quietly
+from normwright.backends.triton.replay import obstacle, replayed
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (7, 0)
@@ -56,20 +57,28 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return operator
 
 
-rows_forward = _served(rows.rows_forward)
-rows_forward_masked = _served(rows.rows_forward_masked)
-rows_inference = _served(rows.rows_inference)
+# How many of an operator's arguments are tensors: the first.
+_FORWARD, _RUNNING, _KNOWN_MOMENTS, _BACKWARD = 4, 7, 6, 7
+
+
+def _repeated(kernel: Callable[..., Any], tensors: int) -> Callable[..., Any]:
+    return _served(kernel) if obstacle() else replayed(_served(kernel), tensors)
+
+
+rows_forward = _repeated(rows.rows_forward, _FORWARD)
+rows_forward_masked = _repeated(rows.rows_forward_masked, _FORWARD)
+rows_inference = _repeated(rows.rows_inference, _FORWARD)
 rows_inference_out = _served(rows.rows_inference_out)
-rows_backward = _served(rows.rows_backward)
-groups_forward = _served(groups.groups_forward)
-groups_forward_masked = _served(groups.groups_forward_masked)
-groups_inference = _served(groups.groups_inference)
+rows_backward = _repeated(rows.rows_backward, _BACKWARD)
+groups_forward = _repeated(groups.groups_forward, _FORWARD)
+groups_forward_masked = _repeated(groups.groups_forward_masked, _FORWARD)
+groups_inference = _repeated(groups.groups_inference, _FORWARD)
 groups_inference_out = _served(groups.groups_inference_out)
-groups_backward = _served(groups.groups_backward)
-channels_forward = _served(channels.channels_forward)
-channels_forward_masked = _served(channels.channels_forward_masked)
-channels_backward = _served(channels.channels_backward)
-channel_affine = _served(channels.channel_affine)
+groups_backward = _repeated(groups.groups_backward, _BACKWARD)
+channels_forward = _repeated(channels.channels_forward, _RUNNING)
+channels_forward_masked = _repeated(channels.channels_forward_masked, _RUNNING)
+channels_backward = _repeated(channels.channels_backward, _BACKWARD)
+channel_affine = _repeated(channels.channel_affine, _KNOWN_MOMENTS)
 channel_affine_out = _served(channels.channel_affine_out)
-channel_affine_backward = _served(channels.channel_affine_backward)
-channel_moments = _served(channels.channel_moments)
+channel_affine_backward = _repeated(channels.channel_affine_backward, _BACKWARD)
+channel_moments = _repeated(channels.channel_moments, 1)

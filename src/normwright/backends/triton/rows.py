@@ -22,7 +22,7 @@ from normwright.backends.triton.kernels.row_pieces import (
     reduce_pieces,
 )
 from normwright.backends.triton.kernels.rows import backward_rows, forward_rows
-from normwright.backends.triton.launch import cdiv, compute_type, empty, on_device_of
+from normwright.backends.triton.launch import cdiv, compute_type, empty, launch, on_device_of
 from normwright.backends.triton.settings import Tile, power_of_two, rows_tile
 
 
@@ -173,7 +173,7 @@ def _forward(
             grid = (cdiv(seen.rows, tile.rows),)
             shape = (seen.rows, seen.length, mask_bytes, eps)
             blocks = (tile.block == seen.length, tile.rows, tile.block)
-            forward_rows[grid](*tensors, *shape, *options, *blocks, num_warps=tile.warps)
+            launch(forward_rows, grid)(*tensors, *shape, *options, *blocks, num_warps=tile.warps)
         else:
             _forward_in_pieces(seen, tensors, mask_bytes, eps, options, tile)
     result.filled()
@@ -188,12 +188,12 @@ def _forward_in_pieces(
     _, center, _, compute = options
     grid = (seen.rows, pieces)  # the second axis has at most 65535
     even = seen.length % tile.block == 0
-    reduce_pieces[grid](
+    launch(reduce_pieces, grid)(
         x, parts, seen.length, pieces, center, compute, even, tile.block, num_warps=tile.warps
     )
     shape = (parts, seen.length, pieces, mask_bytes, eps)
     blocks = (even, tile.block, power_of_two(pieces))
-    forward_pieces[grid](*tensors, *shape, *options, *blocks, num_warps=tile.warps)
+    launch(forward_pieces, grid)(*tensors, *shape, *options, *blocks, num_warps=tile.warps)
 
 
 def rows_backward(
@@ -237,7 +237,9 @@ def rows_backward(
         if tile.block >= seen.length:
             shape = (seen.rows, seen.length, (seen.length + 7) // 8)
             blocks = (tile.block == seen.length, tile.rows, tile.block, tile.stages)
-            backward_rows[(programs,)](*tensors, *filled, *shape, *options, *blocks, num_warps=tile.warps)
+            launch(backward_rows, (programs,))(
+                *tensors, *filled, *shape, *options, *blocks, num_warps=tile.warps
+            )
         else:
             _backward_in_pieces(seen, tensors, filled, options, tile, programs)
         _add_parts(seen, sums, results[2:], programs)
@@ -268,12 +270,12 @@ def _backward_in_pieces(
     shape = (seen.length, pieces, (seen.length + 7) // 8)
     if filled[0] is not None:
         grid = (seen.rows, pieces)  # the second axis has at most 65535
-        reduce_gradient_pieces[grid](
+        launch(reduce_gradient_pieces, grid)(
             *tensors, parts, *shape, *options, even, tile.block, num_warps=tile.warps
         )
     blocks = (even, tile.block, power_of_two(pieces))
     grid = (programs, pieces)
-    backward_pieces[grid](
+    launch(backward_pieces, grid)(
         *tensors, parts, *filled, seen.rows, *shape, *options, *blocks, num_warps=tile.warps
     )
 
@@ -289,4 +291,4 @@ def _add_parts(
     grid = (cdiv(seen.length, _ADDED_COLUMNS),)
     filled = (None if result is None else result.dense for result in results)
     shape = (programs, seen.length, seen.channels, _ADDED_PARTS, _ADDED_COLUMNS)
-    add_parts[grid](*sums, *filled, *shape, num_warps=4)
+    launch(add_parts, grid)(*sums, *filled, *shape, num_warps=4)
