@@ -63,6 +63,7 @@ SIZES = (
     Size((1, 3, 1, 17), groups=3),
     Size((2, 4, 3, 5, 3), groups=2, trailing=4),
     Size((3, 4, 9, 8), groups=2, trailing=3),  # a space of 64 or more, which kernels take by planes
+    Size((2, 32, 4, 9), groups=2, trailing=3),  # channels that kernels take in blocks
     Size((0, 4, 3, 3), groups=2, trailing=3),  # an empty batch
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from normwright.backends.moments import compute_dtype
 from normwright.backends.triton.group_view import Filled, GroupView, Parts
-from normwright.backends.triton.groups_settings import ENOUGH_BLOCKS, GroupColumns, group_columns
+from normwright.backends.triton.groups_settings import GroupColumns, group_columns
 from normwright.backends.triton.kernels.group_columns import forward_columns, reduce_columns
 from normwright.backends.triton.kernels.group_columns_backward import (
     backward_columns,
@@ -30,11 +30,26 @@ def _slots(view: GroupView, width: int) -> int:
     return 1 if view.share % width == 0 else padded((width - 1) // view.share + 2)
 
 
-def _is_whole(view: GroupView, tile: GroupColumns, blocks: int) -> bool:
+def _per_part(view: GroupView, width: int) -> int:
+    """Channels whose moments are put together before they are stored: of a group, of a block in one, or 1."""
+    share = view.share
+    if share > width:
+        return width if share % width == 0 else 1
+    return share if share == padded(share) and width == padded(width) else 1
+
+
+def _is_whole(view: GroupView, tile: GroupColumns, blocks: int, pieces: int) -> bool:
     """Whether one program takes all the pieces of a block; it must then hold whole groups."""
     holds_groups = blocks == 1 or tile.width % view.share == 0
-    enough = view.samples * blocks >= ENOUGH_BLOCKS
-    return holds_groups and (enough if tile.whole is None else tile.whole)
+    return holds_groups and (pieces == 1 if tile.whole is None else tile.whole)
+
+
+def _blocking(view: GroupView, x: Any, tile: GroupColumns) -> tuple[Any, ...]:
+    """The constants COMPUTE, EVEN, ROWS, WIDTH and COLUMNS of the kernels."""
+    columns = power_of_two(tile.width)
+    full = tile.width == columns and view.channels % tile.width == 0
+    even = full and view.space % (tile.rows * tile.steps) == 0
+    return compute_type(x), even, tile.rows, tile.width, columns
 
 
 def forward(
@@ -45,22 +60,21 @@ def forward(
     tile = tile or group_columns(view.channels, view.share, view.space, x.element_size(), backward=False)
     blocks = cdiv(view.channels, tile.width)
     pieces = cdiv(view.space, tile.rows * tile.steps)
-    fold = view.share > tile.width and view.share % tile.width == 0
-    across = view.channels // tile.width if fold else view.channels
-    parts = empty(x, 3, view.samples, pieces, across, dtype=compute_dtype(x))
-    whole = _is_whole(view, tile, blocks)
+    per_part = _per_part(view, tile.width)
+    parts = empty(x, 3, view.samples, pieces, view.channels // per_part, dtype=compute_dtype(x))
+    whole = _is_whole(view, tile, blocks, pieces)
     cut = (blocks, pieces, tile.steps)
-    blocking = (compute_type(x), tile.rows, tile.width, power_of_two(tile.width))
+    blocking = _blocking(view, x, tile)
     if not whole:
         shape = (view.samples, view.channels, view.space, *cut)
         launch(reduce_columns, (view.samples * blocks * pieces,))(
-            x, parts, *shape, fold, *blocking, num_warps=tile.warps
+            x, parts, *shape, per_part, *blocking, num_warps=tile.warps
         )
     slots = _slots(view, tile.width)
-    members = (view.share // tile.width if fold else view.share) * pieces
+    members = view.share // per_part * pieces
     some = min(padded(members), max(_MERGED_TILE // slots, 1))
     sizes = (view.samples, view.channels, view.groups, view.space, *cut, (view.channels + 7) // 8, eps)
-    constants = (activation, fold, *blocking, slots, some, padded(cdiv(members, some)), whole)
+    constants = (activation, per_part, *blocking, slots, some, padded(cdiv(members, some)), whole)
     grid = (view.samples * blocks * (1 if whole else pieces),)
     launch(forward_columns, grid)(*tensors, parts, *sizes, *constants, num_warps=tile.warps)
 
@@ -79,9 +93,9 @@ def backward(
     pieces = cdiv(view.space, tile.rows * tile.steps)
     parts = view.parts(x, pieces)
     writes = gradients.dx is not None or gradients.dresidual is not None
-    whole = writes and _is_whole(view, tile, blocks)
+    whole = writes and _is_whole(view, tile, blocks, pieces)
     shape = (view.channels, view.groups, view.space, blocks, pieces, tile.steps, (view.channels + 7) // 8)
-    constants = (activation, compute_type(x), tile.rows, tile.width, power_of_two(tile.width))
+    constants = (activation, *_blocking(view, x, tile))
     if not whole and gradients.needs_sums:
         grid = (view.samples * blocks * pieces,)
         launch(reduce_gradient_columns, grid)(*tensors, *parts, *shape, *constants, num_warps=tile.warps)

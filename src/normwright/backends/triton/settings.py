@@ -39,9 +39,10 @@ def power_of_two(size: int) -> int:
     return max(8, padded(size))
 
 
-# Elements of a row that fit in the registers of a program, and of a piece where they do not.
+# Elements of a row that fit in the registers of a program, and of a piece where they do not. Backward of
+# 2048×16384 in bfloat16 on an H200, with float32 parameters, as fractions of a copy's bandwidth: whole rows
+# 51 % (layer norm) and 71 % (RMS norm), pieces 43 % and 47 %.
 LONGEST_ROW = 16384
-LONGEST_ROW_BACKWARD = 8192
 PIECE = Tile(1, 4096, 8, programs=64)
 
 # Elements of a tile of short rows. A backward's programs add up the parameters' gradients, so that there are
@@ -57,13 +58,25 @@ _PER_WARP = 512
 _LONG = 4096
 _MOST_WARPS, _MOST_WARPS_BACKWARD = 8, 16
 
+# Backwards that are not of that rule, measured likewise. Rows of 4096 do best without a second tile in
+# flight: 8192×4096 reaches 66 % with layer norm and 75 % with RMS norm (62 % and 72 % with 4 warps and 2
+# stages). Where lengths are odd, fewer warps do better: 8192×4095 reaches 58 % and 61 % (53 % and 55 % with
+# 2 stages). Rows of 16384 leave room for one program to a processor.
+_FULL = Tile(1, 4096, 8, stages=1)
+_ODD = Tile(1, 4096, 4, stages=1)
+_LONGEST = Tile(1, LONGEST_ROW, 16, programs=132)
+
 
 @functools.lru_cache(4096)
 def rows_tile(length: int, *, backward: bool) -> Tile:
     """The tile of rows of a length; one that is shorter than the row cuts it in pieces."""
-    if length > (LONGEST_ROW_BACKWARD if backward else LONGEST_ROW):
+    if length > LONGEST_ROW:
         return PIECE
     block = power_of_two(length)
+    if backward and block == _LONGEST.block:
+        return _LONGEST
+    if backward and block == _FULL.block:
+        return _FULL if length == block else _ODD
     rows = max(1, (_TILE_BACKWARD if backward else _TILE) // block)
     per_warp = _PER_WARP * (2 if block >= _LONG else 1)
     most = _MOST_WARPS_BACKWARD if backward else _MOST_WARPS

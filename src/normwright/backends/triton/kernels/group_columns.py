@@ -1,13 +1,18 @@
 """Kernels of the groups family where channels are quickest in memory: forward.
 
 x is (samples, space, channels). A program takes a block of WIDTH channels of a sample, padded to COLUMNS
-lanes; a piece is ROWS·steps positions of it. A channel has its moments in each piece, as parts (3, samples,
-pieces, channels), and a group's are put together from those of its channels in all the pieces. Where a
-group is many blocks wide (FOLD), a block's channels are put together at once, and a part is a block's.
+lanes; a piece is ROWS·steps positions of it. Moments in a piece are parts (3, samples, pieces, channels /
+PER_PART): those of PER_PART channels, put together at once, a group's or as many of one as a block has; or
+each channel's, where neither comes out even. A group's moments are put together from its parts.
 
-Either one kernel reduces the pieces and the next does the rest, or, where there are blocks enough and each
-holds whole groups, one program does all the pieces (WHOLE) and finds x in the second cache when it comes
-back. How a group is cut is the same either way.
+Either one kernel reduces the pieces and the next does the rest, or, where there is one piece and each block
+holds whole groups, one program does both (WHOLE) and finds x in a cache when it comes back. How a group is
+cut is the same either way.
+
+What a program does but once, sums over its lanes and putting parts together, costs as much as 16384
+elements. Tried instead and no quicker on an H200: one kernel whose programs reduce unit after unit and write
+each, from the second cache, as soon as all of it is reduced, waiting for counters (0.47 of a copy's bandwidth
+for 0.45, bfloat16; with SiLU backward 0.42 for 0.44).
 """
 
 import triton
@@ -18,10 +23,19 @@ from normwright.backends.triton.kernels.moments import SHRINK, STRETCH, merged, 
 
 
 @triton.jit
-def _distances(source, row, rows, channels, column_inside, shift, COMPUTE: tl.constexpr):
+def inside_of(row, rows, column_inside, EVEN: tl.constexpr):
+    """Which elements of a tile are inside; EVEN says that all are, and nothing is then asked of them."""
+    inside = (row < rows) & column_inside
+    if EVEN:
+        inside = tl.full(inside.shape, 1, tl.int1)
+    return inside
+
+
+@triton.jit
+def _distances(source, row, rows, channels, column_inside, shift, COMPUTE: tl.constexpr, EVEN: tl.constexpr):
     """x - shift of a tile's positions; 0 outside."""
-    inside = row < rows
-    value = tl.load(source + row.to(tl.int64) * channels, mask=inside & column_inside, other=0.0).to(COMPUTE)
+    inside = inside_of(row, rows, column_inside, EVEN)
+    value = tl.load(source + row.to(tl.int64) * channels, mask=inside, other=0.0).to(COMPUTE)
     return tl.where(inside, value - shift, 0.0)
 
 
@@ -37,8 +51,9 @@ def _reduce_piece(
     space,
     pieces,
     steps,
-    FOLD: tl.constexpr,
+    PER_PART: tl.constexpr,
     COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -52,13 +67,14 @@ def _reduce_piece(
     source = x + (sample * space + start) * channels + channel
     row = tl.arange(0, ROWS)[:, None]
     origin = tl.load(source, mask=column_inside, other=0.0).to(COMPUTE)
-    distance = _distances(source, row, rows, channels, column_inside, origin, COMPUTE)
+    distance = _distances(source, row, rows, channels, column_inside, origin, COMPUTE, EVEN)
     few = tl.zeros((1, 1), COMPUTE) + tl.minimum(rows, ROWS)
     shift = origin + quotient(tl.sum(distance, 0, keep_dims=True), few)
     level = tl.zeros((ROWS, COLUMNS), COMPUTE)
     square = tl.zeros((ROWS, COLUMNS), COMPUTE)
     for step in tl.range(steps, num_stages=3):
-        distance = _distances(source, row + step * ROWS, rows, channels, column_inside, shift, COMPUTE)
+        tile = row + step * ROWS
+        distance = _distances(source, tile, rows, channels, column_inside, shift, COMPUTE, EVEN)
         level += distance
         square += distance * distance
     count = tl.zeros((1, 1), COMPUTE) + rows
@@ -68,20 +84,23 @@ def _reduce_piece(
         level = tl.zeros((ROWS, COLUMNS), COMPUTE)
         square = tl.zeros((ROWS, COLUMNS), COMPUTE)
         for step in tl.range(steps, num_stages=3):
-            distance = _distances(source, row + step * ROWS, rows, channels, column_inside, shift, COMPUTE)
+            tile = row + step * ROWS
+            distance = _distances(source, tile, rows, channels, column_inside, shift, COMPUTE, EVEN)
             level += distance * SHRINK
             square += (distance * SHRINK) * (distance * SHRINK)
         _, careful = spread(tl.sum(level, 0, keep_dims=True), tl.sum(square, 0, keep_dims=True), count)
         m2_root = tl.where(squares == float("inf"), careful * STRETCH, m2_root)
-    if FOLD:
-        shift, lo, m2_root = merged(shift, lo, m2_root, tl.where(column_inside, count, 0.0), 1)
-        across = channels // WIDTH
-        at = tl.zeros((1, 1), tl.int32) + block
-        where = at < across
+    across = channels // PER_PART
+    if PER_PART == 1:
+        at, where = channel, column_inside
     else:
-        across = channels
-        at = channel
-        where = column_inside
+        PARTS: tl.constexpr = 1 if PER_PART == WIDTH else COLUMNS // PER_PART
+        SHAPE: tl.constexpr = (PARTS, COLUMNS // PARTS)
+        count = tl.where(column_inside, count, 0.0)
+        shift, lo = tl.reshape(shift, SHAPE), tl.reshape(lo, SHAPE)
+        shift, lo, m2_root = merged(shift, lo, tl.reshape(m2_root, SHAPE), tl.reshape(count, SHAPE), 1)
+        at = block * (WIDTH // PER_PART) + tl.arange(0, PARTS)[:, None]
+        where = at < across
     plane = samples.to(tl.int64) * pieces * across
     to = parts + (sample * pieces + piece) * across + at
     tl.store(to, shift, mask=where)
@@ -99,8 +118,9 @@ def reduce_columns(
     blocks,
     pieces,
     steps,
-    FOLD: tl.constexpr,
+    PER_PART: tl.constexpr,
     COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -110,7 +130,7 @@ def reduce_columns(
     unit = program // blocks
     _reduce_piece(
         x, parts, samples, unit // pieces, (program % blocks).to(tl.int32), unit % pieces, channels, space,
-        pieces, steps, FOLD, COMPUTE, ROWS, WIDTH, COLUMNS,
+        pieces, steps, PER_PART, COMPUTE, EVEN, ROWS, WIDTH, COLUMNS,
     )  # fmt: skip
 
 
@@ -214,8 +234,9 @@ def forward_columns(
     mask_bytes,
     eps: "fp64",
     ACTIVATION: tl.constexpr,
-    FOLD: tl.constexpr,
+    PER_PART: tl.constexpr,
     COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -233,8 +254,8 @@ def forward_columns(
         first, last = 0, tl.cdiv(space, ROWS)
         for piece in range(pieces):
             _reduce_piece(
-                x, parts, samples, sample, block, piece, channels, space, pieces, steps, FOLD, COMPUTE, ROWS,
-                WIDTH, COLUMNS,
+                x, parts, samples, sample, block, piece, channels, space, pieces, steps, PER_PART, COMPUTE,
+                EVEN, ROWS, WIDTH, COLUMNS,
             )  # fmt: skip
         tl.debug_barrier()
     else:
@@ -247,12 +268,9 @@ def forward_columns(
     share = channels // groups
     first_group = block * WIDTH // share
     group = first_group + tl.arange(0, SLOTS)[:, None]
-    members, weight_of_row = share, 1
-    if FOLD:
-        members, weight_of_row = share // WIDTH, WIDTH
     hi, lo, m2_root = _merged_groups(
-        parts, samples, sample, group, groups, members, space, pieces, ROWS * steps, weight_of_row, MEMBERS,
-        CHUNKS,
+        parts, samples, sample, group, groups, share // PER_PART, space, pieces, ROWS * steps, PER_PART,
+        MEMBERS, CHUNKS,
     )  # fmt: skip
     count = ((tl.zeros((1, 1), tl.int64) + space) * share).to(COMPUTE)
     scale = rstd_of(m2_root, count, tl.full((1, 1), eps, COMPUTE))
@@ -274,7 +292,7 @@ def forward_columns(
     byte_inside = (tl.arange(0, COLUMNS // 8)[None, :] * 8 < WIDTH) & (byte < mask_bytes)
     for number in tl.range(first, last, num_stages=3):
         row = (last - 1 - (number - first)) * ROWS + tl.arange(0, ROWS)[:, None]
-        inside = (row < space) & column_inside
+        inside = inside_of(row, space, column_inside, EVEN)
         position = sample * space + row
         at = position * channels + channel
         z = (tl.load(x + at, mask=inside, other=0.0).to(COMPUTE) - hi) * scale + offset

@@ -7,7 +7,7 @@ channel's Σdz and Σdz·x̂ in each piece are parts (samples, pieces, channels)
 import triton
 import triton.language as tl
 
-from normwright.backends.triton.kernels.group_columns import to_channels
+from normwright.backends.triton.kernels.group_columns import inside_of, to_channels
 from normwright.backends.triton.kernels.group_tiles import undone
 from normwright.backends.triton.kernels.moments import quotient, split
 
@@ -69,15 +69,16 @@ def _reduce_piece(
     mask_bytes,
     ACTIVATION: tl.constexpr,
     COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     """Σdz·x̂ and Σdz of each channel of a block in a piece."""
     along = tl.zeros((ROWS, COLUMNS), COMPUTE)
     level = tl.zeros((ROWS, COLUMNS), COMPUTE)
-    for step in tl.range(steps, num_stages=2):
+    for step in tl.range(steps, num_stages=3):
         row = sample * 0 + (piece * steps + step) * ROWS + tl.arange(0, ROWS)[:, None]
-        inside = (row < space) & column_inside
+        inside = inside_of(row, space, column_inside, EVEN)
         x_hat, dz, _ = _gradient(
             dy, x, residual, factor, offset, mask, hi, lift, scale, channel, sample * space + row, channels,
             inside, mask_bytes, ACTIVATION, COMPUTE,
@@ -136,6 +137,7 @@ def reduce_gradient_columns(
     mask_bytes,
     ACTIVATION: tl.constexpr,
     COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -152,8 +154,8 @@ def reduce_gradient_columns(
     )
     _reduce_piece(
         dy, x, residual, factor, offset, mask, hi, lift, scale, along_parts, level_parts, sample, piece,
-        channel, column_inside, channels, space, pieces, steps, mask_bytes, ACTIVATION, COMPUTE, ROWS,
-        COLUMNS,
+        channel, column_inside, channels, space, pieces, steps, mask_bytes, ACTIVATION, COMPUTE, EVEN,
+        ROWS, COLUMNS,
     )  # fmt: skip
 
 
@@ -213,6 +215,7 @@ def backward_columns(
     mask_bytes,
     ACTIVATION: tl.constexpr,
     COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -241,7 +244,7 @@ def backward_columns(
             _reduce_piece(
                 dy, x, residual, factor, offset, mask, hi, lift, scale, along_parts, level_parts, sample,
                 piece, channel, column_inside, channels, space, pieces, steps, mask_bytes, ACTIVATION,
-                COMPUTE, ROWS, COLUMNS,
+                COMPUTE, EVEN, ROWS, COLUMNS,
             )  # fmt: skip
         tl.debug_barrier()
     mean_along, mean_g = tl.zeros_like(scale), tl.zeros_like(scale)
@@ -256,9 +259,9 @@ def backward_columns(
         slot = channel // share - first_group
         mean_along = to_channels(quotient(along, count), slot, SLOTS, COLUMNS)
         mean_g = to_channels(quotient(level, count), slot, SLOTS, COLUMNS)
-    for number in tl.range(first, last, num_stages=2):
+    for number in tl.range(first, last, num_stages=3):
         row = (last - 1 - (number - first)) * ROWS + tl.arange(0, ROWS)[:, None]
-        inside = (row < space) & column_inside
+        inside = inside_of(row, space, column_inside, EVEN)
         x_hat, dz, at = _gradient(
             dy, x, residual, factor, offset, mask, hi, lift, scale, channel, sample * space + row, channels,
             inside, mask_bytes, ACTIVATION, COMPUTE,
