@@ -15,7 +15,7 @@ import normwright as nw
 # Seconds that the group waits for a process.
 LIMIT = 20
 
-CASES = ("inference", "training", "adapt", "fails", "nothing", "dies")
+CASES = ("inference", "training", "adapt", "fails", "nothing", "alone", "dies")
 
 
 def network() -> nn.Module:
@@ -42,9 +42,10 @@ def act(rank: int, case: str) -> dict[str, object]:
     before = {name: value.clone() for name, value in replica.state_dict().items()}
     share = failing() if rank == 1 and case == "fails" else [] if case == "nothing" else batches(rank)
     verb = nw.adapt if case == "adapt" else nw.recalibrate
+    group = None if case == "alone" else torch.distributed.group.WORLD
     saved: dict[str, object] = {"state": replica.state_dict()}
     try:
-        handle = verb(replica, share, process_group=torch.distributed.group.WORLD)
+        handle = verb(replica, share, process_group=group)
         saved["samples"] = handle.samples
     except Exception as error:
         saved["error"] = f"{type(error).__name__}: {error}"

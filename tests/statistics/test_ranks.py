@@ -84,3 +84,12 @@ def test_no_share_at_all(saved):
     for each in saved["nothing"]:
         assert each["error"].startswith("DataError: batches must hold at least one batch")
         assert each["same"]
+
+
+def test_one_of_several_processes_that_reads_alone_is_warned(saved):
+    # warnings are errors in these processes
+    for each in saved["alone"]:
+        assert each["error"].startswith(
+            "UserWarning: this process is one of 3, and reads its own batches alone"
+        )
+        assert each["same"]

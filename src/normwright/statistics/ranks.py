@@ -84,7 +84,8 @@ def telling_others(group: ProcessGroup | None) -> Iterator[None]:
     except Exception as error:
         if group is not None:
             failed: Share[Any] = Share(failure=f"{type(error).__name__}: {error}")
-            joined(failed, group)
+            with contextlib.suppress(RankError):  # what went wrong here is what is told here
+                joined(failed, group)
         raise
 
 
