@@ -161,7 +161,8 @@ they were; `nw.convert(network, to="batch")` gives them back, to the bit where n
 {rules}
 
 Device, dtype, mode, requires_grad, hooks and attributes are always kept, and an optimiser's parameters stay
-the same objects where the shape stays. What is refused can be allowed with `lossy=True`.
+the same objects where the shape stays. (A frozen norm is always in inference; when it becomes another, it
+takes the network's mode.) What is refused can be allowed with `lossy=True`.
 
 ## What it costs in accuracy
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import normwright as nw
-from normwright.network import convert_with_report
+from normwright.network import ConversionReport, Gap, convert_with_report
 from normwright.network.conversion.fit import CoMoments
 
 
@@ -188,5 +188,22 @@ def test_the_network_trains_on_in_its_own_mode_and_dropout_sleeps_meanwhile():
     network = nn.Sequential(nn.Dropout(0.5), *plain_network()).train()
     away = nw.convert(network, "group", calibrate=batches_for(network))
     assert all(module.training for module in away.modules())
-    again = nw.convert(network, "group", calibrate=batches_for(network))
-    assert all(map(torch.equal, away.state_dict().values(), again.state_dict().values()))
+    asleep = nw.convert(plain_network(), "group", calibrate=batches_for(network))
+    assert all(map(torch.equal, away.state_dict().values(), asleep.state_dict().values()))
+
+
+def test_a_weight_that_two_share_is_left_unfitted():
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    network[2].weight = network[0].weight
+    x = torch.randn(8, 4, 5, 5, generator=torch.Generator().manual_seed(0)) + 1
+    away, report = convert_with_report(network.eval(), "group", calibrate=[x])
+    assert [layer.explained is None for layer in report.layers] == [True, True, False]
+    assert "not fitted: another module has its weight or bias too" in report.layers[0].notes
+    assert torch.equal(away[0].weight, network[0].weight)
+
+
+def test_the_report_says_where_the_fit_did_harm():
+    gap = Gap(1, 8, None, None, None, 0.5, 0.6)
+    assert "further away" in str(ConversionReport("instance", (), gap))
+    better = Gap(1, 8, None, None, None, 0.6, 0.5)
+    assert "further away" not in str(ConversionReport("instance", (), better))

@@ -332,11 +332,25 @@ def test_an_accelerated_network_computes_what_it_became():
     assert torch.equal(nw.convert(away, "batch")(images()), fast(images()))
 
 
+def test_names_may_be_of_what_holds_normalisers():
+    network = nn.Sequential(nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4)), nn.BatchNorm2d(4))
+    away, report = convert_with_report(network, "group", names=["0"])
+    assert [layer.name for layer in report.layers] == ["0.0", "0.1"]
+    assert type(away[1]) is nn.BatchNorm2d
+
+
+def test_converted_for_a_while_it_stays_of_its_library():
+    frozen = nw.convert(plain_network(), "frozen")
+    assert type(frozen[1]) is nw.nn.FrozenBatchNorm2d  # PyTorch has none
+    assert type(nw.convert(frozen, "group")[1]) is nn.GroupNorm
+
+
 def test_bad_calls():
     network = plain_network()
     for wrong, message in (
         ({"to": "bach"}, "did you mean 'batch'"),
-        ({"to": "group", "names": ["7"]}, "unknown normaliser '7'"),
+        ({"to": "group", "names": ["77"]}, "unknown normaliser '77'"),
+        ({"to": "group", "names": ["7"]}, "'7' must be a normaliser or hold one, but is a Flatten"),
         ({"to": "group", "names": "1"}, "names must be names in a list"),
         ({"to": "group", "of": "batch"}, "of must be kinds in a list"),
         ({"to": "group", "names": lambda *_: False}, "choose none of the network's 2"),
@@ -507,3 +521,23 @@ def test_torch_s_transformer_layers_call_what_their_norms_became():
         back = nw.convert(away, "layer")
         assert torch.equal(back.eval()(x), network.eval()(x))
     assert [vars(one).keys() for one in back.layers] == [vars(one).keys() for one in network.layers]
+
+
+@pytest.mark.parametrize("to", ["group", "layer", "frozen"])
+def test_a_network_that_fails_once_converted_is_taken_back(to):
+    class Particular(nn.Sequential):
+        def forward(self, x):
+            if type(self[1]) is not nn.BatchNorm2d:
+                raise RuntimeError("not with that norm")
+            return super().forward(x)
+
+    network = Particular(*plain_network())
+    network.train()
+    before = copy.deepcopy(network)
+    parameters, buffers = list(network.parameters()), list(network.buffers())
+    with pytest.raises(RuntimeError, match="not with that norm"):
+        nw.convert(network, to, example=images(), inplace=True)
+    assert known(network) == known(before)
+    assert all(map(torch.equal, network.state_dict().values(), before.state_dict().values()))
+    assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))
+    assert all(a is b for a, b in zip(buffers, network.buffers(), strict=True))

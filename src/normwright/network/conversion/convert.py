@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -63,7 +64,8 @@ def convert(
     Args:
         network: of any kind, in any mode, on any device.
         to: the kind to turn them into.
-        names: which, by qualified name or as a function (name, module) -> bool.
+        names: which, by qualified name, of a normaliser or of what holds some, or as a function
+            (name, module) -> bool.
         of: which, by kind. Without both, every batch norm (synchronised, frozen and renormalised too), and
             what an earlier call made of one; an instance, group, layer or RMS norm is never taken by mistake.
         groups: the most groups of group norm; None for those of before, else 32. There are fewer where a
@@ -153,7 +155,11 @@ def convert_with_report(
     if inplace and tried is not network:
         _convert_alike(network, chosen, seen, options, fitted)
         tried = network
-    layers = tuple(_record(name, plans[name], fitted.get(name), gap) for name in chosen)
+    calibrated = gap is not None and gap.difference_calibrated is not None
+    layers = tuple(
+        _record(name, plans[name], fitted.get(name), name in (seen or {}), calibrated=calibrated)
+        for name in chosen
+    )
     return tried, ConversionReport(to, layers, gap)
 
 
@@ -250,9 +256,20 @@ def _calibrate(
     def write(name: str, fitted: Fitted) -> None:
         _write(after.get_submodule(name), fitted)
 
+    for name in _tied(after, [*kinds]):
+        del kinds[name]
     fitted = fit(before, after, kinds, seen, batches, forward, write)
     calibrated = measure(before, after, batches, forward, metric)[1] if fitted else converted
     return _gap_of(first, converted, calibrated), fitted
+
+
+def _tied(network: nn.Module, names: list[str]) -> list[str]:
+    """Those whose weight or bias another module holds too: one value cannot fit both."""
+    holders = Counter(
+        id(parameter) for module in network.modules() for parameter in module._parameters.values()
+    )
+    held = {name: network.get_submodule(name)._parameters.values() for name in names}
+    return [n for n, own in held.items() if any(p is not None and holders[id(p)] > 1 for p in own)]
 
 
 def _write(module: nn.Module, fitted: Fitted) -> Undo:
@@ -289,13 +306,16 @@ def _convert_alike(
         raise
 
 
-def _record(name: str, plan: Plan | str, fitted: Fitted | None, gap: Gap | None) -> Conversion:
+def _record(
+    name: str, plan: Plan | str, fitted: Fitted | None, is_seen: bool, *, calibrated: bool
+) -> Conversion:
     if isinstance(plan, str):
         return Conversion(name, "", "", None, (), (), plan)
     rule = rule_for(plan.source, plan.target.kind)
     notes = [f"{rule.aside} are set aside"] if rule.aside else []
-    if gap is not None and gap.difference_calibrated is not None and fitted is None and not rule.same:
-        notes.append("not fitted: no batch reaches it")
+    if calibrated and fitted is None and not rule.same:
+        shared = "another module has its weight or bias too"
+        notes.append(f"not fitted: {shared if is_seen else 'no batch reaches it'}")
     if fitted is not None and fitted.calls > 1:
         notes.append(f"called {fitted.calls} times: the later inputs moved with the fit")
     explained = None if fitted is None else fitted.explained

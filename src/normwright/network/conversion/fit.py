@@ -201,7 +201,10 @@ def standardised(module: Any, kind: str, x: Tensor) -> Tensor:
         return F.instance_norm(x, eps=module.eps)
     if kind == "layer":
         return F.layer_norm(x, module.normalized_shape, eps=module.eps)
-    y: Tensor = F.rms_norm(x, module.normalized_shape, eps=module.eps)
+    eps = module.eps
+    if eps is None:  # that of the dtype in which the network computes
+        eps = torch.finfo(torch.float32 if module.weight is None else module.weight.dtype).eps
+    y: Tensor = F.rms_norm(x, module.normalized_shape, eps=eps)
     return y
 
 
@@ -211,7 +214,7 @@ def outputs(module: Any, kind: str, x: Tensor) -> Tensor:
     mean, variance = (tensor_of(module, name) for name in ("running_mean", "running_var"))
     if mean is not None and variance is not None:
         column = (-1, *(1 for _ in x.shape[2:]))
-        rstd = (variance.double() + eps_of(module)).rsqrt()
+        rstd = (variance.double() + (eps_of(module) or 0.0)).rsqrt()
         y = (x - mean.double().view(column)) * rstd.view(column)
     elif kind in BATCH_KINDS:
         y = F.batch_norm(x, None, None, training=True, eps=module.eps)

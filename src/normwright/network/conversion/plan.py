@@ -63,6 +63,7 @@ class Planner:
         self.is_per_element = hasattr(module, "normalized_shape")
         self.formers = memory_of(module).formers
         self.former: Former | None = self.formers.get(options.to)
+        self.is_ours = self._library(memory_of(module).first)
         self.carried = Carried(
             module, species.kind, self._channels(), options, None if calls is None else calls.like
         )
@@ -118,6 +119,13 @@ class Planner:
     def _instance_buffer(self, name: str) -> Tensor | None:
         """Instance norm has statistics where it had them before."""
         return None if self.former is None else self.former.buffer(name, self.carried.like())
+
+    def _library(self, first: str) -> bool:
+        """Whether it belongs to normwright's modules, as what it was first did."""
+        if first not in self.formers:
+            return self.species.is_ours
+        base = known_base(self.formers[first].cls)
+        return base is not None and CLASSES[base].is_ours
 
     # What it is called with.
 
@@ -208,7 +216,7 @@ class Planner:
         self.carried.notes.append(
             "layer norm over (C, *space) of any size, as one group; weight and bias per channel"
         )
-        cls: Any = class_of("group", None, is_ours=self.species.is_ours)
+        cls: Any = class_of("group", None, is_ours=self.is_ours)
         return cls(1, channels, eps, affine=False), (channels,)
 
     def _sample_shape(self) -> tuple[int, ...] | None:
@@ -226,7 +234,7 @@ class Planner:
         base = None if self.former is None else known_base(self.former.cls)
         if base is not None and CLASSES[base].kind == self.options.to:
             return base
-        return class_of(self.options.to, axes, is_ours=self.species.is_ours)
+        return class_of(self.options.to, axes, is_ours=self.is_ours)
 
     def _groups(self, axes: int | None) -> int:
         channels, most = self._channels(), self.options.groups

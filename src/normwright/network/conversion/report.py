@@ -102,6 +102,8 @@ def _sentences(gap: Gap) -> tuple[str, ...]:
         f"Outputs in inference on {gap.samples} samples in {gap.batches} batches differ by {after}, "
         "relative to their root mean square."
     ]
+    if gap.difference_calibrated is not None and gap.difference_calibrated > gap.difference_converted:
+        lines.append("The fit of the layers took the outputs further away: leave calibrate out, or train.")
     if gap.metric is not None and gap.metric_converted is not None:
         metric = f"{gap.metric:.4f} before, {gap.metric_converted:.4f} converted"
         if gap.metric_calibrated is not None:

@@ -22,7 +22,8 @@ def choose(
     Args:
         network: any.
         to: one of `KINDS`.
-        names: qualified names, or a function (name, module) -> bool; None for all of the kinds `of`.
+        names: qualified names, of normalisers or of modules that hold some, or a function (name, module) ->
+            bool; None for all of the kinds `of`.
         of: kinds; None for every batch norm and every normaliser that a conversion made. So an instance,
             group, layer or RMS norm that was always one is left alone unless it is asked for.
     Raises:
@@ -70,14 +71,18 @@ def _named(network: nn.Module, found: dict[str, nn.Module], names: Iterable[str]
         raise OptionError(
             f"names must be names in a list or tuple, but is the text {names!r}: write [{names!r}]"
         )
-    first = {module: name for name, module in found.items()}
-    every = {name: m for name, m in network.named_modules(remove_duplicate=False) if m in first}
-    wanted = list(names)
-    for name in wanted:
+    every = dict(network.named_modules(remove_duplicate=False))
+    normalisers = set(found.values())
+    chosen: set[nn.Module] = set()
+    for name in names:
         if name not in every:
-            raise unknown_name("normaliser", name, every)
-    modules = {every[name] for name in wanted}
-    return {name: module for name, module in found.items() if module in modules}
+            raise unknown_name("normaliser", name, found)
+        under = normalisers.intersection(every[name].modules())
+        if not under:
+            kind = type(every[name]).__name__
+            raise OptionError(f"{name!r} must be a normaliser or hold one, but is a {kind}")
+        chosen |= under
+    return {name: module for name, module in found.items() if module in chosen}
 
 
 def _is_of(module: nn.Module, kinds: tuple[str, ...] | None) -> bool:
