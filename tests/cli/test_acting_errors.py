@@ -48,7 +48,7 @@ CASES = {
     "fold nets.py:resnet nets.py --example 1,1,8,8 --dry-run": (1, "is neither (it begins with b'"),
     f"recalibrate nets.py:resnet saved {ON_DIGITS}": (1, "name the checkpoint in it (model.safetensors)"),
     f"recalibrate nets.py:resnet plan.pt {ON_DIGITS}": (1, "does not exist: did you mean plain.pt?"),
-    f"recalibrate nets.py:resent {SAVED} {ON_DIGITS}": (1, "did you mean 'resnet'?"),
+    f"recalibrate nets.py:resent {SAVED} {ON_DIGITS}": (1, "did you mean 'resnet'"),
     f"recalibrate nets.py:number {SAVED} {ON_DIGITS}": (
         1,
         "must return a torch.nn.Module, but returned int: 3",

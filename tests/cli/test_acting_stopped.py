@@ -10,7 +10,7 @@ import pytest
 ARGUMENTS = ("recalibrate", "nets.py:resnet", "saved/model.safetensors", "--data", "batches.py:gated")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_command_leaves_the_old_output(resnet_cli, wait_for, number):
     folder = resnet_cli.folder
     (folder / "gate").touch()

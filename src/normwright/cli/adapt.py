@@ -30,10 +30,10 @@ EXAMPLES = """\
 [bold]Examples[/bold]
 
 To photos of another camera, in a folder per class (the labels are not looked at):
-  normwright adapt nets.py:net net.safetensors --data images:night --split all --out night.safetensors
+  normwright adapt nets.py:net a.pt --data images:night --out night.pt
 
-To batches of your own (loader() returns a DataLoader), the source counting for 500 samples:
-  normwright adapt nets.py:net net.pt --data data.py:loader --source-weight 500 --out there.pt
+To batches of your own (loader() returns a DataLoader), seen first:
+  normwright adapt nets.py:net a.pt --data data.py:loader --dry-run
 """
 
 

@@ -32,14 +32,14 @@ EXAMPLES = """\
 [bold]Examples[/bold]
 
 From batch to group norm, fitted to what the network computed on your images:
-  normwright convert nets.py:net net.safetensors --to group --data images:photos --out group.safetensors
+  normwright convert nets.py:net a.pt --to group --data images:photos --out b.pt
 
 and in another process, as the command says when it has written:
   network = normwright.convert(net(), "group")
-  network.load_state_dict(safetensors.torch.load_file("group.safetensors"))
+  network.load_state_dict(torch.load("b.pt", weights_only=True))
 
 What would be lost, without writing:
-  normwright convert nets.py:net net.pt --to instance --dry-run
+  normwright convert nets.py:net a.pt --to instance --dry-run
 """
 
 

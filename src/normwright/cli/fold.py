@@ -31,14 +31,14 @@ EXAMPLES = """\
 [bold]Examples[/bold]
 
 To a program that runs without the function, on random input of a shape:
-  normwright fold nets.py:net net.safetensors --example 1,3,224,224 --out net.pt2
+  normwright fold nets.py:net a.pt --example 1,3,224,224 --out net.pt2
 
 and in another process:
   network = torch.export.load("net.pt2").module()
   network(images)
 
 To ONNX, measured on your own images:
-  normwright fold nets.py:net net.pt --data images:photos --out net.onnx
+  normwright fold nets.py:net a.pt --data images:photos --out net.onnx
 """
 
 

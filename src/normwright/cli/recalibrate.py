@@ -30,10 +30,10 @@ EXAMPLES = """\
 [bold]Examples[/bold]
 
 Statistics over the training images, in a folder per class:
-  normwright recalibrate nets.py:net net.safetensors --data images:photos --out exact.safetensors
+  normwright recalibrate nets.py:net a.pt --data images:photos --out b.pt
 
 Look first, over batches of your own (loader() returns a DataLoader):
-  normwright recalibrate nets.py:net net.pt --data data.py:loader --dry-run
+  normwright recalibrate nets.py:net a.pt --data data.py:loader --dry-run
 """
 
 

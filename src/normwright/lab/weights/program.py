@@ -41,7 +41,7 @@ def write_program(
     network.requires_grad_(False)
     plain = _Plain(network)
     program, any_size = _exported(plain, path, args, kwargs)
-    content = _onnx(program, path, plain.names) if path.suffix == ".onnx" else _pt2(program)
+    content = _onnx(program, path, plain.names()) if path.suffix == ".onnx" else _pt2(program)
     write_whole(path, content)
     notes = []
     if not any_size:
@@ -57,11 +57,13 @@ class _Plain(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.names: tuple[str, ...] = ()
+        names: list[str] = []
+        # A function and no list, because torch.export puts a module's own lists back.
+        self.names: Callable[[], list[str]] = lambda: names
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             returned = network(*args, **kwargs)
-            self.names = tuple(_names(returned))
+            names[:] = _names(returned)
             return _plain(returned)
 
         forward.__signature__ = inspect.signature(network.forward)  # type: ignore[attr-defined]
@@ -152,7 +154,7 @@ def _pt2(program: ExportedProgram) -> bytes:
     return buffer.getvalue()
 
 
-def _onnx(program: ExportedProgram, path: Path, names: tuple[str, ...]) -> bytes:
+def _onnx(program: ExportedProgram, path: Path, names: list[str]) -> bytes:
     try:
         with _quiet():
             model = torch.onnx.export(

@@ -82,8 +82,9 @@ def _existing(path: Path) -> Path:
         )
     if not path.exists():
         folder = path.parent
-        near = [file.name for file in folder.iterdir() if file.suffix in ENDINGS] if folder.is_dir() else []
-        guess = difflib.get_close_matches(path.name, near, n=3, cutoff=0.5)
+        there = folder.iterdir() if folder.is_dir() else ()
+        near = {file.stem: file.name for file in there if file.suffix in ENDINGS}
+        guess = [near[stem] for stem in difflib.get_close_matches(path.stem, near, n=3)]
         raise CheckpointError(
             f"{path} must be a checkpoint, but does not exist"
             + (f": did you mean {' or '.join(guess)}?" if guess else "")
@@ -109,7 +110,9 @@ def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old protocols, and of TorchScript, which is refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # The open file and not its path, whose ending torch.load would go by.
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:
         raise CheckpointError(_holds_code(path)) from fault
     # A damaged file makes the reader raise nearly anything: RuntimeError, EOFError, KeyError, …
