@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -214,6 +215,8 @@ def rows_backward(
     """See `schema.py`. `tile` takes the place of the table's."""
     seen = _seen(x, axes)
     tile = tile or rows_tile(seen.length, backward=True)
+    if tile.block > 8192 and x.element_size() > 2:
+        tile = replace(tile, stages=1)  # two tiles of that size would not fit in shared memory everywhere
     results = _blank_gradients(seen, (x, x if residual is None else residual, weight, bias), wanted)
     most = cdiv(seen.rows, tile.rows)
     programs = most if results[2:] == [None, None] else min(tile.programs, most)

@@ -101,12 +101,10 @@ def backward_rows(
     dweight = tl.zeros((ROWS, BLOCK), COMPUTE)
     dbias = tl.zeros((ROWS, BLOCK), COMPUTE)
     # Longer rows leave no registers for the weight, and find it in the first cache.
-    # Nor do two tiles of them fit in shared memory, but where an element is short.
     KEPT: tl.constexpr = BLOCK <= 8192
-    AT_ONCE: tl.constexpr = STAGES if KEPT or x.dtype.element_ty.primitive_bitwidth <= 16 else 1
     if weight is not None and KEPT:
         scales = parameter_of(weight, column, length, CHANNELS, EVEN, COMPUTE)
-    for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=AT_ONCE):
+    for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=STAGES):
         row = tile * ROWS + tl.arange(0, ROWS).to(tl.int64)
         row_inside = row < rows
         inside = inside_of(row_inside, column, length, EVEN)
