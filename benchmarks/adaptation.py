@@ -126,7 +126,7 @@ How to read it:
   does not bring back what the corruption took away.
 - The row without corruption shows the price: the weight of the source is chosen from the samples, so that
   little is lost where nothing has shifted. Under a strong shift and with few samples the choice is cautious:
-  there the target alone may be ahead by a few per cent.
+  there the target alone was ahead by up to two per cent.
 - One network, one seed, one strength per corruption: differences of a per cent are noise (the standard
   error of an accuracy on {tests:,} images is up to half a per cent), and the strengths are ours, not those of
   ImageNet-C or CIFAR-10-C; the figures published for those cannot be compared.
