@@ -375,10 +375,11 @@ def test_drop_ins_of_ours():
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_weight_norm_is_undone(way):
     norm = nn.utils.weight_norm if way == "hook" else nn.utils.parametrizations.weight_norm
-    network = nn.Sequential(norm(nn.Conv2d(4, 6, 3)), nn.BatchNorm2d(6))
-    network, places, report = folded(network, draw(2, 4, 5, 5))
+    original = nn.Sequential(norm(nn.Conv2d(4, 6, 3)), nn.BatchNorm2d(6))
+    network, places, report = folded(original, draw(2, 4, 5, 5))
     assert places == {"1": ("before", ("0",))}
     assert list(network.state_dict()) == ["0.weight", "0.bias"]
+    assert torch.isfinite(original[0].weight).all()  # a copy's weight norm went, not the network's
     assert "Weight norm undone: 0.weight." in report.notes
 
 
