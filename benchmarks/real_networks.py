@@ -86,14 +86,20 @@ def detr(*, small: bool) -> Real:
     """DETR with a ResNet of Transformers as its backbone, whose norms DETR freezes."""
     import transformers
 
-    widths = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4} if small else {}
-    backbone = transformers.ResNetConfig(**widths, out_features=["stage4"])
+    widths: dict[str, Any] = {"out_features": ["stage4"]}
+    if small:
+        widths |= {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4}
+    backbone = transformers.ResNetConfig(**widths)
     names = ("encoder_ffn_dim", "decoder_ffn_dim")
     sizes: dict[str, Any] = {
         **dict.fromkeys(names, 16), "d_model": 16, "encoder_layers": 1, "decoder_layers": 1,
         "encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 5,
     }  # fmt: skip
-    settings = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+    settings: dict[str, Any] = {
+        "use_timm_backbone": False,
+        "use_pretrained_backbone": False,
+        "backbone": None,
+    }
     settings |= {"backbone_config": backbone, **(sizes if small else {})}
     example = _images(1, 3, 64, 64) if small else _images(1, 3, 256, 256)
     return _transformers("DetrModel", "DetrConfig", example, settings)
@@ -125,7 +131,7 @@ def segresnet(*, small: bool) -> Real:
     """SegResNet in three dimensions with batch norm."""
     from monai.networks.nets.segresnet import SegResNet
 
-    blocks = {"blocks_down": (1, 1, 1), "blocks_up": (1, 1)} if small else {}
+    blocks: dict[str, Any] = {"blocks_down": (1, 1, 1), "blocks_up": (1, 1)} if small else {}
     return Real(SegResNet(3, 8, 1, 2, norm="batch", **blocks), _volume(small))
 
 
@@ -133,7 +139,7 @@ def densenet(*, small: bool) -> Real:
     """DenseNet121."""
     from monai.networks.nets.densenet import DenseNet121
 
-    sizes = {"init_features": 8, "growth_rate": 4} if small else {}
+    sizes: dict[str, Any] = {"init_features": 8, "growth_rate": 4} if small else {}
     return Real(DenseNet121(2, 3, 4, **sizes), _images(2, 3, 64, 64) if small else _images(1, 3, 224, 224))
 
 

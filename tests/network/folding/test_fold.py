@@ -135,7 +135,8 @@ def test_equal_maps_after_a_layer_used_twice():
     x = draw(2, 4, 5, 5)
     result, report = fold_with_report(network, x)
     assert [record.into for record in report.normalisers] == [("conv",), ("conv",)]
-    assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+    with torch.no_grad():
+        assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
 
 
 def test_linear_over_leading_axes_as_long_as_its_channels():
@@ -228,7 +229,7 @@ BLOCKED = {
         lambda s, x: s.norm(s.conv(x).add_(1.0)), {}, "add_",
     ),
     "changed in place before": (
-        lambda s, x: (lambda y: (y.mul_(2.0), s.norm(y))[1])(s.conv(x)), {}, "conv is also read by mul_",
+        lambda s, x: (lambda y: (y.mul_(2.0), s.norm(y))[1])(s.conv(x)), {}, "mul_",
     ),
     "an activation on either side": (
         lambda s, x: s.conv(x).relu().neg() + s.norm(x.relu()).relu(), {}, "relu",
@@ -324,12 +325,12 @@ def test_functional_calls():
     assert isinstance(network[0], Functional)
     program = torch.export.export(network, (x,), strict=False)
     assert not [node for node in program.graph.nodes if "norm" in node.name]
-    # its own forward, which a hook makes it take, computes the same
-    right = network(x)
-    copied = pickle.loads(pickle.dumps(network))
-    assert torch.equal(copied(x), right)
-    network[0].register_forward_hook(lambda *_: None)
-    assert float((network(x) - right).abs().max()) <= 1e-14 * float(right.abs().max()) * 100
+    with torch.no_grad():
+        right = network(x)
+        assert torch.equal(pickle.loads(pickle.dumps(network))(x), right)
+        # its own forward, which a hook makes it take, computes the same
+        network[0].register_forward_hook(lambda *_: None)
+        assert float((network(x) - right).abs().max()) <= EXACT * float(right.abs().max())
 
 
 def test_subclasses_and_frozen_norms_by_what_they_do():
@@ -374,10 +375,11 @@ def test_drop_ins_of_ours():
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_weight_norm_is_undone(way):
     norm = nn.utils.weight_norm if way == "hook" else nn.utils.parametrizations.weight_norm
-    network = nn.Sequential(norm(nn.Conv2d(4, 6, 3)), nn.BatchNorm2d(6))
-    network, places, report = folded(network, draw(2, 4, 5, 5))
+    original = nn.Sequential(norm(nn.Conv2d(4, 6, 3)), nn.BatchNorm2d(6))
+    network, places, report = folded(original, draw(2, 4, 5, 5))
     assert places == {"1": ("before", ("0",))}
     assert list(network.state_dict()) == ["0.weight", "0.bias"]
+    assert torch.isfinite(original[0].weight).all()  # a copy's weight norm went, not the network's
     assert "Weight norm undone: 0.weight." in report.notes
 
 
@@ -422,7 +424,8 @@ def test_a_scale_of_zero_before_padding_makes_one_multiply_add():
     result, report = fold_with_report(network, x)
     assert report.normalisers[0].place == "multiply-add"
     assert "no value is mapped to 0" in report.normalisers[0].reason
-    assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+    with torch.no_grad():
+        assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
 
 
 def test_statistics_that_are_not_finite_are_left():
@@ -501,10 +504,11 @@ def test_in_place_keeps_the_parameters_themselves():
     randomise(network).eval()
     weight = network[0].weight
     x = draw(2, 4, 3, 3)
-    expected = network(x)
-    assert nw.fold(network, x, inplace=True) is network
-    assert network[0].weight is weight
-    assert float((network(x) - expected).abs().max()) <= EXACT * float(expected.abs().max())
+    with torch.no_grad():
+        expected = network(x)
+        assert nw.fold(network, x, inplace=True) is network
+        assert network[0].weight is weight
+        assert float((network(x) - expected).abs().max()) <= EXACT * float(expected.abs().max())
 
 
 def test_bad_calls():

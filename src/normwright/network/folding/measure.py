@@ -63,11 +63,13 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
                 "the network must run in float64 for the fold's error to be judged, but does not "
                 f"({type(error).__name__}: {error}): give tolerance=, the largest difference that is allowed"
             ) from error
-    found = [_errors(unfolded, folded, exact, call)]
+    narrow = _in_float32(unfolded)
+    found = [_errors(unfolded, folded, exact, narrow, call)]
     more = 0 if tolerance is not None else _MORE_EXAMPLES
     generator = torch.Generator().manual_seed(0)
     while _judged(found) > _allowed(found, tolerance) and len(found) <= more:
-        found.append(_errors(unfolded, folded, exact, call.map(lambda x: _near(x, generator))))
+        near = call.map(lambda x: _near(x, generator))
+        found.append(_errors(unfolded, folded, exact, narrow, near))
     judged, allowed = _judged(found), _allowed(found, tolerance)
     difference, ulps = _most(part.difference for part in found)
     if exact is None:
@@ -89,7 +91,17 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
     return measured
 
 
-def _errors(unfolded: nn.Module, folded: nn.Module, exact: nn.Module | None, call: Call) -> _Errors:
+def _in_float32(network: nn.Module) -> nn.Module | None:
+    """A network of float64 in float32, for nothing wider than itself tells its error; else None."""
+    tensors = [*network.parameters(), *network.buffers()]
+    if not any(tensor.dtype == torch.float64 for tensor in tensors):
+        return None
+    return copy.deepcopy(network).float()
+
+
+def _errors(
+    unfolded: nn.Module, folded: nn.Module, exact: nn.Module | None, narrow: nn.Module | None, call: Call
+) -> _Errors:
     before, after = outputs(unfolded, call), outputs(folded, call)
     _check_kinds(before, after)
     unit = max((_ulp(value) for value in before if value.is_floating_point()), default=0.0)
@@ -97,7 +109,15 @@ def _errors(unfolded: nn.Module, folded: nn.Module, exact: nn.Module | None, cal
     if exact is None:
         return _Errors(difference, None, None, unit)
     right = outputs(exact, call.map(widened))
-    return _Errors(difference, _largest(after, right, before), _largest(before, right, before), unit)
+    own = _largest(before, right, before)
+    if narrow is not None:
+        # Rounding errors are proportional to the unit: 2^29 times smaller in float64.
+        rough = outputs(narrow, call.map(_narrowed))
+        rough = [value.to(like.dtype) for value, like in zip(rough, right, strict=True)]
+        error, ulps = _largest(rough, right, before)
+        smaller = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+        own = (max(own[0], smaller * error), max(own[1], smaller * ulps))
+    return _Errors(difference, _largest(after, right, before), own, unit)
 
 
 def _judged(found: Sequence[_Errors]) -> float:
@@ -114,6 +134,10 @@ def _allowed(found: Sequence[_Errors], tolerance: float | None) -> float:
 def _most(pairs: Iterable[tuple[float, float] | None]) -> tuple[float, float]:
     known = [pair for pair in pairs if pair is not None]
     return max(error for error, _ in known), max(ulps for _, ulps in known)
+
+
+def _narrowed(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def _near(value: Tensor, generator: torch.Generator) -> Tensor:

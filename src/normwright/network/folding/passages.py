@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -162,6 +161,20 @@ def _mean(
     return (where if back else kept.index(axis)), affine
 
 
+def _padded(
+    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
+) -> tuple[int, Affine]:
+    given = arguments_of(node)
+    amounts: Sequence[int] = given.get("pad") or given["padding"]
+    constant = "constant" in operator_of(node) or given.get("mode") == "constant"
+    place = 2 * (len(shape) - 1 - axis)  # from the last axis, two amounts each
+    if any(amounts[place : place + 2]):
+        raise BlockedError("a padding of the channels")
+    if constant and any(amounts) and (bool(affine.shift.any()) or given.get("value")):
+        raise BlockedError("a padding with a constant")
+    return axis, affine
+
+
 def _split(node: Node, axis: int, affine: Affine) -> list[Carried]:
     parts, along = _concatenated(node)
     if axis != along:
@@ -232,9 +245,8 @@ def _block(shape: Sequence[int], axis: int, other: Sequence[int]) -> tuple[int, 
 
 def _only_along(part: Tensor, axis: int) -> Tensor | None:
     """The numbers along one axis, where they are the same along all others."""
-    line: Any = part.movedim(axis, 0).flatten(1)
-    first: Tensor = line[:, 0] if line.dim() == 2 else line
-    return first.contiguous() if line.dim() != 2 or bool((line == line[:, :1]).all()) else None
+    line = part.movedim(axis, 0).reshape(part.shape[axis], -1)
+    return line[:, 0].contiguous() if bool((line == line[:, :1]).all()) else None
 
 
 _DIMENSIONS = ("1d", "2d", "3d")
@@ -264,5 +276,12 @@ _RULES: dict[str, Rule] = {
         _averaged,
     ),
     **dict.fromkeys((f"aten.max_pool{d}" for d in _DIMENSIONS), _largest),
+    **dict.fromkeys(
+        (
+            *("aten.pad", "aten.constant_pad_nd"),
+            *(f"aten.{kind}_pad{d}" for kind in ("reflection", "replication") for d in _DIMENSIONS),
+        ),
+        _padded,
+    ),
     "aten.mean": _mean,
 }

@@ -73,7 +73,10 @@ class _Editing:
         self._original = program
         self.state = dict(program.state_dict)
         self.specs = list(program.graph_signature.input_specs)
-        self.module = GraphModule(program.graph_module, copy.deepcopy(program.graph_module.graph))
+        graph = copy.deepcopy(program.graph)
+        for node, old in zip(graph.nodes, program.graph.nodes, strict=True):
+            node.name = old.name  # a copy gives new ones to "input" and the like
+        self.module = GraphModule(program.graph_module, graph)
         self.program = self._built()
 
     def _built(self) -> ExportedProgram:

@@ -21,6 +21,8 @@ def decisions_without_trace(network: nn.Module, hooked: frozenset[str]) -> tuple
             reason = _why_not(module, name in hooked)
             decision = Decision([Unfoldable(name, kind, name, reason)], name, kind, "", (), reason)
             if not reason:
+                assert module.running_mean is not None
+                assert module.running_var is not None
                 decision.place = "multiply-add"
                 decision.reason = "into layers: the network cannot be traced"
                 decision.map = affine_of(

@@ -64,12 +64,20 @@ def remove_weight_norm(module: nn.Module) -> tuple[str, ...]:
     for name in _parametrized(module):
         chain = module.get_submodule(f"parametrizations.{name}")
         trained = any(original.requires_grad for original in chain.parameters())
+        _unshare_class(module)
         parametrize.remove_parametrizations(module, name)
         value = getattr(module, name).detach().clone()
         delattr(module, name)
         setattr(module, name, nn.Parameter(value, requires_grad=trained))
     _first(module, names)
     return names
+
+
+def _unshare_class(module: nn.Module) -> None:
+    """Gives a parametrized module a class of its own, which its deep copies would else lose the weight of."""
+    kind = type(module)
+    members = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    object.__setattr__(module, "__class__", type(kind.__name__, kind.__bases__, members))
 
 
 def _parametrized(module: nn.Module) -> tuple[str, ...]:
