@@ -303,13 +303,27 @@ def test_a_stream_that_collapses_is_answered_by_the_source():
     assert (adapted.batches, adapted.refused) == (2, 2)
 
 
-def test_a_stream_goes_on_after_a_batch_of_nan():
-    network = source(nn.BatchNorm1d, 3)
-    x = draw(8, 3)
+class Faulty(nn.Module):
+    """Passes on what it is given, or fails."""
+
+    fails = False
+
+    def forward(self, x):
+        if self.fails:
+            raise ConnectionError("a link is down")
+        return x
+
+
+def test_a_stream_goes_on_after_a_batch_that_failed():
+    network, x = nn.Sequential(source(nn.BatchNorm1d, 3), Faulty()).eval(), draw(8, 3)
     with nw.AdaptedStream(network, decay=0.5) as adapted:
         adapted(x)
         with pytest.raises(DataError, match=r"in batch 2 .* channel 1 held NaN"):
             adapted(torch.tensor([[0.0, torch.nan, 0.0]]).repeat(4, 1))
+        network[1].fails = True
+        with pytest.raises(ConnectionError):
+            adapted(x + 9)
+        network[1].fails = False
         after = adapted(x)
     with nw.AdaptedStream(network, decay=0.5) as adapted:
         adapted(x)

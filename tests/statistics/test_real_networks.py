@@ -9,6 +9,7 @@ from torch import nn
 
 import normwright as nw
 from normwright.errors import OptionError
+from normwright.network import find_normalisers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -34,7 +35,7 @@ def check(network, batches, count):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     tracked = {
         name: module
-        for name, module in nw.network.find_normalisers(network).items()
+        for name, module in find_normalisers(network).items()
         if getattr(module, "track_running_stats", False)
     }
     with Inputs(tracked) as inputs:
@@ -152,7 +153,7 @@ def test_monai_segresnet_has_group_norm():
 def test_monai_densenet():
     network = monai("DenseNet121", 2, 1, 2, init_features=8, growth_rate=4)
     # the stem, 2 in each of 6 + 12 + 24 + 16 layers, 3 transitions, the last
-    check(network, images(1, 64, 64), 1 + 2 * 58 + 3 + 1)
+    check(network, images(1, 32, 32), 1 + 2 * 58 + 3 + 1)
 
 
 def test_monai_efficientnet():

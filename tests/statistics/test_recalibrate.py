@@ -93,12 +93,14 @@ def test_only_the_statistics_change_and_undo_brings_them_back():
     network.append(nn.Dropout(0.5)).eval()
     network[2].register_forward_hook(lambda *_: None)
     buffers = dict(network.named_buffers())
+    places = [buffer.data_ptr() for buffer in buffers.values()]
     before = state_of(network)
     handle = nw.recalibrate(network, [draw(4, 3, 9, 9)])
     after = state_of(network)
     assert same_state(before, after, but=STATISTICS)
     assert not same_state(before, after)
     assert all(buffer is buffers[name] for name, buffer in network.named_buffers())
+    assert places == [buffer.data_ptr() for buffer in network.buffers()]
     handle.undo()
     handle.undo()
     assert same_state(before, state_of(network))
