@@ -87,6 +87,7 @@ PUBLIC = {
         "nn",
         "recalibrate",
         "reference",
+        "statistics",
         "unfreeze",
     ],
     "normwright.functional": [
@@ -147,11 +148,14 @@ PUBLIC = {
         "Adaptation",
         "AdaptationReport",
         "AdaptedStream",
+        "Counting",
         "LayerAdaptation",
         "LayerChange",
         "Recalibration",
         "RecalibrationReport",
+        "accumulate",
         "adapt",
+        "count_once",
         "recalibrate",
     ],
 }
@@ -172,7 +176,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_normwright_brings_no_command_along():
     heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors"]
-    heavy += ["normwright.lab", "normwright.network", "normwright.reference"]
+    heavy += ["normwright.lab", "normwright.network", "normwright.reference", "normwright.statistics"]
     code = f"import sys, normwright; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

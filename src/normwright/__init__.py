@@ -7,8 +7,9 @@ nw.convert(network, to=...)            other normalisers in their place, and the
 nw.fold(network, example)             the same network with its batch norms folded into other layers
 nw.freeze(network)                    hold its running statistics where they are; nw.unfreeze lets them go
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
-nw.recalibrate(network, batches)      exact population statistics, undoable
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
+nw.recalibrate(network, batches)      exact population statistics, undoable
+nw.statistics                         running statistics in training: accumulate, count_once
 nw.backends()                         which kernels are loaded, and if not, why
 """
 
@@ -21,7 +22,7 @@ from normwright import functional, nn
 from normwright.backends import backends
 
 if TYPE_CHECKING:
-    from normwright import reference
+    from normwright import reference, statistics
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
@@ -47,6 +48,7 @@ __all__ = [
     "nn",
     "recalibrate",
     "reference",
+    "statistics",
     "unfreeze",
 ]
 
@@ -61,6 +63,7 @@ _LAZY = {
     "freeze": ("normwright.network.freezing", "freeze"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
+    "statistics": ("normwright.statistics", None),
     "unfreeze": ("normwright.network.freezing", "unfreeze"),
 }
 

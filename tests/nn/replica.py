@@ -1,15 +1,17 @@
 """One of the processes of test_distributed: trains a replica, and keeps what it has learnt.
 
-python replica.py RANK WORLD FOLDER
+python replica.py RANK FOLDER
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-import torch
+sys.path.append(str(Path(__file__).parent.parent))
+
+import torch  # in the folder above lies what is shared
+from processes import process_group
 from torch.nn.parallel import DistributedDataParallel
 
 from normwright import nn
@@ -39,27 +41,19 @@ def images(rank: int, step: int) -> torch.Tensor:
     return torch.randn(4, 3, 8, 8, generator=draw, dtype=torch.float64)
 
 
-def main(rank: int, world: int, folder: Path) -> None:
+def main(rank: int, folder: Path) -> None:
     """Steps of gradient descent; saves the gradients of each and the final state."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world
-    )
-    replica = DistributedDataParallel(network())
-    optimiser = torch.optim.SGD(replica.parameters(), lr=0.1)
-    gradients = []
-    for step in range(STEPS):
-        optimiser.zero_grad()
-        replica(images(rank, step)).pow(3).mean().backward()
-        gradients.append([parameter.grad.clone() for parameter in replica.parameters()])
-        optimiser.step()
-    torch.save({"gradients": gradients, "state": replica.module.state_dict()}, folder / f"{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    with process_group(rank, folder):
+        replica = DistributedDataParallel(network())
+        optimiser = torch.optim.SGD(replica.parameters(), lr=0.1)
+        gradients = []
+        for step in range(STEPS):
+            optimiser.zero_grad()
+            replica(images(rank, step)).pow(3).mean().backward()
+            gradients.append([parameter.grad.clone() for parameter in replica.parameters()])
+            optimiser.step()
+        torch.save({"gradients": gradients, "state": replica.module.state_dict()}, folder / f"{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
-    # The interpreter is not taken down: a thread of gloo's that lets go of its last tensor meanwhile asks for
-    # the interpreter's lock, and the process aborts (pytorch/pytorch#179291). What is wanted has been saved.
-    os._exit(0)
+    main(int(sys.argv[1]), Path(sys.argv[2]))

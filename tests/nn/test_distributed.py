@@ -1,30 +1,18 @@
 """Data-parallel training in two real processes, against the same steps taken in one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import WORLD, run_ranks
 from replica import STEPS, images, network
 from tolerances import SAME_DERIVATIVE
-
-WORLD = 2
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What each of the processes saved."""
-    folder = tmp_path_factory.mktemp("ranks")
-    # gloo asks for the host's name, which not every machine can resolve
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", Path(__file__).with_name("replica.py")]
-    processes = [
-        subprocess.Popen([*command, str(rank), str(WORLD), folder], env=environment) for rank in range(WORLD)
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0] * WORLD
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    return run_ranks(Path(__file__).with_name("replica.py"), tmp_path_factory.mktemp("ranks"))
 
 
 def close(one, other):

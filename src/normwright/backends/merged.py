@@ -27,8 +27,9 @@ def merge(counts: Tensor, means: Tensor, m2s: Tensor) -> Merged:
 
         mean = Σ count_r·mean_r / Σ count_r,    M2 = Σ (M2_r + count_r·(mean_r - mean)²)
 
-    Every term of M2 is a square: nothing cancels, however far the mean lies from zero. A part without
-    elements (count 0, mean 0, M2 0) adds nothing.
+    Every term of M2 is a square: nothing cancels, however far the mean lies from zero. The means are taken
+    from that of the largest part, so that parts with the same mean have it together, to the bit. A part
+    without elements (count 0, mean 0, M2 0) adds nothing.
 
     Args:
         counts: (R,), elements behind each part.
@@ -43,7 +44,8 @@ def merge(counts: Tensor, means: Tensor, m2s: Tensor) -> Merged:
         Merged(count=tensor(6.), mean=tensor([2.]), m2=tensor([18.]))
     """
     count = counts.sum()
-    mean = (means * (counts / count.clamp_min(1)).unsqueeze(1)).sum(0)
+    level = means.index_select(0, counts.argmax().view(1))
+    mean = level[0] + ((means - level) * (counts / count.clamp_min(1)).unsqueeze(1)).sum(0)
     m2 = torch.addcmul(m2s, counts.unsqueeze(1), (means - mean).square()).sum(0)
     return Merged(count, mean, m2)
 

@@ -38,6 +38,21 @@ _KERNELS = _Operators(_affine, _affine_backward, joined_sum)
 _DIFFERENTIABLE = _Operators(eager.channel_affine, eager.channel_affine_backward, DifferentiableSum.apply)
 
 
+# The kernels multiply x - mean by rstd·weight, here rstd²·…, which float32 has down to a rstd of 1e-19.
+_LARGE_VARIANCE = 1e37
+
+
+def _operators(x: Tensor, variance: Tensor) -> _Operators:
+    """The kernels; for a deviation above 3e18 what does not multiply rstd by rstd, where asking is free."""
+    if (
+        torch.compiler.is_compiling()
+        or x.device.type != "cpu"
+        or not bool((variance > _LARGE_VARIANCE).any())
+    ):
+        return _KERNELS
+    return _KERNELS._replace(affine=eager.channel_affine)
+
+
 def _moments_of(x: Tensor, count: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over all processes, as differentiable functions of x on each."""
     layout = channels_layout(x)
@@ -128,7 +143,7 @@ class Synchronised(torch.autograd.Function):
         x, residual, weight, bias, mean, variance, count = ctx.saved_tensors
         activated = activation is not None
         wanted = DX * to_x + DRESIDUAL * (to_residual and activated) + DWEIGHT * to_weight + DBIAS * to_bias
-        operators = _KERNELS
+        operators = _operators(x, variance)
         if not torch.compiler.is_compiling() and torch.is_grad_enabled():
             operators = _DIFFERENTIABLE
             mean, variance = _moments_of(x, count, ranks)

@@ -11,6 +11,7 @@ from torch import Tensor
 from normwright.errors import ShapeError
 from normwright.functional import instance_norm
 from normwright.nn.activation import known_activation, with_activation
+from normwright.nn.bookkeeping import is_recomputation
 
 
 def _forward(
@@ -33,10 +34,11 @@ def _forward(
             "warning by not passing in num_features, which is not used because affine=False",
             stacklevel=3,
         )
+    still = module.training and is_recomputation()
     y = instance_norm(
         x.unsqueeze(0) if unbatched else x,
-        module.running_mean,
-        module.running_var,
+        None if still else module.running_mean,
+        None if still else module.running_var,
         module.weight,
         module.bias,
         module.training or not module.track_running_stats,

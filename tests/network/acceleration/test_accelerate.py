@@ -465,7 +465,6 @@ LEFT = {
     "subclass": (MyBatchNorm(4), "a subclass may normalise in its own way"),
     "frozen": (FrozenBatchNorm2d(), "fixed statistics"),
     "lazy": (nn.LazyBatchNorm2d(), "it is lazy"),
-    "synchronised": (nn.SyncBatchNorm(4), "it reduces over processes"),
     "local response": (nn.LocalResponseNorm(3), "no fused kernel"),
     "parametrized": (parametrized(), "parametrized"),
     "replaced forward": (replaced_forward(), "its forward was replaced"),
@@ -483,8 +482,20 @@ def test_what_is_left_alone_says_why(kind):
     assert reason in record.reason
     assert type(fast[1]) is type(network[1])
     assert f"left alone: {record.reason}" in str(report)
-    if kind not in ("synchronised", "lazy"):
+    if kind != "lazy":
         assert torch.equal(fast(X), network(X))
+
+
+@pytest.mark.parametrize("kind", [ModuleActivation, ResidualAfterTheNorm])
+def test_a_synchronised_one_becomes_ours_and_is_fused(kind):
+    """In one process; over several, tests/nn/test_synchronised.py."""
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(randomise(kind())).double()
+    fast, report = accelerate_with_report(network)
+    record = record_of(report)
+    assert record.became == "normwright.nn.SyncBatchNorm"
+    assert record.fused == kind.fused
+    assert_same(network, fast, call)
+    assert fused_calls(fast, X) == 1
 
 
 def test_a_scripted_normaliser_is_left_alone():

@@ -51,8 +51,6 @@ def drop_in_for(module: nn.Module) -> type[nn.Module] | str:
         return "its parameters are parametrized, which gives it a class of its own"
     if isinstance(module, LazyModuleMixin):
         return "it is lazy: accelerate the network after its first batch"
-    if isinstance(module, nn.SyncBatchNorm):
-        return "it reduces over processes"
     if kind in (nn.LocalResponseNorm, normwright.nn.LocalResponseNorm):
         return "there is no fused kernel for LocalResponseNorm"
     if is_normaliser(module) and not any(base in DROP_INS for base in kind.__mro__):

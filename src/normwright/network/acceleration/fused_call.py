@@ -15,6 +15,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from normwright.functional import group_norm, layer_norm, rms_norm
 from normwright.nn.batch_norm import _forward as _batch_forward
 from normwright.nn.instance_norm import _forward as _instance_forward
+from normwright.nn.sync_batch_norm import _forward as _sync_forward
 
 # For the separate form; the fused one computes them in the operator.
 _ALONE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -67,11 +68,19 @@ def fused(
         in_place: the network adds with `+=`.
         norm_first: the network adds the residual to the normaliser's output, and not the other way round.
     """
-    for hook in norm._forward_hooks.values():
-        hook.see(x, _alone(norm, x))  # type: ignore[attr-defined]
-    if residual is None or _alike(residual, x):
-        return _call(norm, x, residual, activation)
+    # What a synchronised one would return alone is not computed beside: that takes all its processes.
+    watched = bool(norm._forward_hooks) and isinstance(norm, nn.SyncBatchNorm)
+    if not watched:
+        for hook in norm._forward_hooks.values():
+            hook.see(x, _alone(norm, x))  # type: ignore[attr-defined]
+        if residual is None or _alike(residual, x):
+            return _call(norm, x, residual, activation)
     y = _call(norm, x, None, None)
+    if watched:
+        for hook in norm._forward_hooks.values():
+            hook.see(x, y)  # type: ignore[attr-defined]
+    if residual is None:
+        return y if activation is None else _ALONE[activation](y)
     add = operator.iadd if in_place else operator.add
     y = add(y, residual) if norm_first else add(residual, y)
     return y if activation is None else _ALONE[activation](y)
@@ -91,6 +100,8 @@ def _alike(residual: Any, x: Tensor) -> bool:
 
 def _call(norm: nn.Module, x: Tensor, residual: Tensor | None, activation: str | None) -> Tensor:
     """What the module's forward does, with this activation instead of its own."""
+    if isinstance(norm, nn.SyncBatchNorm):
+        return _sync_forward(norm, x, residual, activation)
     if isinstance(norm, _BatchNorm):
         return _batch_forward(norm, x, residual, activation)
     if isinstance(norm, _InstanceNorm):

@@ -10,7 +10,7 @@ from torch import nn
 import normwright.nn as ours
 from normwright.network.conversion.foreign import axes_of_foreign
 from normwright.network.conversion.memory import memory_of
-from normwright.network.freezing import unfrozen_class
+from normwright.network.frozen_class import unfrozen_class
 
 #: Moments over batch and space in training; one multiply-add per channel in inference.
 BATCH_KINDS = ("batch", "synchronised", "frozen", "renormalised")

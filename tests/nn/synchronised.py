@@ -1,0 +1,115 @@
+"""One of the processes of test_synchronised: SyncBatchNorm in training, as networks use it.
+
+python synchronised.py RANK FOLDER
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parent.parent))
+
+import torch  # in the folder above lies what is shared
+from processes import process_group
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from normwright import nn
+from normwright.network import accelerate
+from normwright.statistics import accumulate
+
+SHARES = ((3, 2), (5, 0), (1, 4))  # of the ranks, at each step
+WAYS = ("plainly", "channels last", "checkpointed", "compiled", "accelerated")
+
+
+def network() -> torch.nn.Module:
+    """Two normalisers, one with an activation; the same weights each time."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6, activation="silu"),
+        torch.nn.Conv2d(6, 4, 3),
+        torch.nn.BatchNorm2d(4, momentum=None),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 4 * 4, 2),
+    ).double()
+
+
+def images(step: int) -> torch.Tensor:
+    """The batch of all ranks at one step."""
+    draw = torch.Generator().manual_seed(step)
+    return torch.randn(5, 3, 8, 8, generator=draw, dtype=torch.float64)
+
+
+def trained(way: str, rank: int) -> dict[str, torch.Tensor]:
+    """The state after some steps of gradient descent on the mean over all ranks' samples."""
+    part = nn.SyncBatchNorm.convert_sync_batchnorm(network())
+    if way == "channels last":
+        part = part.to(memory_format=torch.channels_last)
+    if way == "accelerated":
+        part = accelerate(part)
+    replica: Any = DistributedDataParallel(part)
+    if way == "compiled":
+        # Each share has its own graph; the process group's, with a batch of none, is one of them.
+        part.compile(fullgraph=True, backend="aot_eager", dynamic=False)
+    optimiser = torch.optim.SGD(replica.parameters(), lr=0.1)
+    for step, shares in enumerate(SHARES):
+        x = images(step).split(list(shares))[rank].requires_grad_()
+        if way == "channels last":
+            x = x.contiguous(memory_format=torch.channels_last)
+        optimiser.zero_grad()
+        y = checkpoint(replica, x, use_reentrant=False) if way == "checkpointed" else replica(x)
+        # DistributedDataParallel takes the mean over ranks of the gradients
+        (y.pow(3).sum() * len(shares) / sum(shares)).backward()
+        optimiser.step()
+    return dict(part.state_dict())
+
+
+def accumulated(rank: int) -> list[torch.Tensor]:
+    """Running statistics of micro-batches that the ranks have unequal shares of."""
+    norm = nn.SyncBatchNorm(3, dtype=torch.float64)
+    with accumulate(norm):
+        for step, shares in enumerate(SHARES):
+            norm(images(step).split(list(shares))[rank])
+    return [buffer.clone() for buffer in norm.buffers()]
+
+
+def copies(rank: int) -> bool:
+    """Whether a copy of a module with its own group is synchronised over the same."""
+    norm = nn.SyncBatchNorm(3, process_group=torch.distributed.group.WORLD)
+    twin = copy.copy(norm)
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(rank))
+    return torch.equal(norm(x), twin(x))
+
+
+def left_alone(rank: int) -> str:
+    """What happens where the other process does not come."""
+    group = torch.distributed.new_group([0, 1], timeout=timedelta(seconds=1))
+    norm = nn.SyncBatchNorm(3, process_group=group)
+    torch.distributed.barrier()
+    if rank:
+        return ""
+    try:
+        norm(torch.randn(2, 3, 4))
+    except RuntimeError as error:
+        return str(error)
+    return "nothing"
+
+
+def main(rank: int, folder: Path) -> None:
+    """Saves what this rank found."""
+    with process_group(rank, folder):
+        found: dict[str, Any] = {way: trained(way, rank) for way in WAYS}
+        found["accumulated"] = accumulated(rank)
+        found["copies"] = copies(rank)
+        found["left alone"] = left_alone(rank)
+        torch.save(found, folder / f"{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

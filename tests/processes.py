@@ -1,0 +1,46 @@
+"""Starts the processes of a distributed test, real ones, and joins them (`process_group`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+WORLD = 2
+
+
+def run_ranks(script: Path, folder: Path) -> list[Any]:
+    """Runs `python script RANK FOLDER` for every rank; returns what each saved in FOLDER/RANK.pt."""
+    # gloo asks for the host's name, which not every machine can resolve
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", script]
+    processes = [subprocess.Popen([*command, str(rank), folder], env=environment) for rank in range(WORLD)]
+    assert [process.wait(timeout=300) for process in processes] == [0] * WORLD
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+@contextlib.contextmanager
+def process_group(rank: int, folder: Path) -> Iterator[None]:
+    """In one of the processes: all of them, joined by gloo. The process ends with it."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=120),
+    )
+    yield
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    # The interpreter is not taken down: a thread of gloo's that lets go of its last tensor meanwhile asks for
+    # the interpreter's lock, and the process aborts (pytorch/pytorch#179291). What is wanted has been saved.
+    sys.stdout.flush()
+    os._exit(0)
