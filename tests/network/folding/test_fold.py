@@ -116,6 +116,28 @@ def test_norms_on_both_sides_and_in_a_row():
     }
 
 
+def test_two_norms_of_one_concatenation_go_into_one_layer():
+    network = Net(
+        lambda s, x: s.conv(torch.cat([s.one(x), s.two(x.relu())], 1)),
+        one=nn.BatchNorm2d(4), two=nn.BatchNorm2d(4), conv=nn.Conv2d(8, 3, 3, padding=1),
+    )  # fmt: skip
+    _, places, _ = folded(network, draw(2, 4, 5, 5))
+    assert places == {"one": ("after", ("conv",)), "two": ("after", ("conv",))}
+
+
+def test_equal_maps_after_a_layer_used_twice():
+    network = Net(
+        lambda s, x: s.one(s.conv(x)) + s.two(s.conv(x.neg())),
+        one=nn.BatchNorm2d(4), two=nn.BatchNorm2d(4), conv=nn.Conv2d(4, 4, 3),
+    )  # fmt: skip
+    randomise(network).eval()
+    network.two.load_state_dict(network.one.state_dict())
+    x = draw(2, 4, 5, 5)
+    result, report = fold_with_report(network, x)
+    assert [record.into for record in report.normalisers] == [("conv",), ("conv",)]
+    assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+
+
 def test_linear_over_leading_axes_as_long_as_its_channels():
     # PEERS: linear over 3-D input whose length equals its channels
     network = Net(lambda s, x: s.norm(s.linear(x)), linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6))
@@ -162,6 +184,9 @@ PASSAGES = {
         lambda s, x: s.norm(torch.cat([s.one(x), s.two(x)], 1)),
         {"one": nn.Conv2d(4, 1, 1), "two": nn.Conv2d(4, 3, 1)},
         "one two",
+    ),
+    "its part of a concatenation": (
+        lambda s, x: s.after(torch.cat([s.norm(x), x.relu()], 1)), {"after": nn.Conv2d(8, 3, 1)}, "after",
     ),
     "two readers": (
         lambda s, x: (lambda y: s.one(y) + s.two(y))(s.norm(x)),
@@ -386,6 +411,37 @@ def test_modes_and_missing_statistics():
     assert reasons["5"] == ("before", "")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [module.training for module in result] == [False, True, False, False, False, False]
+
+
+def test_a_scale_of_zero_before_padding_makes_one_multiply_add():
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1))
+    randomise(network).eval()
+    with torch.no_grad():
+        network[0].weight[2] = 0.0
+    x = draw(2, 4, 5, 5)
+    result, report = fold_with_report(network, x)
+    assert report.normalisers[0].place == "multiply-add"
+    assert "no value is mapped to 0" in report.normalisers[0].reason
+    assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+
+
+def test_statistics_that_are_not_finite_are_left():
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    randomise(network).eval()
+    network[1].running_mean[1] = float("nan")
+    result, report = fold_with_report(network, draw(2, 4, 3, 3))
+    assert report.normalisers[0].place == ""
+    assert "channel 1" in report.normalisers[0].reason
+    assert type(result[1]) is nn.BatchNorm2d
+
+
+def test_a_network_that_raises_on_the_example():
+    network = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(RuntimeError, match="channels"):
+        nw.fold(network, torch.ones(1, 3, 2, 2), inplace=True)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert type(network[1]) is nn.BatchNorm2d
 
 
 def test_no_normaliser():

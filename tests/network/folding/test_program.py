@@ -34,6 +34,15 @@ def draw(*shape):
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
 
+def test_a_layer_of_a_program_is_given_a_bias():
+    made = nn.Sequential(nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU())
+    x = draw(5, 3)
+    program = torch.export.export(randomise(made).eval(), (x,), strict=False)
+    folded = nw.fold(program, None)
+    assert set(folded.state_dict) == {"0.weight", "0.bias", "1.num_batches_tracked"}
+    assert float((folded.module()(x) - made(x)).abs().max()) <= EXACT * float(made(x).abs().max())
+
+
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_a_program_without_batch_norm(decomposed):
     # PEERS: torch.export has nothing (#141116)

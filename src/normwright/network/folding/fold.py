@@ -17,6 +17,7 @@ from normwright.network.acceleration.route import own_class
 from normwright.network.calling import Call, call_of
 from normwright.network.flow import Flow
 from normwright.network.folding.apply import apply
+from normwright.network.folding.decision import Decision
 from normwright.network.folding.functions import remove_calls, why_not_removable
 from normwright.network.folding.measure import compare, time_in_turn
 from normwright.network.folding.plan import Planner
@@ -28,7 +29,7 @@ from normwright.network.folding.weight_norm import remove_weight_norm, weight_no
 from normwright.network.trace import UntraceableError, trace
 from normwright.network.walk import find_normalisers
 
-Network = TypeVar("Network", nn.Module, ExportedProgram)
+Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
 
 # How long the speed before and after is measured.
 SECONDS = 2.0
@@ -110,9 +111,11 @@ def fold_with_report(
     plan = _plan(_copy(network), call)
     folded = _copy(network)
     _carry_out(folded, plan)
-    both = (_copy(network), _copy(folded))  # a call may move buffers
-    error = compare(*both, call, tolerance)
-    speed = time_in_turn(both, call, seconds=SECONDS)[0]
+    error = speed = None
+    if plan.changes_something:
+        both = (_copy(network), _copy(folded))  # a call may move buffers
+        error = compare(*both, call, tolerance)
+        speed = time_in_turn(both, call, seconds=SECONDS)[0]
     how = "" if plan.flow is None else plan.flow.how
     report = FoldReport(how, _records(network, plan), error, speed, plan.notes)
     _warn_of_training(report)
@@ -122,7 +125,7 @@ def fold_with_report(
     return folded, report
 
 
-def _copy(network: nn.Module) -> nn.Module:
+def _copy(network: nn.Module) -> Any:
     """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
     memo = {}
     for module in network.modules():
@@ -138,8 +141,14 @@ class _Plan:
 
     flow: Flow | None
     planner: Planner | None
-    decisions: tuple[Any, ...]
+    decisions: tuple[Decision, ...]
+    unnormed: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether a normaliser goes, or weight norm does."""
+        return bool(self.unnormed) or any(decision.place for decision in self.decisions)
 
 
 def _plan(network: nn.Module, call: Call) -> _Plan:
@@ -159,7 +168,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
         flow = trace(network, call)
     except UntraceableError as error:
         notes.append(f"Nothing could be folded, for the network cannot be traced ({error}).")
-        return _Plan(None, None, decisions_without_trace(network, hooked), tuple(notes))
+        return _Plan(None, None, decisions_without_trace(network, hooked), unnormed, tuple(notes))
     if flow.note:
         notes.append(flow.note)
     planner = Planner(
@@ -170,16 +179,16 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
         lambda site: why_not_removable(network, flow, site),
     )
     planner.plan()
-    return _Plan(flow, planner, tuple(planner.decisions), tuple(notes))
+    return _Plan(flow, planner, tuple(planner.decisions), unnormed, tuple(notes))
 
 
-def _prepare(network: nn.Module) -> list[str]:
+def _prepare(network: nn.Module) -> tuple[str, ...]:
     """Undoes weight norm and acceleration's routes; returns the names of the weights."""
     names = []
     for name, module in network.named_modules():
         object.__setattr__(module, "__class__", own_class(type(module)))
         names += [f"{name}.{weight}".lstrip(".") for weight in remove_weight_norm(module)]
-    return names
+    return tuple(names)
 
 
 def _out_channels(module: nn.Module) -> int:

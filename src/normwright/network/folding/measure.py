@@ -52,6 +52,7 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
         FoldError: the outputs differ in kind, or by more than the tolerance.
         OptionError: there is no tolerance, and the network does not run in float64.
     """
+    outputs(unfolded, call)  # what it raises is its own
     try:
         exact: nn.Module | None = copy.deepcopy(unfolded).double()
         outputs(exact, call.map(widened))  # type: ignore[arg-type]

@@ -108,21 +108,18 @@ class Planner:
     def _take(
         self, first: Decision, waiting: Sequence[Decision], proposals: dict[int, list[_Fold]], place: str
     ) -> bool:
-        """Folds a normaliser, with those without which the layers' other uses would be wrong."""
+        """Folds a normaliser, if need be with those without which the layers' other uses would be wrong."""
         if first.place:
             return True
-        together = [first]
-        for decision in together:  # grows
-            needed = {key for fold in proposals[id(decision)] for key in self._keys(fold.layer)}
-            for other in waiting:
-                shares = any(needed & set(self._keys(f.layer)) for f in proposals.get(id(other), ()))
-                if shares and other not in together and not other.place:
-                    together.append(other)
-        folds = [fold for decision in together for fold in proposals[id(decision)]]
-        try:
-            changes = self._changes(folds, place)
-        except BlockedError as error:
-            self._note(first, place, str(error))
+        changes = None
+        for together in ([first], self._sharing(first, waiting, proposals)):
+            try:
+                changes = self._changes([fold for d in together for fold in proposals[id(d)]], place)
+                break
+            except BlockedError as error:
+                reason = str(error)
+        if changes is None:
+            self._note(first, place, reason)
             return False
         self.changes.update(changes)
         for decision in together:
@@ -133,6 +130,19 @@ class Planner:
                 assert isinstance(site, Site)
                 self._gone[site.result] = site
         return True
+
+    def _sharing(
+        self, first: Decision, waiting: Sequence[Decision], proposals: dict[int, list[_Fold]]
+    ) -> list[Decision]:
+        """A normaliser, and all that would go into the same layers, or into the same as those."""
+        together = [first]
+        for decision in together:  # grows
+            needed = {key for fold in proposals[id(decision)] for key in self._keys(fold.layer)}
+            for other in waiting:
+                shares = any(needed & set(self._keys(f.layer)) for f in proposals.get(id(other), ()))
+                if shares and other not in together and not other.place:
+                    together.append(other)
+        return together
 
     @staticmethod
     def _note(decision: Decision, place: str, reason: str) -> None:

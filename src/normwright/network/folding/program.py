@@ -25,7 +25,7 @@ from normwright.network.trace import flow_of
 
 def fold_program(
     program: ExportedProgram, example: Any, tolerance: float | None, seconds: float
-) -> tuple[ExportedProgram, FoldReport]:
+) -> tuple[Any, FoldReport]:
     """A program that computes the same, and the report. See `fold`."""
     if example is None and program.example_inputs is not None:
         call = Call(*program.example_inputs)
@@ -43,7 +43,7 @@ def fold_program(
                 folded.remove(site, keep_map=decision.place == "multiply-add")
     result = folded.finished()
     networks = [program.module(), result.module()]
-    error = compare(*map(_runnable, networks), call, tolerance)  # type: ignore[call-arg, arg-type]
+    error = compare(_runnable(networks[0]), _runnable(networks[1]), call, tolerance)
     speed = time_in_turn(networks, call, seconds=seconds)[0]
     records = tuple(
         FoldRecord(d.name, d.kind, len(d.sites), d.place, d.into, d.reason) for d in planner.decisions
@@ -116,7 +116,8 @@ class _Editing:
             made = self.parameter(change.bias, new_bias)  # type: ignore[arg-type]
         for layer in calls:
             if made is not None:
-                layer.node.update_arg(2, made)
+                x, weight_node, *others = layer.node.args  # the bias may be left away
+                layer.node.args = (x, weight_node, made, *others[1:])
 
     def remove(self, site: Site, *, keep_map: bool) -> None:
         """Takes a normaliser out, or puts its map in its place."""
