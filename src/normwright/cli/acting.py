@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -190,7 +190,7 @@ def _why_not(endings: tuple[str, ...]) -> str:
 def _outcome(as_json: bool) -> Iterator[None]:
     """Shows an exception of the user's own code as Python shows it, and normwright's warnings in a line."""
 
-    def show(message: Warning | str, category: type[Warning], filename: str, *more: object) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         typer.echo(f"warning: {message}", err=True)
 
     # What a user's code prints must not get between the JSON.

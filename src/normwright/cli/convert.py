@@ -120,7 +120,7 @@ def convert(
         from normwright.network.conversion.convert import convert_with_report
 
         shown: Any = None if example is None else random_example(given.network, example)
-        options = {"names": names, "of": of, "groups": groups, "lossy": lossy}
+        options: dict[str, Any] = {"names": names, "of": of, "groups": groups, "lossy": lossy}
         converted, report = convert_with_report(
             given.network, to, **options, example=shown, calibrate=given.batches, inplace=True
         )
