@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.triton import interprets, replay
+from normwright.backends.triton.interpreter import quietly
 from normwright.backends.triton.launch import Launch
 from normwright.backends.triton.recording import Address, Recording
 
@@ -34,7 +35,8 @@ class Interpreted:
         kernel, _, _, num_warps, _ = self.launch
         places = zip(arguments, self.launch.arguments, strict=True)
         values = [_at(value, place) if isinstance(place, Address) else value for value, place in places]
-        kernel[x, y, z](*values, num_warps=num_warps)
+        with quietly():
+            kernel[x, y, z](*values, num_warps=num_warps)
 
 
 class Repeater:
