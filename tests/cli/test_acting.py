@@ -40,7 +40,7 @@ COMMANDS = {
 USED = ("recalibrate", "adapt", "fold", "calibrated", "frozen", "layer", "one")
 
 # Runs the lines that each command printed, in a process that did nothing else.
-USE = """
+USE = r"""
 import json, sys
 import normwright, safetensors.torch, torch
 from nets import resnet

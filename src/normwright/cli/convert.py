@@ -31,8 +31,8 @@ from normwright.lab.weights import WEIGHTS
 EXAMPLES = """\
 [bold]Examples[/bold]
 
-From batch to group norm, fitted to what the network computed on your images:
-  normwright convert nets.py:net a.pt --to group --data images:photos --out b.pt
+From batch to group norm, fitted to what the network computed on the digits:
+  normwright convert nets.py:net a.pt --to group --data digits --out b.pt
 
 and in another process, as the command says when it has written:
   network = normwright.convert(net(), "group")
