@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,20 @@ def images(step: int) -> torch.Tensor:
 
 def trained(way: str, rank: int) -> dict[str, torch.Tensor]:
     """The state after some steps of gradient descent on the mean over all ranks' samples."""
-    part = nn.SyncBatchNorm.convert_sync_batchnorm(network())
+    part = network()
     if way == "channels last":
         part = part.to(memory_format=torch.channels_last)
-    if way == "accelerated":
-        part = accelerate(part)
-    replica: Any = DistributedDataParallel(part)
+    replica: Any = part
     if way == "compiled":
-        # Each share has its own graph; the process group's, with a batch of none, is one of them.
-        part.compile(fullgraph=True, backend="aot_eager", dynamic=False)
-    optimiser = torch.optim.SGD(replica.parameters(), lr=0.1)
+        nn.SyncBatchNorm.convert_sync_batchnorm(part)
+        replica = torch.compile(part, fullgraph=True, backend="aot_eager", dynamic=False)
+    else:
+        # It refuses SyncBatchNorm on the CPU, but not what its module becomes afterwards.
+        replica = DistributedDataParallel(part)
+        nn.SyncBatchNorm.convert_sync_batchnorm(part)
+    if way == "accelerated":
+        accelerate(part, inplace=True)
+    optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
     for step, shares in enumerate(SHARES):
         x = images(step).split(list(shares))[rank].requires_grad_()
         if way == "channels last":
@@ -66,6 +71,10 @@ def trained(way: str, rank: int) -> dict[str, torch.Tensor]:
         y = checkpoint(replica, x, use_reentrant=False) if way == "checkpointed" else replica(x)
         # DistributedDataParallel takes the mean over ranks of the gradients
         (y.pow(3).sum() * len(shares) / sum(shares)).backward()
+        if way == "compiled":
+            for parameter in part.parameters():
+                torch.distributed.all_reduce(parameter.grad)
+                parameter.grad /= len(shares)
         optimiser.step()
     return dict(part.state_dict())
 
@@ -103,6 +112,8 @@ def left_alone(rank: int) -> str:
 
 def main(rank: int, folder: Path) -> None:
     """Saves what this rank found."""
+    # PyTorch's tracer instantiates autograd functions, and warns that one should not.
+    warnings.simplefilter("ignore", DeprecationWarning)
     with process_group(rank, folder):
         found: dict[str, Any] = {way: trained(way, rank) for way in WAYS}
         found["accumulated"] = accumulated(rank)

@@ -47,6 +47,12 @@ class SyncBatchNorm(torch.nn.SyncBatchNorm):
     Runs on the CPU (gloo) as on GPUs (NCCL), with unequal and empty shares, and under
     `torch.compile(fullgraph=True)`. Inference, and a group of one process, are batch normalisation.
 
+    On the CPU `DistributedDataParallel` refuses `torch.nn.SyncBatchNorm` and all that derives from it: wrap
+    the network first, then convert what was wrapped, whose parameters stay the same objects:
+
+        replica = DistributedDataParallel(network)
+        SyncBatchNorm.convert_sync_batchnorm(replica.module)
+
     State: weight, bias, running_mean, running_var (C,), and num_batches_tracked; running_var takes the
     *unbiased* variance. `momentum=None` is the cumulative mean over all batches.
 
