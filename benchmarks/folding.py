@@ -151,8 +151,10 @@ def _page(rows: Sequence[Row], races: Sequence[Race], options: argparse.Namespac
 
 
 def _table(rows: Sequence[Row]) -> str:
-    head = ("network", "normalisers", "folded", "multiply-add", "left", "why no further", "error folded")
-    head = (*head, "error unfolded", "time after/before")
+    head = (
+        *("network", "normalisers", "folded", "multiply-add", "left", "why no further"),
+        *("error folded", "error unfolded", "time after/before"),
+    )
     return table(head, [_cells(row) for row in rows])
 
 
@@ -183,8 +185,10 @@ def _why(reason: str) -> str:
 
 
 def _races(races: Sequence[Race]) -> str:
-    head = ("batch", "unfolded, ms", "folded, ms", "fused, ms", "without, ms")
-    head = (*head, "folded/unfolded", "folded/fused", "folded/without", "repetitions")
+    head = (
+        *("batch", "unfolded, ms", "folded, ms", "fused, ms", "without, ms"),
+        *("folded/unfolded", "folded/fused", "folded/without", "repetitions"),
+    )
     names = ("unfolded", "folded", "fused", "without")
     return table(
         head,

@@ -90,7 +90,9 @@ def writes(node: Node) -> bool:
 
 def shape_of(value: Node) -> tuple[int, ...]:
     """The shape that a value has with the example."""
-    return tuple(int(size) for size in value.meta["val"].shape)
+    # Asking a symbol for its number as such would bind the program to it.
+    sizes = value.meta["val"].shape
+    return tuple(int(size.node.hint) if isinstance(size, torch.SymInt) else int(size) for size in sizes)
 
 
 def calls_around(node: Node) -> tuple[tuple[str, str], ...]:

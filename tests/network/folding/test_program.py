@@ -12,6 +12,9 @@ from normwright.errors import OptionError
 from normwright.network import fold_with_report
 from normwright.network.folding import fold as fold_module
 
+# PyTorch's own, of its exported programs
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+
 EXACT = 1e-12
 
 
@@ -44,7 +47,6 @@ def test_a_layer_of_a_program_is_given_a_bias():
         assert float((folded.module()(x) - made(x)).abs().max()) <= EXACT * float(made(x).abs().max())
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # PyTorch's own decompositions
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_a_program_without_batch_norm(decomposed):
     # PEERS: torch.export has nothing (#141116)

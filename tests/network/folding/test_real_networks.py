@@ -34,6 +34,15 @@ EXPECTED = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """These networks are too small for two, and tests run beside each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("name", REAL_NETWORKS)
 def test_every_norm_that_can_be_is_folded(name, monkeypatch):
     pytest.importorskip("monai" if name.startswith("MONAI") else "transformers")

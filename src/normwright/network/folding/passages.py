@@ -58,7 +58,8 @@ def behind(node: Node, source: Node, axis: int, affine: Affine) -> Carried:
     if operator == "aten.cat":
         return _joined(node, source, axis, affine)
     rule = _rule(node)
-    if node.all_input_nodes != [source]:
+    tensors = [given for given in node.all_input_nodes if isinstance(given.meta.get("val"), Tensor)]
+    if tensors != [source]:
         raise BlockedError(f"{operator} reads something else too")
     return Carried(node, *rule(node, shape_of(source), axis, affine, shape_of(node), False))
 

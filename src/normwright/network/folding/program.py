@@ -151,7 +151,9 @@ class _Editing:
     def _call(self, function: Any, args: tuple[Any, ...], site: Site) -> Node:
         node: Node = self.graph.call_function(function, args)
         given = [part.meta["val"] if isinstance(part, Node) else part for part in args]
-        node.meta = {**{k: v for k, v in site.result.meta.items() if k != "val"}, "val": function(*given)}
+        with site.result.meta["val"].fake_mode:
+            value = function(*given)
+        node.meta = {**{k: v for k, v in site.result.meta.items() if k != "val"}, "val": value}
         return node
 
     def parameter(self, name: str, value: Tensor) -> Node:
