@@ -35,7 +35,9 @@ def command(options: argparse.Namespace) -> list[str]:
     """The command line of pytest; several processes where pytest-xdist is installed."""
     paths = [path for path in options.tests if Path(path.partition("::")[0]).exists()]
     parallel = ["-n", str(WORKERS)] if importlib.util.find_spec("xdist") and not options.rehearse else []
-    return [sys.executable, "-m", "pytest", "-q", "--tb=short", "--durations=8", *parallel, *paths]
+    # What is installed there was not chosen for this project: a warning of another's plugin ends nothing.
+    lenient = ["-o", "filterwarnings=default"]
+    return [sys.executable, "-m", "pytest", "-q", "--tb=short", "--durations=8", *lenient, *parallel, *paths]
 
 
 def environment(options: argparse.Namespace) -> dict[str, str]:
