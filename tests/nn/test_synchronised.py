@@ -65,6 +65,10 @@ def test_a_process_that_does_not_come_is_an_error_within_the_time_limit(ranks):
     assert "Timed out waiting 1000ms" in ranks[0]["left alone"]
 
 
+def test_a_process_that_dies_is_an_error(ranks):
+    assert "127.0.0.1" in ranks[0]["died"]  # a connection's, as gloo words it
+
+
 # What follows needs no second process.
 
 

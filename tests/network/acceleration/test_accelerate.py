@@ -12,6 +12,7 @@ from same import assert_close, assert_loads_both_ways, assert_same, fused_of, mo
 from small_networks import (
     CASES,
     Case,
+    Checkpointed,
     Doubles,
     ModuleActivation,
     OptionalArgument,
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 import normwright
 from normwright.errors import OptionError
 from normwright.network import accelerate, accelerate_with_report
+from normwright.statistics import count_once
 
 X = torch.randn(3, 4, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -46,6 +48,8 @@ def test_case(kind):
     assert record.fused == kind.fused
     assert kind.reason in record.reason, record.reason
     assert (kind.fused == ()) == (kind.reason != "")
+    if kind is Checkpointed:
+        count_once(network)  # as the drop-in does by itself
     with torch.set_grad_enabled(kind.differentiable):
         assert_same(network, fast, call)
     assert_loads_both_ways(network, fast)
