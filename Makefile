@@ -29,7 +29,7 @@ INTERPRETED := tests/backends/triton tests/backends/test_masks.py $(addprefix te
 
 test: $(VENV)/.dev
 	@$(RENEW_NATIVE)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 	@if $(BIN)/python -c 'import triton' 2>/dev/null; then \
 		NORMWRIGHT_TRITON=interpret $(BIN)/pytest -n auto $(INTERPRETED); \
 	else \

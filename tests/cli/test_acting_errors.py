@@ -62,7 +62,7 @@ CASES = {
     f"recalibrate nets.py:plain plain.pt {ON_DIGITS}": (1, "normaliser"),
     f"adapt nets.py:plain plain.pt {ON_DIGITS}": (1, "normaliser"),
     "convert nets.py:plain plain.pt --to group --dry-run": (1, "nor"),
-    f"recalibrate nets.py:resnet {SAVED} --data batches.py:empty --dry-run": (1, "at least one batch"),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:empty --dry-run": (1, "at least one sample"),
     f"fold nets.py:resnet {SAVED} --data batches.py:empty --dry-run": (1, "at least one batch"),
     f"recalibrate nets.py:resnet {SAVED} --data batches.py:raises --out kept.pt --force": (
         1,

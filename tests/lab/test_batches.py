@@ -36,6 +36,9 @@ def data():
     calls.append("data")
     x, y = torch.randn(40, 3), torch.arange(40) % 2
     return x, y, x[:7], y[:7]
+
+def dataset():
+    return TensorDataset(torch.randn(10, 3), torch.arange(10) % 2)
 """
 
 
@@ -95,3 +98,68 @@ def test_unknown_split_and_a_size_of_nothing():
         open_batches(DataRecipe(name="digits"), split="tset")
     with pytest.raises(OptionError, match="at least 1, but is 0"):
         open_batches(DataRecipe(name="digits"), batch_size=0)
+
+
+@pytest.mark.parametrize(("split", "count"), [(None, 40), ("train", 40), ("test", 7), ("all", 47)])
+def test_all_of_what_a_function_returns_is_read(own, split, count):
+    batches = open_batches(own("data"), split=split)
+    assert sum(len(y) for _, y in batches) == count
+
+
+def test_a_data_set_of_torch_is_cut_into_batches(own):
+    batches = open_batches(own("dataset"), batch_size=4)
+    assert [len(x) for x, _ in batches] == [4, 4, 2]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two folders of the same five grey images in two classes, the second's four times darker."""
+    image = pytest.importorskip("PIL.Image")
+    for name, darker in (("day", 1), ("night", 4)):
+        for index in range(10):
+            folder = tmp_path / name / f"class{index % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = [(40 * index + level) // darker for level in range(0, 160, 10)]
+            picture = image.new("L", (4, 4))
+            picture.putdata([min(pixel, 255) for pixel in pixels])
+            picture.save(folder / f"{index}.png")
+    return tmp_path
+
+
+def pixels_of(photos, name, **options):
+    recipe = DataRecipe(name=f"images:{photos / name}", image_size=4)
+    return torch.cat([x for x, _ in open_batches(recipe, **options)])
+
+
+def test_images_are_all_read_and_keep_what_sets_them_apart(photos):
+    day, night = pixels_of(photos, "day"), pixels_of(photos, "night")
+    assert len(day) == len(night) == 10
+    assert 0 <= float(day.min()) < float(day.max()) <= 1
+    # Not standardised each by its own moments, which would make them alike.
+    assert 3 < float(day.mean() / night.mean()) < 5
+
+
+def test_images_are_standardised_as_they_were_in_training(photos):
+    plain = pixels_of(photos, "day", split="train")
+    torch.testing.assert_close(
+        pixels_of(photos, "day", split="train", mean=(0.5,), std=(0.25,)), (plain - 0.5) / 0.25
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("day", {"mean": (0.5,)}, "come together"),
+        ("day", {"mean": (0.5, 0.5), "std": (1.0,)}, "one for each of 1 channels"),
+        ("day", {"mean": (0.5,), "std": (0.0,)}, "above 0"),
+        ("day", {"split": "validation"}, "no validation split"),
+    ],
+)
+def test_what_cannot_be_asked_of_images(photos, name, options, message):
+    with pytest.raises(OptionError, match=message):
+        pixels_of(photos, name, **options)
+
+
+def test_mean_and_std_are_for_images():
+    with pytest.raises(OptionError, match="for images:DIR alone"):
+        open_batches(DataRecipe(name="digits"), mean=(0.5,), std=(0.5,))

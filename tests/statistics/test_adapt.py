@@ -347,7 +347,7 @@ def test_one_sample_is_little_against_the_source(seed):
 
 
 def test_an_empty_loader():
-    raises(small_network().eval(), [], DataError, "at least one batch to adapt from")
+    raises(small_network().eval(), [], DataError, "at least one sample to adapt from")
 
 
 def test_a_loader_that_raises_half_way():

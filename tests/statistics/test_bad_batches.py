@@ -25,7 +25,7 @@ IMAGES = (3, 9, 9)
 
 @pytest.mark.parametrize("training", [True, False])
 def test_an_empty_loader(training):
-    raises(small_network().train(training), [], DataError, "at least one batch.*nothing came")
+    raises(small_network().train(training), [], DataError, "at least one sample.*none came")
 
 
 def test_a_loader_that_raises_half_way():
@@ -171,3 +171,12 @@ def test_not_batches(batches):
 def test_not_a_network():
     with pytest.raises(OptionError, match=r"must be a torch\.nn\.Module"):
         nw.recalibrate(nn.functional.relu, [draw(4, 3)])
+
+
+@pytest.mark.parametrize("verb", [nw.recalibrate, nw.adapt])
+def test_batches_without_a_sample_are_none(verb):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(DataError, match="must hold at least one sample"):
+        verb(network, [torch.zeros(0, 3, 8, 8)])
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

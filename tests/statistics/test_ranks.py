@@ -82,7 +82,7 @@ def test_a_process_that_dies_is_an_error_within_the_time_limit(saved):
 
 def test_no_share_at_all(saved):
     for each in saved["nothing"]:
-        assert each["error"].startswith("DataError: batches must hold at least one batch")
+        assert each["error"].startswith("DataError: batches must hold at least one sample")
         assert each["same"]
 
 

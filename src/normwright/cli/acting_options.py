@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normwright.cli.lists import Integers, integers
+from normwright.cli.lists import Integers, Numbers, integers, numbers
 from normwright.errors import OptionError
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ Key = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        help=f"{', '.join(DATA_SETS)}, or your own path/to/file.py:function, which returns a data set or "
-        "batches (a DataLoader, a generator).",
+        help=f"{', '.join(DATA_SETS)}, or your own path/to/file.py:function, which returns batches (a "
+        "DataLoader, a generator) or (x_train, y_train, x_test, y_test).",
         rich_help_panel="Data",
         show_default=False,
     ),
@@ -47,7 +47,7 @@ Data = Annotated[
 Split = Annotated[
     str | None,
     typer.Option(
-        help="train, validation, test or all. [dim](train; test for adapt)[/dim]",
+        help="train, validation, test or all. [dim](all of images:DIR; else train, for adapt test)[/dim]",
         rich_help_panel="Data",
         show_default=False,
     ),
@@ -60,6 +60,26 @@ ImageSize = Annotated[
     int | None,
     typer.Option(
         help="Pixels that images:DIR scales height and width to. [dim](32)[/dim]",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+Mean = Annotated[
+    Numbers | None,
+    typer.Option(
+        help="Taken from the pixels of images:DIR, which go from 0 to 1: as in training. [dim](0)[/dim]",
+        parser=numbers,
+        metavar="NUMBER,…",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+Std = Annotated[
+    Numbers | None,
+    typer.Option(
+        help="What they are divided by then. [dim](1)[/dim]",
+        parser=numbers,
+        metavar="NUMBER,…",
         rich_help_panel="Data",
         show_default=False,
     ),
@@ -95,6 +115,8 @@ def data_opener(
     split: str | None,
     batch_size: int | None,
     image_size: int | None,
+    mean: Numbers | None,
+    std: Numbers | None,
     data_dir: Path | None,
     usual_split: str = "train",
 ) -> Callable[[], Batches | None]:
@@ -111,7 +133,13 @@ def data_opener(
             return None
         recipe = DataRecipe(name=data) if image_size is None else DataRecipe(name=data, image_size=image_size)
         return open_batches(
-            recipe, split=split, usual_split=usual_split, batch_size=batch_size, directory=data_dir
+            recipe,
+            split=split,
+            usual_split=usual_split,
+            batch_size=batch_size,
+            directory=data_dir,
+            mean=mean,
+            std=std,
         )
 
     return open_data

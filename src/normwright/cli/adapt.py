@@ -19,8 +19,10 @@ from normwright.cli.acting_options import (
     Force,
     ImageSize,
     Key,
+    Mean,
     Network,
     Split,
+    Std,
     data_opener,
 )
 from normwright.cli.weights import use, writer_of
@@ -59,6 +61,8 @@ def adapt(
     split: Split = None,
     batch_size: BatchSize = None,
     image_size: ImageSize = None,
+    mean: Mean = None,
+    std: Std = None,
     data_dir: DataDir = None,
     key: Key = None,
     device: Device = "auto",
@@ -84,6 +88,8 @@ def adapt(
             split=split,
             batch_size=batch_size,
             image_size=image_size,
+            mean=mean,
+            std=std,
             data_dir=data_dir,
             usual_split="test",
         ),

@@ -19,8 +19,10 @@ from normwright.cli.acting_options import (
     Force,
     ImageSize,
     Key,
+    Mean,
     Network,
     Split,
+    Std,
     data_opener,
 )
 from normwright.cli.weights import use, writer_of
@@ -65,6 +67,8 @@ def recalibrate(
     split: Split = None,
     batch_size: BatchSize = None,
     image_size: ImageSize = None,
+    mean: Mean = None,
+    std: Std = None,
     data_dir: DataDir = None,
     key: Key = None,
     device: Device = "auto",
@@ -91,5 +95,14 @@ def recalibrate(
 
     act = Act(network, checkpoint, key, out, WEIGHTS, force, dry_run, as_json, device)
     act.run(
-        data_opener(data, split=split, batch_size=batch_size, image_size=image_size, data_dir=data_dir), verb
+        data_opener(
+            data,
+            split=split,
+            batch_size=batch_size,
+            image_size=image_size,
+            mean=mean,
+            std=std,
+            data_dir=data_dir,
+        ),
+        verb,
     )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+import math
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from normwright.errors import OptionError
+from normwright.lab.data.dataset import Data, Raw
 from normwright.lab.data.load import prepared, read
 from normwright.lab.data.own import as_source, call_own
 from normwright.lab.recipe import DataRecipe
-from normwright.lab.user_code import is_user_code
+from normwright.lab.user_code import IMAGES, is_user_code
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -80,38 +82,86 @@ def open_batches(
     usual_split: str = "train",
     batch_size: int | None = None,
     directory: Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Batches:
     """The batches of a data set, in its own order.
 
-    A user's function returns a data set, as for `compare`, or batches: a DataLoader, an IterableDataset, or a
-    generator. Batches are handed on as they come.
+    A user's function returns batches (a DataLoader, an IterableDataset, a generator), a Dataset, or train and
+    test as for `compare`. Batches and values are handed on as they come. A folder of images gives pixels from
+    0 to 1, less `mean` and over `std` where these are given: never standardised by the folder's own moments,
+    which would hide what sets its images apart. A published set is standardised as `compare` trains on it.
 
     Args:
         recipe: which data set.
-        split: one of `SPLITS`, or None for `usual_split`.
+        split: one of `SPLITS`, or None for `usual_split`; a folder's is all. Only a published set has a
+            validation split, which is no part of its train.
         batch_size: by default 64.
         directory: where to look first for the files of a published set.
+        mean, std: of a folder's images, one number for each channel or one for all, in pixels from 0 to 1.
     Raises:
-        OptionError: an unknown split; a batch size below one; a split or a size for what comes in batches.
+        OptionError: an unknown split; a batch size below one; a split or a size for what comes in batches;
+            mean or std alone, of other lengths or of anything but a folder's images.
         Whatever loading the data raises.
     """
     if split is not None and split not in SPLITS:
         raise OptionError(f"the split must be one of {', '.join(SPLITS)}, but is {split!r}")
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"the batch size must be at least 1, but is {batch_size}")
+    folder = recipe.name.startswith(IMAGES)
+    if (mean is None) != (std is None) or (mean is not None and not folder):
+        raise OptionError(
+            f"mean and std come together, and for images:DIR alone, but mean is {mean} and std {std} for "
+            f"{recipe.name}: other data come as they are"
+        )
     if is_user_code(recipe.name):
         came = call_own(recipe.name)
         if isinstance(came, DataLoader | IterableDataset | Iterator):
             _check_alone(recipe.name, split, batch_size)
             return Batches(came, lambda: call_own(recipe.name))
+        if isinstance(came, Dataset):
+            _check_alone(recipe.name, split, None)
+            return Batches(DataLoader(came, batch_size or 64))
         source = as_source(recipe.name, came)
     else:
         source = read(recipe, directory)
-    data = prepared(recipe, source)
-    parts = SPLITS[:3] if split == "all" else (split or usual_split,)
+    chosen = split or ("all" if folder else usual_split)
+    if isinstance(source, Raw) and (folder or is_user_code(recipe.name)):
+        x, y = _unprepared(source, chosen)
+        classes = len(source.classes)
+    else:
+        x, y, classes = _prepared(prepared(recipe, source), chosen)
+    if folder:
+        x = _scaled(x.to(torch.float32) / source.top, mean or (0.0,), std or (1.0,))  # type: ignore[union-attr]
+    return Batches(_Slices(x, y, batch_size or 64), sample_shape=tuple(x.shape[1:]), classes=classes)
+
+
+def _prepared(data: Data, split: str) -> tuple[torch.Tensor, torch.Tensor, int]:
+    parts = SPLITS[:3] if split == "all" else (split,)
     x = torch.cat([getattr(data, f"{part}_x") for part in parts])
-    y = torch.cat([getattr(data, f"{part}_y") for part in parts])
-    return Batches(_Slices(x, y, batch_size or 64), sample_shape=data.sample_shape, classes=len(data.classes))
+    return x, torch.cat([getattr(data, f"{part}_y") for part in parts]), len(data.classes)
+
+
+def _unprepared(raw: Raw, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """x and y of a source that was not cut further than into train and test."""
+    if split == "validation":
+        raise OptionError(f"{raw.name} has no validation split: take train, test or all")
+    parts = ("train", "test") if split == "all" else (split,)
+    x = torch.cat([getattr(raw, f"{part}_x") for part in parts])
+    return x, torch.cat([getattr(raw, f"{part}_y") for part in parts])
+
+
+def _scaled(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    channels = x.shape[1]
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels) or not all(map(math.isfinite, values)):
+            raise OptionError(
+                f"{name} must be one finite number, or one for each of {channels} channels, but is {values}"
+            )
+    if min(std) <= 0:
+        raise OptionError(f"std must be above 0, but is {std}")
+    shift, scale = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    return (x - shift) / scale
 
 
 def _check_alone(name: str, split: str | None, batch_size: int | None) -> None:

@@ -93,7 +93,7 @@ def adapt(
     with telling_others(process_group):
         share = _read(network, found, adapter, guard, batches, Caller(network, forward_fn))
     share = joined(share, process_group)
-    if not share.batches:
+    if not share.batches or not (share.layers or share.samples):
         raise nothing_read("adapt")
     if not share.layers:
         raise none_called(found.normalisers)

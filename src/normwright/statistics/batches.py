@@ -103,7 +103,7 @@ def check_iterable(batches: object) -> None:
 def nothing_read(asked: str) -> DataError:
     """The error for batches that hold nothing."""
     return DataError(
-        f"batches must hold at least one batch to {asked} from, but nothing came: a loader is empty, an "
+        f"batches must hold at least one sample to {asked} from, but none came: a loader is empty, an "
         "iterator was used up, or drop_last=True dropped the only batch"
     )
 

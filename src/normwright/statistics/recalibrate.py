@@ -103,7 +103,7 @@ def recalibrate(
     with telling_others(process_group):
         share = reader.read(batches)
     share = joined(share, process_group)
-    if not share.batches:
+    if not share.batches or not (share.layers or share.samples):
         raise nothing_read("estimate")
     if not share.layers:
         raise none_called(found.normalisers)

@@ -389,7 +389,7 @@ def test_bad_batches_leave_the_network_as_it_was(inplace):
         (iter(()), DataError, "at least one batch"),
         (Failing(network), RuntimeError, "the loader broke"),
         (failing(network), RuntimeError, "the loader broke"),
-        (poisoned, DataError, "batch 3 must give finite values at '1'"),
+        (poisoned, DataError, "batch 4 .counted from 1. must give finite"),
         ([(torch.ones(4, 7),)], RuntimeError, "input"),
     ):
         with pytest.raises(error, match=message):
@@ -541,3 +541,21 @@ def test_a_network_that_fails_once_converted_is_taken_back(to):
     assert all(map(torch.equal, network.state_dict().values(), before.state_dict().values()))
     assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))
     assert all(a is b for a, b in zip(buffers, network.buffers(), strict=True))
+
+
+def test_the_way_back_says_what_its_statistics_are_worth():
+    def way_back(network):
+        return convert_with_report(network, "batch")[1].layers[0].notes
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    trained = copy.deepcopy(network)
+    trained(torch.randn(4, 3, 8, 8))
+    group = nw.convert(trained, "group")
+    assert "with the statistics of before" in way_back(group)
+    # What a script does with a checkpoint of the converted network: the statistics are not in it.
+    loaded = nw.convert(network, "group")
+    loaded.load_state_dict(group.state_dict())
+    assert "with statistics that never saw a batch: recalibrate it" in way_back(loaded)
+    with torch.no_grad():
+        group[1].weight.mul_(2)
+    assert "with the statistics of before it was trained further: recalibrate it" in way_back(group)

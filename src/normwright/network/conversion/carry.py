@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from normwright.errors import ConversionError
@@ -129,7 +129,7 @@ class Carried:
         if former is None:
             return None
         if name == "running_mean" and self.kind not in BATCH_KINDS:
-            self.notes.append("with the statistics of before")
+            self.notes.append(_statistics_note(former, self.module))
         return former.buffer(name, like)
 
     def _fresh(self, name: str, like: Tensor) -> Tensor:
@@ -143,3 +143,14 @@ class Carried:
         if not self.options.lossy:
             raise ConversionError(what)
         self.lost.append(what)
+
+
+def _statistics_note(former: Former, module: nn.Module) -> str:
+    """What the way back should know of the statistics that it finds again."""
+    mean, variance = former.buffers["running_mean"], former.buffers.get("running_var")
+    known = mean is not None and variance is not None and not mean.is_meta
+    if known and not mean.any() and bool((variance == 1).all()):  # type: ignore[union-attr]
+        return "with statistics that never saw a batch: recalibrate it"
+    if not former.is_untrained(module):
+        return "with the statistics of before it was trained further: recalibrate it"
+    return "with the statistics of before"

@@ -152,20 +152,20 @@ def _fit_one(
 ) -> Fitted:
     old, new = before.get_submodule(name), after.get_submodule(name)
     moments = CoMoments()
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(batches, 1):
         targets = [outputs(old, kinds[0], x) for x in _inputs(before, name, calls.count, batch, forward)]
         inputs = [standardised(new, kinds[1], x) for x in _inputs(after, name, calls.count, batch, forward)]
         shapes, others = ([tuple(part.shape) for part in parts] for parts in (targets, inputs))
         if shapes != others:
             raise ShapeError(
-                f"{name!r} must be called alike before and after the conversion, but batch {number} calls it "
-                f"with {shapes} and {others}: leave it out"
+                f"{name!r} must be called alike before and after the conversion, but batch {number} (counted "
+                f"from 1) calls it with {shapes} and {others}: leave it out"
             )
         for x, t in zip(inputs, targets, strict=True):
             if not (torch.isfinite(x).all() and torch.isfinite(t).all()):
                 raise DataError(
-                    f"batch {number} must give finite values at {name!r}, but gives NaN or infinity: "
-                    "see that batch; nothing was changed"
+                    f"batch {number} (counted from 1) must give finite values at {name!r}, but gives NaN or "
+                    "infinity: see that batch; nothing was changed"
                 )
             moments.add(_by_channel(x), _by_channel(t))
     if not moments.count:
