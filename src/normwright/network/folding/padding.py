@@ -88,8 +88,8 @@ def pad_by_channel(x: Tensor, amounts: Amounts, value: Tensor) -> Tensor:
         tensor([[[5., 1.],
                  [7., 1.]]])
     """
-    # PyTorch's padding keeps the memory format; its zeros at the border are then written over. A third of
-    # the time of concatenating, and it goes through torch.func, torch.fx and torch.export.
+    # PyTorch's padding keeps the memory format and goes through torch.func, torch.fx and torch.export; its
+    # zeros at the border are then written over.
     padded = F.pad(x, [amount for pair in reversed(amounts) for amount in pair])
     border = value.to(x.dtype).view(-1, *[1] * len(amounts))
     for axis, (before, behind) in enumerate(amounts, -len(amounts)):
