@@ -143,13 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _page(found: dict[str, dict[str, Served]], options: argparse.Namespace) -> str:
-    size = "shrunk (a trial, not to be quoted)" if options.quick else "as their libraries configure them"
+    size = "shrunk, so that their times say little" if options.quick else "as their libraries configure them"
+    command = "python -m benchmarks.verbs" + (" --quick" if options.quick else "")
     head = ("network", "served", "of", "what came of it", "why not the rest")
     parts = [
         "# The verbs on networks that other people wrote",
-        f"Made by `python -m benchmarks.verbs`; {in_words(describe())}; {options.threads} threads. Random "
-        f"weights, statistics that differ from channel to channel, float32, {size}. An output's change is "
-        "given in units of its largest element. What folding does is in [networks.md](networks.md).",
+        f"Made by `{command}`; {in_words(describe())}; {options.threads} threads. Random weights, statistics "
+        f"that differ from channel to channel, float32, {size}. An output's change is given in units of its "
+        "largest element. What folding does is in [networks.md](networks.md).",
     ]
     for verb in VERBS:
         rows = [(name, verbs[verb]) for name, verbs in found.items()]
