@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
@@ -24,6 +25,7 @@ from normwright.network.folding.plan import Planner
 from normwright.network.folding.program import fold_program
 from normwright.network.folding.report import FoldRecord, FoldReport
 from normwright.network.folding.sites import Site, find_sites
+from normwright.network.folding.undo import all_or_nothing
 from normwright.network.folding.untraced import decisions_without_trace
 from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
 from normwright.network.trace import UntraceableError, trace
@@ -125,6 +127,7 @@ def fold_with_report(
     return folded, report
 
 
+@torch.inference_mode(False)
 def _copy(network: nn.Module) -> Any:
     """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
     memo = {}
@@ -202,14 +205,16 @@ def _has_hooks(module: nn.Module) -> bool:
     return own or any(getattr(module, kind) for kind in _HOOKS if kind != "_forward_pre_hooks")
 
 
+@torch.inference_mode(False)  # what is made new is no tensor of that mode
 def _carry_out(network: nn.Module, plan: _Plan) -> None:
-    _prepare(network)
     changes = {} if plan.planner is None else plan.planner.changes
-    apply(network, changes.values(), plan.decisions)
-    if plan.flow is not None:
-        gone = [site for d in plan.decisions if d.place in ("before", "after") for site in d.sites]
-        functions = [site for site in gone if isinstance(site, Site) and site.module is None]
-        remove_calls(network, plan.flow, functions)
+    with all_or_nothing(network):
+        _prepare(network)
+        apply(network, changes.values(), plan.decisions)
+        if plan.flow is not None:
+            gone = [site for d in plan.decisions if d.place in ("before", "after") for site in d.sites]
+            functions = [site for site in gone if isinstance(site, Site) and site.module is None]
+            remove_calls(network, plan.flow, functions)
 
 
 def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:

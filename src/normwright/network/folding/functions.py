@@ -22,6 +22,7 @@ from normwright.network.acceleration.blocks import refuse_replacing, route_of
 from normwright.network.acceleration.route import own_class, routed_class
 from normwright.network.flow import Flow, arguments_of
 from normwright.network.folding.sites import Site
+from normwright.network.folding.undo import write
 
 _FUNCTIONS = (F.batch_norm, torch.batch_norm)
 _IDENTITY = {"running_mean": 0.0, "weight": 1.0, "bias": 0.0}
@@ -83,5 +84,4 @@ def _neutralise(network: nn.Module, flow: Flow, site: Site) -> None:
     for what, value in _tensors(site).items():
         owner, _, name = flow.names[value].rpartition(".")
         tensor: Tensor = getattr(network.get_submodule(owner), name)
-        with torch.no_grad():
-            tensor.fill_(_IDENTITY.get(what, 1.0 - eps))
+        write(tensor, _IDENTITY.get(what, 1.0 - eps))
