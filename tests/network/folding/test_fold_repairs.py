@@ -7,8 +7,9 @@ import copy
 import pytest
 import torch
 from same import randomise
-from test_fold import EXACT, draw, folded
+from test_fold import EXACT, Net, draw, folded
 from torch import nn
+from torch.nn import functional as F
 
 import normwright as nw
 from normwright.network.folding import fold as fold_module
@@ -88,3 +89,105 @@ def test_nothing_that_a_fold_makes_in_inference_mode_is_bound_to_it():
     with torch.inference_mode():
         result = nw.fold(network, draw(2, 3, 4, 4))
     assert not [name for name, value in result.state_dict().items() if value.is_inference()]
+
+
+# One channel, whose map may lie on any axis.
+
+
+def test_one_channel_into_a_layer_after():
+    def forward(self, x):
+        return self.linear(self.norm(x).squeeze(1))
+
+    network = Net(forward, norm=nn.BatchNorm2d(1), linear=nn.Linear(7, 2))
+    assert folded(network, draw(3, 1, 6, 7))[1] == {"norm": ("after", ("linear",))}
+
+
+def test_one_channel_into_a_layer_before():
+    def forward(self, x):
+        return self.norm(self.conv(x).squeeze(1).unsqueeze(1))
+
+    network = Net(forward, conv=nn.Conv2d(3, 1, 3), norm=nn.BatchNorm2d(1))
+    assert folded(network, draw(3, 3, 6, 7))[1] == {"norm": ("before", ("conv",))}
+
+
+def test_one_channel_that_is_flattened():
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(42, 2))
+    assert folded(network, draw(3, 1, 6, 7))[1] == {"0": ("after", ("2",))}
+
+
+# Tensors that several layers share.
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_layers_of_one_weight_and_two_biases(traced):
+    def forward(self, x):
+        if not traced and float(x.sum()) > 1e9:
+            return x
+        return self.norm(self.one(x)) + self.norm(self.other(x.relu()))
+
+    network = Net(forward, one=nn.Linear(3, 4), other=nn.Linear(3, 4), norm=nn.BatchNorm1d(4))
+    network.other.weight = network.one.weight
+    folded(network, draw(5, 3))
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_layers_of_one_bias_and_two_weights(traced):
+    def forward(self, x):
+        if not traced and float(x.sum()) > 1e9:
+            return x
+        x = self.norm(x)
+        return self.last_norm(self.last(self.one(x) + self.other(x)))
+
+    network = Net(
+        forward, one=nn.Linear(3, 4), other=nn.Linear(3, 4), norm=nn.BatchNorm1d(3),
+        last=nn.Linear(4, 4), last_norm=nn.BatchNorm1d(4),
+    )  # fmt: skip
+    network.other.bias = network.one.bias
+    _, places, report = folded(network, draw(5, 3))
+    assert places == {"norm": ("multiply-add", ()), "last_norm": ("before", ("last",))}
+    assert "bias" in report.normalisers[0].reason
+
+
+# What is left alone.
+
+
+class Functions(nn.Module):
+    """An instance norm and two batch norms, by function."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1)
+        for place, channels in enumerate((4, 5)):
+            self.register_buffer(f"mean{place}", draw(channels))
+            self.register_buffer(f"running_var{place}", draw(channels).exp())
+
+    def forward(self, x):
+        x = F.instance_norm(x)
+        x = F.relu(F.batch_norm(self.one(x), self.mean0, self.running_var0))
+        return F.batch_norm(self.other(x), self.mean1, self.running_var1)
+
+
+def test_an_instance_norm_is_no_batch_norm():
+    _, _, report = folded(Functions(), draw(2, 3, 5, 5))
+    assert [record.place for record in report.normalisers] == ["", "before", "before"]
+
+
+def test_a_normaliser_whose_result_nobody_reads():
+    def forward(self, x):
+        if float(x.sum()) > 1e9:  # so that it is recorded
+            return x
+        self.norm(x)
+        return self.last(x)
+
+    network = Net(forward, norm=nn.BatchNorm2d(3), last=nn.Conv2d(3, 4, 1))
+    _, places, report = folded(network, draw(2, 3, 5, 5))
+    assert report.traced_by == "recording"
+    assert places == {"norm": ("", ())}
+    assert "nothing reads its result" in report.normalisers[0].reason
+
+
+def test_a_network_that_is_a_normaliser_is_left_alone():
+    result, places, report = folded(nn.BatchNorm2d(3), draw(2, 3, 5, 5))
+    assert type(result) is nn.BatchNorm2d
+    assert places == {"": ("", ())}
+    assert "network itself" in report.normalisers[0].reason
