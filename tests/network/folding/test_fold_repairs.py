@@ -191,3 +191,87 @@ def test_a_network_that_is_a_normaliser_is_left_alone():
     assert type(result) is nn.BatchNorm2d
     assert places == {"": ("", ())}
     assert "network itself" in report.normalisers[0].reason
+
+
+def _reads_its_weight(self, x):
+    return self.norm(self.layer(x.to(self.norm.weight.dtype)))
+
+
+def _asks_for_its_statistics(self, x):
+    y = self.norm(self.layer(x))
+    return y if hasattr(self.norm, "running_mean") else y * 2
+
+
+def _gives_a_mask(self, x):
+    return self.norm(self.layer(x), None)
+
+
+def _gives_it_by_name(self, x):
+    return self.norm(x=self.layer(x))
+
+
+class Masked(nn.BatchNorm1d):
+    def forward(self, x, mask=None):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "forward", [_reads_its_weight, _asks_for_its_statistics, _gives_a_mask, _gives_it_by_name]
+)
+def test_a_normaliser_that_is_used_in_other_ways_is_left_alone(forward):
+    network = Net(
+        forward,
+        layer=nn.Linear(3, 4),
+        norm=Masked(4),
+    )
+    network = nn.Sequential(network, nn.Linear(4, 2), nn.BatchNorm1d(2))
+    _, places, report = folded(network, draw(5, 3))
+    assert places == {"0.norm": ("", ()), "2": ("before", ("1",))}
+    reason = report.normalisers[0].reason
+    assert "from outside" in reason or "called with more than a tensor" in reason
+
+
+def test_a_normaliser_that_is_asked_for_what_every_module_has():
+    def forward(self, x):
+        assert not self.norm.training
+        return self.norm(input=self.layer(x))
+
+    network = Net(forward, layer=nn.Linear(3, 4), norm=nn.BatchNorm1d(4))
+    assert folded(network, draw(5, 3))[1] == {"norm": ("before", ("layer",))}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_a_weight_norm_whose_parts_are_read_is_kept(norm):
+    def forward(self, x):
+        if norm is nn.utils.weight_norm:
+            direction = self.one.weight_v
+        else:
+            direction = self.one.parametrizations.weight.original1
+        return self.last(self.one(x) + self.other(x)) + F.linear(x, direction)
+
+    network = Net(
+        forward, one=norm(nn.Linear(3, 4)), other=norm(nn.Linear(3, 4)),
+        last=nn.BatchNorm1d(4),
+    )  # fmt: skip
+    result, _, report = folded(network, draw(5, 3))
+    assert type(result.other) is nn.Linear
+    assert "weight" not in dict(result.one.named_parameters(recurse=False))
+    assert report.notes[0].startswith("Weight norm of one kept")
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_normaliser_called_without_gradients_is_left_alone_and_says_why(both):
+    def forward(self, x):
+        if not both:
+            x = self.conv(x)
+        with torch.no_grad():
+            x = self.norm(self.conv(x) if both else x)
+            if both:
+                x = x.relu()
+        return x.relu()
+
+    network = Net(forward, conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4))
+    _, places, report = folded(network, draw(2, 3, 5, 5))
+    assert places == {"norm": ("", ())}
+    assert "torch.no_grad()" in report.normalisers[0].reason

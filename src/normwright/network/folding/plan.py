@@ -8,7 +8,7 @@ same one, and a normaliser that is called several times goes only if all its cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -42,6 +42,7 @@ class Planner:
         sites: what normalises in it.
         hooked: names of the modules that have hooks, which see what goes in and out of them.
         why_not_removable: why a call of the function cannot be taken out, or "".
+        used: by module, what is used of it that is gone with it.
     """
 
     flow: Flow
@@ -49,6 +50,7 @@ class Planner:
     sites: Sequence[Site | Unfoldable]
     hooked: frozenset[str] = frozenset()
     why_not_removable: Callable[[Site], str] = lambda site: ""
+    used: Mapping[str, str] = field(default_factory=dict)
     decisions: list[Decision] = field(init=False)
     changes: dict[str, LayerChange] = field(init=False, default_factory=dict)
 
@@ -227,6 +229,8 @@ class Planner:
             return "it is the network itself: put it into a torch.nn.Sequential, where it can be replaced"
         if site.module in self.hooked:
             return "it has hooks"
+        if site.module in self.used:
+            return self.used[site.module]
         for node, name in self.flow.names.items():
             if name.rpartition(".")[0] != site.module:
                 continue

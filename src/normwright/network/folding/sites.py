@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.fx import Node
 
 from normwright.errors import NormwrightError
@@ -71,6 +72,12 @@ class Unfoldable:
 
 class _NotAffineError(Exception):
     """Why something is no affine map of the channels."""
+
+
+def named_block(node: Node) -> str:
+    """What a part of a forward that is traced as a graph of its own is, for a reader."""
+    switched = "grad_enabled" in str(node.target)
+    return "gradients are switched around it, as by torch.no_grad()" if switched else str(node.target)
 
 
 def is_batch_norm_operator(node: Node) -> bool:
@@ -159,6 +166,9 @@ def _may_be_normaliser(module: nn.Module, group: Sequence[Node]) -> bool:
 
 def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str | None) -> Site:
     """The map that some nodes are, each of the last one's result."""
+    for around in (part for node in nodes for part in (node, *node.all_input_nodes)):
+        if isinstance(around.target, HigherOrderOperator):
+            raise _NotAffineError(f"it is called in a graph of its own: {named_block(around)}")
     moving = [node for node in nodes if not flow.is_constant(node)]
     if not moving:
         raise _NotAffineError("it does nothing with its input")
