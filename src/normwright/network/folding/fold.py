@@ -198,7 +198,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
         sites,
         hooked,
         lambda site: why_not_removable(network, flow, site),
-        _used(network, call, modules, call_too=True, watched=_is_gone_with_a_normaliser),
+        used=_used(network, call, modules, call_too=True, watched=_is_gone_with_a_normaliser),
     )
     planner.plan()
     return _Plan(flow, planner, tuple(planner.decisions), unnormed, tuple(notes), frozenset(kept))
