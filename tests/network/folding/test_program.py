@@ -13,7 +13,10 @@ from normwright.network import fold_with_report
 from normwright.network.folding import fold as fold_module
 
 # PyTorch's own, of its exported programs
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning"),
+]
 
 EXACT = 1e-12
 
@@ -70,6 +73,69 @@ def test_a_program_without_batch_norm(decomposed):
         with torch.no_grad():
             expected, actual = program.module()(y), folded.module()(y)
         assert float((expected - actual).abs().max()) <= EXACT * float(expected.abs().max())
+
+
+class Last(nn.Module):
+    """Two norms, each returned: one is folded into the layer before it, one becomes a multiply-add."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.other = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return {"other": self.other(y.relu()), "norm": y}
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_a_program_that_returns_what_is_normalised(decomposed, tmp_path):
+    x = draw(2, 3, 5, 5)
+    program = torch.export.export(randomise(Last()).eval(), (x,), strict=False)
+    if decomposed:
+        program = program.run_decompositions()
+    with torch.no_grad():
+        expected = program.module()(x)
+    folded, report = fold_with_report(program, None)
+    assert [record.place for record in report.normalisers] == ["before", "multiply-add"]
+    torch.export.save(folded, tmp_path / "folded.pt2")
+    loaded = torch.export.load(tmp_path / "folded.pt2")
+    for module in (folded.module(), loaded.module(), torch.export.unflatten(folded)):
+        actual = module(x)
+        assert list(actual) == list(expected)
+        for name, value in expected.items():
+            assert float((value - actual[name]).detach().abs().max()) <= EXACT * float(value.abs().max())
+
+
+def test_the_signatures_of_a_program_s_modules_stay():
+    x = draw(2, 3, 5, 5)
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.ReLU())
+    program = torch.export.export(
+        randomise(network).eval(), (x,), strict=False, preserve_module_call_signature=("0",)
+    )
+    folded = nw.fold(program, None)
+    actual, expected = torch.export.unflatten(folded)(x).detach(), program.module()(x).detach()
+    assert float((expected - actual).abs().max()) <= EXACT * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_what_a_program_is_given_is_trained_if_the_rest_is(trained):
+    made = network().requires_grad_(trained)
+    folded = nw.fold(torch.export.export(made, (draw(2, 3, 5, 5),), strict=False), None)
+    assert "0.bias" in dict(folded.named_parameters())
+    assert {parameter.requires_grad for parameter in folded.parameters()} == {trained}
+
+
+def test_a_weight_that_is_a_buffer_which_is_not_saved():
+    x = draw(2, 3, 5, 5)
+    made = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    weight = made[0].weight.detach()
+    del made[0].weight
+    made[0].register_buffer("weight", weight, persistent=False)
+    made = randomise(made).eval()
+    folded, report = fold_with_report(torch.export.export(made, (x,), strict=False), None)
+    assert report.normalisers[0].place == "before"
+    with torch.no_grad():
+        assert float((folded.module()(x) - made(x)).abs().max()) <= EXACT * float(made(x).abs().max())
 
 
 def test_a_program_is_saved_and_loaded(tmp_path):

@@ -13,11 +13,12 @@ from normwright.network.folding.channel_affine import ChannelAffine
 from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.padded_convolution import pad_with
 from normwright.network.folding.padding import meets_whole_kernel, zero_points
+from normwright.network.folding.undo import write
 from normwright.network.walk import replace_module
 
 
 def apply(network: nn.Module, changes: Iterable[LayerChange], decisions: Iterable[Decision]) -> None:
-    """Changes the layers and takes the normalisers out, in place; all that can fail comes first.
+    """Changes the layers and takes the normalisers out, in place. See `undo.all_or_nothing`.
 
     Raises:
         FoldError: a folded weight or bias does not fit its dtype.
@@ -34,6 +35,7 @@ def apply(network: nn.Module, changes: Iterable[LayerChange], decisions: Iterabl
         if decision.place == "multiply-add" and decision.map is not None:
             like = next(iter([*old.parameters(), *old.buffers()]))
             new = ChannelAffine.of(decision.map, device=like.device, dtype=like.dtype)
+            new.requires_grad_(any(parameter.requires_grad for parameter in old.parameters()))
         replace_module(network, name, new.train(old.training))
 
 
@@ -56,7 +58,7 @@ def folded_pair(weight: Tensor, bias: Tensor | None, change: LayerChange) -> tup
     new = torch.empty_like(weight, requires_grad=False).copy_(wide)
     new_bias = None
     if change.bias is not None and wide_bias is not None:
-        new_bias = wide_bias.to(weight.dtype if bias is None else bias.dtype)
+        new_bias = wide_bias.to(weight.dtype if bias is None else bias.dtype, copy=True)
     for what, value, old in (("weight", new, weight), ("bias", new_bias, bias)):
         if value is None or bool(value.isfinite().all()):
             continue
@@ -71,15 +73,14 @@ def folded_pair(weight: Tensor, bias: Tensor | None, change: LayerChange) -> tup
 def _set(network: nn.Module, change: LayerChange, weight: Tensor, bias: Tensor | None) -> None:
     layer = network.get_submodule(change.layer)
     old = getattr(layer, change.weight.rpartition(".")[2])
-    with torch.no_grad():
-        old.copy_(weight)
-        if bias is not None and change.bias is not None:
-            owner_name, _, name = change.bias.rpartition(".")
-            owner = network.get_submodule(owner_name)
-            if getattr(owner, name, None) is None:
-                setattr(owner, name, nn.Parameter(bias, requires_grad=old.requires_grad))
-            else:
-                getattr(owner, name).copy_(bias)
+    write(old, weight)
+    if bias is not None and change.bias is not None:
+        owner_name, _, name = change.bias.rpartition(".")
+        owner = network.get_submodule(owner_name)
+        if getattr(owner, name, None) is None:
+            setattr(owner, name, nn.Parameter(bias, requires_grad=old.requires_grad))
+        else:
+            write(getattr(owner, name), bias)
     shifted = change.before is not None and bool(change.before.shift.any())
     if shifted and isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer):
         pad_with(layer, zero_points(change.before))  # type: ignore[arg-type]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -20,10 +23,12 @@ from normwright.network.folding.apply import apply
 from normwright.network.folding.decision import Decision
 from normwright.network.folding.functions import remove_calls, why_not_removable
 from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.outside import used_from_outside
 from normwright.network.folding.plan import Planner
 from normwright.network.folding.program import fold_program
 from normwright.network.folding.report import FoldRecord, FoldReport
-from normwright.network.folding.sites import Site, find_sites
+from normwright.network.folding.sites import Site, find_sites, named_block
+from normwright.network.folding.undo import all_or_nothing
 from normwright.network.folding.untraced import decisions_without_trace
 from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
 from normwright.network.trace import UntraceableError, trace
@@ -33,6 +38,8 @@ Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
 
 # How long the speed before and after is measured.
 SECONDS = 2.0
+
+_IDENTITY = nn.Identity()
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -125,6 +132,7 @@ def fold_with_report(
     return folded, report
 
 
+@torch.inference_mode(False)
 def _copy(network: nn.Module) -> Any:
     """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
     memo = {}
@@ -137,13 +145,17 @@ def _copy(network: nn.Module) -> Any:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be done, and of what it was learnt; `flow` is None where nothing could trace."""
+    """What is to be done, and of what it was learnt; `flow` is None where nothing could trace.
+
+    `kept` are the modules that keep their weight norm.
+    """
 
     flow: Flow | None
     planner: Planner | None
     decisions: tuple[Decision, ...]
     unnormed: tuple[str, ...]
     notes: tuple[str, ...]
+    kept: frozenset[str] = frozenset()
 
     @property
     def changes_something(self) -> bool:
@@ -154,8 +166,13 @@ class _Plan:
 def _plan(network: nn.Module, call: Call) -> _Plan:
     """The plan for a network, of which this is a copy: it is changed."""
     hooked = frozenset(name for name, module in network.named_modules() if _has_hooks(module))
-    unnormed = _prepare(network)
-    notes = [f"Weight norm undone: {', '.join(unnormed)}."] if unnormed else []
+    normed = {name: weight_normed(module) for name, module in network.named_modules()}
+    gone = {"parametrizations", *(f"{w}_{part}" for ws in normed.values() for w in ws for part in "gv")}
+    normed = {name: weights for name, weights in normed.items() if weights}
+    kept = _used(network, call, list(normed), call_too=False, watched=gone.__contains__)
+    unnormed = _prepare(network, kept)
+    notes = [f"Weight norm of {name} kept: {reason}." for name, reason in kept.items()]
+    notes += [f"Weight norm undone: {', '.join(unnormed)}."] if unnormed else []
     for module in network.modules():
         # A hook runs when the folded network does. Here it would be handed stand-ins for tensors; what it
         # sees or changes lies on the border of its module, where no map is carried across.
@@ -168,26 +185,45 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
         flow = trace(network, call)
     except UntraceableError as error:
         notes.append(f"Nothing could be folded, for the network cannot be traced ({error}).")
-        return _Plan(None, None, decisions_without_trace(network, hooked), unnormed, tuple(notes))
+        return _Plan(
+            None, None, decisions_without_trace(network, hooked), unnormed, tuple(notes), frozenset(kept)
+        )
     if flow.note:
         notes.append(flow.note)
+    sites = find_sites(flow, network)
+    modules = [site.module for site in sites if isinstance(site, Site) and site.module is not None]
     planner = Planner(
         flow,
         network,
-        find_sites(flow, network),
+        sites,
         hooked,
         lambda site: why_not_removable(network, flow, site),
+        used=_used(network, call, modules, call_too=True, watched=_is_gone_with_a_normaliser),
     )
     planner.plan()
-    return _Plan(flow, planner, tuple(planner.decisions), unnormed, tuple(notes))
+    return _Plan(flow, planner, tuple(planner.decisions), unnormed, tuple(notes), frozenset(kept))
 
 
-def _prepare(network: nn.Module) -> tuple[str, ...]:
-    """Undoes weight norm and acceleration's routes; returns the names of the weights."""
+def _used(network: nn.Module, call: Call, modules: Sequence[str], **how: Any) -> dict[str, str]:
+    return used_from_outside(_copy(network), call.map(torch.clone), modules, **how) if modules else {}
+
+
+def _is_gone_with_a_normaliser(attribute: str) -> bool:
+    return not hasattr(_IDENTITY, attribute)
+
+
+def _prepare(network: nn.Module, kept: Collection[str] = ()) -> tuple[str, ...]:
+    """Undoes weight norm and acceleration's routes; returns the names of the weights.
+
+    Args:
+        network: to be changed.
+        kept: the modules whose weight norm stays.
+    """
     names = []
     for name, module in network.named_modules():
         object.__setattr__(module, "__class__", own_class(type(module)))
-        names += [f"{name}.{weight}".lstrip(".") for weight in remove_weight_norm(module)]
+        if name not in kept:
+            names += [f"{name}.{weight}".lstrip(".") for weight in remove_weight_norm(module)]
     return tuple(names)
 
 
@@ -202,14 +238,16 @@ def _has_hooks(module: nn.Module) -> bool:
     return own or any(getattr(module, kind) for kind in _HOOKS if kind != "_forward_pre_hooks")
 
 
+@torch.inference_mode(False)  # what is made new is no tensor of that mode
 def _carry_out(network: nn.Module, plan: _Plan) -> None:
-    _prepare(network)
     changes = {} if plan.planner is None else plan.planner.changes
-    apply(network, changes.values(), plan.decisions)
-    if plan.flow is not None:
-        gone = [site for d in plan.decisions if d.place in ("before", "after") for site in d.sites]
-        functions = [site for site in gone if isinstance(site, Site) and site.module is None]
-        remove_calls(network, plan.flow, functions)
+    with all_or_nothing(network):
+        _prepare(network, plan.kept)
+        apply(network, changes.values(), plan.decisions)
+        if plan.flow is not None:
+            gone = [site for d in plan.decisions if d.place in ("before", "after") for site in d.sites]
+            functions = [site for site in gone if isinstance(site, Site) and site.module is None]
+            remove_calls(network, plan.flow, functions)
 
 
 def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:
@@ -218,13 +256,18 @@ def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:
     known = {network.get_submodule(record.name) for record in records}
     for name, module in find_normalisers(network).items():
         if module not in known:
-            records.append(FoldRecord(name, type(module).__name__, 0, "", (), _why_unmet(module)))
+            reason = _why_unmet(module, plan.flow)
+            records.append(FoldRecord(name, type(module).__name__, 0, "", (), reason))
     order = {name: place for place, (name, _) in enumerate(network.named_modules())}
     return tuple(sorted(records, key=lambda record: order.get(record.name, -1)))
 
 
-def _why_unmet(module: nn.Module) -> str:
+def _why_unmet(module: nn.Module, flow: Flow | None) -> str:
     if isinstance(module, _NormBase):
+        blocks = () if flow is None else flow.graph.nodes
+        inner = next((named_block(b) for b in blocks if isinstance(b.target, HigherOrderOperator)), None)
+        if inner is not None:
+            return f"the call with the example reaches it in a graph of its own ({inner}), or not at all"
         return "the call with the example does not reach it"
     return "its statistics are those of its input, whatever the mode"
 

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from normwright.network.acceleration.block_trace import UntraceableError, trace
 from normwright.network.acceleration.blocks import refuse_replacing, route_of
 from normwright.network.acceleration.route import own_class, routed_class
-from normwright.network.flow import Flow, arguments_of
-from normwright.network.folding.sites import Site
+from normwright.network.flow import Flow, arguments_of, calls_around, operator_of
+from normwright.network.folding.sites import Site, is_batch_norm_operator
+from normwright.network.folding.undo import write
 
 _FUNCTIONS = (F.batch_norm, torch.batch_norm)
 _IDENTITY = {"running_mean": 0.0, "weight": 1.0, "bias": 0.0}
@@ -40,7 +41,7 @@ def why_not_removable(network: nn.Module, flow: Flow, site: Site) -> str:
         calls = _calls(trace(block, frozenset()).graph.nodes)
     except UntraceableError as error:
         return f"it is called in the forward of {site.name or 'the network'}, which cannot be traced: {error}"
-    if site.place >= len(calls):
+    if site.place < 0 or len(calls) != _calls_met(flow, site):
         return f"the forward of {site.name or 'the network'} calls it in another way"
     return ""
 
@@ -67,6 +68,17 @@ def remove_calls(network: nn.Module, flow: Flow, sites: Iterable[Site]) -> None:
         object.__setattr__(block, "__class__", kind)
 
 
+def _calls_met(flow: Flow, site: Site) -> int:
+    """How many calls of `batch_norm` were met in the forward in which one stands."""
+    around = calls_around(site.nodes[0])
+    return sum(
+        is_batch_norm_operator(node)
+        and operator_of(node) != "aten.instance_norm"
+        and calls_around(node)[-1:] == around[-1:]
+        for node in flow.graph.nodes
+    )
+
+
 def _calls(nodes: Iterable[Node]) -> list[Node]:
     return [node for node in nodes if node.op == "call_function" and node.target in _FUNCTIONS]
 
@@ -83,5 +95,4 @@ def _neutralise(network: nn.Module, flow: Flow, site: Site) -> None:
     for what, value in _tensors(site).items():
         owner, _, name = flow.names[value].rpartition(".")
         tensor: Tensor = getattr(network.get_submodule(owner), name)
-        with torch.no_grad():
-            tensor.fill_(_IDENTITY.get(what, 1.0 - eps))
+        write(tensor, _IDENTITY.get(what, 1.0 - eps))

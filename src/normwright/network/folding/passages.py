@@ -216,8 +216,10 @@ def across(
         >>> across((2, 6), 0, affine, (4, 3)) is None
         False
     """
-    if math.prod(shape) == 0:
+    if math.prod(shape) == 0 or not other:
         return None
+    if shape[axis] == 1:
+        return _one_for_all(shape, axis, affine, other)
     start, stop, low, high = _block(shape, axis, other)
     block, there = tuple(shape[start:stop]), tuple(other[low:high])
     along = [1] * len(block)
@@ -237,11 +239,30 @@ def _block(shape: Sequence[int], axis: int, other: Sequence[int]) -> tuple[int, 
     stop = next(place for place in range(axis + 1, len(shape) + 1) if heads[place] in others)
     low = max(place for place, product in enumerate(others) if product == heads[start])
     high = min(place for place, product in enumerate(others) if product == heads[stop])
-    if low >= high:  # one channel, at an axis of size 1
-        low, high = min(low, len(other) - 1), min(low, len(other) - 1) + 1
-        if heads[stop] != heads[start]:
-            raise AssertionError((shape, axis, other))
     return start, stop, low, high
+
+
+def _one_for_all(shape: Sequence[int], axis: int, affine: Affine, other: Sequence[int]) -> tuple[int, Affine]:
+    """The map of a single channel, on the axis of size 1 that it came from, or on any that is there."""
+    here = math.prod(shape[:axis])
+    same = (p for p, size in enumerate(other) if size == 1 and math.prod(other[:p]) == here)
+    place = next(same, min(axis, len(other) - 1))
+    return place, Affine(affine.scale.expand(other[place]), affine.shift.expand(other[place]))
+
+
+def on_axis(axis: int, affine: Affine, wanted: int, channels: int) -> Affine | None:
+    """A map of one axis as a map of another, which it is where all of its numbers are the same.
+
+    Example:
+        >>> affine = Affine(torch.tensor([2.0, 2.0]).double(), torch.zeros(2).double())
+        >>> on_axis(1, affine, 2, 3).scale.tolist()
+        [2.0, 2.0, 2.0]
+    """
+    if axis == wanted:
+        return affine
+    if any(bool((part != part[:1]).any()) for part in (affine.scale, affine.shift)):
+        return None
+    return Affine(affine.scale[:1].expand(channels), affine.shift[:1].expand(channels))
 
 
 def _only_along(part: Tensor, axis: int) -> Tensor | None:

@@ -8,7 +8,7 @@ same one, and a normaliser that is called several times goes only if all its cal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,12 +16,12 @@ from torch import nn
 from torch.fx import Node
 
 from normwright.errors import OptionError
-from normwright.network.flow import Flow, calls_around, operator_of, writes
+from normwright.network.flow import Flow, calls_around, operator_of, shape_of, writes
 from normwright.network.folding.algebra import Affine, fold_before
 from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.layers import Layer, layer_of
 from normwright.network.folding.padding import zero_points
-from normwright.network.folding.passages import BlockedError, before, behind, named
+from normwright.network.folding.passages import BlockedError, before, behind, named, on_axis
 from normwright.network.folding.sites import Site, Unfoldable
 
 
@@ -42,6 +42,7 @@ class Planner:
         sites: what normalises in it.
         hooked: names of the modules that have hooks, which see what goes in and out of them.
         why_not_removable: why a call of the function cannot be taken out, or "".
+        used: by module, what is used of it that is gone with it.
     """
 
     flow: Flow
@@ -49,6 +50,7 @@ class Planner:
     sites: Sequence[Site | Unfoldable]
     hooked: frozenset[str] = frozenset()
     why_not_removable: Callable[[Site], str] = lambda site: ""
+    used: Mapping[str, str] = field(default_factory=dict)
     decisions: list[Decision] = field(init=False)
     changes: dict[str, LayerChange] = field(init=False, default_factory=dict)
 
@@ -167,9 +169,10 @@ class Planner:
         if site is not None:
             yield from self._backwards(site.source, axis, affine, (*site.nodes, *path))
         elif layer is not None:
-            if axis != layer.out_axis:
+            taken = on_axis(axis, affine, layer.out_axis, shape_of(value)[layer.out_axis])
+            if taken is None:
                 raise BlockedError(f"{self._name_of(layer)} has its channels on another axis")
-            yield self._checked(_Fold(layer, affine, (value, *path)))
+            yield self._checked(_Fold(layer, taken, (value, *path)))
         else:
             for part in before(value, axis, affine):
                 yield from self._backwards(part.value, part.axis, part.affine, (value, *path))
@@ -193,9 +196,10 @@ class Planner:
             if site is not None:
                 yield from self._forwards(site.result, axis, affine, (*path, *site.nodes))
             elif layer is not None:
-                if layer.source is not value or value in (layer.weight, layer.bias) or axis != layer.in_axis:
+                taken = on_axis(axis, affine, layer.in_axis, shape_of(value)[layer.in_axis])
+                if layer.source is not value or value in (layer.weight, layer.bias) or taken is None:
                     raise BlockedError(f"{self._name_of(layer)} sums over other axes")
-                yield self._checked(_Fold(layer, affine, (*path, reader)))
+                yield self._checked(_Fold(layer, taken, (*path, reader)))
             elif reader.op != "call_function" or writes(reader):
                 raise BlockedError(named(reader))
             else:
@@ -221,8 +225,12 @@ class Planner:
         """Why a module may not be taken out."""
         if site.module is None:
             return self.why_not_removable(site)
+        if not site.module:
+            return "it is the network itself: put it into a torch.nn.Sequential, where it can be replaced"
         if site.module in self.hooked:
             return "it has hooks"
+        if site.module in self.used:
+            return self.used[site.module]
         for node, name in self.flow.names.items():
             if name.rpartition(".")[0] != site.module:
                 continue
@@ -246,9 +254,16 @@ class Planner:
             if missing:
                 example = named(next(iter(missing)))
                 raise BlockedError(f"{name} is used elsewhere too ({example}), where the map is another")
-        changes = {}
+        changes: dict[str, LayerChange] = {}
+        owners: dict[int, int] = {}  # of each bias's memory, the weight's
         for fold in folds:
-            change = self._change(fold, place)
+            layer, change = fold.layer, self._change(fold, place)
+            if changes.setdefault(change.weight, change).bias != change.bias:
+                raise BlockedError(f"{self._name_of(layer)} is used with different biases")
+            if layer.bias is not None:
+                weight, bias = (_memory_of(self.flow.tensors[part]) for part in (layer.weight, layer.bias))
+                if owners.setdefault(bias, weight) != weight:
+                    raise BlockedError(f"the bias of {self._name_of(layer)} is that of another layer too")
             changes[change.weight] = change
         return changes
 

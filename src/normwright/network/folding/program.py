@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputSpec,
+    TensorArgument,
+)
 from torch.fx import GraphModule, Node
 
 from normwright.network.calling import Call, call_of
@@ -72,7 +79,10 @@ class _Editing:
     def __init__(self, program: ExportedProgram) -> None:
         self._original = program
         self.state = dict(program.state_dict)
+        self.constants = dict(program.constants)
         self.specs = list(program.graph_signature.input_specs)
+        # By the name of what was removed: the name of what stands for it.
+        self._stand_ins: dict[str, str] = {}
         graph = copy.deepcopy(program.graph)
         for node, old in zip(graph.nodes, program.graph.nodes, strict=True):
             node.name = old.name  # a copy gives new ones to "input" and the like
@@ -84,14 +94,40 @@ class _Editing:
         return ExportedProgram(
             root=self.module,
             graph=self.module.graph,
-            graph_signature=ExportGraphSignature(self.specs, list(old.graph_signature.output_specs)),
+            graph_signature=ExportGraphSignature(self.specs, self._output_specs()),
             state_dict=self.state,
             range_constraints=dict(old.range_constraints),
-            module_call_graph=list(old.module_call_graph),
+            module_call_graph=self._module_call_graph(),
             example_inputs=old.example_inputs,
-            constants=dict(old.constants),
+            constants=self.constants,
             verifiers=list(old.verifiers),
         )
+
+    def _output_specs(self) -> list[OutputSpec]:
+        """The program's own, of what is returned in the place of a removed result."""
+        old = self._original.graph_signature.output_specs
+        return [dataclasses.replace(spec, arg=self._standing_for(spec.arg)) for spec in old]
+
+    def _module_call_graph(self) -> list[Any]:
+        """The program's own, likewise."""
+        entries = []
+        for entry in self._original.module_call_graph:
+            entry = copy.copy(entry)
+            if entry.signature is not None:
+                entry.signature = copy.copy(entry.signature)
+                for which in ("inputs", "outputs"):
+                    given = [self._standing_for(part) for part in getattr(entry.signature, which)]
+                    setattr(entry.signature, which, given)
+            entries.append(entry)
+        return entries
+
+    def _standing_for(self, argument: Any) -> Any:
+        name = getattr(argument, "name", None)
+        if name not in self._stand_ins:
+            return argument
+        while name in self._stand_ins:
+            name = self._stand_ins[name]
+        return dataclasses.replace(argument, name=name)
 
     @property
     def graph(self) -> Any:
@@ -116,7 +152,8 @@ class _Editing:
         if bias is not None and new_bias is not None:
             self._store(change.bias, new_bias)  # type: ignore[arg-type]
         elif new_bias is not None and bool(new_bias.any()):
-            made = self.parameter(change.bias, new_bias)  # type: ignore[arg-type]
+            trained = self._value(change.weight).requires_grad
+            made = self.parameter(change.bias, new_bias, trained=trained)  # type: ignore[arg-type]
         for layer in calls:
             if made is not None:
                 x, weight_node, *others = layer.node.args  # the bias may be left away
@@ -128,6 +165,7 @@ class _Editing:
         if keep_map:
             value = self._mapped(site)
         site.result.replace_all_uses_with(value)
+        self._stand_ins[site.result.name] = value.name
         for node in reversed(site.nodes):
             if not node.users:
                 self.graph.erase_node(node)
@@ -142,7 +180,7 @@ class _Editing:
             (aten.add.Tensor, site.affine.shift, "shift"),
         ):
             name = self._free_name(f"{site.name}.{what}".lstrip("."))
-            vector = self.parameter(name, part.to(like.device, like.dtype))
+            vector = self.parameter(name, part.to(like.device, like.dtype), trained=self._is_trained(site))
             with self.graph.inserting_before(site.nodes[0]):
                 along = self._call(aten.view.default, (vector, shape), site)
                 value = self._call(function, (value, along), site)
@@ -156,7 +194,13 @@ class _Editing:
         node.meta = {**{k: v for k, v in site.result.meta.items() if k != "val"}, "val": value}
         return node
 
-    def parameter(self, name: str, value: Tensor) -> Node:
+    def _is_trained(self, site: Site) -> bool:
+        """Whether what a normaliser scales or shifts by requires a gradient."""
+        read = {part.name for node in site.nodes for part in node.all_input_nodes}
+        names = [spec.target for spec in self.specs if getattr(spec.arg, "name", None) in read]
+        return any(self._value(name).requires_grad for name in names if name is not None)
+
+    def parameter(self, name: str, value: Tensor, *, trained: bool) -> Node:
         """A new parameter of the program."""
         first = next(node for node in self.graph.nodes if node.op == "placeholder")
         with self.graph.inserting_before(first):
@@ -165,7 +209,7 @@ class _Editing:
         with like.fake_mode:
             node.meta["val"] = torch.empty(value.shape, dtype=value.dtype, device=value.device)
         self.specs.insert(0, InputSpec(InputKind.PARAMETER, TensorArgument(node.name), name))
-        self.state[name] = nn.Parameter(value)
+        self.state[name] = nn.Parameter(value, requires_grad=trained)
         return node
 
     def finished(self) -> ExportedProgram:
@@ -177,7 +221,7 @@ class _Editing:
             dead = node is not None and not node.users and node.name in read_before
             if dead and spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
                 self.graph.erase_node(node)
-                self.state.pop(spec.target, None)
+                self._holder(str(spec.target)).pop(spec.target, None)
             else:
                 specs.append(spec)
         self.specs = specs
@@ -190,13 +234,18 @@ class _Editing:
         return node
 
     def _value(self, name: str) -> Tensor:
-        tensor: Tensor = self.state[name] if name in self.state else self._original.constants[name]
+        tensor: Tensor = self._holder(name)[name]
         return tensor
 
     def _store(self, name: str, value: Tensor) -> None:
-        old = self.state[name]
+        old = self._value(name)
         trained = isinstance(old, nn.Parameter)
-        self.state[name] = nn.Parameter(value, requires_grad=old.requires_grad) if trained else value
+        new = nn.Parameter(value, requires_grad=old.requires_grad) if trained else value
+        self._holder(name)[name] = new
+
+    def _holder(self, name: str) -> dict[str, Any]:
+        """What holds a tensor: a buffer that is not persistent is a constant."""
+        return self.state if name in self.state else self.constants
 
     def _free_name(self, name: str) -> str:
         taken = {spec.target for spec in self.specs}

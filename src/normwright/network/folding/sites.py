@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.fx import Node
 
 from normwright.errors import NormwrightError
@@ -43,7 +44,8 @@ class Site:
         result: what comes out.
         axis: of the channels, in both.
         affine: of the channels.
-        place: which of the function's calls in the module's forward this is, from 0.
+        place: which of the calls of `batch_norm` in the module's forward this is, from 0;
+            of those of `instance_norm` from -1, downwards.
     """
 
     name: str
@@ -72,6 +74,12 @@ class _NotAffineError(Exception):
     """Why something is no affine map of the channels."""
 
 
+def named_block(node: Node) -> str:
+    """What a part of a forward that is traced as a graph of its own is, for a reader."""
+    switched = "grad_enabled" in str(node.target)
+    return "gradients are switched around it, as by torch.no_grad()" if switched else str(node.target)
+
+
 def is_batch_norm_operator(node: Node) -> bool:
     """Whether a node is an operator that normalises by channel."""
     return operator_of(node) in _BATCH_NORMS or operator_of(node) == "aten.instance_norm"
@@ -86,7 +94,7 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
     found: list[Site | Unfoldable] = []
     taken: set[Node] = set()
     modules = {} if network is None else dict(network.named_modules(remove_duplicate=False))
-    met: dict[str, int] = {}
+    met: dict[tuple[str, bool], int] = {}
     groups = _by_call(flow, modules)
     for node in flow.graph.nodes:
         if node in taken or node.op != "call_function":
@@ -105,8 +113,9 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
                     taken.update(group)
                     continue
         if is_batch_norm_operator(node):
-            place = met.get(call, 0)
-            met[call] = place + 1
+            of_input = operator_of(node) == "aten.instance_norm"
+            count = met[call, of_input] = met.get((call, of_input), 0) + 1
+            place = -count if of_input else count - 1
             found.append(_function_site(flow, node, name, module, place))
             taken.add(node)
     return found
@@ -157,6 +166,9 @@ def _may_be_normaliser(module: nn.Module, group: Sequence[Node]) -> bool:
 
 def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str | None) -> Site:
     """The map that some nodes are, each of the last one's result."""
+    for around in (part for node in nodes for part in (node, *node.all_input_nodes)):
+        if isinstance(around.target, HigherOrderOperator):
+            raise _NotAffineError(f"it is called in a graph of its own: {named_block(around)}")
     moving = [node for node in nodes if not flow.is_constant(node)]
     if not moving:
         raise _NotAffineError("it does nothing with its input")
@@ -179,6 +191,8 @@ def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str 
                 raise _NotAffineError("it scales one axis and shifts another")
     if source is None or value is None or axis is None:
         raise _NotAffineError("its class does other than normalise")
+    if "val" not in value.meta:
+        raise _NotAffineError("nothing reads its result")
     if source.meta["val"].dtype != value.meta["val"].dtype or shape_of(source) != shape_of(value):
         raise _NotAffineError("it changes the dtype or the shape")
     try:
