@@ -16,7 +16,7 @@ from torch import nn
 from torch.fx import Node
 
 from normwright.errors import OptionError
-from normwright.network.flow import Flow, calls_around, operator_of, writes
+from normwright.network.flow import Flow, calls_around, memory_of, operator_of, writes, written_by
 from normwright.network.folding.algebra import Affine, fold_before
 from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.layers import Layer, layer_of
@@ -176,9 +176,9 @@ class Planner:
 
     def _folds_after(self, site: Site) -> list[_Fold]:
         place = self._order[site.nodes[0]]
-        root = self._memory(site.source)
+        memory = memory_of(site.source)
         for node in self.flow.graph.nodes:
-            if self._order[node] > place and writes(node) and self._memory(node) is root:
+            if self._order[node] > place and any(memory & memory_of(value) for value in written_by(node)):
                 raise BlockedError(f"what it is given is overwritten by {named(node)}")
         return list(self._forwards(site.result, site.axis, site.affine, site.nodes))
 
@@ -321,21 +321,6 @@ class Planner:
                 else:
                     found.add(reader)
         return uses
-
-    def _memory(self, value: Node) -> Node:
-        """The value whose memory a value may be."""
-        while value.op == "call_function" and value.args and isinstance(value.args[0], Node):
-            schema = getattr(value.target, "_schema", None)
-            aliases = schema is None or any(part.alias_info is not None for part in schema.returns)
-            if not aliases and operator_of(value) not in _MAY_RETURN_THEIR_INPUT:
-                break
-            value = value.args[0]
-        return value
-
-
-_MAY_RETURN_THEIR_INPUT = frozenset(
-    f"aten.{name}" for name in ("dropout", "feature_dropout", "alpha_dropout", "to", "contiguous", "reshape")
-)
 
 
 def _memory_of(tensor: torch.Tensor) -> int:
