@@ -9,8 +9,11 @@ import torch
 from same import randomise
 from torch import nn
 
+from normwright.errors import FoldError
 from normwright.network import fold_with_report
+from normwright.network.calling import call_of
 from normwright.network.folding import fold as fold_module
+from normwright.network.folding import measure
 
 # float64 throughout: a fold that is exact differs by roundings of 2^-53 in a few hundred operations.
 EXACT = 1e-12
@@ -123,3 +126,111 @@ def test_an_overwritten_input_is_seen(forward, exported, monkeypatch):
     with torch.no_grad():
         for expected, actual in zip(network(x), result(x), strict=True):
             assert float((actual - expected).abs().max()) <= EXACT * float(expected.abs().max())
+
+
+def test_a_hook_beside_weight_norm_is_seen():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)))
+    network[1].register_forward_pre_hook(lambda module, given: (given[0].clamp(max=0.1),))
+    randomise(network).eval()
+    x = draw(2, 3, 5, 5, scale=5.0)
+    result, report = fold_with_report(network, -x.abs())
+    assert report.normalisers[0].place == "multiply-add"
+    assert "1 has hooks" in report.normalisers[0].reason
+    with torch.no_grad():
+        assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+
+
+class Result:
+    """What `tensors_of` does not know."""
+
+    def __init__(self, raw):
+        self.raw = raw
+
+
+@pytest.mark.parametrize("made", [lambda y: [Result(y), y.relu()], lambda y: {"sizes": (3, None)}])
+def test_outputs_that_cannot_be_compared_are_refused(made):
+    network = Net(lambda self, x: made(self.bn(self.conv(x))), conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4))
+    randomise(network).eval()
+    with pytest.raises(FoldError, match="must return tensors"):
+        fold_with_report(network, draw(2, 3, 4, 4), inplace=True)
+    assert type(network.bn) is nn.BatchNorm2d
+
+
+def test_each_output_is_judged_by_its_own_limit():
+    class Wrong(nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = by
+
+        def forward(self, x):
+            return 1e9 * x, x + self.by
+
+    x = draw(2, 3).float()
+    assert measure.compare(Wrong(0.0), Wrong(0.0), call_of(x), None).tolerance > 1.0
+    with pytest.raises(FoldError, match="in output 1 of 2"):
+        measure.compare(Wrong(0.0), Wrong(1e-3), call_of(x), None)
+
+
+def test_a_norm_with_a_call_of_its_own_stays():
+    class Calling(nn.BatchNorm2d):
+        def __call__(self, x):
+            return super().__call__(x).clamp(max=0.1)
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), Calling(4))
+    randomise(network).eval()
+    x = draw(2, 3, 4, 4, scale=5.0)
+    result, report = fold_with_report(network, x, tolerance=1e9)
+    assert report.normalisers[0].place == ""
+    assert "__call__" in report.normalisers[0].reason
+    with torch.no_grad():
+        assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("quiet", [nn.Identity, nn.Dropout])
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_hooked_module_without_operators_is_seen(quiet, exported, changes, monkeypatch):
+    if not exported:
+        recorded_only(monkeypatch)
+    seen = []
+
+    def hook(module, given, result):
+        seen.append(result.clone())
+        return result.clamp(max=0.1) if changes else None
+
+    for place in (1, 2):
+        layers = [nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)]
+        layers.insert(place, quiet())
+        network = nn.Sequential(*layers)
+        network[place].register_forward_hook(hook)
+        randomise(network).eval()
+        x = draw(2, 3, 4, 4)
+        result, report = fold_with_report(network, x, tolerance=1e9)
+        places = [record.place for record in report.normalisers]
+        # what does not cross the hook is folded
+        assert places == (["after", "before"] if place == 1 else ["before", "before"])
+        seen.clear()
+        with torch.no_grad():
+            expected, actual = network(x), result(x)
+        assert float((actual - expected).abs().max()) <= EXACT * float(expected.abs().max())
+        assert float((seen[1] - seen[0]).abs().max()) <= EXACT * float(seen[0].abs().max())
+
+
+@pytest.mark.parametrize("called", ["never", "on a tensor", "on nothing"])
+def test_a_hook_on_a_module_that_returns_nothing(called):
+    class Observer(nn.Module):
+        def forward(self, x):
+            return None
+
+    def forward(self, x):
+        y = self.conv(x)
+        if called != "never":
+            self.observer(y if called == "on a tensor" else 3)
+        return self.bn(y)
+
+    network = Net(forward, conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4), observer=Observer())
+    network.observer.register_forward_hook(lambda module, given, result: None)
+    randomise(network).eval()
+    record = fold_with_report(network, draw(2, 3, 4, 4))[1].normalisers[0]
+    assert record.place == {"never": "before", "on a tensor": "multiply-add", "on nothing": ""}[called]
+    assert ("observer has hooks" in record.reason) == (called == "on nothing")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.weight_norm import WeightNorm
 
 from normwright.errors import OptionError
 from normwright.network.acceleration.route import own_class
@@ -19,14 +20,15 @@ from normwright.network.flow import Flow
 from normwright.network.folding.apply import apply
 from normwright.network.folding.decision import Decision
 from normwright.network.folding.functions import remove_calls, why_not_removable
+from normwright.network.folding.hooked import trace_with_hooked
 from normwright.network.folding.measure import compare, time_in_turn
 from normwright.network.folding.plan import Planner
 from normwright.network.folding.program import fold_program
 from normwright.network.folding.report import FoldRecord, FoldReport
 from normwright.network.folding.sites import Site, find_sites
 from normwright.network.folding.untraced import decisions_without_trace
-from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
-from normwright.network.trace import UntraceableError, trace
+from normwright.network.folding.weight_norm import remove_weight_norm
+from normwright.network.trace import UntraceableError
 from normwright.network.walk import find_normalisers
 
 Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
@@ -165,7 +167,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
             # Whether its forward reads a bias is seen in the trace.
             module.bias = nn.Parameter(module.weight.new_zeros(_out_channels(module)))
     try:
-        flow = trace(network, call)
+        flow, unplaced = trace_with_hooked(network, call, hooked)
     except UntraceableError as error:
         notes.append(f"Nothing could be folded, for the network cannot be traced ({error}).")
         return _Plan(None, None, decisions_without_trace(network, hooked), unnormed, tuple(notes))
@@ -177,6 +179,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
         find_sites(flow, network),
         hooked,
         lambda site: why_not_removable(network, flow, site),
+        unplaced,
     )
     planner.plan()
     return _Plan(flow, planner, tuple(planner.decisions), unnormed, tuple(notes))
@@ -198,7 +201,7 @@ def _out_channels(module: nn.Module) -> int:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    own = len(module._forward_pre_hooks) > len(weight_normed(module))
+    own = any(not isinstance(hook, WeightNorm) for hook in module._forward_pre_hooks.values())
     return own or any(getattr(module, kind) for kind in _HOOKS if kind != "_forward_pre_hooks")
 
 

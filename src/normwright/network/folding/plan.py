@@ -42,6 +42,7 @@ class Planner:
         sites: what normalises in it.
         hooked: names of the modules that have hooks, which see what goes in and out of them.
         why_not_removable: why a call of the function cannot be taken out, or "".
+        unplaced: names of modules that have hooks and lie somewhere in the call, nobody knows where.
     """
 
     flow: Flow
@@ -49,6 +50,7 @@ class Planner:
     sites: Sequence[Site | Unfoldable]
     hooked: frozenset[str] = frozenset()
     why_not_removable: Callable[[Site], str] = lambda site: ""
+    unplaced: Sequence[str] = ()
     decisions: list[Decision] = field(init=False)
     changes: dict[str, LayerChange] = field(init=False, default_factory=dict)
 
@@ -219,10 +221,15 @@ class Planner:
 
     def _why_not_movable(self, site: Site) -> str:
         """Why a module may not be taken out."""
+        if self.unplaced:
+            return f"{self.unplaced[0]} has hooks, and the trace does not show what they see"
         if site.module is None:
             return self.why_not_removable(site)
         if site.module in self.hooked:
             return "it has hooks"
+        module = None if self.network is None else self.network.get_submodule(site.module)
+        if module is not None and type(module).__call__ is not nn.Module.__call__:
+            return "its class has a __call__ of its own, which may do more than its forward"
         for node, name in self.flow.names.items():
             if name.rpartition(".")[0] != site.module:
                 continue
