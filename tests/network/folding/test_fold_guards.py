@@ -8,6 +8,7 @@ import pytest
 import torch
 from same import randomise
 from torch import nn
+from torch.nn import functional as F
 
 from normwright.errors import FoldError
 from normwright.network import fold_with_report
@@ -234,3 +235,95 @@ def test_a_hook_on_a_module_that_returns_nothing(called):
     record = fold_with_report(network, draw(2, 3, 4, 4))[1].normalisers[0]
     assert record.place == {"never": "before", "on a tensor": "multiply-add", "on nothing": ""}[called]
     assert ("observer has hooks" in record.reason) == (called == "on nothing")
+
+
+def _padded_to_fours(self, x):
+    y = self.bn(x)
+    return self.conv(F.pad(y, (0, -y.shape[-1] % 4, 0, -y.shape[-2] % 4)))
+
+
+def _padding_by_size(self, x):
+    h, w = x.shape[-2:]
+    return F.conv2d(self.bn(x), self.conv.weight, self.conv.bias, 2, padding=(h % 2, w % 2))
+
+
+def _pooling_by_size(self, x):
+    h, w = x.shape[-2:]
+    return self.conv(F.avg_pool2d(self.bn(x), 2, 2, padding=(h % 2, w % 2)))
+
+
+def _order_by_size(self, x):
+    return self.conv(x) if x.shape[-1] > 8 else self.conv(self.bn(x))
+
+
+class BySize(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) / x.shape[-1] ** 0.5
+
+
+BY_SIZE = {
+    "padded": Net(_padded_to_fours, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 4, 4)),
+    "padding": Net(_padding_by_size, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 3)),
+    "pooling": Net(_pooling_by_size, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 3)),
+    "order": Net(_order_by_size, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 3)),
+    "scale": nn.Sequential(nn.Conv2d(3, 4, 3), BySize(4)),
+    "batch": Net(
+        lambda self, x: self.conv(self.bn(x) if x.shape[0] < 3 else x),
+        bn=nn.BatchNorm2d(3),
+        conv=nn.Conv2d(3, 4, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_SIZE)
+def test_what_depends_on_the_size_is_refused(name):
+    network = randomise(BY_SIZE[name]).eval()
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(FoldError, match=r"at \(4, 3, 11, 9\) it does not"):
+        fold_with_report(network, draw(2, 3, 8, 8), inplace=True)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_a_reshape_that_depends_on_the_size_is_refused():
+    network = Net(
+        lambda self, x: self.lin(self.bn(x).reshape(x.shape[0], -1, 4)),
+        bn=nn.BatchNorm1d(4),
+        lin=nn.Linear(4, 5),
+    )
+    randomise(network).eval()
+    with pytest.raises(FoldError, match=r"at \(6, 4, 2\) it does not"):
+        fold_with_report(network, draw(3, 4, 1))
+
+
+def test_the_sizes_that_were_checked_are_told():
+    def notes(*layers):
+        state = torch.get_rng_state()
+        report = fold_with_report(randomise(nn.Sequential(*layers)).eval(), draw(2, 3, 8, 8))[1]
+        assert torch.equal(torch.get_rng_state(), state)
+        return report.notes
+
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    assert notes(*layers) == ("Checked at (4, 3, 11, 9) too.",)
+    assert notes(*layers, nn.Flatten(), nn.Linear(144, 2)) == ("Checked at (4, 3, 8, 8) too.",)
+    fixed = Net(lambda self, x: x.view(2, 3, 8, 8))
+    assert "the example's sizes" in notes(fixed, *layers)[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # PyTorch's own, of its programs
+def test_a_program_is_checked_where_its_sizes_are_free():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.bn(self.conv(x)).relu()
+
+    network, x = randomise(Two()).eval(), draw(2, 3, 8, 8)
+    for free, notes in (
+        (None, ()),
+        (({0: torch.export.Dim.AUTO},), ("Checked at (4, 3, 8, 8) too.",)),
+        (({2: torch.export.Dim.AUTO},), ("Checked at (2, 3, 11, 8) too.",)),
+    ):
+        program = torch.export.export(network, (x,), dynamic_shapes=free, strict=False)
+        assert fold_with_report(program, None)[1].notes == notes

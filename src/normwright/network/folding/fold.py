@@ -22,6 +22,7 @@ from normwright.network.folding.decision import Decision
 from normwright.network.folding.functions import remove_calls, why_not_removable
 from normwright.network.folding.hooked import trace_with_hooked
 from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.other_sizes import check_other_sizes
 from normwright.network.folding.plan import Planner
 from normwright.network.folding.program import fold_program
 from normwright.network.folding.report import FoldRecord, FoldReport
@@ -58,7 +59,9 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
     rounded once.
 
     The folded network is run on the example against the unfolded one and against float64, and refused where
-    its error is too large.
+    its error is too large; then on drawn inputs of another batch and other sizes, where the network takes
+    them. Outside of what the call returns nothing is compared: what a forward stores, and other methods that
+    use the same layers, may see a value before the map that was folded into it.
 
     Args:
         network: in eval mode, on any device; or a program of `torch.export`, which is never changed.
@@ -73,7 +76,8 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
         the speed.
     Raises:
         OptionError: not a network or an example, or there is no tolerance where one is needed.
-        FoldError: the error is above the tolerance, or a folded weight is beyond its dtype's range.
+        FoldError: the error is above the tolerance, at the example's sizes or at others, an output is of a
+            class that cannot be compared, or a folded weight is beyond its dtype's range.
         Whatever the network raises on the example.
         After each of them the network is as it was.
     References:
@@ -114,12 +118,14 @@ def fold_with_report(
     folded = _copy(network)
     _carry_out(folded, plan)
     error = speed = None
+    notes = list(plan.notes)
     if plan.changes_something:
         both = (_copy(network), _copy(folded))  # a call may move buffers
         error = compare(*both, call, tolerance)
+        notes.append(check_other_sizes(*both, call, tolerance))
         speed = time_in_turn(both, call, seconds=SECONDS)[0]
     how = "" if plan.flow is None else plan.flow.how
-    report = FoldReport(how, _records(network, plan), error, speed, plan.notes)
+    report = FoldReport(how, _records(network, plan), error, speed, tuple(notes))
     _warn_of_training(report)
     if inplace:
         _carry_out(network, plan)
