@@ -327,3 +327,18 @@ def test_a_program_is_checked_where_its_sizes_are_free():
     ):
         program = torch.export.export(network, (x,), dynamic_shapes=free, strict=False)
         assert fold_with_report(program, None)[1].notes == notes
+
+
+def test_a_stored_value_that_changes_is_told():
+    def forward(self, x):
+        self.raw = self.conv(x)
+        self.result = self.bn(self.raw)
+        return self.result
+
+    network = Net(forward, conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4))
+    randomise(network).eval()
+    with pytest.warns(UserWarning, match="stores in raw is no longer"):
+        report = fold_with_report(network, draw(2, 3, 4, 4))[1]
+    assert report.normalisers[0].place == "before"
+    assert "stores in raw is" in report.notes[0]
+    assert not hasattr(network, "raw")

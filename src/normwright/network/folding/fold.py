@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from normwright.network.folding.plan import Planner
 from normwright.network.folding.program import fold_program
 from normwright.network.folding.report import FoldRecord, FoldReport
 from normwright.network.folding.sites import Site, find_sites
+from normwright.network.folding.stored import changed_attributes
 from normwright.network.folding.untraced import decisions_without_trace
 from normwright.network.folding.weight_norm import remove_weight_norm
 from normwright.network.trace import UntraceableError
@@ -60,8 +62,8 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
 
     The folded network is run on the example against the unfolded one and against float64, and refused where
     its error is too large; then on drawn inputs of another batch and other sizes, where the network takes
-    them. Outside of what the call returns nothing is compared: what a forward stores, and other methods that
-    use the same layers, may see a value before the map that was folded into it.
+    them. What a forward stores in an attribute may change, of which a warning tells; other methods that use
+    the same layers are not looked at, and may compute something else.
 
     Args:
         network: in eval mode, on any device; or a program of `torch.export`, which is never changed.
@@ -122,6 +124,7 @@ def fold_with_report(
     if plan.changes_something:
         both = (_copy(network), _copy(folded))  # a call may move buffers
         error = compare(*both, call, tolerance)
+        notes += _warned_of_stored(changed_attributes(network, *both))
         notes.append(check_other_sizes(*both, call, tolerance))
         speed = time_in_turn(both, call, seconds=SECONDS)[0]
     how = "" if plan.flow is None else plan.flow.how
@@ -236,6 +239,18 @@ def _why_unmet(module: nn.Module) -> str:
     if isinstance(module, _NormBase):
         return "the call with the example does not reach it"
     return "its statistics are those of its input, whatever the mode"
+
+
+def _warned_of_stored(attributes: Sequence[str]) -> list[str]:
+    if not attributes:
+        return []
+    note = f"What the network stores in {', '.join(attributes)} is no longer what the unfolded one stores."
+    warnings.warn(
+        f"{note} Return it from the forward where it is needed: what is returned stays the same",
+        UserWarning,
+        stacklevel=4,
+    )
+    return [note]
 
 
 def _warn_of_training(report: FoldReport) -> None:
