@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError
 
+_WITHOUT_TENSORS = (Tensor, int, float, complex, str, bytes, torch.dtype, torch.device)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -74,6 +76,26 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from _tensors(getattr(value, field.name))
+
+
+def unknown_in(output: Any) -> str:
+    """The name of a class in an output whose objects may hold tensors that `tensors_of` misses, or "".
+
+    Example:
+        >>> unknown_in({"logits": torch.ones(1), "sizes": (3, None, "a")}), unknown_in([{1, 2}])
+        ('', 'set')
+    """
+    if output is None or isinstance(output, _WITHOUT_TENSORS):
+        return ""
+    if isinstance(output, Mapping):
+        parts = list(output.values())
+    elif isinstance(output, (tuple, list)):
+        parts = list(output)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        parts = [getattr(output, field.name) for field in dataclasses.fields(output)]
+    else:
+        return type(output).__name__
+    return next(filter(None, map(unknown_in, parts)), "")
 
 
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -9,10 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 # Reads a tensor to check it, and hands nothing on.
 _ONLY_CHECKS = frozenset({"aten._assert_tensor_metadata", "aten.sym_size", "aten._assert_async"})
+
+_MAY_RETURN_THEIR_INPUT = frozenset(
+    f"aten.{name}" for name in ("dropout", "feature_dropout", "alpha_dropout", "to", "contiguous", "reshape")
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +47,11 @@ class Flow:
 
     @functools.cached_property
     def _constants(self) -> set[Node]:
-        found = set(self.tensors)
+        overwritten: set[Node] = set()
+        for node in self.graph.nodes:
+            for value in written_by(node):
+                overwritten |= memory_of(value)
+        found = set(self.tensors) - overwritten
         for node in self.graph.nodes:
             if node.op == "call_function" and not writes(node) and found.issuperset(node.all_input_nodes):
                 found.add(node)
@@ -84,8 +92,78 @@ def arguments_of(node: Node) -> dict[str, Any]:
 
 def writes(node: Node) -> bool:
     """Whether an operator writes into one of its arguments."""
+    return bool(written_by(node))
+
+
+def written_by(node: Node) -> tuple[Node, ...]:
+    """The values that an operator writes into, lists and `out=` included.
+
+    One without a schema, which may run a graph of its own, is taken to write into all that it is given,
+    unless its graphs are known and none of their operators writes.
+    """
+    if node.op != "call_function" or getattr(node.target, "__name__", "") == "getitem":
+        return ()
     schema = getattr(node.target, "_schema", None)
-    return bool(schema is not None and schema.is_mutable)
+    if schema is None:
+        tensors = [given for given in node.all_input_nodes if _holds_tensors(given)]
+        return () if _inner_graphs_only_read(node) else tuple(tensors)
+    if not schema.is_mutable:
+        return ()
+    given = arguments_of(node)
+    if given.get("training") is False:
+        return ()  # a batch norm by its statistics, which it would write in training mode
+    names = [a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return tuple(value for name in names for value in _nodes_of(given.get(name)))
+
+
+def memory_of(value: Node) -> set[Node]:
+    """The values whose memory a value may be: such as what a view was taken of."""
+    found: set[Node] = set()
+    seen: set[Node] = set()
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        of = _aliased_by(node)
+        waiting += of
+        if not of:
+            found.add(node)
+    return found
+
+
+def _aliased_by(node: Node) -> list[Node]:
+    if node.op != "call_function":
+        return []
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return [given for given in node.all_input_nodes if _holds_tensors(given)]
+    if any(part.alias_info is not None for part in schema.returns):
+        given = arguments_of(node)
+        names = [argument.name for argument in schema.arguments if argument.alias_info is not None]
+        return [value for name in names for value in _nodes_of(given.get(name))]
+    return _nodes_of(node.args[:1]) if operator_of(node) in _MAY_RETURN_THEIR_INPUT else []
+
+
+def _nodes_of(value: Any) -> list[Node]:
+    if isinstance(value, Node):
+        return [value]
+    return [node for part in value for node in _nodes_of(part)] if isinstance(value, (list, tuple)) else []
+
+
+def _holds_tensors(node: Node) -> bool:
+    return node.op != "get_attr" and not isinstance(node.meta.get("val"), (int, float, bool, torch.SymInt))
+
+
+def _inner_graphs_only_read(node: Node) -> bool:
+    """Whether an operator without a schema runs graphs, all of them known, that write into nothing."""
+    owner = node.graph.owning_module
+    names = [str(given.target) for given in node.all_input_nodes if given.op == "get_attr"]
+    graphs = [getattr(owner, name, None) for name in names]
+    return bool(graphs) and all(
+        isinstance(part, GraphModule) and not any(map(writes, part.graph.nodes)) for part in graphs
+    )
 
 
 def shape_of(value: Node) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.weight_norm import WeightNorm
 
 from normwright.errors import OptionError
 from normwright.network.acceleration.route import own_class
@@ -22,16 +23,19 @@ from normwright.network.flow import Flow
 from normwright.network.folding.apply import apply
 from normwright.network.folding.decision import Decision
 from normwright.network.folding.functions import remove_calls, why_not_removable
+from normwright.network.folding.hooked import trace_with_hooked
 from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.other_sizes import check_other_sizes
 from normwright.network.folding.outside import used_from_outside
 from normwright.network.folding.plan import Planner
 from normwright.network.folding.program import fold_program
 from normwright.network.folding.report import FoldRecord, FoldReport
 from normwright.network.folding.sites import Site, find_sites, named_block
+from normwright.network.folding.stored import changed_attributes
 from normwright.network.folding.undo import all_or_nothing
 from normwright.network.folding.untraced import decisions_without_trace
 from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
-from normwright.network.trace import UntraceableError, trace
+from normwright.network.trace import UntraceableError
 from normwright.network.walk import find_normalisers
 
 Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
@@ -63,7 +67,9 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
     rounded once.
 
     The folded network is run on the example against the unfolded one and against float64, and refused where
-    its error is too large.
+    its error is too large; then on drawn inputs of another batch and other sizes, where the network takes
+    them. What a forward stores in an attribute may change, of which a warning tells; other methods that use
+    the same layers are not looked at, and may compute something else.
 
     Args:
         network: in eval mode, on any device; or a program of `torch.export`, which is never changed.
@@ -78,7 +84,8 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
         the speed.
     Raises:
         OptionError: not a network or an example, or there is no tolerance where one is needed.
-        FoldError: the error is above the tolerance, or a folded weight is beyond its dtype's range.
+        FoldError: the error is above the tolerance, at the example's sizes or at others, an output is of a
+            class that cannot be compared, or a folded weight is beyond its dtype's range.
         Whatever the network raises on the example.
         After each of them the network is as it was.
     References:
@@ -119,12 +126,15 @@ def fold_with_report(
     folded = _copy(network)
     _carry_out(folded, plan)
     error = speed = None
+    notes = list(plan.notes)
     if plan.changes_something:
         both = (_copy(network), _copy(folded))  # a call may move buffers
         error = compare(*both, call, tolerance)
+        notes += _warned_of_stored(changed_attributes(network, *both))
+        notes.append(check_other_sizes(*both, call, tolerance))
         speed = time_in_turn(both, call, seconds=SECONDS)[0]
     how = "" if plan.flow is None else plan.flow.how
-    report = FoldReport(how, _records(network, plan), error, speed, plan.notes)
+    report = FoldReport(how, _records(network, plan), error, speed, tuple(notes))
     _warn_of_training(report)
     if inplace:
         _carry_out(network, plan)
@@ -182,7 +192,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
             # Whether its forward reads a bias is seen in the trace.
             module.bias = nn.Parameter(module.weight.new_zeros(_out_channels(module)))
     try:
-        flow = trace(network, call)
+        flow, unplaced = trace_with_hooked(network, call, hooked)
     except UntraceableError as error:
         notes.append(f"Nothing could be folded, for the network cannot be traced ({error}).")
         return _Plan(
@@ -198,6 +208,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
         sites,
         hooked,
         lambda site: why_not_removable(network, flow, site),
+        unplaced,
         used=_used(network, call, modules, call_too=True, watched=_is_gone_with_a_normaliser),
     )
     planner.plan()
@@ -234,7 +245,7 @@ def _out_channels(module: nn.Module) -> int:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    own = len(module._forward_pre_hooks) > len(weight_normed(module))
+    own = any(not isinstance(hook, WeightNorm) for hook in module._forward_pre_hooks.values())
     return own or any(getattr(module, kind) for kind in _HOOKS if kind != "_forward_pre_hooks")
 
 
@@ -270,6 +281,18 @@ def _why_unmet(module: nn.Module, flow: Flow | None) -> str:
             return f"the call with the example reaches it in a graph of its own ({inner}), or not at all"
         return "the call with the example does not reach it"
     return "its statistics are those of its input, whatever the mode"
+
+
+def _warned_of_stored(attributes: Sequence[str]) -> list[str]:
+    if not attributes:
+        return []
+    note = f"What the network stores in {', '.join(attributes)} is no longer what the unfolded one stores."
+    warnings.warn(
+        f"{note} Return it from the forward where it is needed: what is returned stays the same",
+        UserWarning,
+        stacklevel=4,
+    )
+    return [note]
 
 
 def _warn_of_training(report: FoldReport) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import FoldError, OptionError
-from normwright.network.calling import Call, tensors_of, widened
+from normwright.network.calling import Call, tensors_of, unknown_in, widened
 from normwright.network.folding.report import FoldDifference, FoldSpeed
 
 # The folded network's rounding errors come from as many operations as the unfolded one's, so that their
@@ -30,12 +31,37 @@ _NEAR = 1e-3
 
 @dataclass(frozen=True)
 class _Errors:
-    """Largest errors, and the same in ulps: of the difference, of the folded and of the unfolded network."""
+    """Of one output: largest errors, and the same in ulps: of the difference, folded, and unfolded."""
 
     difference: tuple[float, float]
     folded: tuple[float, float] | None
     unfolded: tuple[float, float] | None
     unit: float
+
+    def most(self, other: _Errors) -> _Errors:
+        """The larger of each."""
+        pairs = [
+            None if one is None or two is None else (max(one[0], two[0]), max(one[1], two[1]))
+            for one, two in (
+                (self.difference, other.difference),
+                (self.folded, other.folded),
+                (self.unfolded, other.unfolded),
+            )
+        ]
+        assert pairs[0] is not None
+        return _Errors(pairs[0], pairs[1], pairs[2], max(self.unit, other.unit))
+
+    @property
+    def judged(self) -> float:
+        """What must not be too large."""
+        return (self.difference if self.folded is None else self.folded)[0]
+
+    def allowed(self, tolerance: float | None) -> float:
+        """How large it may be."""
+        if tolerance is not None:
+            return tolerance
+        assert self.unfolded is not None
+        return max(TIMES_UNFOLDED * self.unfolded[0], LEAST_ULPS * self.unit)
 
 
 def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float | None) -> FoldDifference:
@@ -64,31 +90,41 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
                 f"({type(error).__name__}: {error}): give tolerance=, the largest difference that is allowed"
             ) from error
     narrow = _in_float32(unfolded)
-    found = [_errors(unfolded, folded, exact, narrow, call)]
+    found = _errors(unfolded, folded, exact, narrow, call)
+    examples = 1
     more = 0 if tolerance is not None else _MORE_EXAMPLES
     generator = torch.Generator().manual_seed(0)
-    while _judged(found) > _allowed(found, tolerance) and len(found) <= more:
-        near = call.map(lambda x: _near(x, generator))
-        found.append(_errors(unfolded, folded, exact, narrow, near))
-    judged, allowed = _judged(found), _allowed(found, tolerance)
-    difference, ulps = _most(part.difference for part in found)
-    if exact is None:
-        measured = FoldDifference(difference, None, None, ulps, None, None, allowed, len(found))
-    else:
-        folded_error, folded_ulps = _most(part.folded for part in found)
-        own, own_ulps = _most(part.unfolded for part in found)
-        measured = FoldDifference(
-            difference, folded_error, own, ulps, folded_ulps, own_ulps, allowed, len(found)
+    while _failing(found, tolerance) is not None and examples <= more:
+        near = _errors(unfolded, folded, exact, narrow, call.map(lambda x: _near(x, generator)))
+        found = [one.most(two) for one, two in zip(found, near, strict=True)]
+        examples += 1
+    failing = _failing(found, tolerance)
+    if failing is not None:
+        errors = found[failing]
+        against = "the unfolded network" if errors.unfolded is None else "float64"
+        own_error = (
+            "" if errors.unfolded is None else f" (the unfolded network's is {errors.unfolded[0]:.3g})"
         )
-    if not judged <= allowed:
-        against = "the unfolded network" if exact is None else "float64"
-        own_error = "" if exact is None else f" (the unfolded network's is {measured.unfolded:.3g})"
+        which = "" if len(found) == 1 else f" in output {failing} of {len(found)}"
         raise FoldError(
-            f"the folded network's largest error against {against} must be at most {allowed:.3g} on the "
-            f"example, but is {judged:.3g}{own_error}: the network is left as it was; give a larger "
-            "tolerance= if that is small enough"
+            f"the folded network's largest error against {against} must be at most "
+            f"{errors.allowed(tolerance):.3g} on the example{which}, but is {errors.judged:.3g}{own_error}: "
+            "the network is left as it was; give a larger tolerance= if that is small enough"
         )
-    return measured
+    largest = functools.reduce(_Errors.most, found)
+    limit = max(errors.allowed(tolerance) for errors in found)
+    folded_error, folded_ulps = largest.folded or (None, None)
+    unfolded_error, unfolded_ulps = largest.unfolded or (None, None)
+    difference, ulps = largest.difference
+    return FoldDifference(
+        difference, folded_error, unfolded_error, ulps, folded_ulps, unfolded_ulps, limit, examples
+    )
+
+
+def _failing(found: Sequence[_Errors], tolerance: float | None) -> int | None:
+    """The first output whose error is too large: each is judged by its own limit."""
+    places = (place for place, e in enumerate(found) if not e.judged <= e.allowed(tolerance))
+    return next(places, None)
 
 
 def _in_float32(network: nn.Module) -> nn.Module | None:
@@ -101,39 +137,30 @@ def _in_float32(network: nn.Module) -> nn.Module | None:
 
 def _errors(
     unfolded: nn.Module, folded: nn.Module, exact: nn.Module | None, narrow: nn.Module | None, call: Call
-) -> _Errors:
+) -> list[_Errors]:
+    """The errors of every output."""
     before, after = outputs(unfolded, call), outputs(folded, call)
     _check_kinds(before, after)
-    unit = max((_ulp(value) for value in before if value.is_floating_point()), default=0.0)
+    right = rough = [None] * len(before)  # type: list[Tensor | None]
+    if exact is not None:
+        right = [*outputs(exact, call.map(widened))]
+    if exact is not None and narrow is not None:
+        rough = [*outputs(narrow, call.map(_narrowed))]
+    return [_errors_of(*parts) for parts in zip(before, after, right, rough, strict=True)]
+
+
+def _errors_of(before: Tensor, after: Tensor, right: Tensor | None, rough: Tensor | None) -> _Errors:
+    unit = _ulp(before) if before.is_floating_point() else 0.0
     difference = _largest(after, before, before)
-    if exact is None:
+    if right is None:
         return _Errors(difference, None, None, unit)
-    right = outputs(exact, call.map(widened))
     own = _largest(before, right, before)
-    if narrow is not None:
+    if rough is not None:
         # Rounding errors are proportional to the unit: 2^29 times smaller in float64.
-        rough = outputs(narrow, call.map(_narrowed))
-        rough = [value.to(like.dtype) for value, like in zip(rough, right, strict=True)]
-        error, ulps = _largest(rough, right, before)
+        error, ulps = _largest(rough.to(right.dtype), right, before)
         smaller = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
         own = (max(own[0], smaller * error), max(own[1], smaller * ulps))
     return _Errors(difference, _largest(after, right, before), own, unit)
-
-
-def _judged(found: Sequence[_Errors]) -> float:
-    return _most(part.difference if part.folded is None else part.folded for part in found)[0]
-
-
-def _allowed(found: Sequence[_Errors], tolerance: float | None) -> float:
-    if tolerance is not None:
-        return tolerance
-    own, _ = _most(part.unfolded for part in found)
-    return max(TIMES_UNFOLDED * own, LEAST_ULPS * max(part.unit for part in found))
-
-
-def _most(pairs: Iterable[tuple[float, float] | None]) -> tuple[float, float]:
-    known = [pair for pair in pairs if pair is not None]
-    return max(error for error, _ in known), max(ulps for _, ulps in known)
 
 
 def _narrowed(value: Tensor) -> Tensor:
@@ -150,7 +177,16 @@ def _near(value: Tensor, generator: torch.Generator) -> Tensor:
 def outputs(network: nn.Module, call: Call) -> list[Tensor]:
     """Every tensor of a call's output, without gradients, from the same random numbers each time."""
     with torch.no_grad(), _same_random_numbers():
-        return [value.detach() for value in tensors_of(call.of(network))]
+        output = call.of(network)
+    unknown = unknown_in(output)
+    found = [value.detach() for value in tensors_of(output)]
+    if unknown or not found:
+        what = f"an object of class {unknown!r}" if unknown else "no tensor at all"
+        raise FoldError(
+            "the network must return tensors, alone or in tuples, lists, mappings or dataclasses, for the "
+            f"fold to be judged by them, but returns {what}: return what is in it instead"
+        )
+    return found
 
 
 def time_in_turn(networks: Sequence[nn.Module], call: Call, *, seconds: float) -> tuple[FoldSpeed, ...]:
@@ -207,24 +243,17 @@ def _check_kinds(before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
         )
 
 
-def _largest(
-    values: Sequence[Tensor], exact: Sequence[Tensor], like: Sequence[Tensor]
-) -> tuple[float, float]:
-    """The largest error of any output, and the largest in ulps."""
-    error = ulps = 0.0
-    for value, right, own in zip(values, exact, like, strict=True):
-        if not value.numel():
-            continue
-        if not value.is_floating_point():
-            if not torch.equal(value, right.to(value.dtype)):
-                error = ulps = math.inf
-            continue
-        apart = (value.double() - right.double()).abs()
-        same = (value == right) | (value.isnan() & right.isnan())  # infinities too
-        largest = float(torch.where(same, 0.0, apart).max())
-        largest = math.inf if math.isnan(largest) else largest
-        error, ulps = max(error, largest), max(ulps, largest / _ulp(own))
-    return error, ulps
+def _largest(value: Tensor, right: Tensor, like: Tensor) -> tuple[float, float]:
+    """The largest error of an output, in its unit and in ulps."""
+    if not value.numel():
+        return 0.0, 0.0
+    if not value.is_floating_point():
+        return (0.0, 0.0) if torch.equal(value, right.to(value.dtype)) else (math.inf, math.inf)
+    apart = (value.double() - right.double()).abs()
+    same = (value == right) | (value.isnan() & right.isnan())  # infinities too
+    largest = float(torch.where(same, 0.0, apart).max())
+    largest = math.inf if math.isnan(largest) else largest
+    return largest, largest / _ulp(like)
 
 
 def _ulp(value: Tensor) -> float:

@@ -16,7 +16,15 @@ from torch import nn
 from torch.fx import Node
 
 from normwright.errors import OptionError
-from normwright.network.flow import Flow, calls_around, operator_of, shape_of, writes
+from normwright.network.flow import (
+    Flow,
+    calls_around,
+    memory_of,
+    operator_of,
+    shape_of,
+    writes,
+    written_by,
+)
 from normwright.network.folding.algebra import Affine, fold_before
 from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.layers import Layer, layer_of
@@ -42,6 +50,7 @@ class Planner:
         sites: what normalises in it.
         hooked: names of the modules that have hooks, which see what goes in and out of them.
         why_not_removable: why a call of the function cannot be taken out, or "".
+        unplaced: names of modules that have hooks and lie somewhere in the call, nobody knows where.
         used: by module, what is used of it that is gone with it.
     """
 
@@ -50,6 +59,7 @@ class Planner:
     sites: Sequence[Site | Unfoldable]
     hooked: frozenset[str] = frozenset()
     why_not_removable: Callable[[Site], str] = lambda site: ""
+    unplaced: Sequence[str] = ()
     used: Mapping[str, str] = field(default_factory=dict)
     decisions: list[Decision] = field(init=False)
     changes: dict[str, LayerChange] = field(init=False, default_factory=dict)
@@ -179,9 +189,9 @@ class Planner:
 
     def _folds_after(self, site: Site) -> list[_Fold]:
         place = self._order[site.nodes[0]]
-        root = self._memory(site.source)
+        memory = memory_of(site.source)
         for node in self.flow.graph.nodes:
-            if self._order[node] > place and writes(node) and self._memory(node) is root:
+            if self._order[node] > place and any(memory & memory_of(value) for value in written_by(node)):
                 raise BlockedError(f"what it is given is overwritten by {named(node)}")
         return list(self._forwards(site.result, site.axis, site.affine, site.nodes))
 
@@ -223,6 +233,8 @@ class Planner:
 
     def _why_not_movable(self, site: Site) -> str:
         """Why a module may not be taken out."""
+        if self.unplaced:
+            return f"{self.unplaced[0]} has hooks, and the trace does not show what they see"
         if site.module is None:
             return self.why_not_removable(site)
         if not site.module:
@@ -231,6 +243,9 @@ class Planner:
             return "it has hooks"
         if site.module in self.used:
             return self.used[site.module]
+        module = None if self.network is None else self.network.get_submodule(site.module)
+        if module is not None and type(module).__call__ is not nn.Module.__call__:
+            return "its class has a __call__ of its own, which may do more than its forward"
         for node, name in self.flow.names.items():
             if name.rpartition(".")[0] != site.module:
                 continue
@@ -336,21 +351,6 @@ class Planner:
                 else:
                     found.add(reader)
         return uses
-
-    def _memory(self, value: Node) -> Node:
-        """The value whose memory a value may be."""
-        while value.op == "call_function" and value.args and isinstance(value.args[0], Node):
-            schema = getattr(value.target, "_schema", None)
-            aliases = schema is None or any(part.alias_info is not None for part in schema.returns)
-            if not aliases and operator_of(value) not in _MAY_RETURN_THEIR_INPUT:
-                break
-            value = value.args[0]
-        return value
-
-
-_MAY_RETURN_THEIR_INPUT = frozenset(
-    f"aten.{name}" for name in ("dropout", "feature_dropout", "alpha_dropout", "to", "contiguous", "reshape")
-)
 
 
 def _memory_of(tensor: torch.Tensor) -> int:

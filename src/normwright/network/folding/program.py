@@ -24,6 +24,7 @@ from normwright.network.folding.apply import folded_pair
 from normwright.network.folding.decision import LayerChange
 from normwright.network.folding.layers import layer_of
 from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.other_sizes import check_other_sizes
 from normwright.network.folding.plan import Planner
 from normwright.network.folding.report import FoldRecord, FoldReport
 from normwright.network.folding.sites import Site, find_sites
@@ -50,12 +51,23 @@ def fold_program(
                 folded.remove(site, keep_map=decision.place == "multiply-add")
     result = folded.finished()
     networks = [program.module(), result.module()]
-    error = compare(_runnable(networks[0]), _runnable(networks[1]), call, tolerance)
+    before, after = map(_runnable, networks)
+    error = compare(before, after, call, tolerance)
+    axes = _free_axes(program)
+    notes = (check_other_sizes(before, after, call, tolerance, axes),) if any(axes) else ()
     speed = time_in_turn(networks, call, seconds=seconds)[0]
     records = tuple(
         FoldRecord(d.name, d.kind, len(d.sites), d.place, d.into, d.reason) for d in planner.decisions
     )
-    return result, FoldReport("torch.export", records, error, speed, ())
+    return result, FoldReport("torch.export", records, error, speed, notes)
+
+
+def _free_axes(program: ExportedProgram) -> list[list[int]]:
+    """The axes of each tensor that a program is given which may have other sizes than the example's."""
+    given = set(program.graph_signature.user_inputs)
+    values = [node.meta.get("val") for node in program.graph.nodes if node.name in given]
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    return [[axis for axis, n in enumerate(x.shape) if type(n) is not int] for x in tensors]
 
 
 def _runnable(module: nn.Module) -> nn.Module:

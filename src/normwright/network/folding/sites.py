@@ -13,7 +13,7 @@ from torch._ops import HigherOrderOperator
 from torch.fx import Node
 
 from normwright.errors import NormwrightError
-from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of
+from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of, written_by
 from normwright.network.folding.algebra import Affine, affine_of
 
 _BATCH_NORMS = frozenset(
@@ -176,6 +176,8 @@ def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str 
     axis: int | None = None
     maps: list[tuple[int | None, Tensor | float, Tensor | float]] = []
     for node in moving:
+        if operator_of(node) not in _BATCH_NORMS and any(not _is_counter(flow, v) for v in written_by(node)):
+            raise _NotAffineError("its class does more than normalise: it overwrites a tensor")
         if not flow.readers(node) and operator_of(node) not in _BATCH_NORMS:
             continue  # a check
         given, step = _step(flow, node)
@@ -200,6 +202,11 @@ def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str 
     except NormwrightError as error:
         raise _NotAffineError(str(error)) from error
     return Site(name, kind, module, tuple(moving), source, value, axis, affine)
+
+
+def _is_counter(flow: Flow, value: Node) -> bool:
+    """Whether a value is the count of batches that a normaliser keeps."""
+    return flow.names.get(value, "").rpartition(".")[2] == "num_batches_tracked"
 
 
 def _composed(

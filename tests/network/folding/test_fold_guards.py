@@ -1,0 +1,344 @@
+"""Folding networks that do more than their trace shows: nothing may change without being seen."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from same import randomise
+from torch import nn
+from torch.nn import functional as F
+
+from normwright.errors import FoldError
+from normwright.network import fold_with_report
+from normwright.network.calling import call_of
+from normwright.network.folding import fold as fold_module
+from normwright.network.folding import measure
+
+# float64 throughout: a fold that is exact differs by roundings of 2^-53 in a few hundred operations.
+EXACT = 1e-12
+
+
+@pytest.fixture(autouse=True)
+def _no_long_timing(monkeypatch):
+    monkeypatch.setattr(fold_module, "SECONDS", 0.0)
+
+
+def draw(*shape, scale=1.0):
+    return scale * torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+class Net(nn.Module):
+    """Modules by name, and a forward."""
+
+    def __init__(self, forward, **modules):
+        super().__init__()
+        self.way = forward
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, *args):
+        return self.way(self, *args)
+
+
+class Clamped(nn.BatchNorm2d):
+    """A batch norm that overwrites something by the way."""
+
+    way = ""
+
+    def forward(self, x):
+        if float(self.eps) < 0:  # read from the module, so that torch.fx traces it too
+            return x
+        if self.way == "input":
+            x.clamp_(max=0.1)
+        if self.way == "statistics":
+            self.running_mean.mul_(0.5)
+        y = super().forward(x)
+        if self.way == "result":
+            y.clamp_(max=0.1)
+        if self.way == "list":
+            torch._foreach_clamp_max_([y], 0.1)
+        return y
+
+
+def recorded_only(monkeypatch):
+    """Makes torch.export fail, so that a call is recorded."""
+
+    def fails(*_, **__):
+        raise RuntimeError("no export")
+
+    monkeypatch.setattr(torch.export, "export", fails)
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("way", ["input", "result", "list", "statistics"])
+def test_a_norm_that_overwrites_is_no_map(way, exported, monkeypatch):
+    if not exported:
+        recorded_only(monkeypatch)
+    norm = Clamped(4)
+    norm.way = way
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), norm, nn.Conv2d(4, 2, 1))
+    randomise(network).eval()
+    x = draw(2, 3, 4, 4, scale=5.0)
+    before = copy.deepcopy(network)
+    result, report = fold_with_report(network, x)
+    assert all(record.place in ("", "before") for record in report.normalisers)
+    assert isinstance(result[1], Clamped)
+    with torch.no_grad():
+        for _ in range(2):
+            expected = before(x)
+            assert float((result(x) - expected).abs().max()) <= EXACT * float(expected.abs().max())
+
+
+def _in_no_grad(self, x):
+    x = torch.relu(x)
+    z = self.bn(x)
+    with torch.no_grad():
+        x.clamp_(max=0.1)
+    return self.conv(z), x
+
+
+def _in_a_list(self, x):
+    x = torch.relu(x)
+    z = self.bn(x)
+    torch._foreach_clamp_max_([x], 0.1)
+    return self.conv(z), x
+
+
+def _by_out(self, x):
+    x = torch.relu(x)
+    z = self.bn(x)
+    torch.clamp(z, max=0.1, out=x)
+    return self.conv(z), x
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("forward", [_in_no_grad, _in_a_list, _by_out])
+def test_an_overwritten_input_is_seen(forward, exported, monkeypatch):
+    # the multiply-add keeps its own result; a fold into the convolution would read what was overwritten
+    if not exported:
+        recorded_only(monkeypatch)
+    network = Net(forward, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 1))
+    randomise(network).eval()
+    x = draw(2, 3, 4, 4, scale=5.0)
+    result, report = fold_with_report(network, 1e-3 * x.abs())
+    assert report.normalisers[0].place == "multiply-add"
+    with torch.no_grad():
+        for expected, actual in zip(network(x), result(x), strict=True):
+            assert float((actual - expected).abs().max()) <= EXACT * float(expected.abs().max())
+
+
+def test_a_hook_beside_weight_norm_is_seen():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)))
+    network[1].register_forward_pre_hook(lambda module, given: (given[0].clamp(max=0.1),))
+    randomise(network).eval()
+    x = draw(2, 3, 5, 5, scale=5.0)
+    result, report = fold_with_report(network, -x.abs())
+    assert report.normalisers[0].place == "multiply-add"
+    assert "1 has hooks" in report.normalisers[0].reason
+    with torch.no_grad():
+        assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+
+
+class Result:
+    """What `tensors_of` does not know."""
+
+    def __init__(self, raw):
+        self.raw = raw
+
+
+@pytest.mark.parametrize("made", [lambda y: [Result(y), y.relu()], lambda y: {"sizes": (3, None)}])
+def test_outputs_that_cannot_be_compared_are_refused(made):
+    network = Net(lambda self, x: made(self.bn(self.conv(x))), conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4))
+    randomise(network).eval()
+    with pytest.raises(FoldError, match="must return tensors"):
+        fold_with_report(network, draw(2, 3, 4, 4), inplace=True)
+    assert type(network.bn) is nn.BatchNorm2d
+
+
+def test_each_output_is_judged_by_its_own_limit():
+    class Wrong(nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = by
+
+        def forward(self, x):
+            return 1e9 * x, x + self.by
+
+    x = draw(2, 3).float()
+    assert measure.compare(Wrong(0.0), Wrong(0.0), call_of(x), None).tolerance > 1.0
+    with pytest.raises(FoldError, match="in output 1 of 2"):
+        measure.compare(Wrong(0.0), Wrong(1e-3), call_of(x), None)
+
+
+def test_a_norm_with_a_call_of_its_own_stays():
+    class Calling(nn.BatchNorm2d):
+        def __call__(self, x):
+            return super().__call__(x).clamp(max=0.1)
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), Calling(4))
+    randomise(network).eval()
+    x = draw(2, 3, 4, 4, scale=5.0)
+    result, report = fold_with_report(network, x, tolerance=1e9)
+    assert report.normalisers[0].place == ""
+    assert "__call__" in report.normalisers[0].reason
+    with torch.no_grad():
+        assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("quiet", [nn.Identity, nn.Dropout])
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_hooked_module_without_operators_is_seen(quiet, exported, changes, monkeypatch):
+    if not exported:
+        recorded_only(monkeypatch)
+    seen = []
+
+    def hook(module, given, result):
+        seen.append(result.clone())
+        return result.clamp(max=0.1) if changes else None
+
+    for place in (1, 2):
+        layers = [nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)]
+        layers.insert(place, quiet())
+        network = nn.Sequential(*layers)
+        network[place].register_forward_hook(hook)
+        randomise(network).eval()
+        x = draw(2, 3, 4, 4)
+        result, report = fold_with_report(network, x, tolerance=1e9)
+        places = [record.place for record in report.normalisers]
+        # what does not cross the hook is folded
+        assert places == (["after", "before"] if place == 1 else ["before", "before"])
+        seen.clear()
+        with torch.no_grad():
+            expected, actual = network(x), result(x)
+        assert float((actual - expected).abs().max()) <= EXACT * float(expected.abs().max())
+        assert float((seen[1] - seen[0]).abs().max()) <= EXACT * float(seen[0].abs().max())
+
+
+@pytest.mark.parametrize("called", ["never", "on a tensor", "on nothing"])
+def test_a_hook_on_a_module_that_returns_nothing(called):
+    class Observer(nn.Module):
+        def forward(self, x):
+            return None
+
+    def forward(self, x):
+        y = self.conv(x)
+        if called != "never":
+            self.observer(y if called == "on a tensor" else 3)
+        return self.bn(y)
+
+    network = Net(forward, conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4), observer=Observer())
+    network.observer.register_forward_hook(lambda module, given, result: None)
+    randomise(network).eval()
+    record = fold_with_report(network, draw(2, 3, 4, 4))[1].normalisers[0]
+    assert record.place == {"never": "before", "on a tensor": "multiply-add", "on nothing": ""}[called]
+    assert ("observer has hooks" in record.reason) == (called == "on nothing")
+
+
+def _padded_to_fours(self, x):
+    y = self.bn(x)
+    return self.conv(F.pad(y, (0, -y.shape[-1] % 4, 0, -y.shape[-2] % 4)))
+
+
+def _padding_by_size(self, x):
+    h, w = x.shape[-2:]
+    return F.conv2d(self.bn(x), self.conv.weight, self.conv.bias, 2, padding=(h % 2, w % 2))
+
+
+def _pooling_by_size(self, x):
+    h, w = x.shape[-2:]
+    return self.conv(F.avg_pool2d(self.bn(x), 2, 2, padding=(h % 2, w % 2)))
+
+
+def _order_by_size(self, x):
+    return self.conv(x) if x.shape[-1] > 8 else self.conv(self.bn(x))
+
+
+class BySize(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x) / x.shape[-1] ** 0.5
+
+
+BY_SIZE = {
+    "padded": Net(_padded_to_fours, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 4, 4)),
+    "padding": Net(_padding_by_size, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 3)),
+    "pooling": Net(_pooling_by_size, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 3)),
+    "order": Net(_order_by_size, bn=nn.BatchNorm2d(3), conv=nn.Conv2d(3, 4, 3)),
+    "scale": nn.Sequential(nn.Conv2d(3, 4, 3), BySize(4)),
+    "batch": Net(
+        lambda self, x: self.conv(self.bn(x) if x.shape[0] < 3 else x),
+        bn=nn.BatchNorm2d(3),
+        conv=nn.Conv2d(3, 4, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_SIZE)
+def test_what_depends_on_the_size_is_refused(name):
+    network = randomise(BY_SIZE[name]).eval()
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(FoldError, match=r"at \(4, 3, 11, 9\) it does not"):
+        fold_with_report(network, draw(2, 3, 8, 8), inplace=True)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_a_reshape_that_depends_on_the_size_is_refused():
+    network = Net(
+        lambda self, x: self.lin(self.bn(x).reshape(x.shape[0], -1, 4)),
+        bn=nn.BatchNorm1d(4),
+        lin=nn.Linear(4, 5),
+    )
+    randomise(network).eval()
+    with pytest.raises(FoldError, match=r"at \(6, 4, 2\) it does not"):
+        fold_with_report(network, draw(3, 4, 1))
+
+
+def test_the_sizes_that_were_checked_are_told():
+    def notes(*layers):
+        state = torch.get_rng_state()
+        report = fold_with_report(randomise(nn.Sequential(*layers)).eval(), draw(2, 3, 8, 8))[1]
+        assert torch.equal(torch.get_rng_state(), state)
+        return report.notes
+
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+    assert notes(*layers) == ("Checked at (4, 3, 11, 9) too.",)
+    assert notes(*layers, nn.Flatten(), nn.Linear(144, 2)) == ("Checked at (4, 3, 8, 8) too.",)
+    fixed = Net(lambda self, x: x.view(2, 3, 8, 8))
+    assert "the example's sizes" in notes(fixed, *layers)[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # PyTorch's own, of its programs
+def test_a_program_is_checked_where_its_sizes_are_free():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.bn(self.conv(x)).relu()
+
+    network, x = randomise(Two()).eval(), draw(2, 3, 8, 8)
+    for free, notes in (
+        (None, ()),
+        (({0: torch.export.Dim.AUTO},), ("Checked at (4, 3, 8, 8) too.",)),
+        (({2: torch.export.Dim.AUTO},), ("Checked at (2, 3, 11, 8) too.",)),
+    ):
+        program = torch.export.export(network, (x,), dynamic_shapes=free, strict=False)
+        assert fold_with_report(program, None)[1].notes == notes
+
+
+def test_a_stored_value_that_changes_is_told():
+    def forward(self, x):
+        self.raw = self.conv(x)
+        self.result = self.bn(self.raw)
+        return self.result
+
+    network = Net(forward, conv=nn.Conv2d(3, 4, 1), bn=nn.BatchNorm2d(4))
+    randomise(network).eval()
+    with pytest.warns(UserWarning, match="stores in raw is no longer"):
+        report = fold_with_report(network, draw(2, 3, 4, 4))[1]
+    assert report.normalisers[0].place == "before"
+    assert "stores in raw is" in report.notes[0]
+    assert not hasattr(network, "raw")
