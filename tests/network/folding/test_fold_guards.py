@@ -10,7 +10,8 @@ from same import randomise
 from torch import nn
 from torch.nn import functional as F
 
-from normwright.errors import FoldError
+import normwright as nw
+from normwright.errors import DataError, FoldError
 from normwright.network import fold_with_report
 from normwright.network.calling import call_of
 from normwright.network.folding import fold as fold_module
@@ -342,3 +343,16 @@ def test_a_stored_value_that_changes_is_told():
     assert report.normalisers[0].place == "before"
     assert "stores in raw is" in report.notes[0]
     assert not hasattr(network, "raw")
+
+
+@pytest.mark.parametrize(
+    ("example", "what"),
+    [(torch.full((2, 3, 8, 8), torch.nan), "nowhere finite"), (torch.zeros(0, 3, 8, 8), "empty")],
+)
+def test_an_example_that_shows_nothing_is_refused(example, what):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(DataError, match=what):
+        nw.fold(network, example, inplace=True)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert type(network[1]) is nn.BatchNorm2d

@@ -84,6 +84,7 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
         the speed.
     Raises:
         OptionError: not a network or an example, or there is no tolerance where one is needed.
+        DataError: the example gives an empty output, or one that is nowhere finite.
         FoldError: the error is above the tolerance, at the example's sizes or at others, an output is of a
             class that cannot be compared, or a folded weight is beyond its dtype's range.
         Whatever the network raises on the example.

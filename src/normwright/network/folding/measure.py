@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from normwright.errors import FoldError, OptionError
+from normwright.errors import DataError, FoldError, OptionError
 from normwright.network.calling import Call, tensors_of, unknown_in, widened
 from normwright.network.folding.report import FoldDifference, FoldSpeed
 
@@ -77,8 +77,9 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
     Raises:
         FoldError: the outputs differ in kind, or by more than the tolerance.
         OptionError: there is no tolerance, and the network does not run in float64.
+        DataError: an output is empty, or nowhere finite: nothing can be judged by it.
     """
-    outputs(unfolded, call)  # what it raises is its own
+    _check_judgeable(outputs(unfolded, call))  # what the network raises is its own
     try:
         exact: nn.Module | None = copy.deepcopy(unfolded).double()
         outputs(exact, call.map(widened))  # type: ignore[arg-type]
@@ -119,6 +120,16 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
     return FoldDifference(
         difference, folded_error, unfolded_error, ulps, folded_ulps, unfolded_ulps, limit, examples
     )
+
+
+def _check_judgeable(found: Sequence[Tensor]) -> None:
+    for place, output in enumerate(found):
+        what = "is empty" if not output.numel() else "is nowhere finite"
+        if not output.numel() or not bool(output.isfinite().any()):
+            raise DataError(
+                f"the example must give outputs by which the fold can be judged, but output {place} of "
+                f"{len(found)} {what}: give an example such as the network is used with"
+            )
 
 
 def _failing(found: Sequence[_Errors], tolerance: float | None) -> int | None:
