@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,13 +165,15 @@ def gated():
 
 
 @pytest.fixture(scope="module")
-def resnet_cli(shared_cli: CommandLine) -> CommandLine:
+def resnet_cli(shared_cli: CommandLine) -> Iterator[CommandLine]:
     """The command in a folder with a Transformers ResNet, its checkpoint and batches."""
     pytest.importorskip("transformers")
     (shared_cli.folder / "nets.py").write_text(NETS)
     (shared_cli.folder / "batches.py").write_text(BATCHES)
+    before = list(sys.path)
     write_checkpoints(shared_cli.folder)
-    return shared_cli
+    yield shared_cli
+    sys.path[:] = before  # other tests have files of these names, too
 
 
 def write_checkpoints(folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -100,11 +98,19 @@ def _move_running(
 ) -> None:
     mean, rstd = moments
     variance = rstd.square().reciprocal() - eps
-    count = math.prod(x.shape[2:])
+    count = _elements(x)
     means = moved(running_mean, mean.to(running_mean.dtype), momentum)
     variances = moved(running_var, unbiased(x, variance, count, running_var.dtype), momentum)
     running_mean.copy_(means.mean(0))
     running_var.copy_(variances.mean(0))
+
+
+def _elements(x: Tensor) -> int:
+    """How many a moment is taken of; in a loop, for `torch.compile` need not know `math.prod`."""
+    count = 1
+    for size in x.shape[2:]:
+        count *= size
+    return count
 
 
 def _has_space(
@@ -120,7 +126,7 @@ def _has_space(
         running_mean is None
         and running_var is None
         and len(shape) > 2
-        and math.prod(shape[2:]) != 1
+        and _elements(x) != 1
         and is_channel_vector(weight, shape[1])
         and is_channel_vector(bias, shape[1])
     )
@@ -133,7 +139,7 @@ def _check_instance(
     running_var: Tensor | None,
     **parameters: Tensor | None,
 ) -> None:
-    if use_input_stats and (x.dim() < 3 or math.prod(x.shape[2:]) == 1):
+    if use_input_stats and (x.dim() < 3 or _elements(x) == 1):
         raise ShapeError(
             f"Expected more than 1 spatial element when training, got input size {x.shape}: instance norm "
             "reduces over space alone. Use group, layer or batch norm here"
