@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 import normwright as nw
 from benchmarks.alternate import alternate_for
@@ -29,6 +28,7 @@ from benchmarks.real_networks import REAL_NETWORKS, Real, draw_statistics
 from benchmarks.saving import save
 from normwright.errors import NormwrightError
 from normwright.network import accelerate_with_report, convert_with_report
+from normwright.network.calling import tensors_of
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ VERBS: dict[str, Verb] = {"accelerate": accelerated, "recalibrate": recalibrated
 
 def _outputs(network: nn.Module, example: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        return [leaf for leaf in tree_leaves(network(example)) if isinstance(leaf, Tensor)]
+        return tensors_of(network(example))
 
 
 def _apart(these: list[Tensor], those: list[Tensor]) -> float:

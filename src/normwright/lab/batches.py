@@ -19,6 +19,8 @@ from normwright.lab.user_code import IMAGES, is_user_code
 
 SPLITS = ("train", "validation", "test", "all")
 
+_USUAL_SIZE = 64
+
 
 class Batches:
     """Batches that can be gone through again and again, in one order.
@@ -108,6 +110,7 @@ def open_batches(
         raise OptionError(f"the split must be one of {', '.join(SPLITS)}, but is {split!r}")
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"the batch size must be at least 1, but is {batch_size}")
+    size = batch_size or _USUAL_SIZE
     folder = recipe.name.startswith(IMAGES)
     if (mean is None) != (std is None) or (mean is not None and not folder):
         raise OptionError(
@@ -121,34 +124,30 @@ def open_batches(
             return Batches(came, lambda: call_own(recipe.name))
         if isinstance(came, Dataset):
             _check_alone(recipe.name, split, None)
-            return Batches(DataLoader(came, batch_size or 64))
+            return Batches(DataLoader(came, size))
         source = as_source(recipe.name, came)
     else:
         source = read(recipe, directory)
     chosen = split or ("all" if folder else usual_split)
     if isinstance(source, Raw) and (folder or is_user_code(recipe.name)):
-        x, y = _unprepared(source, chosen)
-        classes = len(source.classes)
+        x, y = _joined(source, chosen, ("train", "test"))
     else:
-        x, y, classes = _prepared(prepared(recipe, source), chosen)
+        source = prepared(recipe, source)
+        x, y = _joined(source, chosen, ("train", "validation", "test"))
     if folder:
-        x = _scaled(x.to(torch.float32) / source.top, mean or (0.0,), std or (1.0,))  # type: ignore[union-attr]
-    return Batches(_Slices(x, y, batch_size or 64), sample_shape=tuple(x.shape[1:]), classes=classes)
+        assert isinstance(source, Raw)
+        x = _scaled(x.to(torch.float32) / source.top, mean or (0.0,), std or (1.0,))
+    classes = len(source.classes)
+    return Batches(_Slices(x, y, size), sample_shape=tuple(x.shape[1:]), classes=classes)
 
 
-def _prepared(data: Data, split: str) -> tuple[torch.Tensor, torch.Tensor, int]:
-    parts = SPLITS[:3] if split == "all" else (split,)
-    x = torch.cat([getattr(data, f"{part}_x") for part in parts])
-    return x, torch.cat([getattr(data, f"{part}_y") for part in parts]), len(data.classes)
-
-
-def _unprepared(raw: Raw, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """x and y of a source that was not cut further than into train and test."""
-    if split == "validation":
-        raise OptionError(f"{raw.name} has no validation split: take train, test or all")
-    parts = ("train", "test") if split == "all" else (split,)
-    x = torch.cat([getattr(raw, f"{part}_x") for part in parts])
-    return x, torch.cat([getattr(raw, f"{part}_y") for part in parts])
+def _joined(source: Raw | Data, split: str, parts: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """x and y of a split, or of all the parts that the source is cut into."""
+    chosen = parts if split == "all" else (split,)
+    if not set(chosen) <= set(parts):
+        raise OptionError(f"{source.name} has no {split} split: take {', '.join(parts)} or all")
+    x, y = (torch.cat([getattr(source, f"{part}_{of}") for part in chosen]) for of in "xy")
+    return x, y
 
 
 def _scaled(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
