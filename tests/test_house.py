@@ -81,6 +81,7 @@ PUBLIC = {
         "backends",
         "compare",
         "convert",
+        "diagnose",
         "fold",
         "freeze",
         "functional",
@@ -144,6 +145,18 @@ PUBLIC = {
         "replace_module",
         "unfreeze",
     ],
+    "normwright.doctor": [
+        "Diagnosis",
+        "Evidence",
+        "Fault",
+        "Finding",
+        "Outcome",
+        "Rule",
+        "Subject",
+        "Treatment",
+        "all_rules",
+        "diagnose",
+    ],
     "normwright.statistics": [
         "Adaptation",
         "AdaptationReport",
@@ -176,7 +189,13 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_normwright_brings_no_command_along():
     heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors"]
-    heavy += ["normwright.lab", "normwright.network", "normwright.reference", "normwright.statistics"]
+    heavy += [
+        "normwright.doctor",
+        "normwright.lab",
+        "normwright.network",
+        "normwright.reference",
+        "normwright.statistics",
+    ]
     code = f"import sys, normwright; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -5,6 +5,7 @@ nw.nn, nw.functional, nw.reference    layers, functions, and the mathematics in 
 nw.accelerate(network)                the same network with fused normalisers
 nw.convert(network, to=...)           other normalisers in their place, and the way back
 nw.fold(network, example)             the same network with its batch norms folded into other layers
+nw.diagnose(network, batches, loss)   what is wrong with its normalisation, with evidence and a fix
 nw.freeze(network)                    hold its running statistics where they are; nw.unfreeze lets them go
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
@@ -23,6 +24,7 @@ from normwright.backends import backends
 
 if TYPE_CHECKING:
     from normwright import reference, statistics
+    from normwright.doctor.diagnose import diagnose
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
@@ -42,6 +44,7 @@ __all__ = [
     "backends",
     "compare",
     "convert",
+    "diagnose",
     "fold",
     "freeze",
     "functional",
@@ -59,6 +62,7 @@ _LAZY = {
     "adapt": ("normwright.statistics.adapt", "adapt"),
     "compare": ("normwright.report.comparison", "compare"),
     "convert": ("normwright.network.conversion.convert", "convert"),
+    "diagnose": ("normwright.doctor.diagnose", "diagnose"),
     "fold": ("normwright.network.folding.fold", "fold"),
     "freeze": ("normwright.network.freezing", "freeze"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),

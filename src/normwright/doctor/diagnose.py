@@ -1,0 +1,113 @@
+"""Finds what is wrong with a network's normalisation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from torch import nn
+from torch.distributed import ProcessGroup
+from torch.optim import Optimizer
+
+from normwright.doctor.diagnosis import Diagnosis
+from normwright.doctor.evidence import gather
+from normwright.doctor.finding import SEVERITIES
+from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.rule import Rule, all_rules, judge
+from normwright.doctor.subject import Loss, PaddingFn, Subject, subject_of
+from normwright.doctor.treatment import treat
+from normwright.errors import unknown_name
+from normwright.statistics.batches import ForwardFn
+
+
+def diagnose(
+    network: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss | None = None,
+    *,
+    optimiser: Optimizer | None = None,
+    steps: int = 8,
+    rules: Collection[str] | None = None,
+    forward_fn: ForwardFn | None = None,
+    accumulation: int = 1,
+    padding: PaddingFn | None = None,
+    averaged: bool = False,
+    process_group: ProcessGroup | None = None,
+) -> Diagnosis:
+    """Examines a network on a few batches, and says what is wrong with its normalisation.
+
+    A copy is trained for `steps` mini-batches, and run in inference mode; the network, the optimiser and
+    every random state stay as they were, to the bit. A rule without the evidence it needs is skipped, and
+    says why.
+
+    Args:
+        network: as it is trained, in either mode.
+        batches: as `recalibrate` takes them; the target is the second part of a pair, or the `labels` of a
+            mapping.
+        loss: called as loss(outputs, target) -> scalar; None for a network that returns its own as `.loss`.
+        optimiser: the one in use, for the rules about updates and parameter groups.
+        steps: how many batches are read.
+        rules: names of those to ask; None for all.
+        forward_fn: called as forward_fn(network, batch) in place of network(input).
+        accumulation: mini-batches for each step of the optimiser.
+        padding: called as padding(batch) -> (N, L) bool, true where a position is padding.
+        averaged: the network holds averaged weights (EMA, SWA).
+        process_group: the ranks that train together, all of which must call this.
+    Returns:
+        The findings, the gravest first; `finding.fix()` makes the change on a copy where it is mechanical.
+    Raises:
+        OptionError: an unknown rule, an option out of range, a network that cannot be copied, or a loss that
+            is not a scalar.
+        DataError: no batch came.
+        Whatever the loader, the network or the loss raises.
+    Example:
+        >>> import torch
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+        >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1, weight_decay=1e-4)
+        >>> batches = [(torch.randn(16, 4), torch.randint(8, (16,)))]
+        >>> found = diagnose(network, batches, nn.functional.cross_entropy, optimiser=optimiser)
+        >>> "weight_decay_on_norm" in {finding.rule for finding in found.findings}
+        True
+    """
+    asked = _asked(rules)
+    with random_states_kept():
+        subject = subject_of(
+            network,
+            batches,
+            most=steps,
+            loss=loss,
+            optimiser=optimiser,
+            forward_fn=forward_fn,
+            accumulation=accumulation,
+            padding=padding,
+            averaged=averaged,
+            process_group=process_group,
+        )
+    return examine(subject, asked)
+
+
+def examine(subject: Subject, rules: Collection[Rule]) -> Diagnosis:
+    """What rules find in a subject."""
+    evidence = gather(subject)
+    judged = [judge(rule, evidence) for rule in rules]
+    findings = [finding for _, found in judged for finding in found]
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return Diagnosis(
+        evidence.network,
+        tuple(treat(finding, subject, functools.partial(_again, finding.rule)) for finding in findings),
+        tuple(outcome for outcome, _ in judged),
+        evidence,
+    )
+
+
+def _again(rule: str, subject: Subject) -> Diagnosis:
+    return examine(subject, [all_rules()[rule]])
+
+
+def _asked(rules: Collection[str] | None) -> list[Rule]:
+    known = all_rules()
+    for name in rules or ():
+        if name not in known:
+            raise unknown_name("rule", name, known)
+    return [rule for name, rule in known.items() if rules is None or name in rules]
