@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from normwright.doctor.activations import ActivationFacts
 from normwright.doctor.covariate_shift import CovariateShift
 from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.inputs import InputFacts
+from normwright.doctor.missing import Missing, SkipError, part_or_missing
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.subject import Subject
-
-T = TypeVar("T")
-
-
-class SkipError(Exception):
-    """A rule cannot judge; the message says what is missing and why."""
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Stands for a part of the evidence that could not be gathered.
-
-    Args:
-        because: the reason.
-    """
-
-    because: str
-
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -76,14 +58,6 @@ class Evidence:
         """Raises SkipError where no optimiser came."""
         if not self.optimiser:
             raise SkipError("no optimiser came")
-
-
-def part_or_missing(gathering: Callable[[], T]) -> T:
-    """A part of the evidence; `Missing` in its place where its gathering raises SkipError."""
-    try:
-        return gathering()
-    except SkipError as skip:
-        return Missing(str(skip))  # type: ignore[return-value]
 
 
 def gather(subject: Subject) -> Evidence:
