@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from normwright.doctor.activations import ActivationFacts
+from normwright.doctor.covariate_shift import CovariateShift
+from normwright.doctor.gradients import GradientFacts, LayerGradients
+from normwright.doctor.inputs import InputFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.subject import Subject
 
+T = TypeVar("T")
+
 
 class SkipError(Exception):
     """A rule cannot judge; the message says what is missing and why."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Stands for a part of the evidence that could not be gathered.
+
+    Args:
+        because: the reason.
+    """
+
+    because: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +44,12 @@ class Evidence:
         sizes: samples of each batch of the loader, as far as known.
         accumulation: mini-batches for each step of the optimiser.
         parameters: of the network, in its order.
+        activations: of layers, in the order of the forward pass.
+        inputs: of the network.
+        losses: of each mini-batch.
+        gradients: of each parameter.
+        layer_gradients: of each layer, in the order of the forward pass.
+        covariate_shift: of a few layers, in the order of the forward pass.
     """
 
     network: str
@@ -32,11 +57,33 @@ class Evidence:
     sizes: tuple[int, ...]
     accumulation: int
     parameters: tuple[ParameterFacts, ...]
+    activations: tuple[ActivationFacts, ...]
+    inputs: tuple[InputFacts, ...]
+    losses: tuple[float, ...]
+    gradients: tuple[GradientFacts, ...]
+    layer_gradients: tuple[LayerGradients, ...]
+    covariate_shift: tuple[CovariateShift, ...]
+
+    if not TYPE_CHECKING:
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if isinstance(value, Missing):
+                raise SkipError(value.because)
+            return value
 
     def need_optimiser(self) -> None:
         """Raises SkipError where no optimiser came."""
         if not self.optimiser:
             raise SkipError("no optimiser came")
+
+
+def part_or_missing(gathering: Callable[[], T]) -> T:
+    """A part of the evidence; `Missing` in its place where its gathering raises SkipError."""
+    try:
+        return gathering()
+    except SkipError as skip:
+        return Missing(str(skip))  # type: ignore[return-value]
 
 
 def gather(subject: Subject) -> Evidence:
@@ -52,4 +99,5 @@ def gather(subject: Subject) -> Evidence:
             subject.sizes,
             subject.accumulation,
             parameters_of(subject.network, subject.optimiser),
+            *[Missing("not gathered yet")] * 6,  # type: ignore[arg-type]
         )
