@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from normwright.doctor.activations import ActivationFacts
 from normwright.doctor.covariate_shift import CovariateShift
 from normwright.doctor.gradients import GradientFacts, LayerGradients
+from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
+from normwright.doctor.kernels import KernelFacts
+from normwright.doctor.missing import Missing, SkipError
+from normwright.doctor.normalisers import NormaliserFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.subject import Subject
-
-T = TypeVar("T")
-
-
-class SkipError(Exception):
-    """A rule cannot judge; the message says what is missing and why."""
-
-
-@dataclass(frozen=True)
-class Missing:
-    """Stands for a part of the evidence that could not be gathered.
-
-    Args:
-        because: the reason.
-    """
-
-    because: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +30,9 @@ class Evidence:
         sizes: samples of each batch of the loader, as far as known.
         accumulation: mini-batches for each step of the optimiser.
         parameters: of the network, in its order.
+        graph: what feeds what, in one call in training mode.
+        normalisers: their settings, in the network's order, and then functions' calls.
+        kernels: which fused kernel would serve each normaliser.
         activations: of layers, in the order of the forward pass.
         inputs: of the network.
         losses: of each mini-batch.
@@ -57,6 +46,9 @@ class Evidence:
     sizes: tuple[int, ...]
     accumulation: int
     parameters: tuple[ParameterFacts, ...]
+    graph: Graph
+    normalisers: tuple[NormaliserFacts, ...]
+    kernels: tuple[KernelFacts, ...]
     activations: tuple[ActivationFacts, ...]
     inputs: tuple[InputFacts, ...]
     losses: tuple[float, ...]
@@ -78,14 +70,6 @@ class Evidence:
             raise SkipError("no optimiser came")
 
 
-def part_or_missing(gathering: Callable[[], T]) -> T:
-    """A part of the evidence; `Missing` in its place where its gathering raises SkipError."""
-    try:
-        return gathering()
-    except SkipError as skip:
-        return Missing(str(skip))  # type: ignore[return-value]
-
-
 def gather(subject: Subject) -> Evidence:
     """Everything that rules may ask of a subject, which is left as it was, random states included.
 
@@ -99,5 +83,5 @@ def gather(subject: Subject) -> Evidence:
             subject.sizes,
             subject.accumulation,
             parameters_of(subject.network, subject.optimiser),
-            *[Missing("not gathered yet")] * 6,  # type: ignore[arg-type]
+            *[Missing("not gathered yet")] * 9,  # type: ignore[arg-type]
         )
