@@ -67,7 +67,8 @@ def spread_of(x: Tensor, step: int) -> Spread:
     finite = np.sort(values[np.isfinite(values)])
     nonfinite = count_nonfinite(x)
     if not len(finite):
-        return Spread(step, x.numel(), nonfinite, *[math.nan] * 5, (math.nan,) * len(PERCENTILES))
+        none = math.nan
+        return Spread(step, x.numel(), nonfinite, none, none, none, none, none, (none,) * len(PERCENTILES))
     least, most = float(finite[0]), float(finite[-1])
     # Shares of the largest magnitude neither overflow nor vanish when they are squared or cubed.
     scale = max(-least, most) or 1.0

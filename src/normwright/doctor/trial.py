@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -116,7 +117,7 @@ def _why_it_cannot_step(optimiser: Optimizer | None) -> str:
 @contextlib.contextmanager
 def forced_eager() -> Iterator[None]:
     """Inside, what torch.compile compiled runs in Python, where hooks are called."""
-    if not torch.compiler.is_dynamo_loaded():
+    if "torch._dynamo" not in sys.modules:  # then nothing was compiled, and loading it takes seconds
         yield
         return
     with torch.compiler.set_stance("force_eager"):
