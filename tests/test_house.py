@@ -75,6 +75,7 @@ def test_a_file_holds_one_concept():
 PUBLIC = {
     "normwright": [
         "AdaptedStream",
+        "Monitor",
         "__version__",
         "accelerate",
         "adapt",

@@ -6,6 +6,7 @@ nw.accelerate(network)                the same network with fused normalisers
 nw.convert(network, to=...)           other normalisers in their place, and the way back
 nw.fold(network, example)             the same network with its batch norms folded into other layers
 nw.diagnose(network, batches, loss)   what is wrong with its normalisation, with evidence and a fix
+nw.Monitor(network, optimiser)        watches its normalisation while it trains
 nw.freeze(network)                    hold its running statistics where they are; nw.unfreeze lets them go
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
@@ -25,6 +26,7 @@ from normwright.backends import backends
 if TYPE_CHECKING:
     from normwright import reference, statistics
     from normwright.doctor.diagnose import diagnose
+    from normwright.doctor.monitor.monitor import Monitor
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaptedStream",
+    "Monitor",
     "__version__",
     "accelerate",
     "adapt",
@@ -58,6 +61,7 @@ __all__ = [
 # What a training script seldom needs is imported when it is first asked for.
 _LAZY = {
     "AdaptedStream": ("normwright.statistics.stream", "AdaptedStream"),
+    "Monitor": ("normwright.doctor.monitor.monitor", "Monitor"),
     "accelerate": ("normwright.network.acceleration.accelerate", "accelerate"),
     "adapt": ("normwright.statistics.adapt", "adapt"),
     "compare": ("normwright.report.comparison", "compare"),

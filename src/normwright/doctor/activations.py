@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from normwright.doctor.activity import DEADENING, SATURATING
-from normwright.doctor.calls import LayerCall, calls_heard
+from normwright.doctor.calls import LayerCall, always, calls_heard
 from normwright.doctor.layers import feature_axis
 from normwright.doctor.spread import Spread, sample_of, spread_of
 from normwright.doctor.units import Units
@@ -51,9 +51,14 @@ class ActivationFacts:
 
 
 class ActivationObserver:
-    """Reads what layers and activation functions take and give in each forward."""
+    """Reads what layers and activation functions take and give in each forward.
 
-    def __init__(self) -> None:
+    Args:
+        counts: asked at each call, whether it counts.
+    """
+
+    def __init__(self, counts: Callable[[], bool] = always) -> None:
+        self._counts = counts
         self._read: dict[str, _Readings] = {}
         self._step = 0
 
@@ -63,7 +68,7 @@ class ActivationObserver:
         self._step = step
         self._features_last = False
         self._known: dict[int, tuple[weakref.ref[Tensor], int, Spread]] = {}
-        with calls_heard(network, self):
+        with calls_heard(network, self, self._counts):
             yield
 
     def gradients_ready(self, network: nn.Module, step: int, loss: float) -> None:

@@ -52,10 +52,17 @@ class Listener(Protocol):
         """The network has returned these tensors."""
 
 
+def always() -> bool:
+    """Every call counts."""
+    return True
+
+
 @contextlib.contextmanager
-def calls_heard(network: nn.Module, listener: Listener) -> Iterator[None]:
-    """Inside, the listener is told of every call."""
-    ears = _Ears(network, listener)
+def calls_heard(
+    network: nn.Module, listener: Listener, counts: Callable[[], bool] = always
+) -> Iterator[None]:
+    """Inside, the listener is told of every call that counts by what `counts` says then."""
+    ears = _Ears(network, listener, counts)
     handles: list[Any] = []
     try:
         for name, module in network.named_modules():
@@ -78,9 +85,10 @@ class _Frame:
 
 
 class _Ears(TorchFunctionMode):
-    def __init__(self, network: nn.Module, listener: Listener) -> None:
+    def __init__(self, network: nn.Module, listener: Listener, counts: Callable[[], bool]) -> None:
         super().__init__()
         self._network = network
+        self._counts = counts
         self._listener = listener
         self._layers = layers_of(network)
         self._frames: list[_Frame] = []
@@ -93,16 +101,17 @@ class _Ears(TorchFunctionMode):
                 name, type(module).__name__, is_normaliser(module), function_of(module), features_last(module)
             )
 
-        def entering(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if is_recomputation():
+        # A copy of the network that is made inside has copies of the hooks, and stays unheard.
+        def entering(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if called is not module or self._is_deaf():
                 return
             self._frames.append(_Frame(name, module))
             if call is not None:
                 with torch.no_grad(), torch._C.DisableTorchFunction():
                     self._listener.called(call, _first([args, kwargs]))
 
-        def leaving(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if is_recomputation():
+        def leaving(called: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if called is not module or self._is_deaf():
                 return
             frame = self._frames.pop()
             while frame.module is not module:  # a module that raised, where its caller goes on, never left
@@ -120,6 +129,9 @@ class _Ears(TorchFunctionMode):
             module.register_forward_hook(leaving),
         ]
 
+    def _is_deaf(self) -> bool:
+        return is_recomputation() or not self._counts()
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -129,7 +141,7 @@ class _Ears(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         function = CALLS.get(func)
-        if function is None or not self._frames or _of_torch(self._frames[-1].module) or is_recomputation():
+        if function is None or not self._frames or _of_torch(self._frames[-1].module) or self._is_deaf():
             return func(*args, **kwargs)
         frame = self._frames[-1]
         frame.functions[function] += 1

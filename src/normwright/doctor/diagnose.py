@@ -11,10 +11,10 @@ from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from normwright.doctor.diagnosis import Diagnosis
-from normwright.doctor.evidence import gather
-from normwright.doctor.finding import SEVERITIES
+from normwright.doctor.evidence import Evidence, gather
+from normwright.doctor.finding import SEVERITIES, Finding
 from normwright.doctor.random_states import random_states_kept
-from normwright.doctor.rule import Rule, all_rules, judge
+from normwright.doctor.rule import Outcome, Rule, all_rules, judge
 from normwright.doctor.subject import Loss, PaddingFn, Subject, subject_of
 from normwright.doctor.treatment import treat
 from normwright.errors import unknown_name
@@ -70,7 +70,7 @@ def diagnose(
         >>> "weight_decay_on_norm" in {finding.rule for finding in found.findings}
         True
     """
-    asked = _asked(rules)
+    asked = asked_for(rules)
     with random_states_kept():
         subject = subject_of(
             network,
@@ -90,22 +90,33 @@ def diagnose(
 def examine(subject: Subject, rules: Collection[Rule]) -> Diagnosis:
     """What rules find in a subject."""
     evidence = gather(subject)
-    judged = [judge(rule, evidence) for rule in rules]
-    findings = [finding for _, found in judged for finding in found]
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    outcomes, findings = judged_by(rules, evidence)
     return Diagnosis(
         evidence.network,
         tuple(treat(finding, subject, functools.partial(_again, finding.rule)) for finding in findings),
-        tuple(outcome for outcome, _ in judged),
+        outcomes,
         evidence,
     )
+
+
+def judged_by(rules: Collection[Rule], evidence: Evidence) -> tuple[tuple[Outcome, ...], tuple[Finding, ...]]:
+    """What each rule came to, and what all of them found, the gravest first."""
+    judged = [judge(rule, evidence) for rule in rules]
+    findings = [finding for _, found in judged for finding in found]
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    return tuple(outcome for outcome, _ in judged), tuple(findings)
 
 
 def _again(rule: str, subject: Subject) -> Diagnosis:
     return examine(subject, [all_rules()[rule]])
 
 
-def _asked(rules: Collection[str] | None) -> list[Rule]:
+def asked_for(rules: Collection[str] | None) -> list[Rule]:
+    """The rules of these names, or all.
+
+    Raises:
+        OptionError: an unknown name.
+    """
     known = all_rules()
     for name in rules or ():
         if name not in known:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from normwright.doctor.calls import always
 from normwright.doctor.layers import features_last, layers_of
 from normwright.doctor.spread import count_nonfinite
 from normwright.nn.bookkeeping import is_recomputation
@@ -42,15 +43,26 @@ FEATURES = 1024
 
 
 class InputObserver:
-    """Reads the moments of each feature of what a network is fed."""
+    """Reads the moments of each feature of what a network is fed.
 
-    def __init__(self) -> None:
+    Args:
+        counts: asked at each call, whether it counts.
+    """
+
+    def __init__(self, counts: Callable[[], bool] = always) -> None:
+        self._counts = counts
         self._read: dict[str, _Moments] = {}
 
     @contextlib.contextmanager
     def watching(self, network: nn.Module, step: int) -> Iterator[None]:
         """Reads the arguments of the mini-batch."""
-        handle = network.register_forward_pre_hook(self._entering, with_kwargs=True)
+
+        # a function, for a method would have the observer copied with the network
+        def entering(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if called is network:
+                self._entering(network, args, kwargs)
+
+        handle = network.register_forward_pre_hook(entering, with_kwargs=True)
         try:
             yield
         finally:
@@ -67,7 +79,7 @@ class InputObserver:
         return tuple(moments.facts(name) for name, moments in self._read.items())
 
     def _entering(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if is_recomputation():
+        if is_recomputation() or not self._counts():
             return
         for name, value in [*enumerate(args), *kwargs.items()]:
             if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1 and value.numel():

@@ -135,7 +135,7 @@ def subject_of(
     accumulation = options.get("accumulation", 1)
     if isinstance(accumulation, bool) or not isinstance(accumulation, int) or accumulation < 1:
         raise OptionError(f"accumulation must be a whole number of at least 1, but is {accumulation!r}")
-    _check_optimiser(network, optimiser)
+    check_optimiser(network, optimiser)
     read = tuple(itertools.islice(batches, most))
     if not read:
         raise DataError(
@@ -145,7 +145,8 @@ def subject_of(
     return Subject(network, read, optimiser=optimiser, sizes=_sizes(batches, read), **options)
 
 
-def _check_optimiser(network: nn.Module, optimiser: Optimizer | None) -> None:
+def check_optimiser(network: nn.Module, optimiser: Optimizer | None) -> None:
+    """Raises OptionError where an optimiser holds none of a network's parameters."""
     if optimiser is None:
         return
     if not isinstance(optimiser, Optimizer):

@@ -1,0 +1,161 @@
+"""Watches a network's normalisation while it trains."""
+
+from __future__ import annotations
+
+import collections
+import logging
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from normwright.doctor.diagnose import asked_for
+from normwright.doctor.finding import Finding
+from normwright.doctor.monitor.tensorboard import Writer, write
+from normwright.doctor.monitor.watch import Watch
+from normwright.doctor.monitor.window import Window
+from normwright.doctor.subject import check_optimiser
+from normwright.errors import OptionError
+from normwright.statistics.batches import unwrapped
+
+_log = logging.getLogger("normwright")
+
+#: Windows that are kept.
+KEPT = 64
+
+
+class Monitor:
+    """Watches a few steps of the optimiser every so often, and tells what goes wrong.
+
+    It needs no call in the training loop: hooks of the network and of the optimiser tell it when a forward, a
+    gradient and a step have come. Of `every` steps, `steps` in a row are watched, the first ones too; the
+    others cost a counter. Under gradient accumulation the forwards that lead to a step belong to it. Training
+    is not changed, to the bit. Where the network is compiled, only gradients and updates are read.
+
+    Args:
+        network: in training; wrappers (DistributedDataParallel, torch.compile) are looked through.
+        optimiser: that steps it. A step whose gradients a scaler found infinite is no step.
+        every: steps from the beginning of one window to the next.
+        steps: in a window.
+        rules: names of those to ask; None for all that a training run gives evidence for.
+        writer: a `torch.utils.tensorboard.SummaryWriter`, or what has its `add_scalar` and `add_text`; None
+            writes nothing.
+        on_finding: called with each finding that the window before did not have; by default it is logged, by
+            the logger "normwright".
+    Raises:
+        OptionError: an option is out of range, a rule is unknown, or the optimiser steps another network.
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        >>> with Monitor(network, optimiser, every=10, steps=2) as monitor:
+        ...     for _ in range(3):
+        ...         optimiser.zero_grad()
+        ...         network(torch.randn(8, 4)).square().mean().backward()
+        ...         optimiser.step()
+        >>> [(window.first, window.last) for window in monitor.windows]
+        [(0, 1)]
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimiser: Optimizer,
+        *,
+        every: int = 500,
+        steps: int = 4,
+        rules: Collection[str] | None = None,
+        writer: Writer | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+    ) -> None:
+        for name, value in (("every", every), ("steps", steps)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"{name} must be a whole number of at least 1, but is {value!r}")
+        if steps > every:
+            raise OptionError(f"steps must be at most every, but {steps} of every {every} were asked for")
+        self._network = unwrapped(network)
+        check_optimiser(self._network, optimiser)
+        self._compiled = self._network is not network and hasattr(network, "_orig_mod")
+        self._rules = asked_for(rules)
+        self._every, self._steps, self._writer = every, steps, writer
+        self._on_finding = _logged if on_finding is None else on_finding
+        self._step = 0
+        self._optimiser = optimiser
+        self._watch: Watch | None = None
+        self._windows: collections.deque[Window] = collections.deque(maxlen=KEPT)
+        self._told: set[tuple[str, str]] = set()
+        self._hooks = [
+            optimiser.register_step_pre_hook(self._before_step),
+            optimiser.register_step_post_hook(self._after_step),
+        ]
+        self._begin()
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Those that are complete, the latest last."""
+        return tuple(self._windows)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Those of the latest window."""
+        return self._windows[-1].findings if self._windows else ()
+
+    def close(self) -> None:
+        """Takes the hooks off; a window that is not complete is left out."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        self._watch = Watch(self._network, self._optimiser, self._step, self._steps, compiled=self._compiled)
+
+    def _before_step(
+        self, optimiser: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._watch is None:
+            return None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._watch.gradients_ready()
+            return None
+        return (args[0], *args[2:]), {**kwargs, "closure": self._watch.closure(closure)}
+
+    def _after_step(self, *_: Any) -> None:
+        if self._watch is not None:
+            self._watch.stepped()
+            if self._watch.is_complete:
+                self._end(self._watch)
+        self._step += 1
+        if self._watch is None and self._step % self._every == 0:
+            self._begin()
+
+    def _end(self, watch: Watch) -> None:
+        watch.close()
+        self._watch = None
+        window = watch.window(self._rules)
+        self._windows.append(window)
+        told = {(finding.rule, finding.layer) for finding in window.findings}
+        new = [finding for finding in window.findings if (finding.rule, finding.layer) not in self._told]
+        self._told = told
+        if self._writer is not None:
+            write(self._writer, window, new)
+        for finding in new:
+            self._on_finding(finding)
+
+
+def _logged(finding: Finding) -> None:
+    where = f" in {finding.layer}" if finding.layer else ""
+    level = {"error": logging.ERROR, "warning": logging.WARNING, "note": logging.INFO}[finding.severity]
+    _log.log(level, "%s%s: %s. %s", finding.rule, where, finding.message, finding.advice)

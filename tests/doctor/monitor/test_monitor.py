@@ -1,0 +1,262 @@
+"""The monitor in a plain training loop."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+import normwright as nw
+from normwright.doctor.missing import SkipError
+from normwright.errors import OptionError
+
+
+def small():
+    torch.manual_seed(0)
+    convolution = [nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()]
+    return nn.Sequential(*convolution, nn.Dropout(0.1), nn.Flatten(), nn.Linear(144, 3))
+
+
+def sgd(network, **options):
+    return torch.optim.SGD(network.parameters(), **{"lr": 0.05, "momentum": 0.9, **options})
+
+
+def loss_of(network):
+    return nn.functional.cross_entropy(network(torch.randn(8, 1, 8, 8)), torch.randint(3, (8,)))
+
+
+def train(network, optimiser, steps, *, between=lambda: None, parts=1):
+    torch.manual_seed(1)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        for _ in range(parts):
+            (loss_of(network) / parts).backward()
+        optimiser.step()
+        between()
+
+
+def bits(network, optimiser):
+    state = [*network.state_dict().values(), *(s["momentum_buffer"] for s in optimiser.state.values())]
+    return [tensor.clone() for tensor in [*state, torch.get_rng_state()]]
+
+
+def same(one, two):
+    return len(one) == len(two) and all(map(torch.equal, one, two))
+
+
+def test_training_is_not_changed():
+    one, two = small(), small()
+    plain, watched = sgd(one), sgd(two)
+    train(one, plain, 9)
+    expected = bits(one, plain)
+    with nw.Monitor(two, watched, every=4, steps=2) as monitor:
+        train(two, watched, 9)
+    assert same(bits(two, watched), expected)
+    assert len(monitor.windows) == 2
+
+
+def test_windows_come_every_so_often_and_a_part_of_one_is_left_out():
+    network = small()
+    optimiser = sgd(network)
+    with nw.Monitor(network, optimiser, every=5, steps=2) as monitor:
+        train(network, optimiser, 11)
+        assert [(w.first, w.last) for w in monitor.windows] == [(0, 1), (5, 6)]
+
+
+def test_it_reads_what_a_step_gives():
+    network = small()
+    optimiser = sgd(network, momentum=0.0, lr=0.5)
+    given, before, gradients = [], [], []
+    network[1].register_forward_pre_hook(lambda module, args: given.append(args[0].detach().clone()))
+
+    def note(*_):
+        before.append(network[0].weight.detach().clone())
+        gradients.append(network[0].weight.grad.clone())
+
+    optimiser.register_step_pre_hook(note)
+    with nw.Monitor(network, optimiser, every=2, steps=2) as monitor:
+        train(network, optimiser, 2)
+    evidence = monitor.windows[0].evidence
+    layer = next(layer for layer in evidence.activations if layer.layer == "1")
+    assert layer.calls == (1, 1)
+    whole = given[0].double()  # 8 × 4 × 6 × 6 elements: all are read
+    assert layer.inputs[0].mean == pytest.approx(float(whole.mean()), rel=1e-12)
+    assert layer.inputs[0].deviation == pytest.approx(float(whole.std(correction=0)), rel=1e-12)
+    facts = next(facts for facts in evidence.gradients if facts.parameter == "0.weight")
+    expected = [float(gradient.double().norm()) for gradient in gradients]
+    assert facts.norms == pytest.approx(expected, rel=1e-5)
+    ratios = [
+        0.5 * float(gradient.double().norm() / weight.double().norm())
+        for gradient, weight in zip(gradients, before, strict=True)
+    ]
+    assert facts.ratios == pytest.approx(ratios, rel=1e-4)
+    with pytest.raises(SkipError, match="while a network trains"):
+        _ = evidence.graph
+
+
+def test_a_validation_between_two_steps_is_not_heard():
+    network = small()
+    optimiser = sgd(network)
+
+    def validate():
+        network.eval()
+        with torch.no_grad():
+            network(100 + torch.randn(8, 1, 8, 8))
+        network.train()
+        with torch.no_grad():
+            network(100 + torch.randn(8, 1, 8, 8))
+
+    with nw.Monitor(network, optimiser, every=3, steps=3) as monitor:
+        train(network, optimiser, 3, between=validate)
+    layer = next(layer for layer in monitor.windows[0].evidence.activations if layer.layer == "1")
+    assert layer.calls == (1, 1, 1)
+    assert all(abs(spread.mean) < 10 for spread in layer.inputs)
+    assert all(abs(mean) < 10 for part in monitor.windows[0].evidence.inputs for mean in part.means)
+
+
+def test_accumulated_forwards_belong_to_one_step():
+    network = small()
+    optimiser = sgd(network)
+    with nw.Monitor(network, optimiser, every=2, steps=2) as monitor:
+        train(network, optimiser, 2, parts=3)
+    layer = next(layer for layer in monitor.windows[0].evidence.activations if layer.layer == "1")
+    assert layer.calls == (3, 3)
+
+
+def test_a_step_with_a_closure_is_seen_and_its_loss():
+    one, two = small(), small()
+    losses = []
+
+    def closure(network, optimiser):
+        def run():
+            optimiser.zero_grad()
+            loss = loss_of(network)
+            loss.backward()
+            losses.append(loss.item())
+            return loss
+
+        return run
+
+    plain, watched = torch.optim.LBFGS(one.parameters()), torch.optim.LBFGS(two.parameters())
+    torch.manual_seed(1)
+    plain.step(closure(one, plain))
+    losses.clear()
+    torch.manual_seed(1)
+    with nw.Monitor(two, watched, every=1, steps=1) as monitor:
+        watched.step(closure(two, watched))
+    assert len(losses) > 1
+    assert monitor.windows[0].evidence.losses == (losses[0],)
+    layer = next(layer for layer in monitor.windows[0].evidence.activations if layer.layer == "1")
+    assert layer.calls == (1,)
+    assert same(list(one.state_dict().values()), list(two.state_dict().values()))
+
+
+def test_a_finding_is_told_once(caplog):
+    network = small()
+    optimiser = sgd(network, weight_decay=0.1)
+    told = []
+    with nw.Monitor(network, optimiser, every=2, steps=1, on_finding=told.append) as monitor:
+        train(network, optimiser, 5)
+    decays = [finding for finding in told if finding.rule == "weight_decay_on_norm"]
+    assert [finding.layer for finding in decays] == ["1"]
+    assert any(finding.rule == "weight_decay_on_norm" for finding in monitor.findings)
+    caplog.set_level(logging.INFO, logger="normwright")
+    with nw.Monitor(network, optimiser, every=1, steps=1, rules=["weight_decay_on_norm"]):
+        train(network, optimiser, 2)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["weight_decay_on_norm in 1"]
+
+
+def test_closing_takes_every_hook_off():
+    network = small()
+    optimiser = sgd(network)
+
+    def hooks():
+        found = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()]
+        return (
+            sum(found) + len(optimiser._optimizer_step_pre_hooks) + len(optimiser._optimizer_step_post_hooks)
+        )
+
+    before = hooks()
+    monitor = nw.Monitor(network, optimiser, every=3, steps=2)
+    train(network, optimiser, 1)
+    assert hooks() > before
+    monitor.close()
+    assert hooks() == before
+    monitor.close()
+    assert torch._C._len_torch_function_stack() == 0
+
+
+def test_an_error_in_the_loop_leaves_no_hook():
+    network = small()
+    optimiser = sgd(network)
+
+    def loop():
+        with nw.Monitor(network, optimiser):
+            loss_of(network)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+    assert torch._C._len_torch_function_stack() == 0
+
+
+def test_a_compiled_network_is_read_by_its_gradients():
+    network = small()
+    compiled = torch.compile(network, backend="eager")
+    optimiser = sgd(network)
+    with nw.Monitor(compiled, optimiser, every=2, steps=2) as monitor:
+        train(compiled, optimiser, 2)
+    evidence = monitor.windows[0].evidence
+    assert len(evidence.gradients) == 5
+    with pytest.raises(SkipError, match="compiled"):
+        _ = evidence.activations
+
+
+def test_a_step_that_a_scaler_skips_is_no_step():
+    network = small()
+    optimiser = sgd(network)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    with nw.Monitor(network, optimiser, every=2, steps=2) as monitor:
+        for scale in (1.0, float("inf"), 1.0):
+            optimiser.zero_grad()
+            scaler.scale(loss_of(network) * scale).backward()
+            scaler.step(optimiser)
+            scaler.update()
+    assert [(w.first, w.last) for w in monitor.windows] == [(0, 1)]
+
+
+def test_a_network_keeps_being_copied_while_it_is_watched():
+    network = small()
+    optimiser = sgd(network)
+    with nw.Monitor(network, optimiser, every=2, steps=2) as monitor:
+        average = torch.optim.swa_utils.AveragedModel(network)
+        train(network, optimiser, 1)
+        average.update_parameters(network)
+        copy.deepcopy(network)(torch.randn(8, 1, 8, 8))
+        train(network, optimiser, 1)
+    layer = next(layer for layer in monitor.windows[0].evidence.activations if layer.layer == "1")
+    assert len(layer.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every must be a whole number"),
+        ({"steps": 1.5}, "steps must be a whole number"),
+        ({"every": 2, "steps": 3}, "3 of every 2"),
+        ({"rules": ["nonsense"]}, "unknown rule"),
+    ],
+)
+def test_bad_options(options, message):
+    network = small()
+    with pytest.raises(OptionError, match=message):
+        nw.Monitor(network, sgd(network), **options)
+
+
+def test_the_optimiser_of_another_network():
+    with pytest.raises(OptionError, match="must hold parameters of the network"):
+        nw.Monitor(small(), sgd(small()))
