@@ -27,9 +27,10 @@ demo: $(VENV)/.lab
 INTERPRETED := tests/backends/triton tests/backends/test_masks.py $(addprefix tests/functional/test_,\
 	operators.py hard_inputs.py running_statistics.py running_buffers.py channel_moments.py identities.py out.py)
 
+# Two processes share the cores: threads that spin while they wait would keep the other's from working.
 test: $(VENV)/.dev
 	@$(RENEW_NATIVE)
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile
 	@if $(BIN)/python -c 'import triton' 2>/dev/null; then \
 		NORMWRIGHT_TRITON=interpret $(BIN)/pytest -n auto $(INTERPRETED); \
 	else \
