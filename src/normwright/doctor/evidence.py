@@ -11,11 +11,12 @@ from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
 from normwright.doctor.kernels import KernelFacts
-from normwright.doctor.missing import Missing, SkipError
-from normwright.doctor.normalisers import NormaliserFacts
+from normwright.doctor.missing import Missing, SkipError, part_or_missing
+from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.subject import Subject
+from normwright.doctor.tracing import gather_graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +78,14 @@ def gather(subject: Subject) -> Evidence:
         Whatever the network or the loss raises on the batches.
     """
     with random_states_kept():
+        graph = part_or_missing(lambda: gather_graph(subject))
         return Evidence(
             type(subject.network).__name__,
             "" if subject.optimiser is None else type(subject.optimiser).__name__,
             subject.sizes,
             subject.accumulation,
             parameters_of(subject.network, subject.optimiser),
-            *[Missing("not gathered yet")] * 9,  # type: ignore[arg-type]
+            graph,
+            normalisers_of(subject.network, None if isinstance(graph, Missing) else graph),
+            *[Missing("not gathered yet")] * 7,  # type: ignore[arg-type]
         )
