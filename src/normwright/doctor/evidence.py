@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from normwright.doctor.activations import ActivationFacts
-from normwright.doctor.covariate_shift import CovariateShift
+from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
 from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
@@ -17,6 +17,7 @@ from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.subject import Subject
 from normwright.doctor.tracing import gather_graph
+from normwright.doctor.training import observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +80,20 @@ def gather(subject: Subject) -> Evidence:
     """
     with random_states_kept():
         graph = part_or_missing(lambda: gather_graph(subject))
+        training = observed(subject)
         return Evidence(
-            type(subject.network).__name__,
-            "" if subject.optimiser is None else type(subject.optimiser).__name__,
-            subject.sizes,
-            subject.accumulation,
-            parameters_of(subject.network, subject.optimiser),
-            graph,
-            normalisers_of(subject.network, None if isinstance(graph, Missing) else graph),
-            *[Missing("not gathered yet")] * 7,  # type: ignore[arg-type]
+            network=type(subject.network).__name__,
+            optimiser="" if subject.optimiser is None else type(subject.optimiser).__name__,
+            sizes=subject.sizes,
+            accumulation=subject.accumulation,
+            parameters=parameters_of(subject.network, subject.optimiser),
+            graph=graph,
+            normalisers=normalisers_of(subject.network, None if isinstance(graph, Missing) else graph),
+            kernels=Missing("not gathered yet"),  # type: ignore[arg-type]
+            activations=training.activations,
+            inputs=training.inputs,
+            losses=training.losses,
+            gradients=training.gradients,
+            layer_gradients=training.layer_gradients,
+            covariate_shift=part_or_missing(lambda: covariate_shift_of(subject, training.order)),
         )

@@ -32,7 +32,7 @@ class Operation:
 
     Args:
         name: qualified name of the module; of a function "module: function", or "module: function#2" where
-            it is the second such in that module.
+            it is the second such in one call of that module.
         kind: what it is.
         what: its class's or function's name, such as "BatchNorm2d" or "relu".
         functional: it is a function's call, not a module's.
@@ -117,7 +117,7 @@ class Graph:
         return _reached(place, lambda at: [edge.target for edge in self._out_of[at]])
 
     def places(self, name: str) -> list[int]:
-        """Where the calls of a module, or a function's one call, stand."""
+        """Where the calls of a module or function stand."""
         return [place for place, operation in enumerate(self.operations) if operation.name == name]
 
     @functools.cached_property

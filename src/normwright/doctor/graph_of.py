@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from normwright.doctor.graph import Edge, Graph, Operation
-from normwright.doctor.layers import layers_of
+from normwright.doctor.layer_kinds import kinds_of
 from normwright.doctor.layout import axis_after, is_copied, layout_in, shape_in
 from normwright.doctor.operators import CHECKS, PASSES, function_of, kind_of
 from normwright.doctor.where import where_called, where_defined
@@ -49,7 +49,7 @@ def graph_of(network: nn.Module, flow: Flow) -> Graph:
 class _Builder:
     def __init__(self, network: nn.Module, flow: Flow) -> None:
         self._flow = flow
-        self._layers = layers_of(network)
+        self._layers = kinds_of(network)
         self._with_normalisers = {module for module in self._layers if _holds_normalisers(module)}
         self._modules = dict(network.named_modules(remove_duplicate=False))
         self._names = {module: name for name, module in network.named_modules()}
@@ -62,7 +62,7 @@ class _Builder:
         self._calls: dict[str, int] = {}  # of a layer's call: its operation
         self._written: dict[Node, int] = {}  # of a memory: the operation that wrote into it last
         self._kept: dict[Node, float] = {}  # of a memory that holds noise: the share of ones
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()  # of a module's call and a function
 
     def build(self) -> Graph:
         for node in self._flow.graph.nodes:
@@ -136,9 +136,11 @@ class _Builder:
         if function == "batch_norm" and _is_instance_norm(node):
             function = "instance_norm"
         around = self._around(node)
-        called = f"{around or '(network)'}: {function}"
-        self._counts[called] += 1
-        name = called if self._counts[called] == 1 else f"{called}#{self._counts[called]}"
+        calls = calls_around(node)
+        counted = (calls[-1][0] if calls else "", function)
+        self._counts[counted] += 1
+        number = self._counts[counted]
+        name = f"{around}: {function}" + (f"#{number}" if number > 1 else "")
         settings = _settings(node) if kind == "normaliser" else ()
         operation = Operation(name, kind, function, True, around, probability=probability, settings=settings)
         return self._add(node, operation)

@@ -1,52 +1,59 @@
-"""Which modules of a network stand for one operation each, and for which."""
+"""Which modules of a network are its layers, and on which axis each has its features."""
 
 from __future__ import annotations
 
-from torch import nn
-from torch.nn.modules import activation, conv, dropout, pooling, rnn
+from torch import Tensor, nn
 
-from normwright.doctor.graph import Kind
-from normwright.network.acceleration.drop_in import normalisers_by_name
+from normwright.network.walk import is_normaliser
 
-_KINDS: tuple[tuple[Kind, tuple[type[nn.Module], ...]], ...] = (
-    ("convolution", (conv._ConvNd,)),
-    ("linear", (nn.Linear, nn.Bilinear)),
-    ("recurrent", (nn.RNNBase, rnn.RNNCellBase)),
-    ("embedding", (nn.Embedding, nn.EmbeddingBag)),
-    ("attention", (nn.MultiheadAttention,)),
-    ("dropout", (dropout._DropoutNd,)),
-)
-# Not functions of one element: they compare the elements of a sample, or gate one half by another.
-_OTHER = (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.GLU)
-# Files whose classes are activations, some of which compute one by several operators.
-_ACTIVATIONS = (activation.__name__, "transformers.activations", "monai.networks.blocks.activation")
+# They hand on what they get, or leave some of it out.
+_PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
+
+_FEATURES_LAST = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.MultiheadAttention)
+_FEATURES_SECOND = (nn.modules.conv._ConvNd, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
 
-def layers_of(network: nn.Module) -> dict[nn.Module, tuple[str, Kind]]:
-    """The modules that stand for one operation each: the qualified name that comes first, and the kind.
-
-    What only holds others, or has a forward of its own that calls functions, is none of them.
+def layers_of(network: nn.Module) -> dict[str, nn.Module]:
+    """Modules that are called and call no other, by their qualified names; a shared one once.
 
     Example:
-        >>> list(layers_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU())).values())
-        [('0', 'linear'), ('1', 'activation')]
+        >>> list(layers_of(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU(), nn.Identity()))))
+        ['0', '1.0']
     """
-    normalisers = set(normalisers_by_name(network).values())
-    found: dict[nn.Module, tuple[str, Kind]] = {}
-    for name, module in network.named_modules():
-        kind = "normaliser" if module in normalisers else _kind(module)
-        if kind is not None:
-            found[module] = (name, kind)
-    return found
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if "parametrizations" not in name.split(".") and _is_layer(module)
+    }
 
 
-def _kind(module: nn.Module) -> Kind | None:
-    for kind, classes in _KINDS:
-        if isinstance(module, classes):
-            return kind
-    where = type(module).__module__
-    if where == pooling.__name__:
-        return "pooling"
-    if where in _ACTIVATIONS:
-        return "other" if isinstance(module, _OTHER) else "activation"
-    return None
+def _is_layer(module: nn.Module) -> bool:
+    if isinstance(module, _PASSING):
+        return False
+    children = [name for name, _ in module.named_children() if name != "parametrizations"]
+    # attention computes with its children's weights, without calling them
+    return not children or isinstance(module, nn.MultiheadAttention) or is_normaliser(module)
+
+
+def features_last(layer: nn.Module | str) -> bool | None:
+    """Whether a layer's outputs have their features on the last axis (True) or on axis 1 (False).
+
+    None where the layer does not say: what it gives is laid out as what it got.
+
+    Args:
+        layer: a module, or the name of a functional normaliser.
+    """
+    if isinstance(layer, str):
+        return {"layer_norm": True, "rms_norm": True, "batch_norm": False, "group_norm": False}.get(layer)
+    if isinstance(layer, nn.LayerNorm | nn.RMSNorm):
+        return len(layer.normalized_shape) == 1 or None
+    if isinstance(layer, _FEATURES_LAST):
+        return True
+    return False if isinstance(layer, _FEATURES_SECOND) else None
+
+
+def feature_axis(y: Tensor, last: bool) -> int | None:
+    """The axis of a tensor's features: axis 1, or the last; None of a tensor without a batch axis."""
+    if y.dim() < 2:
+        return None
+    return y.dim() - 1 if last else 1
