@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from normwright.doctor.activations import ActivationFacts
+from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
+from normwright.doctor.gradients import GradientFacts, LayerGradients
+from normwright.doctor.graph import Graph
+from normwright.doctor.inputs import InputFacts
+from normwright.doctor.kernels import KernelFacts
+from normwright.doctor.missing import Missing, SkipError, part_or_missing
+from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.scales import ScaleFacts
 from normwright.doctor.subject import Subject
-
-
-class SkipError(Exception):
-    """A rule cannot judge; the message says what is missing and why."""
+from normwright.doctor.tracing import gather_graph
+from normwright.doctor.training import observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +33,16 @@ class Evidence:
         sizes: samples of each batch of the loader, as far as known.
         accumulation: mini-batches for each step of the optimiser.
         parameters: of the network, in its order.
+        graph: what feeds what, in one call in training mode.
+        normalisers: their settings, in the network's order, and then functions' calls.
+        kernels: which fused kernel would serve each normaliser.
+        activations: of layers, in the order of the forward pass.
+        inputs: of the network.
+        losses: of each mini-batch.
+        gradients: of each parameter.
+        layer_gradients: of each layer, in the order of the forward pass.
+        scales: weights of normalisers.
+        covariate_shift: of a few layers, in the order of the forward pass.
     """
 
     network: str
@@ -32,6 +50,24 @@ class Evidence:
     sizes: tuple[int, ...]
     accumulation: int
     parameters: tuple[ParameterFacts, ...]
+    graph: Graph
+    normalisers: tuple[NormaliserFacts, ...]
+    kernels: tuple[KernelFacts, ...]
+    activations: tuple[ActivationFacts, ...]
+    inputs: tuple[InputFacts, ...]
+    losses: tuple[float, ...]
+    gradients: tuple[GradientFacts, ...]
+    layer_gradients: tuple[LayerGradients, ...]
+    scales: tuple[ScaleFacts, ...]
+    covariate_shift: tuple[CovariateShift, ...]
+
+    if not TYPE_CHECKING:
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if isinstance(value, Missing):
+                raise SkipError(value.because)
+            return value
 
     def need_optimiser(self) -> None:
         """Raises SkipError where no optimiser came."""
@@ -46,10 +82,22 @@ def gather(subject: Subject) -> Evidence:
         Whatever the network or the loss raises on the batches.
     """
     with random_states_kept():
+        graph = part_or_missing(lambda: gather_graph(subject))
+        training = observed(subject)
         return Evidence(
-            type(subject.network).__name__,
-            "" if subject.optimiser is None else type(subject.optimiser).__name__,
-            subject.sizes,
-            subject.accumulation,
-            parameters_of(subject.network, subject.optimiser),
+            network=type(subject.network).__name__,
+            optimiser="" if subject.optimiser is None else type(subject.optimiser).__name__,
+            sizes=subject.sizes,
+            accumulation=subject.accumulation,
+            parameters=parameters_of(subject.network, subject.optimiser),
+            graph=graph,
+            normalisers=normalisers_of(subject.network, None if isinstance(graph, Missing) else graph),
+            kernels=Missing("not gathered yet"),  # type: ignore[arg-type]
+            activations=training.activations,
+            inputs=training.inputs,
+            losses=training.losses,
+            gradients=training.gradients,
+            layer_gradients=training.layer_gradients,
+            scales=training.scales,
+            covariate_shift=part_or_missing(lambda: covariate_shift_of(subject, training.order)),
         )
