@@ -11,10 +11,14 @@ from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
 from normwright.doctor.kernels import KernelFacts
-from normwright.doctor.missing import Missing, SkipError
+from normwright.doctor.missing import Missing, SkipError, part_or_missing
+from normwright.doctor.modes import ModeFacts
+from normwright.doctor.moments import MomentFacts
 from normwright.doctor.normalisers import NormaliserFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
+from normwright.doctor.passes import run_passes
 from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.running import RunningFacts
 from normwright.doctor.subject import Subject
 
 
@@ -29,6 +33,7 @@ class Evidence:
         optimiser: the optimiser's class's name, or "" where none came.
         sizes: samples of each batch of the loader, as far as known.
         accumulation: mini-batches for each step of the optimiser.
+        averaged: the network holds averaged weights.
         parameters: of the network, in its order.
         graph: what feeds what, in one call in training mode.
         normalisers: their settings, in the network's order, and then functions' calls.
@@ -39,12 +44,17 @@ class Evidence:
         gradients: of each parameter.
         layer_gradients: of each layer, in the order of the forward pass.
         covariate_shift: of a few layers, in the order of the forward pass.
+        moments: of each normaliser that ran, in the order of the forward pass.
+        running: running statistics of each that keeps some, against the population.
+        modes: outputs in training and inference mode, compared.
+        refused: why each of the batches that cannot be trained on cannot, by its place.
     """
 
     network: str
     optimiser: str
     sizes: tuple[int, ...]
     accumulation: int
+    averaged: bool
     parameters: tuple[ParameterFacts, ...]
     graph: Graph
     normalisers: tuple[NormaliserFacts, ...]
@@ -55,6 +65,10 @@ class Evidence:
     gradients: tuple[GradientFacts, ...]
     layer_gradients: tuple[LayerGradients, ...]
     covariate_shift: tuple[CovariateShift, ...]
+    moments: tuple[MomentFacts, ...]
+    running: tuple[RunningFacts, ...]
+    modes: ModeFacts
+    refused: tuple[tuple[int, str], ...]
 
     if not TYPE_CHECKING:
 
@@ -77,11 +91,17 @@ def gather(subject: Subject) -> Evidence:
         Whatever the network or the loss raises on the batches.
     """
     with random_states_kept():
+        passes = run_passes(subject)
         return Evidence(
             type(subject.network).__name__,
             "" if subject.optimiser is None else type(subject.optimiser).__name__,
             subject.sizes,
             subject.accumulation,
+            subject.averaged,
             parameters_of(subject.network, subject.optimiser),
             *[Missing("not gathered yet")] * 9,  # type: ignore[arg-type]
+            moments=passes.moments,
+            running=part_or_missing(passes.need_running),
+            modes=part_or_missing(passes.need_modes),
+            refused=tuple(passes.refused.items()),
         )
