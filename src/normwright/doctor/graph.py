@@ -37,6 +37,7 @@ class Operation:
         what: its class's or function's name, such as "BatchNorm2d" or "relu".
         functional: it is a function's call, not a module's.
         around: qualified name of the innermost module whose forward makes the call.
+        in_sequence: it is called by the nn.Sequential that holds it.
         input_shape: of the first input, or () where that is not known.
         shape: of the output, or ().
         input_layout, layout: of the first input and the output: "contiguous", "channels_last", "strided", or
@@ -53,6 +54,7 @@ class Operation:
     what: str
     functional: bool
     around: str
+    in_sequence: bool = False
     input_shape: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
     input_layout: str = ""

@@ -15,6 +15,7 @@ from normwright.doctor.graph import Edge, Graph, Operation
 from normwright.doctor.layer_kinds import kinds_of
 from normwright.doctor.layout import axis_after, is_copied, layout_in, shape_in
 from normwright.doctor.operators import CHECKS, PASSES, function_of, kind_of
+from normwright.doctor.reorder import is_sequence
 from normwright.doctor.where import where_called, where_defined
 from normwright.network.acceleration.drop_in import normalisers_by_name
 from normwright.network.flow import (
@@ -111,15 +112,12 @@ class _Builder:
     def _of_layer(self, node: Node, call: str, module: nn.Module) -> tuple[_Origin, ...]:
         name, kind = self._layers[module]
         if call not in self._calls:
-            probability = float(module.p) * module.training if kind == "dropout" else None  # type: ignore[arg-type]
-            operation = Operation(
-                name,
-                kind,
-                type(module).__name__,
-                False,
-                self._around(node, but=module),
-                probability=probability,
-            )
+            around = self._around(node, but=module)
+            in_sequence = around == name.rpartition(".")[0] and is_sequence(self._modules[around])
+            operation = Operation(name, kind, type(module).__name__, False, around, in_sequence)
+            if kind == "dropout":
+                p: Any = module.p
+                operation = dataclasses.replace(operation, probability=float(p) * module.training)
             self._calls[call] = self._new(node, operation)
         return self._join(node, self._calls[call])
 
