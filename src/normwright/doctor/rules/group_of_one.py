@@ -63,21 +63,16 @@ def sick() -> Subject:
 
 
 def _subject(groups: int) -> Subject:
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Conv2d(8, 8, 1),
-        nn.GroupNorm(2 * groups, 8),
-    )
+    pooled = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    network = nn.Sequential(*pooled, nn.Conv2d(8, 8, 1), nn.GroupNorm(groups, 8))
     return Subject(network, (torch.randn(4, 3, 8, 8),))
 
 
 RULE = Rule(
     name="group_of_one",
     what="A normaliser takes each mean and variance of one or two elements.",
-    why="One element less its own mean is 0, and two become +1 and -1: of the input nothing but an order gets "
-    "through, and no gradient comes back.",
+    why="One element less its own mean is 0, and two become +1 and -1: of the input nothing but an order "
+    "gets through, and no gradient comes back.",
     advice="Take fewer groups, or normalise before the map is pooled to one pixel, or drop the normaliser.",
     references=("Wu & He 2018, arXiv:1803.08494", "Ulyanov et al. 2016, arXiv:1607.08022"),
     severity="error",
