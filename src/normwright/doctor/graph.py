@@ -122,6 +122,18 @@ class Graph:
         """Where the calls of a module or function stand."""
         return [place for place, operation in enumerate(self.operations) if operation.name == name]
 
+    def are_neighbours(self, first: int, second: int) -> bool:
+        """Whether two modules stand one right after the other in an nn.Sequential, and are called once."""
+        one, other = self.operations[first], self.operations[second]
+        return (
+            one.in_sequence
+            and other.in_sequence
+            and one.around == other.around
+            and [edge.target for edge in self.reading(first)] == [second]
+            and not self.reading(first)[0].passed
+            and all(len(self.places(operation.name)) == 1 for operation in (one, other))
+        )
+
     @functools.cached_property
     def _into(self) -> list[list[Edge]]:
         found: list[list[Edge]] = [[] for _ in self.operations]

@@ -201,9 +201,12 @@ class _Builder:
 
     def _reads(self, value: Node) -> tuple[_Origin, ...]:
         """Where a value comes from at this point, after what was written into it."""
+        memories = memory_of(value)
+        if memories and memories <= self._flow.tensors.keys():
+            return ()  # a parameter or a buffer, whatever was written into it: what is kept from call to call
         origins = self._origins.get(value, ())
         made = max((origin.place for origin in origins), default=-1)
-        written = max((self._written.get(memory, -1) for memory in memory_of(value)), default=-1)
+        written = max((self._written.get(memory, -1) for memory in memories), default=-1)
         return (_Origin(written),) if written > made else origins
 
     def _share_kept(self, node: Node) -> float | None:

@@ -44,4 +44,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "the smallest in published recipes is 3e-4 (decay 0.9997 of TensorFlow's MobileNets, for 100,000s of "
         "batches); below 1e-4 more than 90 % of the initial 0 and 1 is left after 1,000 batches",
     ),
+    "dropout_variance": Threshold(
+        1.1,
+        "variance in training over variance in inference",
+        "5 % in the scale of what the normaliser gives",
+    ),
 }

@@ -39,7 +39,7 @@ def check(evidence: Evidence) -> Iterator[Fault]:
             norm.name,
             f"it normalises what {function.name} has made of the output of {layer.name}, and not that output",
             where=norm.where,
-            mechanical=_are_neighbours(evidence.graph, activation, place),
+            mechanical=evidence.graph.are_neighbours(activation, place),
         )
 
 
@@ -55,19 +55,6 @@ def _activation_of(graph: Graph, place: int) -> int | None:
         if kind not in ("pooling", "dropout"):
             return None
     return None
-
-
-def _are_neighbours(graph: Graph, first: int, second: int) -> bool:
-    """Whether two operations stand one after the other in an nn.Sequential, and are called once."""
-    one, other = graph.operations[first], graph.operations[second]
-    return (
-        one.in_sequence
-        and other.in_sequence
-        and one.around == other.around
-        and [edge.target for edge in graph.reading(first)] == [second]
-        and not graph.reading(first)[0].passed
-        and all(len(graph.places(operation.name)) == 1 for operation in (one, other))
-    )
 
 
 def treat(subject: Subject, finding: Finding) -> tuple[nn.Module, Optimizer | None]:
