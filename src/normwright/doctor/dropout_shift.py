@@ -27,8 +27,8 @@ class DropoutFacts:
         dropout: the nearest dropout above it.
         probability: of that.
         mixed: layers with weights stand between.
-        ratio: the variance of its input with dropout over the one without, on the same batch; geometric mean
-            over the channels. NaN where it could not be measured.
+        ratio: variance + eps of its input with dropout over the same without, on the same batch; geometric
+            mean over the channels. NaN where it could not be measured.
         error: standard error of that, from how the channels differ.
         where: of the normaliser, or "".
     """
@@ -124,14 +124,15 @@ def _ratio(one: Tensor, other: Tensor) -> tuple[float, float]:
 
 
 def _variances(subject: Subject, norms: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """The variance of each channel of each normaliser's first input, (C,) in float64."""
+    """Variance + eps of each channel of each normaliser's first input, (C,) in float64."""
     found: dict[str, Tensor] = {}
 
     def watch(name: str) -> Callable[..., None]:
         def note(_: nn.Module, args: tuple[Any, ...]) -> None:
             if args and isinstance(args[0], Tensor) and args[0].dim() > 1:
                 x = args[0].detach().double()
-                found.setdefault(name, x.transpose(0, 1).flatten(1).var(1, correction=0))
+                eps = float(getattr(norms[name], "eps", 0.0))
+                found.setdefault(name, x.transpose(0, 1).flatten(1).var(1, correction=0) + eps)
 
         return note
 
