@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch.optim.swa_utils import AveragedModel
+
 from normwright.doctor.activations import ActivationFacts
-from normwright.doctor.covariate_shift import CovariateShift
+from normwright.doctor.counting import CountFacts, Counts
+from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
+from normwright.doctor.drift import Drift
 from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
@@ -19,7 +23,10 @@ from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.passes import run_passes
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.running import RunningFacts
+from normwright.doctor.scales import ScaleFacts
+from normwright.doctor.sights import SightObserver
 from normwright.doctor.subject import Subject
+from normwright.doctor.training import nothing_seen, observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +50,12 @@ class Evidence:
         losses: of each mini-batch.
         gradients: of each parameter.
         layer_gradients: of each layer, in the order of the forward pass.
+        scales: weights of normalisers.
         covariate_shift: of a few layers, in the order of the forward pass.
         moments: of each normaliser that ran, in the order of the forward pass.
         running: running statistics of each that keeps some, against the population.
         modes: outputs in training and inference mode, compared.
+        counts: how often normalisers ran and moved their statistics in the trial.
         refused: why each of the batches that cannot be trained on cannot, by its place.
     """
 
@@ -64,10 +73,12 @@ class Evidence:
     losses: tuple[float, ...]
     gradients: tuple[GradientFacts, ...]
     layer_gradients: tuple[LayerGradients, ...]
+    scales: tuple[ScaleFacts, ...]
     covariate_shift: tuple[CovariateShift, ...]
     moments: tuple[MomentFacts, ...]
     running: tuple[RunningFacts, ...]
     modes: ModeFacts
+    counts: tuple[CountFacts, ...]
     refused: tuple[tuple[int, str], ...]
 
     if not TYPE_CHECKING:
@@ -92,16 +103,33 @@ def gather(subject: Subject) -> Evidence:
     """
     with random_states_kept():
         passes = run_passes(subject)
+        counts, drift = Counts(), Drift(passes.means_and_variances())
+        if passes.trainable is None:
+            training = nothing_seen(passes.why)
+        else:
+            training = observed(passes.trainable, [SightObserver(counts, drift)])
         return Evidence(
-            type(subject.network).__name__,
-            "" if subject.optimiser is None else type(subject.optimiser).__name__,
-            subject.sizes,
-            subject.accumulation,
-            subject.averaged,
-            parameters_of(subject.network, subject.optimiser),
-            *[Missing("not gathered yet")] * 9,  # type: ignore[arg-type]
-            moments=passes.moments,
-            running=part_or_missing(passes.need_running),
+            network=type(subject.network).__name__,
+            optimiser="" if subject.optimiser is None else type(subject.optimiser).__name__,
+            sizes=subject.sizes,
+            accumulation=subject.accumulation,
+            averaged=subject.averaged or isinstance(subject.network, AveragedModel),
+            parameters=parameters_of(subject.network, subject.optimiser),
+            graph=Missing("not gathered yet"),  # type: ignore[arg-type]
+            normalisers=Missing("not gathered yet"),  # type: ignore[arg-type]
+            kernels=Missing("not gathered yet"),  # type: ignore[arg-type]
+            activations=training.activations,
+            inputs=training.inputs,
+            losses=training.losses,
+            gradients=training.gradients,
+            layer_gradients=training.layer_gradients,
+            scales=training.scales,
+            covariate_shift=part_or_missing(
+                lambda: covariate_shift_of(passes.need_trainable(), training.order)
+            ),
+            moments=passes.moments(),
+            running=part_or_missing(lambda: passes.running(drift)),
             modes=part_or_missing(passes.need_modes),
+            counts=part_or_missing(lambda: counts.facts(passes.need_trainable())),
             refused=tuple(passes.refused.items()),
         )
