@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim.swa_utils import AveragedModel
 
 from normwright.doctor.activations import ActivationFacts
+from normwright.doctor.company import CompanyFacts
 from normwright.doctor.counting import CountFacts, Counts
 from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
 from normwright.doctor.drift import Drift
@@ -19,9 +20,11 @@ from normwright.doctor.missing import Missing, SkipError, part_or_missing
 from normwright.doctor.modes import ModeFacts
 from normwright.doctor.moments import MomentFacts
 from normwright.doctor.normalisers import NormaliserFacts
+from normwright.doctor.padding import PaddingFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.passes import run_passes
 from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.ranks import RankFacts, ranks_of
 from normwright.doctor.running import RunningFacts
 from normwright.doctor.scales import ScaleFacts
 from normwright.doctor.sights import SightObserver
@@ -55,6 +58,9 @@ class Evidence:
         moments: of each normaliser that ran, in the order of the forward pass.
         running: running statistics of each that keeps some, against the population.
         modes: outputs in training and inference mode, compared.
+        company: a batch in inference mode against its halves.
+        padding: of batch normalisers over positions of which some are padding.
+        ranks: whether all hold the same network.
         counts: how often normalisers ran and moved their statistics in the trial.
         refused: why each of the batches that cannot be trained on cannot, by its place.
     """
@@ -78,6 +84,9 @@ class Evidence:
     moments: tuple[MomentFacts, ...]
     running: tuple[RunningFacts, ...]
     modes: ModeFacts
+    company: CompanyFacts
+    padding: tuple[PaddingFacts, ...]
+    ranks: RankFacts
     counts: tuple[CountFacts, ...]
     refused: tuple[tuple[int, str], ...]
 
@@ -101,6 +110,7 @@ def gather(subject: Subject) -> Evidence:
     Raises:
         Whatever the network or the loss raises on the batches.
     """
+    ranks = part_or_missing(lambda: ranks_of(subject))
     with random_states_kept():
         passes = run_passes(subject)
         counts, drift = Counts(), Drift(passes.means_and_variances())
@@ -130,6 +140,9 @@ def gather(subject: Subject) -> Evidence:
             moments=passes.moments(),
             running=part_or_missing(lambda: passes.running(drift)),
             modes=part_or_missing(passes.need_modes),
+            company=passes.company,
+            padding=part_or_missing(passes.padding.facts),
+            ranks=ranks,
             counts=part_or_missing(lambda: counts.facts(passes.need_trainable())),
             refused=tuple(passes.refused.items()),
         )

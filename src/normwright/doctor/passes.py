@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
+from normwright.doctor.company import CompanyFacts, company_of
 from normwright.doctor.drift import Drift
-from normwright.doctor.missing import SkipError
+from normwright.doctor.missing import SkipError, part_or_missing
 from normwright.doctor.modes import Comparison, ModeFacts
 from normwright.doctor.moments import MomentFacts
+from normwright.doctor.padding import PaddingTally
 from normwright.doctor.running import RunningFacts, running_facts
 from normwright.doctor.sight import Sight
 from normwright.doctor.sights import sighted
@@ -39,6 +41,8 @@ class Passes:
         tallies: of each normaliser, in the order of the forward pass.
         modes: the outputs compared; None where every batch is refused.
         kept: running statistics as they came, by normaliser.
+        padding: what padded positions did to moments.
+        company: a batch against its halves; may be `Missing`.
     """
 
     subject: Subject
@@ -46,6 +50,8 @@ class Passes:
     tallies: dict[str, Tally]
     modes: ModeFacts | None
     kept: dict[str, Kept]
+    padding: PaddingTally
+    company: CompanyFacts
 
     @property
     def why(self) -> str:
@@ -151,6 +157,7 @@ class _Runner:
         self._tallies: dict[str, Tally] = {}
         self._refused: dict[int, str] = {}
         self._refusal = ""
+        self._padding = PaddingTally(twin)
         group = twin.process_group
         self._ranks = 1 if group is None else torch.distributed.get_world_size(group)
 
@@ -176,6 +183,8 @@ class _Runner:
             self._tallies,
             comparison.facts() if comparison.batches else None,
             self._kept(),
+            self._padding,
+            part_or_missing(lambda: company_of(self._twin)),
         )
 
     def _infer(self, batch: Any) -> Any:
@@ -208,7 +217,9 @@ class _Runner:
             tally = self._tally(sight)
             tally.in_training |= sight.by_batch
             tally.add(sight, self._running_of(sight))
+            self._padding.see(sight)
 
+        self._padding.turn_to(batch)
         with untouched(self._network, ()), sighted(self._network, see):
             for module in self._switched:
                 module.training = True
