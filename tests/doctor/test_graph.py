@@ -44,7 +44,7 @@ def test_layers_and_functions_feed_one_another(way):
     assert list(kinds.values()) == ["convolution", "normaliser", "activation", "add", "concatenate", "linear"]
     assert operation(graph, "norm").input_shape == operation(graph, "norm").shape == (4, 4, 8, 8)
     assert operation(graph, "conv").bias == "conv.bias"
-    assert operation(graph, "head").parameters == ("head.weight", "head.bias") or way == "recording"
+    assert set(operation(graph, "head").parameters) == {"head.weight", "head.bias"}
 
 
 @by_way
@@ -207,7 +207,7 @@ def test_where_a_call_stands(way):
 
 
 class _Stubborn(nn.Module):
-    """Nothing can trace it: its path depends on the numbers, and a recording meets an error the second time."""
+    """Nothing can trace it: its path depends on the numbers, and a recording meets an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,9 +220,7 @@ class _Stubborn(nn.Module):
 
 
 def test_a_network_that_cannot_be_traced_is_a_reason():
-    with pytest.raises(
-        SkipError, match="could not be traced: torch.export: .*recording: RuntimeError: no more"
-    ):
+    with pytest.raises(SkipError, match=r"not be traced: torch\.export: .*recording: RuntimeError: no more"):
         gather_graph(Subject(_Stubborn(), (torch.randn(2, 3),)))
 
 
