@@ -16,6 +16,7 @@ from normwright.doctor.missing import Missing, SkipError, part_or_missing
 from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.scales import ScaleFacts
 from normwright.doctor.subject import Subject
 from normwright.doctor.tracing import gather_graph
 from normwright.doctor.training import observed
@@ -42,6 +43,7 @@ class Evidence:
         losses: of each mini-batch.
         gradients: of each parameter.
         layer_gradients: of each layer, in the order of the forward pass.
+        scales: weights of normalisers.
         covariate_shift: of a few layers, in the order of the forward pass.
     """
 
@@ -59,6 +61,7 @@ class Evidence:
     losses: tuple[float, ...]
     gradients: tuple[GradientFacts, ...]
     layer_gradients: tuple[LayerGradients, ...]
+    scales: tuple[ScaleFacts, ...]
     covariate_shift: tuple[CovariateShift, ...]
 
     if not TYPE_CHECKING:
@@ -101,5 +104,6 @@ def gather(subject: Subject) -> Evidence:
             losses=training.losses,
             gradients=training.gradients,
             layer_gradients=training.layer_gradients,
+            scales=training.scales,
             covariate_shift=part_or_missing(lambda: covariate_shift_of(subject, training.order)),
         )
