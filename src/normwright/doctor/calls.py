@@ -114,8 +114,6 @@ class _Ears(TorchFunctionMode):
             if called is not module or self._is_deaf():
                 return
             frame = self._frames.pop()
-            while frame.module is not module:  # a module that raised, where its caller goes on, never left
-                frame = self._frames.pop()
             with torch.no_grad(), torch._C.DisableTorchFunction():
                 y = _first(output)
                 # A module that does no more than call a function is told of once, as the function.
@@ -126,7 +124,8 @@ class _Ears(TorchFunctionMode):
 
         return [
             module.register_forward_pre_hook(entering, with_kwargs=True),
-            module.register_forward_hook(leaving),
+            # after an exception too, for its caller may go on
+            module.register_forward_hook(leaving, always_call=True),
         ]
 
     def _is_deaf(self) -> bool:

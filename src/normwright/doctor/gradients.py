@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from normwright.doctor.layers import layer_of, layers_of
 from normwright.doctor.spread import count_nonfinite
 from normwright.network.walk import is_normaliser
 
@@ -20,7 +21,7 @@ class GradientFacts:
 
     Args:
         parameter: qualified name; a shared one counts once.
-        layer: qualified name of the module that holds it.
+        layer: qualified name of the layer that it belongs to.
         of_normaliser: it is a normaliser's weight or bias.
         elements: how many it has.
         steps: the mini-batch at which each was read, counted from 0; those where it had a gradient.
@@ -117,10 +118,11 @@ class GradientObserver:
     def facts(self, network: nn.Module) -> tuple[GradientFacts, ...]:
         """Of every parameter that had a gradient, in the network's order."""
         modules = dict(network.named_modules())
+        layers = layers_of(network)
         found = []
         for name, parameter in network.named_parameters():
             if name in self._read:
-                layer, read = name.rpartition(".")[0], self._read[name]
+                layer, read = layer_of(name, layers), self._read[name]
                 found.append(
                     GradientFacts(
                         name,

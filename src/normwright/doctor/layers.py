@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from torch import Tensor, nn
 
 from normwright.network.walk import is_normaliser
@@ -33,6 +35,22 @@ def _is_layer(module: nn.Module) -> bool:
     children = [name for name, _ in module.named_children() if name != "parametrizations"]
     # attention computes with its children's weights, without calling them
     return not children or isinstance(module, nn.MultiheadAttention) or is_normaliser(module)
+
+
+def layer_of(parameter: str, layers: Container[str]) -> str:
+    """The layer that a parameter belongs to: the innermost around it, else the module that holds it.
+
+    Args:
+        parameter: qualified name.
+        layers: names of the layers.
+    Example:
+        >>> layer_of("block.attention.out_proj.weight", {"block.attention"})
+        'block.attention'
+    """
+    holder = around = parameter.rpartition(".")[0]
+    while around not in layers and around:
+        around = around.rpartition(".")[0]
+    return around if around in layers else holder
 
 
 def features_last(layer: nn.Module | str) -> bool | None:

@@ -10,6 +10,7 @@ from normwright.doctor.activations import ActivationFacts, ActivationObserver
 from normwright.doctor.gradients import GradientFacts, GradientObserver, LayerGradients, layers_in
 from normwright.doctor.inputs import InputFacts, InputObserver
 from normwright.doctor.missing import Missing
+from normwright.doctor.scales import ScaleFacts, scales_of
 from normwright.doctor.subject import Subject
 from normwright.doctor.trial import Course, Observer, train
 
@@ -19,7 +20,7 @@ class Training:
     """The parts of the evidence that a trial gives; each may be `Missing`.
 
     Args:
-        activations, inputs, losses, gradients, layer_gradients: as in `Evidence`.
+        activations, inputs, losses, gradients, layer_gradients, scales: as in `Evidence`.
         order: names of the layers, in the order of the forward pass.
     """
 
@@ -28,6 +29,7 @@ class Training:
     losses: tuple[float, ...]
     gradients: tuple[GradientFacts, ...]
     layer_gradients: tuple[LayerGradients, ...]
+    scales: tuple[ScaleFacts, ...]
     order: tuple[str, ...]
 
 
@@ -54,8 +56,15 @@ def observed(subject: Subject, others: Sequence[Observer] = ()) -> Training:
         course.losses or none,
         read or none,
         layers_in(read, order) or none,
+        scales_of(subject.network, twin.network),
         order,
     )
+
+
+def nothing_seen(because: str) -> Training:
+    """The parts of a trial that could not be made."""
+    none: Any = Missing(because)
+    return Training(none, none, none, none, none, none, ())
 
 
 def _why_no_gradients(course: Course, subject: Subject) -> str:

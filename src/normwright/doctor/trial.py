@@ -64,7 +64,7 @@ def train(twin: Subject, observers: Sequence[Observer]) -> Course:
     if not network.training:
         network.train()
     network.zero_grad(set_to_none=True)  # the copy has the gradients that its user's last step left
-    no_gradients, no_updates = "", _why_it_cannot_step(optimiser)
+    no_gradients, no_updates = "", why_it_cannot_step(optimiser)
     losses: list[float] = []
     waiting = 0
     with forced_eager():
@@ -105,7 +105,8 @@ def _loss(twin: Subject, batch: object) -> Tensor:
         return twin.loss_of(batch, twin.outputs(batch))
 
 
-def _why_it_cannot_step(optimiser: Optimizer | None) -> str:
+def why_it_cannot_step(optimiser: Optimizer | None) -> str:
+    """Why there is no calling step() of an optimiser without arguments, or ""."""
     if optimiser is None:
         return "no optimiser came"
     closure = inspect.signature(optimiser.step).parameters.get("closure")
