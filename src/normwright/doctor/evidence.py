@@ -12,14 +12,15 @@ from normwright.doctor.company import CompanyFacts
 from normwright.doctor.counting import CountFacts, Counts
 from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
 from normwright.doctor.drift import Drift
+from normwright.doctor.dropout_shift import DropoutFacts, gather_dropout_shift
 from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
-from normwright.doctor.kernels import KernelFacts
+from normwright.doctor.kernels import KernelFacts, kernels_of
 from normwright.doctor.missing import Missing, SkipError, part_or_missing
 from normwright.doctor.modes import ModeFacts
 from normwright.doctor.moments import MomentFacts
-from normwright.doctor.normalisers import NormaliserFacts
+from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
 from normwright.doctor.padding import PaddingFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.passes import RefusedBatch, run_passes
@@ -29,6 +30,7 @@ from normwright.doctor.running import RunningFacts
 from normwright.doctor.scales import ScaleFacts
 from normwright.doctor.sights import SightObserver
 from normwright.doctor.subject import Subject
+from normwright.doctor.tracing import gather_graph
 from normwright.doctor.training import nothing_seen, observed
 
 
@@ -48,6 +50,7 @@ class Evidence:
         graph: what feeds what, in one call in training mode.
         normalisers: their settings, in the network's order, and then functions' calls.
         kernels: which fused kernel would serve each normaliser.
+        dropout_shifts: of normalisers over the batch that read what dropout has left.
         activations: of layers, in the order of the forward pass.
         inputs: of the network.
         losses: of each mini-batch.
@@ -74,6 +77,7 @@ class Evidence:
     graph: Graph
     normalisers: tuple[NormaliserFacts, ...]
     kernels: tuple[KernelFacts, ...]
+    dropout_shifts: tuple[DropoutFacts, ...]
     activations: tuple[ActivationFacts, ...]
     inputs: tuple[InputFacts, ...]
     losses: tuple[float, ...]
@@ -113,6 +117,9 @@ def gather(subject: Subject) -> Evidence:
     ranks = part_or_missing(lambda: ranks_of(subject))
     with random_states_kept():
         passes = run_passes(subject)
+        graph = part_or_missing(lambda: gather_graph(passes.trainable or subject))
+        seen = None if isinstance(graph, Missing) else graph
+        normalisers = normalisers_of(subject.network, seen)
         counts, drift = Counts(), Drift(passes.means_and_variances())
         if passes.trainable is None:
             training = nothing_seen(passes.why)
@@ -125,9 +132,12 @@ def gather(subject: Subject) -> Evidence:
             accumulation=subject.accumulation,
             averaged=subject.averaged or isinstance(subject.network, AveragedModel),
             parameters=parameters_of(subject.network, subject.optimiser),
-            graph=Missing("not gathered yet"),  # type: ignore[arg-type]
-            normalisers=Missing("not gathered yet"),  # type: ignore[arg-type]
-            kernels=Missing("not gathered yet"),  # type: ignore[arg-type]
+            graph=graph,
+            normalisers=normalisers,
+            kernels=kernels_of(subject, seen),
+            dropout_shifts=part_or_missing(
+                lambda: gather_dropout_shift(passes.need_trainable(), graph, normalisers)
+            ),
             activations=training.activations,
             inputs=training.inputs,
             losses=training.losses,
