@@ -61,7 +61,11 @@ def company_of(twin: Subject) -> CompanyFacts:
     if samples < 2:
         raise SkipError("no batch has two samples")
     cuts = slice(0, samples // 2), slice(samples // 2, samples)
-    whole, (first, second) = _run(twin, batch), (_run(twin, _cut(batch, samples, cut)) for cut in cuts)
+    whole = _run(twin, batch)
+    try:
+        first, second = (_run(twin, _cut(batch, samples, cut)) for cut in cuts)
+    except Exception as error:
+        raise SkipError(f"half a batch cannot be run: {type(error).__name__}: {error}") from error
     pairs = [
         (one, torch.cat(halves))
         for one, *halves in zip(whole.outputs, first.outputs, second.outputs, strict=True)
@@ -71,6 +75,12 @@ def company_of(twin: Subject) -> CompanyFacts:
     if not pairs:
         raise SkipError("the outputs have no axis of samples")
     rounding = max(_rounding(one.dtype) for one, _ in pairs)
+    apart = _apart(pairs)
+    if (
+        apart > rounding
+        and _apart(list(zip(whole.outputs, _run(twin, batch).outputs, strict=True))) > rounding
+    ):
+        raise SkipError("the network's answer in inference mode is not the same when it is run again")
     layers = []
     for name, seen in whole.layers.items():
         halves = [run.layers[name] for run in (first, second) if name in run.layers]
@@ -83,7 +93,7 @@ def company_of(twin: Subject) -> CompanyFacts:
         # a layer above one that leaks is given other inputs, and is named where it does so itself
         if of_output > rounding and (seen.by_batch or of_input <= rounding):
             layers.append((name, of_output))
-    return CompanyFacts(samples, _apart(pairs), rounding, tuple(layers))
+    return CompanyFacts(samples, apart, rounding, tuple(layers))
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from normwright.doctor.moments import MomentFacts
 from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
 from normwright.doctor.padding import PaddingFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
-from normwright.doctor.passes import run_passes
+from normwright.doctor.passes import RefusedBatch, run_passes
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.ranks import RankFacts, ranks_of
 from normwright.doctor.running import RunningFacts
@@ -65,7 +65,7 @@ class Evidence:
         padding: of batch normalisers over positions of which some are padding.
         ranks: whether all hold the same network.
         counts: how often normalisers ran and moved their statistics in the trial.
-        refused: why each of the batches that cannot be trained on cannot, by its place.
+        refused: batches that the network cannot be trained on.
     """
 
     network: str
@@ -92,7 +92,7 @@ class Evidence:
     padding: tuple[PaddingFacts, ...]
     ranks: RankFacts
     counts: tuple[CountFacts, ...]
-    refused: tuple[tuple[int, str], ...]
+    refused: tuple[RefusedBatch, ...]
 
     if not TYPE_CHECKING:
 
@@ -116,10 +116,10 @@ def gather(subject: Subject) -> Evidence:
     """
     ranks = part_or_missing(lambda: ranks_of(subject))
     with random_states_kept():
-        graph = part_or_missing(lambda: gather_graph(subject))
+        passes = run_passes(subject)
+        graph = part_or_missing(lambda: gather_graph(passes.trainable or subject))
         seen = None if isinstance(graph, Missing) else graph
         normalisers = normalisers_of(subject.network, seen)
-        passes = run_passes(subject)
         counts, drift = Counts(), Drift(passes.means_and_variances())
         if passes.trainable is None:
             training = nothing_seen(passes.why)
@@ -135,7 +135,9 @@ def gather(subject: Subject) -> Evidence:
             graph=graph,
             normalisers=normalisers,
             kernels=kernels_of(subject, seen),
-            dropout_shifts=part_or_missing(lambda: gather_dropout_shift(subject, graph, normalisers)),
+            dropout_shifts=part_or_missing(
+                lambda: gather_dropout_shift(passes.need_trainable(), graph, normalisers)
+            ),
             activations=training.activations,
             inputs=training.inputs,
             losses=training.losses,
@@ -152,5 +154,5 @@ def gather(subject: Subject) -> Evidence:
             padding=part_or_missing(passes.padding.facts),
             ranks=ranks,
             counts=part_or_missing(lambda: counts.facts(passes.need_trainable())),
-            refused=tuple(passes.refused.items()),
+            refused=passes.refused,
         )
