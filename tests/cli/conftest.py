@@ -43,9 +43,9 @@ class CommandLine:
         done = subprocess.run([*program, *arguments], **self._how, timeout=PATIENCE)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str, **how: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, program: tuple[str, ...] = COMMAND, **how: Any) -> subprocess.Popen[str]:
         """Starts the command in a group of processes of its own, as a terminal does."""
-        return subprocess.Popen([*COMMAND, *arguments], **(self._how | how), start_new_session=True)
+        return subprocess.Popen([*program, *arguments], **(self._how | how), start_new_session=True)
 
     def small(self, *arguments: str) -> Outcome:
         """Runs the smallest comparison that these arguments allow."""
