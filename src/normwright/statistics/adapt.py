@@ -136,7 +136,7 @@ def _read(
                 raise CollapseError(
                     f"an adapted network must go on telling classes apart, but {reason} (batch "
                     f"{adapter.number}); the network is as it was. Adapt to batches of all classes, or give "
-                    "the source more weight (source_weight)"
+                    "the source more weight by source_weight="
                 )
             adapter.keep()
             samples += samples_in(batch)

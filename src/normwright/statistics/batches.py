@@ -45,7 +45,8 @@ class Caller:
             except TypeError as error:
                 raise OptionError(
                     f"a batch must hold what {type(self._network).__name__}.forward{self._signature} takes, "
-                    f"but {_in_words(batch)} came ({error}): pass forward_fn=lambda network, batch: …"
+                    f"but {_in_words(batch)} came ({error}): have the loader give that, or call the network "
+                    "by forward_fn="
                 ) from error
         args, kwargs = self._moved(args), self._moved(kwargs)
         return self._network(*args, **kwargs)
@@ -61,7 +62,8 @@ class Caller:
             return (batch,), {}
         raise OptionError(
             "a batch must be a tensor, a tuple or list with the input first, or a mapping of keyword "
-            f"arguments, but {_in_words(batch)} came: pass forward_fn=lambda network, batch: …"
+            f"arguments, but {_in_words(batch)} came: have the loader give that, or call the network by "
+            "forward_fn="
         )
 
     def _takes(self, key: str) -> bool:
@@ -113,7 +115,7 @@ def none_called(names: Iterable[str]) -> OptionError:
     some = ", ".join(map(repr, list(names)[:8]))
     return OptionError(
         f"the network must call its normalisers in Python on the way through forward, but none of {some} was "
-        "called: do not script it, and let forward_fn call the whole network"
+        "called: do not script it, and let forward_fn= call the whole network"
     )
 
 

@@ -188,8 +188,9 @@ def _check_options(estimator: str, samples: int | None, tolerance: float | None)
     if estimator not in ESTIMATORS:
         raise unknown_name("estimator", estimator, ESTIMATORS)
     if samples is not None and samples < 1:
-        raise OptionError(f"samples must be at least 1, or None for all, but is {samples}")
+        raise OptionError(f"samples= must be at least 1, but is {samples}: leave it out to read all")
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise OptionError(
-            f"tolerance must be a positive number of deviations, or None to read all, but is {tolerance}"
+            f"tolerance= must be a positive number of deviations, but is {tolerance}: leave it out to read "
+            "all"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,8 @@ from typing import BinaryIO
 
 from normwright.errors import StoreError
 
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # Windows, which removes no file that a process has open: there a removal is tried
-    LOCK_EX = LOCK_NB = 0
-
-    def flock(fd: int, operation: int) -> None:
-        """Locks nothing."""
+if sys.platform != "win32":  # which has no such locks, and removes no file that a process has open
+    import fcntl
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -76,7 +72,7 @@ def _draft_of(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             with draft.open("xb") as file:
-                _lock(file, LOCK_EX)
+                _lock(file, wait=True)
                 if draft.exists():  # else another process found it before it was locked
                     yield draft, file
                     return
@@ -94,16 +90,18 @@ def _remove_abandoned(path: Path) -> None:
     for draft in drafts:
         try:
             with draft.open("rb") as file:
-                if _lock(file, LOCK_EX | LOCK_NB):
+                if _lock(file, wait=False):
                     draft.unlink()
         except OSError:
             continue  # gone meanwhile, or another user's
 
 
-def _lock(file: BinaryIO, how: int) -> bool:
+def _lock(file: BinaryIO, *, wait: bool) -> bool:
     """Whether the file is locked now: not where another process has it, or the file system has no locks."""
+    if sys.platform == "win32":
+        return True
     try:
-        flock(file.fileno(), how)
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

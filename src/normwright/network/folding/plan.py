@@ -301,7 +301,7 @@ class Planner:
 
     def _check_border(self, change: LayerChange, layer: Layer) -> None:
         assert change.before is not None
-        if layer.meets_whole_kernel or not bool(change.before.shift.any()):
+        if layer.sums_whole_kernel or not bool(change.before.shift.any()):
             return
         module = None if self.network is None else self.network.get_submodule(change.layer)
         name = self._name_of(layer)
