@@ -134,7 +134,7 @@ CASES = {
         1,
         "give a larger --tolerance if",
     ),
-    f"recalibrate nets.py:resnet {SAVED} --data batches.py:named --dry-run": (
+    "recalibrate nets.py:normed normed.pt --data batches.py:named --dry-run": (
         1,
         "have the loader give that, or call the network by forward_fn= (in Python alone)",
     ),
@@ -159,7 +159,7 @@ CASES = {
     # data that do not fit the network
     "recalibrate nets.py:normed normed.pt --data batches.py:colour --dry-run": (
         1,
-        "'0', a BatchNorm2d of the network, was given (40, 3, 8, 8) of torch.float32: ",
+        "layer '0' (BatchNorm2d) must be given (N, 1, ...), as many channels as it keeps statistics of",
     ),
     "adapt nets.py:normed normed.pt --data batches.py:larger --dry-run": (
         1,

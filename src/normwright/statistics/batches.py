@@ -43,13 +43,17 @@ class Caller:
             try:
                 self._signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise OptionError(
-                    f"a batch must hold what {type(self._network).__name__}.forward{self._signature} takes, "
-                    f"but {_in_words(batch)} came ({error}): have the loader give that, or call the network "
-                    "by forward_fn="
-                ) from error
+                raise self._not_taken(batch, str(error)) from error
+            if not (args or kwargs) and self._signature.parameters:
+                raise self._not_taken(batch, "none of it has the name of an argument")
         args, kwargs = self._moved(args), self._moved(kwargs)
         return self._network(*args, **kwargs)
+
+    def _not_taken(self, batch: Any, why: str) -> OptionError:
+        return OptionError(
+            f"a batch must hold what {type(self._network).__name__}.forward{self._signature} takes, but "
+            f"{_in_words(batch)} came ({why}): have the loader give that, or call the network by forward_fn="
+        )
 
     def _arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if isinstance(batch, list | tuple) and len(batch):
