@@ -43,6 +43,11 @@ Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
 # How long the speed before and after is measured.
 SECONDS = 2.0
 
+_TAKEN_FOR_GRANTED = (
+    "Taken for granted: the forward branches on no size beyond those, and nothing but the forward uses the "
+    "folded layers (another method that does computes something else now)."
+)
+
 _IDENTITY = nn.Identity()
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -132,7 +137,7 @@ def fold_with_report(
         both = (_copy(network), _copy(folded))  # a call may move buffers
         error = compare(*both, call, tolerance)
         notes += _warned_of_stored(changed_attributes(network, *both))
-        notes.append(check_other_sizes(*both, call, tolerance))
+        notes += [check_other_sizes(*both, call, tolerance), _TAKEN_FOR_GRANTED]
         speed = time_in_turn(both, call, seconds=SECONDS)[0]
     how = "" if plan.flow is None else plan.flow.how
     report = FoldReport(how, _records(network, plan), error, speed, tuple(notes))
