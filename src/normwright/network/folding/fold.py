@@ -62,8 +62,9 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
     A normaliser with fixed statistics (batch norm in eval mode, frozen batch norm, by module or by function)
     is an affine map of the channels. It goes into the convolutions (1-D to 3-D, transposed, grouped) and
     linear layers before it, else into those after it, through whatever it commutes with: reshapes,
-    permutations, average pooling, concatenation. Before a zero-padded convolution, each channel is padded
-    with the value that the map makes 0. What can go nowhere becomes one multiply-add. Weight norm is undone.
+    permutations, average pooling, concatenation. What a shift before a zero-padded convolution adds, and
+    does not at its border, is one more convolution, of ones. What can go nowhere becomes one multiply-add.
+    Weight norm is undone.
 
     Which value feeds which is read from a trace of one call, with the network's modes as they are: call
     `network.eval()` first. The trace holds for inputs that take the same way through the network's Python
