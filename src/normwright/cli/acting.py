@@ -6,19 +6,17 @@ import contextlib
 import dataclasses
 import errno
 import json
-import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
 from normwright.cli.lines import ReaderGone
-from normwright.cli.options import any_of
-from normwright.errors import NormwrightError, OptionError
+from normwright.cli.outputs import check_output
+from normwright.cli.user_errors import user_errors_shown
+from normwright.errors import NormwrightError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,7 +95,7 @@ class Act:
         """
         self._check_out()
         try:
-            with _outcome(self.as_json):
+            with user_errors_shown(self.as_json):
                 done, notes = self._act(open_data, verb)
                 try:
                     if self.out is not None and not self.dry_run:
@@ -143,18 +141,13 @@ class Act:
                     f"name the output file by --out (as out{self.endings[0]}), or ask for --dry-run"
                 )
             return
-        if self.out.suffix not in self.endings:
-            raise OptionError(
-                f"--out must end in {any_of(self.endings)}, but is {self.out}" + _why_not(self.endings)
-            )
-        if self.out.is_dir():
-            raise OptionError(f"--out must be a file, but {self.out} is a folder")
-        if not self.out.parent.is_dir():
-            raise OptionError(
-                f"--out must be in a folder that exists, but {self.out.parent} does not: make it"
-            )
-        if self.out.exists() and not self.force and not self.dry_run:
-            raise OptionError(f"{self.out} exists: choose another --out, or replace it by --force")
+        check_output(
+            "--out",
+            self.out,
+            self.endings,
+            why_not=_why_not(self.endings),
+            replace=self.force or self.dry_run,
+        )
 
     def _print(self, done: Done, notes: Sequence[str], *, written: bool) -> None:
         from normwright.cli.tables import print_table
@@ -184,24 +177,3 @@ def _why_not(endings: tuple[str, ...]) -> str:
             "not say what they belong to"
         )
     return ""
-
-
-@contextlib.contextmanager
-def _outcome(as_json: bool) -> Iterator[None]:
-    """Shows an exception of the user's own code as Python shows it, and normwright's warnings in a line."""
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        typer.echo(f"warning: {message}", err=True)
-
-    # What a user's code prints must not get between the JSON.
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = show
-                yield
-        except (NormwrightError, typer.Exit):
-            raise
-        except Exception as error:
-            traceback.print_exc()
-            typer.echo(f"error: {type(error).__name__}: {error}", err=True)
-            raise typer.Exit(1) from error

@@ -119,6 +119,7 @@ def data_opener(
     std: Numbers | None,
     data_dir: Path | None,
     usual_split: str = "train",
+    shuffle_seed: int | None = None,
 ) -> Callable[[], Batches | None]:
     """What makes the batches that the options of these names ask for."""
 
@@ -140,6 +141,7 @@ def data_opener(
             directory=data_dir,
             mean=mean,
             std=std,
+            shuffle_seed=shuffle_seed,
         )
 
     return open_data
