@@ -65,7 +65,8 @@ Loss = Annotated[
 Optimiser = Annotated[
     str | None,
     _own(
-        "sgd, adamw, or your own file.py:function(network). [dim](none: rules about updates are skipped)[/dim]"
+        "sgd, adamw, or your own file.py:function(network). "
+        "[dim](none: rules about updates are skipped)[/dim]"
     ),
 ]
 Lr = Annotated[float | None, _own("Learning rate. [dim](PyTorch's default)[/dim]")]

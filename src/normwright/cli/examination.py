@@ -89,7 +89,7 @@ def run(asked: Asked, open_data: Callable[[], Batches], *, seed: int) -> None:
     _check_rules(asked)
     try:
         with user_errors_shown(asked.outputs.as_json):
-            built, subject = _subject(asked, open_data, seed)
+            _named, subject = _subject(asked, open_data, seed)
             diagnosis = _examine(asked, subject)
     except KeyboardInterrupt:
         typer.echo("\nstopped: nothing was written", err=True)
@@ -154,9 +154,7 @@ def _optimiser(training: Training, network: Any) -> Any:
     for setting, value in training.settings.items():
         if value is not None:
             option = "--" + setting.replace("_", "-")
-            raise OptionError(
-                f"{option} goes with --optimiser, which did not come: name it, as --optimiser sgd"
-            )
+            raise OptionError(f"{option} goes with --optimiser, which did not come: add --optimiser sgd")
     return None
 
 

@@ -45,7 +45,7 @@ def markdown() -> str:
 
 
 def _paragraph(rule: Rule) -> Iterator[str]:
-    marks = [rule.severity]
+    marks: list[str] = [rule.severity]
     marks += ["by the code alone"] if rule.static else []
     marks += ["--fix can mend it"] if rule.treat is not None else []
     yield f"{rule.name} ({', '.join(marks)})"

@@ -43,7 +43,7 @@ class Diagnosis:
         return sum(finding.severity == severity for finding in self.findings)
 
     def grouped(self) -> tuple[tuple[Finding, ...], ...]:
-        """The findings of each rule and severity together: the gravest groups first, in each the worst first."""
+        """The findings of each rule and severity together: the gravest first, and in each the worst first."""
 
         def place(finding: Finding) -> tuple[int, str]:
             return SEVERITIES.index(finding.severity), finding.rule
@@ -65,19 +65,17 @@ class Diagnosis:
         return json.dumps(finite, indent=2, allow_nan=False)
 
     def table(self, most: int | None = MOST) -> Table:
-        """For a person: the findings by severity, why their thresholds and what to do, and which rules could not
-        judge.
+        """For a person: the findings by severity, what to do and why that threshold, and who could not judge.
 
         Args:
             most: rows for each rule, the worst first; None for all.
         """
         passed = sum(outcome.outcome == "pass" for outcome in self.outcomes)
-        counts = ", ".join(
-            f"{self.count(severity)} {severity}{_s(self.count(severity))}" for severity in SEVERITIES
-        )
+        counts = [(self.count(severity), severity) for severity in SEVERITIES]
+        counted = ", ".join(f"{count} {severity}{_s(count)}" for count, severity in counts)
         groups = self.grouped()
         return Table(
-            f"{self.network}: {counts}; {passed} of {len(self.outcomes)} rules passed.",
+            f"{self.network}: {counted}; {passed} of {len(self.outcomes)} rules passed.",
             ("severity", "rule", "layer", "what was found", "figure", "threshold", "where"),
             tuple(row for group in groups for row in _rows(group, most)),
             (*_notes(groups), *self._skipped()),

@@ -20,7 +20,7 @@ AnyLoss = Callable[[Any, Any], Tensor]
 
 
 def loss_of_any(name: str | None) -> AnyLoss | None:
-    """The loss (outputs, target) -> scalar of a network that returns a tensor, or `.logits`, or its own `.loss`.
+    """The loss (outputs, target) -> scalar, where outputs are a tensor or have `.logits` or a `.loss`.
 
     Args:
         name: `cross_entropy`, `mse` (on one-hot labels where they are classes), `own` (the network's), or a
@@ -52,8 +52,8 @@ def loss_of_any(name: str | None) -> AnyLoss | None:
         if not isinstance(predictions, Tensor) or not isinstance(target, Tensor):
             raise OptionError(
                 f"{name or 'cross_entropy'} takes a tensor or an object with .logits from the network and a "
-                f"tensor of labels, but {type(outputs).__name__} and {type(target).__name__} came: name a loss "
-                "of your own, path/to/file.py:function(outputs, target)"
+                f"tensor of labels, but {type(outputs).__name__} and {type(target).__name__} came: name a "
+                "loss of your own, path/to/file.py:function(outputs, target)"
             )
         if target.is_floating_point() and name == "mse":
             return _squared(predictions, target)
@@ -80,9 +80,9 @@ def _check_classes(labels: Tensor, outputs: int) -> None:
     low, high = map(int, torch.aminmax(counted))
     if high >= outputs or low < 0:
         raise DataError(
-            f"labels must be class numbers from 0 to {outputs - 1}, as the network has {outputs} outputs, but "
-            f"{high if high >= outputs else low} came: give the network an output for each class, or number "
-            "the classes 0, 1, 2, …"
+            f"labels must be class numbers from 0 to {outputs - 1}, as the network has {outputs} outputs, "
+            f"but {high if high >= outputs else low} came: give the network an output for each class, or "
+            "number the classes 0, 1, 2, …"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from normwright.errors import OptionError, UserCodeError, unknown_name
 from normwright.lab.recipe import TrainingRecipe
 from normwright.lab.user_code import is_user_code, resolve
 
-_CLASSES: dict[str, type[Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+_CLASSES: dict[str, Callable[..., Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
 def make_optimiser(recipe: TrainingRecipe, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -34,7 +34,7 @@ def optimiser_named(name: str, network: nn.Module, **settings: float | None) -> 
         network: on the device where it is trained.
         settings: lr, momentum (of sgd) and weight_decay.
     Raises:
-        OptionError: an unknown name; a setting that the optimiser does not take; a network without parameters.
+        OptionError: an unknown name; a setting that it does not take; a network without parameters.
         UserCodeError: a user's function is missing, or returns something else.
         Exception: whatever the user's code raises, unchanged.
     Example:
@@ -51,7 +51,8 @@ def optimiser_named(name: str, network: nn.Module, **settings: float | None) -> 
         made = resolve(name)(network)
         if not isinstance(made, Optimizer):
             raise UserCodeError(
-                f"{name} must return a torch.optim.Optimizer, but returned {type(made).__name__}: {made!r:.80}"
+                f"{name} must return a torch.optim.Optimizer, but returned {type(made).__name__}: "
+                f"{made!r:.80}"
             )
         return made
     if name not in _CLASSES:

@@ -46,8 +46,8 @@ class NamedNetwork:
         if is_user_code(name):
             if norm is not None:
                 raise OptionError(
-                    f"norm goes with a built-in network ({', '.join(BUILDERS)}), but {name} is your own, which "
-                    "has its own normalisers: leave it out"
+                    f"norm goes with a built-in network ({', '.join(BUILDERS)}), but {name} is your own, "
+                    "which has its own normalisers: leave it out"
                 )
             own = OwnNetwork(name, sample_shape, classes)
             self._make, self.call = own.made, own.call
