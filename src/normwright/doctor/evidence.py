@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from normwright.doctor.activations import ActivationFacts
+from normwright.doctor.covariate_shift import CovariateShift
+from normwright.doctor.gradients import GradientFacts, LayerGradients
+from normwright.doctor.graph import Graph
+from normwright.doctor.inputs import InputFacts
+from normwright.doctor.kernels import KernelFacts
+from normwright.doctor.missing import Missing, SkipError
+from normwright.doctor.normalisers import NormaliserFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.subject import Subject
-
-
-class SkipError(Exception):
-    """A rule cannot judge; the message says what is missing and why."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +30,15 @@ class Evidence:
         sizes: samples of each batch of the loader, as far as known.
         accumulation: mini-batches for each step of the optimiser.
         parameters: of the network, in its order.
+        graph: what feeds what, in one call in training mode.
+        normalisers: their settings, in the network's order, and then functions' calls.
+        kernels: which fused kernel would serve each normaliser.
+        activations: of layers, in the order of the forward pass.
+        inputs: of the network.
+        losses: of each mini-batch.
+        gradients: of each parameter.
+        layer_gradients: of each layer, in the order of the forward pass.
+        covariate_shift: of a few layers, in the order of the forward pass.
     """
 
     network: str
@@ -32,6 +46,23 @@ class Evidence:
     sizes: tuple[int, ...]
     accumulation: int
     parameters: tuple[ParameterFacts, ...]
+    graph: Graph
+    normalisers: tuple[NormaliserFacts, ...]
+    kernels: tuple[KernelFacts, ...]
+    activations: tuple[ActivationFacts, ...]
+    inputs: tuple[InputFacts, ...]
+    losses: tuple[float, ...]
+    gradients: tuple[GradientFacts, ...]
+    layer_gradients: tuple[LayerGradients, ...]
+    covariate_shift: tuple[CovariateShift, ...]
+
+    if not TYPE_CHECKING:
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if isinstance(value, Missing):
+                raise SkipError(value.because)
+            return value
 
     def need_optimiser(self) -> None:
         """Raises SkipError where no optimiser came."""
@@ -52,4 +83,5 @@ def gather(subject: Subject) -> Evidence:
             subject.sizes,
             subject.accumulation,
             parameters_of(subject.network, subject.optimiser),
+            *[Missing("not gathered yet")] * 9,  # type: ignore[arg-type]
         )
