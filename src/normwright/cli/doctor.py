@@ -21,7 +21,8 @@ from normwright.cli.acting_options import (
     Std,
     data_opener,
 )
-from normwright.cli.examination import Asked, Outputs, Training, run
+from normwright.cli.doctor_outputs import Outputs
+from normwright.cli.examination import Asked, Training, run
 
 if TYPE_CHECKING:
     from normwright.lab.batches import Batches
@@ -111,12 +112,12 @@ def doctor(
                 padding,
                 forward,
             ),
-            Outputs(out, sarif, out_checkpoint, force, as_json, every_layer, fail_on),
             fix or fix_only is not None or out_checkpoint is not None,
             fix_only,
+            SEED,
         ),
+        Outputs(out, sarif, out_checkpoint, force, as_json, every_layer, fail_on),
         open_data,
-        seed=SEED,
     )
 
 

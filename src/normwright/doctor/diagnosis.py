@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import SEVERITIES, Finding, Severity
+from normwright.doctor.profile import finite_json, profile
 from normwright.doctor.rule import Outcome
 from normwright.network.table import Table
 
@@ -59,10 +59,13 @@ class Diagnosis:
             "outcomes": [asdict(outcome) for outcome in self.outcomes],
         }
 
-    def to_json(self) -> str:
-        """The record as JSON; NaN and infinity become null."""
-        finite = json.loads(json.dumps(self.record()), parse_constant=lambda name: None)
-        return json.dumps(finite, indent=2, allow_nan=False)
+    def to_json(self, **more: Any) -> str:
+        """The record and the evidence in short as JSON; NaN and infinity become null.
+
+        Args:
+            more: plain values that the JSON holds beside them.
+        """
+        return finite_json({**self.record(), **more, "evidence": profile(self.evidence)})
 
     def table(self, most: int | None = MOST) -> Table:
         """For a person: the findings by severity, what to do and why that threshold, and who could not judge.
@@ -78,16 +81,19 @@ class Diagnosis:
             f"{self.network}: {counted}; {passed} of {len(self.outcomes)} rules passed.",
             ("severity", "rule", "layer", "what was found", "figure", "threshold", "where"),
             tuple(row for group in groups for row in _rows(group, most)),
-            (*_notes(groups), *self._skipped()),
+            (
+                *_notes(groups),
+                *(f"skipped {', '.join(names)}: {because}" for because, names in self.skipped().items()),
+            ),
         )
 
-    def _skipped(self) -> Iterable[str]:
-        """One sentence for each reason, with all the rules that it kept from judging."""
-        rules: dict[str, list[str]] = {}
+    def skipped(self) -> dict[str, tuple[str, ...]]:
+        """The rules that could not judge, by the reason."""
+        names: dict[str, tuple[str, ...]] = {}
         for outcome in self.outcomes:
             if outcome.outcome == "skipped":
-                rules.setdefault(outcome.because, []).append(outcome.rule)
-        return (f"skipped {', '.join(names)}: {because}" for because, names in rules.items())
+                names[outcome.because] = (*names.get(outcome.because, ()), outcome.rule)
+        return names
 
     def __str__(self) -> str:
         return str(self.table())
