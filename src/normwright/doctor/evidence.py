@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from normwright.doctor.activations import ActivationFacts
-from normwright.doctor.covariate_shift import CovariateShift
+from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
 from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
 from normwright.doctor.kernels import KernelFacts
-from normwright.doctor.missing import Missing, SkipError
+from normwright.doctor.missing import Missing, SkipError, part_or_missing
 from normwright.doctor.normalisers import NormaliserFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.scales import ScaleFacts
 from normwright.doctor.subject import Subject
+from normwright.doctor.training import observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class Evidence:
         losses: of each mini-batch.
         gradients: of each parameter.
         layer_gradients: of each layer, in the order of the forward pass.
+        scales: weights of normalisers.
         covariate_shift: of a few layers, in the order of the forward pass.
     """
 
@@ -54,6 +57,7 @@ class Evidence:
     losses: tuple[float, ...]
     gradients: tuple[GradientFacts, ...]
     layer_gradients: tuple[LayerGradients, ...]
+    scales: tuple[ScaleFacts, ...]
     covariate_shift: tuple[CovariateShift, ...]
 
     if not TYPE_CHECKING:
@@ -77,11 +81,21 @@ def gather(subject: Subject) -> Evidence:
         Whatever the network or the loss raises on the batches.
     """
     with random_states_kept():
+        training = observed(subject)
         return Evidence(
-            type(subject.network).__name__,
-            "" if subject.optimiser is None else type(subject.optimiser).__name__,
-            subject.sizes,
-            subject.accumulation,
-            parameters_of(subject.network, subject.optimiser),
-            *[Missing("not gathered yet")] * 9,  # type: ignore[arg-type]
+            network=type(subject.network).__name__,
+            optimiser="" if subject.optimiser is None else type(subject.optimiser).__name__,
+            sizes=subject.sizes,
+            accumulation=subject.accumulation,
+            parameters=parameters_of(subject.network, subject.optimiser),
+            graph=Missing("not gathered yet"),  # type: ignore[arg-type]
+            normalisers=Missing("not gathered yet"),  # type: ignore[arg-type]
+            kernels=Missing("not gathered yet"),  # type: ignore[arg-type]
+            activations=training.activations,
+            inputs=training.inputs,
+            losses=training.losses,
+            gradients=training.gradients,
+            layer_gradients=training.layer_gradients,
+            scales=training.scales,
+            covariate_shift=part_or_missing(lambda: covariate_shift_of(subject, training.order)),
         )

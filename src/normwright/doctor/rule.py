@@ -13,8 +13,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from normwright.doctor import rules
-from normwright.doctor.evidence import Evidence, SkipError
+from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding, Severity
+from normwright.doctor.missing import SkipError
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
 

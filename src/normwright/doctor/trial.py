@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import inspect
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from normwright.doctor.subject import NoLossError, Subject
 
@@ -29,51 +34,92 @@ class Observer(Protocol):
         """The optimiser has changed the parameters, and the gradients still stand."""
 
 
-def train(twin: Subject, observers: Sequence[Observer]) -> str:
-    """Trains a twin for one epoch of its batches.
+@dataclass(frozen=True)
+class Course:
+    """How a trial went.
+
+    Args:
+        losses: of the mini-batches that were trained on, in order; the last is not finite where that ended
+            the trial.
+        no_gradients: why there were none, or "".
+        no_updates: why the optimiser made no step, or "".
+    """
+
+    losses: tuple[float, ...]
+    no_gradients: str
+    no_updates: str
+
+
+def train(twin: Subject, observers: Sequence[Observer]) -> Course:
+    """Trains a twin for one epoch of its batches, or until a loss is not finite.
 
     Args:
         twin: a copy (`Subject.twin`), which is trained in training mode, as its modules came but for that:
             what was held in inference mode inside a network that trains stays so.
         observers: in the order in which they are told.
-    Returns:
-        Why there were no gradients, or "".
     Raises:
         Whatever the network or the loss raises.
     """
     network, optimiser = twin.network, twin.optimiser
     if not network.training:
         network.train()
-    without = ""
+    network.zero_grad(set_to_none=True)  # the copy has the gradients that its user's last step left
+    no_gradients, no_updates = "", why_it_cannot_step(optimiser)
+    losses: list[float] = []
     waiting = 0
-    for step, batch in enumerate(twin.batches):
-        with contextlib.ExitStack() as stack:
+    with forced_eager():
+        for step, batch in enumerate(twin.batches):
+            with contextlib.ExitStack() as stack:
+                for observer in observers:
+                    stack.enter_context(observer.watching(network, step))
+                try:
+                    loss = _loss(twin, batch)
+                except NoLossError as none:
+                    no_gradients = str(none)
+                    continue
+                if not loss.requires_grad:
+                    no_gradients = "the loss depends on no parameter that takes a gradient"
+                    losses.append(float(loss))
+                    continue
+                # as gradient accumulation does: the mean over the mini-batches of a step
+                (loss / twin.accumulation).backward()
+            losses.append(float(loss.detach()))
+            waiting += 1
             for observer in observers:
-                stack.enter_context(observer.watching(network, step))
-            try:
-                loss = _backward(twin, batch)
-            except NoLossError as none:
-                without, loss = str(none), None
-        if loss is None:
-            continue
-        waiting += 1
-        for observer in observers:
-            observer.gradients_ready(network, step, loss)
-        if waiting == twin.accumulation:
+                observer.gradients_ready(network, step, losses[-1])
+            if not math.isfinite(losses[-1]):
+                break
+            if waiting < twin.accumulation:
+                continue
             waiting = 0
-            if optimiser is not None:
+            if optimiser is not None and not no_updates:
                 optimiser.step()
                 for observer in observers:
                     observer.stepped(network, step)
             network.zero_grad(set_to_none=True)
-    return without
+    return Course(tuple(losses), no_gradients, no_updates)
 
 
-def _backward(twin: Subject, batch: object) -> float:
-    """The loss of a batch, whose gradients are added to the parameters'."""
+def _loss(twin: Subject, batch: object) -> Tensor:
     with torch.enable_grad():
-        loss = twin.loss_of(batch, twin.outputs(batch))
-        if loss.requires_grad:
-            # as gradient accumulation does: the mean over the mini-batches of a step
-            (loss / twin.accumulation).backward()
-    return float(loss.detach())
+        return twin.loss_of(batch, twin.outputs(batch))
+
+
+def why_it_cannot_step(optimiser: Optimizer | None) -> str:
+    """Why there is no calling step() of an optimiser without arguments, or ""."""
+    if optimiser is None:
+        return "no optimiser came"
+    closure = inspect.signature(optimiser.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        return f"{type(optimiser).__name__} steps only with a closure"
+    return ""
+
+
+@contextlib.contextmanager
+def forced_eager() -> Iterator[None]:
+    """Inside, what torch.compile compiled runs in Python, where hooks are called."""
+    if "torch._dynamo" not in sys.modules:  # then nothing was compiled, and loading it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
