@@ -49,9 +49,8 @@ def _notes(facts: ActivationFacts) -> tuple[str, ...]:
             f"In the flat part of {facts.kind}: {share(facts.flat[-1])} of the outputs at the last step."
         )
     if facts.units:
-        notes.append(
-            f"Never active: {len(facts.dead):,} of {facts.units:,} {'channels' if facts.spatial else 'units'}."
-        )
+        units = "channels" if facts.spatial else "units"
+        notes.append(f"Never active: {len(facts.dead):,} of {facts.units:,} {units}.")
     spoilt = sum(spread.nonfinite for spread in (*facts.inputs, *facts.outputs))
     if spoilt:
         notes.append(f"{spoilt:,} values were NaN or infinite, and are left out of the ribbons.")
