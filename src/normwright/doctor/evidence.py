@@ -12,10 +12,14 @@ from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
 from normwright.doctor.kernels import KernelFacts
 from normwright.doctor.missing import Missing, SkipError, part_or_missing
+from normwright.doctor.modes import ModeFacts
+from normwright.doctor.moments import MomentFacts
 from normwright.doctor.normalisers import NormaliserFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
+from normwright.doctor.passes import run_passes
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.scales import ScaleFacts
+from normwright.doctor.running import RunningFacts
 from normwright.doctor.subject import Subject
 from normwright.doctor.training import observed
 
@@ -31,6 +35,7 @@ class Evidence:
         optimiser: the optimiser's class's name, or "" where none came.
         sizes: samples of each batch of the loader, as far as known.
         accumulation: mini-batches for each step of the optimiser.
+        averaged: the network holds averaged weights.
         parameters: of the network, in its order.
         graph: what feeds what, in one call in training mode.
         normalisers: their settings, in the network's order, and then functions' calls.
@@ -42,12 +47,17 @@ class Evidence:
         layer_gradients: of each layer, in the order of the forward pass.
         scales: weights of normalisers.
         covariate_shift: of a few layers, in the order of the forward pass.
+        moments: of each normaliser that ran, in the order of the forward pass.
+        running: running statistics of each that keeps some, against the population.
+        modes: outputs in training and inference mode, compared.
+        refused: why each of the batches that cannot be trained on cannot, by its place.
     """
 
     network: str
     optimiser: str
     sizes: tuple[int, ...]
     accumulation: int
+    averaged: bool
     parameters: tuple[ParameterFacts, ...]
     graph: Graph
     normalisers: tuple[NormaliserFacts, ...]
@@ -59,6 +69,10 @@ class Evidence:
     layer_gradients: tuple[LayerGradients, ...]
     scales: tuple[ScaleFacts, ...]
     covariate_shift: tuple[CovariateShift, ...]
+    moments: tuple[MomentFacts, ...]
+    running: tuple[RunningFacts, ...]
+    modes: ModeFacts
+    refused: tuple[tuple[int, str], ...]
 
     if not TYPE_CHECKING:
 
@@ -82,11 +96,13 @@ def gather(subject: Subject) -> Evidence:
     """
     with random_states_kept():
         training = observed(subject)
+        passes = run_passes(subject)
         return Evidence(
             network=type(subject.network).__name__,
             optimiser="" if subject.optimiser is None else type(subject.optimiser).__name__,
             sizes=subject.sizes,
             accumulation=subject.accumulation,
+            averaged=subject.averaged,
             parameters=parameters_of(subject.network, subject.optimiser),
             graph=Missing("not gathered yet"),  # type: ignore[arg-type]
             normalisers=Missing("not gathered yet"),  # type: ignore[arg-type]
@@ -98,4 +114,8 @@ def gather(subject: Subject) -> Evidence:
             layer_gradients=training.layer_gradients,
             scales=training.scales,
             covariate_shift=part_or_missing(lambda: covariate_shift_of(subject, training.order)),
+            moments=passes.moments,
+            running=part_or_missing(passes.need_running),
+            modes=part_or_missing(passes.need_modes),
+            refused=tuple(passes.refused.items()),
         )

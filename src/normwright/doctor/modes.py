@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normwright.doctor.subject import NoLossError, target_of
+from normwright.network.calling import tensors_of
+from normwright.statistics.guard import class_scores
 
 
 @dataclass(frozen=True)
@@ -13,23 +22,100 @@ class ModeFacts:
 
     Args:
         samples: how many were compared.
-        outputs: relative difference of the outputs, ‖training - inference‖/‖training - its mean‖.
+        batches: in how many batches.
+        outputs: relative difference of the outputs, ‖training - inference‖/‖training - its mean‖, where the
+            mean is over the samples of a batch.
         loss_training, loss_inference: means over the batches.
-        loss_error: standard error of their difference, from how it varies between batches.
+        loss_error: standard error of their difference, from how it varies between batches; NaN for one.
         accuracy_training, accuracy_inference: shares of right answers.
-        loss_with_dropout: of the first batch with all in training mode, so dropout's share is this less
-            `loss_without_dropout`.
-        loss_without_dropout: of the first batch with the normalisers alone in training mode.
-        fresh: no normaliser has ever moved its running statistics, and all are as built.
+        first_loss: of the first batch in training mode; what a step's loss on it exceeds that by is dropout's
+            share.
     """
 
     samples: int
+    batches: int
     outputs: float
     loss_training: float
     loss_inference: float
     loss_error: float
     accuracy_training: float
     accuracy_inference: float
-    loss_with_dropout: float
-    loss_without_dropout: float
-    fresh: bool
+    first_loss: float
+
+
+class Comparison:
+    """Adds up outputs of the two modes, batch by batch."""
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._apart = self._whole = 0.0
+        self._losses: list[tuple[float, float]] = []
+        self._right: list[tuple[int, int, int]] = []
+
+    @property
+    def batches(self) -> int:
+        """How many were added."""
+        return len(self._losses)
+
+    def add(self, batch: Any, training: Any, inference: Any, *losses: float) -> None:
+        """Takes in what a batch gave.
+
+        Args:
+            batch: as the loader gave it.
+            training, inference: the outputs.
+            losses: in training and in inference mode.
+        """
+        for one, other in zip(outputs_of(training), outputs_of(inference), strict=False):
+            if one.shape == other.shape:
+                self._apart += float((one - other).square().sum())
+                self._whole += float((one - one.mean(0)).square().sum())
+        self._samples += next((len(output) for output in outputs_of(training)), 0)
+        self._losses.append((losses[0], losses[1]))
+        right = [_right(batch, outputs) for outputs in (training, inference)]
+        if right[0] is not None and right[1] is not None:
+            self._right.append((right[0][0], right[1][0], right[0][1]))
+
+    def facts(self) -> ModeFacts:
+        """All of it; at least one batch was added."""
+        training, inference = (sum(losses) / self.batches for losses in zip(*self._losses, strict=True))
+        answers = sum(count for *_, count in self._right)
+        of_training, of_inference = (
+            sum(right[mode] for right in self._right) / answers if answers else math.nan for mode in (0, 1)
+        )
+        return ModeFacts(
+            self._samples,
+            self.batches,
+            math.sqrt(self._apart / self._whole) if self._whole > 0 else math.nan,
+            training,
+            inference,
+            self._loss_error(),
+            of_training,
+            of_inference,
+            self._losses[0][0],
+        )
+
+    def _loss_error(self) -> float:
+        gaps = torch.tensor([inference - training for training, inference in self._losses])
+        return float(gaps.std()) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan
+
+
+def outputs_of(outputs: Any) -> list[Tensor]:
+    """What can be compared of outputs: class scores, or else every floating-point tensor that has samples."""
+    scores = class_scores(outputs)
+    found = tensors_of(outputs) if scores is None else [scores]
+    return [tensor.detach().double() for tensor in found if tensor.is_floating_point() and tensor.dim()]
+
+
+def _right(batch: Any, outputs: Any) -> tuple[int, int] | None:
+    """How many answers are right, and of how many; None where the target is no class."""
+    scores = class_scores(outputs)
+    try:
+        target = target_of(batch)
+    except NoLossError:
+        return None
+    if scores is None or not isinstance(target, Tensor) or target.is_floating_point():
+        return None
+    answers = scores.argmax(1)
+    if answers.shape != target.shape or target.dtype == torch.bool:
+        return None
+    return int((answers == target.to(answers.device)).sum()), target.numel()

@@ -13,7 +13,8 @@ class NoiseFacts:
         samples: of a batch, or of a part of one.
         elements: per moment, on average.
         batches: how many were measured.
-        mean: deviation of the batches' means, in deviations of the population; root mean square over channels.
+        mean: deviation of the batches' means, in deviations of the population; root mean square over the
+            channels.
         variance: deviation of the batches' variances, as a share of the population's; likewise.
     """
 
@@ -26,14 +27,16 @@ class NoiseFacts:
 
 @dataclass(frozen=True)
 class MomentFacts:
-    """One normaliser that takes the moments of the mini-batch in training, at the weights as they came.
+    """One normaliser that takes moments of what it is given, at the weights as they came.
+
+    Batch and instance norm count, and layer, group and RMS norm, of which each row has moments of its own.
 
     Args:
         layer: qualified name.
         kind: its class's name.
-        channels: that have moments of their own.
-        per_sample: each sample has its own moments, as in instance norm.
-        in_inference: it takes the batch's moments in inference mode too.
+        channels: that have moments of their own; groups, of group norm.
+        per_sample: each sample has its own moments.
+        in_training, in_inference: it normalises by the batch's (or sample's) moments in that mode.
         samples: of the batches, the most that came.
         elements: per moment, at that many samples.
         eps: as it is set.
@@ -52,6 +55,7 @@ class MomentFacts:
     kind: str
     channels: int
     per_sample: bool
+    in_training: bool
     in_inference: bool
     samples: int
     elements: int

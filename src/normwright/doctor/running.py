@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from normwright.doctor.gaps import output_apart, relative
+from normwright.doctor.tally import Tally
+
 
 @dataclass(frozen=True)
 class RunningFacts:
@@ -18,7 +23,7 @@ class RunningFacts:
         tracked: batches that they were moved by, or None where that is not counted.
         momentum: share of a batch in them; None for the mean over all batches.
         remainder: share of the initial values, mean 0 and variance 1, that is still in them:
-            (1 - momentum)^tracked; 0 where it is not counted.
+            (1 - momentum)^tracked; 0 where that is not counted, or they never move.
         untrained: never moved, and weight and bias are as built: the network is fresh.
         mean_shift: (C,) (running mean - mean)/√(variance + eps).
         variance_ratio: (C,) (running variance + eps)/(variance + eps).
@@ -43,3 +48,84 @@ class RunningFacts:
     variance_error: tuple[float, ...]
     gap: float
     gap_beyond_start: float
+
+
+Moments = tuple[Tensor, Tensor]
+
+
+def running_facts(
+    tally: Tally, running: Moments, tracked: int | None, *, untrained: bool
+) -> RunningFacts | None:
+    """The facts of one normaliser; None where each of its moments is of one element.
+
+    Args:
+        tally: its calls in the pass in training mode.
+        running: its statistics as they came, (C,) each in float64.
+        tracked: as in `RunningFacts`.
+        untrained: likewise.
+    """
+    sight, estimate = tally.sight, tally.estimate()
+    if estimate is None:
+        return None
+    # what training moves towards: the mean of the mini-batches' unbiased variances
+    population = estimate.elements.mean, estimate.variance("within")
+    errors = tally.standard_errors(estimate)
+    remainder = _remainder(sight.momentum, tracked, running)
+    beyond = 0.0
+    if remainder < 1:
+        kept = 1 - remainder
+        later = running[0] / kept, (running[1] - remainder) / kept
+        extra = tally.calls * _noise_left(sight.momentum, tracked)
+        beyond = _gap(tally, population, errors, later, extra)
+    spread = population[1] + sight.eps
+    return RunningFacts(
+        sight.layer,
+        sight.kind,
+        not tally.in_training,
+        tracked,
+        sight.momentum,
+        remainder,
+        untrained,
+        tuple(((running[0] - population[0]) / spread.sqrt()).tolist()),
+        tuple(((running[1] + sight.eps) / spread).tolist()),
+        tuple(errors[0].tolist()),
+        tuple(errors[1].tolist()),
+        _gap(tally, population, errors, running, 0.0),
+        beyond,
+    )
+
+
+def _gap(tally: Tally, population: Moments, errors: Moments, running: Moments, extra: float) -> float:
+    """Relative error of the outputs, less what the population's and the running errors explain of it.
+
+    A shift of a mean by e deviations moves outputs by e, a change of a variance by the share e by e/2.
+
+    Args:
+        extra: the squared error of the running statistics, in those of the population's estimate.
+    """
+    apart, whole = output_apart(*population, *running, tally.sight.eps)
+    explained = whole * (errors[0].square() + errors[1].square() / 4) * (1 + extra)
+    return relative(apart - explained, whole, tally.sight.weight)
+
+
+def _remainder(momentum: float | None, tracked: int | None, running: Moments) -> float:
+    if not tracked:
+        # not counted, or statistics of an old checkpoint, which counts anew: they are what was loaded
+        as_built = not bool(running[0].any()) and bool((running[1] == 1).all())
+        return 1.0 if as_built else 0.0
+    return 0.0 if not momentum else (1 - momentum) ** tracked
+
+
+def _noise_left(momentum: float | None, tracked: int | None) -> float:
+    """The variance of a moving average of independent terms of variance 1, without its initial value.
+
+    Σ (momentum·(1 - momentum)^i)² / (Σ momentum·(1 - momentum)^i)²,   i from 0 to tracked - 1
+    """
+    if not tracked:
+        return 0.0
+    if momentum is None:
+        return 1 / tracked
+    if not 0 < momentum < 1:
+        return 1.0
+    kept = 1 - momentum
+    return momentum / (1 + kept) * (1 - kept ** (2 * tracked)) / (1 - kept**tracked) ** 2

@@ -21,6 +21,11 @@ class Threshold:
 
 
 THRESHOLDS: dict[str, Threshold] = {
+    "stale_gap": Threshold(
+        0.5,
+        "relative error of a normaliser's outputs",
+        "TODO",
+    ),
     "norm_weight_decay": Threshold(
         0.0,
         "weight decay",
