@@ -14,13 +14,14 @@ from normwright.doctor.kernels import KernelFacts
 from normwright.doctor.missing import Missing, SkipError, part_or_missing
 from normwright.doctor.modes import ModeFacts
 from normwright.doctor.moments import MomentFacts
-from normwright.doctor.normalisers import NormaliserFacts
+from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.passes import run_passes
 from normwright.doctor.random_states import random_states_kept
-from normwright.doctor.scales import ScaleFacts
 from normwright.doctor.running import RunningFacts
+from normwright.doctor.scales import ScaleFacts
 from normwright.doctor.subject import Subject
+from normwright.doctor.tracing import gather_graph
 from normwright.doctor.training import observed
 
 
@@ -95,6 +96,7 @@ def gather(subject: Subject) -> Evidence:
         Whatever the network or the loss raises on the batches.
     """
     with random_states_kept():
+        graph = part_or_missing(lambda: gather_graph(subject))
         training = observed(subject)
         passes = run_passes(subject)
         return Evidence(
@@ -104,8 +106,8 @@ def gather(subject: Subject) -> Evidence:
             accumulation=subject.accumulation,
             averaged=subject.averaged,
             parameters=parameters_of(subject.network, subject.optimiser),
-            graph=Missing("not gathered yet"),  # type: ignore[arg-type]
-            normalisers=Missing("not gathered yet"),  # type: ignore[arg-type]
+            graph=graph,
+            normalisers=normalisers_of(subject.network, None if isinstance(graph, Missing) else graph),
             kernels=Missing("not gathered yet"),  # type: ignore[arg-type]
             activations=training.activations,
             inputs=training.inputs,

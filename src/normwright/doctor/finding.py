@@ -28,6 +28,7 @@ class Finding:
         because: why that threshold, or "".
         advice: what to do, in one sentence.
         where: file and line of the code, "path.py:12", or "".
+        mechanical: where its rule has a treatment, that can mend this one.
     """
 
     rule: str
@@ -39,6 +40,7 @@ class Finding:
     because: str = ""
     advice: str = ""
     where: str = ""
+    mechanical: bool = field(default=True, repr=False)
     treatment: Callable[[Finding], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -61,5 +63,5 @@ class Finding:
     def record(self) -> dict[str, Any]:
         """The finding as plain values, as for JSON."""
         values = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
-        del values["treatment"]
+        del values["treatment"], values["mechanical"]
         return {**values, "treatable": self.treatable}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal[
     "input",
@@ -31,15 +32,19 @@ class Operation:
 
     Args:
         name: qualified name of the module; of a function "module: function", or "module: function#2" where
-            it is the second such in that module.
+            it is the second such in one call of that module.
         kind: what it is.
         what: its class's or function's name, such as "BatchNorm2d" or "relu".
         functional: it is a function's call, not a module's.
         around: qualified name of the innermost module whose forward makes the call.
         input_shape: of the first input, or () where that is not known.
         shape: of the output, or ().
-        layout: of the output: "contiguous", "channels_last", "strided", or "" where it has no meaning.
-        probability: of dropout; None for all else.
+        input_layout, layout: of the first input and the output: "contiguous", "channels_last", "strided", or
+            "" where it is contiguous both ways, or not known.
+        parameters: qualified names of those that it reads.
+        bias: which of them is added to the output of a convolution or linear layer, or "".
+        probability: of dropout, 0 where it lets all pass; None for all else.
+        settings: what a function was called with beside tensors, by the operator's names; "tensor" for one.
         where: file and line of the call, or of the class whose forward makes it; "" where not known.
     """
 
@@ -50,8 +55,12 @@ class Operation:
     around: str
     input_shape: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
+    input_layout: str = ""
     layout: str = ""
+    parameters: tuple[str, ...] = ()
+    bias: str = ""
     probability: float | None = None
+    settings: tuple[tuple[str, Any], ...] = ()
     where: str = ""
 
 
@@ -63,11 +72,16 @@ class Edge:
         source, target: places in `Graph.operations`.
         passed: what the value went through on the way that changes no number: reshapes, casts, copies,
             transpositions, such as ("permute", "contiguous").
+        copied: some of that wrote the same numbers into memory again, in another order.
+        axis: of the target's input, along which the channels of a convolution or linear layer lie, all of
+            them and nothing else; None where they lie otherwise, or the source is no such layer.
     """
 
     source: int
     target: int
     passed: tuple[str, ...] = ()
+    copied: bool = False
+    axis: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +108,16 @@ class Graph:
         """The edges out of an operation."""
         return self._out_of[place]
 
+    def above(self, place: int) -> set[int]:
+        """Every operation that an operation depends on."""
+        return _reached(place, lambda at: [edge.source for edge in self._into[at]])
+
+    def below(self, place: int) -> set[int]:
+        """Every operation that depends on an operation."""
+        return _reached(place, lambda at: [edge.target for edge in self._out_of[at]])
+
     def places(self, name: str) -> list[int]:
-        """Where the calls of a module, or a function's one call, stand."""
+        """Where the calls of a module or function stand."""
         return [place for place, operation in enumerate(self.operations) if operation.name == name]
 
     @functools.cached_property
@@ -111,3 +133,14 @@ class Graph:
         for edge in self.edges:
             found[edge.source].append(edge)
         return found
+
+
+def _reached(place: int, onwards: Callable[[int], list[int]]) -> set[int]:
+    found: set[int] = set()
+    waiting = onwards(place)
+    while waiting:
+        at = waiting.pop()
+        if at not in found:
+            found.add(at)
+            waiting += onwards(at)
+    return found

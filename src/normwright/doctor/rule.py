@@ -31,6 +31,7 @@ class Fault:
         threshold: a name in `THRESHOLDS` that the figure is held against, or "".
         severity: where it differs from the rule's.
         where: file and line of the code, or "".
+        mechanical: the rule's treatment can mend this one.
     """
 
     layer: str
@@ -39,6 +40,7 @@ class Fault:
     threshold: str = ""
     severity: Severity | None = None
     where: str = ""
+    mechanical: bool = True
 
 
 class Treat(Protocol):
@@ -115,4 +117,5 @@ def _finding(rule: Rule, fault: Fault) -> Finding:
         "" if threshold is None else threshold.source,
         rule.advice,
         fault.where,
+        fault.mechanical,
     )

@@ -45,7 +45,7 @@ def treat(finding: Finding, subject: Subject, examine: Callable[[Subject], Diagn
         examine: asks the same rule about a subject.
     """
     mend = all_rules()[finding.rule].treat
-    if mend is None:
+    if mend is None or not finding.mechanical:
         return finding
 
     def make(finding: Finding) -> Treatment:

@@ -168,9 +168,15 @@ def _inner_graphs_only_read(node: Node) -> bool:
 
 def shape_of(value: Node) -> tuple[int, ...]:
     """The shape that a value has with the example."""
+    return sizes_of(value.meta["val"])
+
+
+def sizes_of(tensor: Any) -> tuple[int, ...]:
+    """The sizes of a traced tensor with the example."""
     # Asking a symbol for its number as such would bind the program to it.
-    sizes = value.meta["val"].shape
-    return tuple(int(size.node.hint) if isinstance(size, torch.SymInt) else int(size) for size in sizes)
+    return tuple(
+        int(size.node.hint) if isinstance(size, torch.SymInt) else int(size) for size in tensor.shape
+    )
 
 
 def calls_around(node: Node) -> tuple[tuple[str, str], ...]:
