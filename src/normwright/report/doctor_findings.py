@@ -40,6 +40,11 @@ class Card:
     lines: tuple[Line, ...]
     more: tuple[Line, ...]
 
+    @property
+    def measured(self) -> bool:
+        """Whether there are figures to show."""
+        return any(line.figure or line.threshold for line in (*self.lines, *self.more))
+
 
 @dataclass(frozen=True)
 class MendedLine:

@@ -22,8 +22,8 @@ HEIGHT = 380
 # From the input (dark) to the loss (light), also told apart in print without colour.
 DEPTH = ("#053061", "#2166ac", "#4393c3", "#92c5de")
 OUTPUTS, STATISTICS = (
-    ("outputs in the two modes", "#0072b2"),
-    ("running statistics and the batches'", "#d55e00"),
+    ("outputs, as the mode changes", "#0072b2"),
+    ("outputs, by running statistics for the data's", "#d55e00"),
 )
 
 
@@ -40,7 +40,11 @@ def gap_section(moments: Sequence[MomentFacts], running: Sequence[RunningFacts])
         height=HEIGHT,
         barmode="group",
         margin={"l": 44},
-        xaxis={**layer_ticks(names), "title": {"text": "normaliser, from input to loss"}},
+        xaxis={
+            **layer_ticks(names),
+            "title": {"text": "normaliser, from input to loss"},
+            "range": [-0.6, len(names) - 0.4],
+        },
         yaxis={"tickformat": ".0%", "rangemode": "tozero"},
     )
     alt = "Relative difference of each normaliser's outputs between training and inference mode, by layer."
@@ -72,6 +76,8 @@ def modes_in_words(modes: ModeFacts) -> tuple[str, ...]:
             f"The accuracy is {modes.accuracy_training:.1%} and {modes.accuracy_inference:.1%}, over "
             f"{modes.samples:,} samples."
         )
+    if modes.fresh:
+        sentences.append("It was never trained: its running statistics are as built.")
     return tuple(sentences)
 
 

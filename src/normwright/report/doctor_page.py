@@ -78,7 +78,7 @@ class _Parts:
     def one(self, name: str) -> Any:
         """The part, or None."""
         try:
-            return getattr(self._evidence, name, None)
+            return getattr(self._evidence, name)
         except SkipError:
             return None
 
@@ -89,7 +89,7 @@ class _Parts:
     def or_why(self, name: str, section: Section) -> Section:
         """The section; where the part that it draws is missing, one that says why."""
         try:
-            getattr(self._evidence, name, None)
+            getattr(self._evidence, name)
         except SkipError as skip:
             return section if section.views else Section((), empty=f"There is nothing to draw here: {skip}.")
         return section
