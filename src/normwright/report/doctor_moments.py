@@ -63,7 +63,7 @@ def _bars(names: Sequence[str], values: dict[str, float], name: str, colour: str
     )
 
 
-def modes_in_words(modes: ModeFacts) -> tuple[str, ...]:
+def modes_in_words(modes: ModeFacts, running: Sequence[RunningFacts]) -> tuple[str, ...]:
     """What the two modes come to for the whole network."""
     sentences = [f"The network's outputs in the two modes differ by {modes.outputs:.1%}, all else held."]
     if math.isfinite(modes.loss_training) and math.isfinite(modes.loss_inference):
@@ -76,7 +76,7 @@ def modes_in_words(modes: ModeFacts) -> tuple[str, ...]:
             f"The accuracy is {modes.accuracy_training:.1%} and {modes.accuracy_inference:.1%}, over "
             f"{modes.samples:,} samples."
         )
-    if modes.fresh:
+    if running and all(facts.untrained for facts in running):
         sentences.append("It was never trained: its running statistics are as built.")
     return tuple(sentences)
 

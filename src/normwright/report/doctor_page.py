@@ -53,7 +53,9 @@ def render(diagnosis: Diagnosis, *, mending: Mending | None = None, command: str
             gradients_section(evidence.many("layer_gradients"), evidence.many("covariate_shift")),
         ),
         gap=evidence.or_why("moments", gap_section(evidence.many("moments"), evidence.many("running"))),
-        modes=() if (modes := evidence.one("modes")) is None else modes_in_words(modes),
+        modes=()
+        if (modes := evidence.one("modes")) is None
+        else modes_in_words(modes, evidence.many("running")),
         noise=evidence.or_why("moments", noise_section(evidence.many("moments"))),
         skips=skips(diagnosis),
         passed=[(name, all_rules()[name].what) for name in passed],
