@@ -8,6 +8,8 @@ from typing import Any
 from normwright.doctor.rule import Rule, all_rules
 from normwright.doctor.thresholds import THRESHOLDS
 
+COMMAND = "normwright doctor --list --markdown"
+
 
 def records() -> list[dict[str, Any]]:
     """The rules as plain values, as for JSON."""
@@ -32,15 +34,16 @@ def text() -> str:
 
 
 def markdown() -> str:
-    """A section for each rule, then the table of thresholds."""
+    """A page: a section for each rule, then the table of thresholds."""
     rules = "\n".join(line for rule in all_rules().values() for line in _section(rule))
     rows = "\n".join(
         f"| `{name}` | {threshold.value:g} | {threshold.unit} | {_cell(threshold.source)} |"
         for name, threshold in sorted(THRESHOLDS.items())
     )
     return (
-        f"{rules}\n### Thresholds\n\n| threshold | value | unit | why that value |\n"
-        f"|---|---:|---|---|\n{rows}\n"
+        f"# What the doctor looks for\n\n{len(all_rules())} rules and their thresholds. Made by `{COMMAND}`; how "
+        f"to read what they find is in [doctor.md](doctor.md).\n\n{rules}\n## Thresholds\n\n"
+        f"| threshold | value | unit | why that value |\n|---|---:|---|---|\n{rows}\n"
     )
 
 
@@ -58,7 +61,7 @@ def _paragraph(rule: Rule) -> Iterator[str]:
 def _section(rule: Rule) -> Iterator[str]:
     mended = "; `--fix` makes the change" if rule.treat is not None else ""
     judged = "the network's structure and its optimiser alone" if rule.static else "a few steps and passes"
-    yield f"### {rule.name}"
+    yield f"## {rule.name}"
     yield ""
     yield f"{rule.what} *({rule.severity}; judged from {judged}{mended})*"
     yield ""
