@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from normwright.doctor.activations import ActivationFacts
 from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
+from normwright.doctor.dropout_shift import DropoutFacts, gather_dropout_shift
 from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.graph import Graph
 from normwright.doctor.inputs import InputFacts
-from normwright.doctor.kernels import KernelFacts
+from normwright.doctor.kernels import KernelFacts, kernels_of
 from normwright.doctor.missing import Missing, SkipError, part_or_missing
 from normwright.doctor.modes import ModeFacts
 from normwright.doctor.moments import MomentFacts
@@ -41,6 +42,7 @@ class Evidence:
         graph: what feeds what, in one call in training mode.
         normalisers: their settings, in the network's order, and then functions' calls.
         kernels: which fused kernel would serve each normaliser.
+        dropout_shifts: of normalisers over the batch that read what dropout has left.
         activations: of layers, in the order of the forward pass.
         inputs: of the network.
         losses: of each mini-batch.
@@ -63,6 +65,7 @@ class Evidence:
     graph: Graph
     normalisers: tuple[NormaliserFacts, ...]
     kernels: tuple[KernelFacts, ...]
+    dropout_shifts: tuple[DropoutFacts, ...]
     activations: tuple[ActivationFacts, ...]
     inputs: tuple[InputFacts, ...]
     losses: tuple[float, ...]
@@ -97,6 +100,8 @@ def gather(subject: Subject) -> Evidence:
     """
     with random_states_kept():
         graph = part_or_missing(lambda: gather_graph(subject))
+        seen = None if isinstance(graph, Missing) else graph
+        normalisers = normalisers_of(subject.network, seen)
         training = observed(subject)
         passes = run_passes(subject)
         return Evidence(
@@ -107,8 +112,9 @@ def gather(subject: Subject) -> Evidence:
             averaged=subject.averaged,
             parameters=parameters_of(subject.network, subject.optimiser),
             graph=graph,
-            normalisers=normalisers_of(subject.network, None if isinstance(graph, Missing) else graph),
-            kernels=Missing("not gathered yet"),  # type: ignore[arg-type]
+            normalisers=normalisers,
+            kernels=kernels_of(subject, seen),
+            dropout_shifts=part_or_missing(lambda: gather_dropout_shift(subject, graph, normalisers)),
             activations=training.activations,
             inputs=training.inputs,
             losses=training.losses,

@@ -37,6 +37,7 @@ class Operation:
         what: its class's or function's name, such as "BatchNorm2d" or "relu".
         functional: it is a function's call, not a module's.
         around: qualified name of the innermost module whose forward makes the call.
+        in_sequence: it is called by the nn.Sequential that holds it.
         input_shape: of the first input, or () where that is not known.
         shape: of the output, or ().
         input_layout, layout: of the first input and the output: "contiguous", "channels_last", "strided", or
@@ -53,6 +54,7 @@ class Operation:
     what: str
     functional: bool
     around: str
+    in_sequence: bool = False
     input_shape: tuple[int, ...] = ()
     shape: tuple[int, ...] = ()
     input_layout: str = ""
@@ -119,6 +121,18 @@ class Graph:
     def places(self, name: str) -> list[int]:
         """Where the calls of a module or function stand."""
         return [place for place, operation in enumerate(self.operations) if operation.name == name]
+
+    def are_neighbours(self, first: int, second: int) -> bool:
+        """Whether two modules stand one right after the other in an nn.Sequential, and are called once."""
+        one, other = self.operations[first], self.operations[second]
+        return (
+            one.in_sequence
+            and other.in_sequence
+            and one.around == other.around
+            and [edge.target for edge in self.reading(first)] == [second]
+            and not self.reading(first)[0].passed
+            and all(len(self.places(operation.name)) == 1 for operation in (one, other))
+        )
 
     @functools.cached_property
     def _into(self) -> list[list[Edge]]:

@@ -15,6 +15,7 @@ from normwright.doctor.graph import Edge, Graph, Operation
 from normwright.doctor.layer_kinds import kinds_of
 from normwright.doctor.layout import axis_after, is_copied, layout_in, shape_in
 from normwright.doctor.operators import CHECKS, PASSES, function_of, kind_of
+from normwright.doctor.reorder import is_sequence
 from normwright.doctor.where import where_called, where_defined
 from normwright.network.acceleration.drop_in import normalisers_by_name
 from normwright.network.flow import (
@@ -111,15 +112,12 @@ class _Builder:
     def _of_layer(self, node: Node, call: str, module: nn.Module) -> tuple[_Origin, ...]:
         name, kind = self._layers[module]
         if call not in self._calls:
-            probability = float(module.p) * module.training if kind == "dropout" else None  # type: ignore[arg-type]
-            operation = Operation(
-                name,
-                kind,
-                type(module).__name__,
-                False,
-                self._around(node, but=module),
-                probability=probability,
-            )
+            around = self._around(node, but=module)
+            in_sequence = around == name.rpartition(".")[0] and is_sequence(self._modules[around])
+            operation = Operation(name, kind, type(module).__name__, False, around, in_sequence)
+            if kind == "dropout":
+                p: Any = module.p
+                operation = dataclasses.replace(operation, probability=float(p) * module.training)
             self._calls[call] = self._new(node, operation)
         return self._join(node, self._calls[call])
 
@@ -203,9 +201,12 @@ class _Builder:
 
     def _reads(self, value: Node) -> tuple[_Origin, ...]:
         """Where a value comes from at this point, after what was written into it."""
+        memories = memory_of(value)
+        if memories and memories <= self._flow.tensors.keys():
+            return ()  # a parameter or a buffer, whatever was written into it: what is kept from call to call
         origins = self._origins.get(value, ())
         made = max((origin.place for origin in origins), default=-1)
-        written = max((self._written.get(memory, -1) for memory in memory_of(value)), default=-1)
+        written = max((self._written.get(memory, -1) for memory in memories), default=-1)
         return (_Origin(written),) if written > made else origins
 
     def _share_kept(self, node: Node) -> float | None:

@@ -58,8 +58,9 @@ def is_copied(given: Node, node: Node) -> bool:
         return before.stride() != after.stride()
     if before.is_contiguous():
         return False
+    alike = torch.empty_strided(sizes_of(before), before.stride(), device="meta")
     try:
-        before.view(after.shape)
+        alike.view(sizes_of(after))
     except RuntimeError:
         return True
     return False
@@ -78,7 +79,7 @@ def axis_after(axis: int, given: Node, node: Node) -> int | None:
         return None
     if function_of(operator_of(node)) in _ORDERS_AXES:
         # as many different sizes as there are axes show where each goes
-        sizes = torch.empty(range(1, len(before) + 1), device="meta")
+        sizes = torch.empty(tuple(range(1, len(before) + 1)), device="meta")
         ordered: Tensor = node.target(sizes, *node.args[1:], **node.kwargs)  # type: ignore[operator]
         return ordered.shape.index(axis + 1)
     if before == after:

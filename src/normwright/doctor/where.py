@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
-_TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__).parents[1])
+_LIBRARIES = (
+    str(Path(torch.__file__).parent),
+    *(str(Path(__file__).parents[1] / part) for part in ("nn", "functional", "backends", "network")),
+)
 
 
 def where_called(stack_trace: str | None) -> str:
@@ -26,7 +28,7 @@ def where_called(stack_trace: str | None) -> str:
         'a.py:3'
     """
     frames = [(found["file"], found["line"]) for found in _FRAME.finditer(stack_trace or "")]
-    own = [f"{file}:{line}" for file, line in frames if not file.startswith((_TORCH, _HERE))]
+    own = [f"{file}:{line}" for file, line in frames if not file.startswith(_LIBRARIES)]
     return own[-1] if own else ""
 
 
@@ -44,7 +46,7 @@ def where_defined(modules: list[nn.Module]) -> str:
 def _of_class(kind: Any) -> str:
     try:
         file = inspect.getsourcefile(kind)
-        if file is None or file.startswith((_TORCH, _HERE)):
+        if file is None or file.startswith(_LIBRARIES):
             return ""
         return f"{file}:{inspect.getsourcelines(kind)[1]}"
     except (OSError, TypeError):  # typed in at a prompt, or made by a program
