@@ -12,8 +12,8 @@ from torch import nn
 from normwright.doctor import Finding, Subject, all_rules
 from normwright.doctor import mending as module
 from normwright.doctor.diagnose import examine
+from normwright.doctor.in_short import finite_json
 from normwright.doctor.mending import mend
-from normwright.doctor.profile import finite_json
 from normwright.errors import OptionError
 
 NAMES = ("bias_before_norm", "stale_statistics", "weight_decay_on_norm")

@@ -27,8 +27,8 @@ SATURATING: dict[str, _IsFlat] = {
     "hardtanh": lambda y: (y <= -1) | (y >= 1),
 }
 
-#: Flat on one side or both: where all outputs of a unit are, no gradient passes it. Those that only come near 0
-#: (GELU, SiLU, Mish) count as flat within 0.01 of it; softplus and ELU, where the derivative is below FLAT.
+#: Flat on one side or both: where all outputs of a unit are, no gradient passes it. Those that only come
+#: near 0 (GELU, SiLU, Mish) are flat within 0.01 of it; softplus and ELU, where the derivative is below FLAT.
 DEADENING: dict[str, _IsFlat] = {
     **SATURATING,
     "relu": lambda y: y <= 0,

@@ -105,8 +105,6 @@ class _Ears(TorchFunctionMode):
             if is_recomputation():
                 return
             frame = self._frames.pop()
-            while frame.module is not module:  # a module that raised, where its caller goes on, never left
-                frame = self._frames.pop()
             with torch.no_grad(), torch._C.DisableTorchFunction():
                 y = _first(output)
                 # A module that does no more than call a function is told of once, as the function.
@@ -117,7 +115,8 @@ class _Ears(TorchFunctionMode):
 
         return [
             module.register_forward_pre_hook(entering, with_kwargs=True),
-            module.register_forward_hook(leaving),
+            # after an exception too, for its caller may go on
+            module.register_forward_hook(leaving, always_call=True),
         ]
 
     def __torch_function__(

@@ -41,8 +41,8 @@ def markdown() -> str:
         for name, threshold in sorted(THRESHOLDS.items())
     )
     return (
-        f"# What the doctor looks for\n\n{len(all_rules())} rules and their thresholds. Made by `{COMMAND}`; how "
-        f"to read what they find is in [doctor.md](doctor.md).\n\n{rules}\n## Thresholds\n\n"
+        f"# What the doctor looks for\n\n{len(all_rules())} rules and their thresholds. Made by `{COMMAND}`; "
+        f"how to read what they find is in [doctor.md](doctor.md).\n\n{rules}\n## Thresholds\n\n"
         f"| threshold | value | unit | why that value |\n|---|---:|---|---|\n{rows}\n"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import SEVERITIES, Finding, Severity
-from normwright.doctor.profile import finite_json, profile
+from normwright.doctor.in_short import finite_json, in_short
 from normwright.doctor.rule import Outcome
 from normwright.network.table import Table
 
@@ -65,7 +65,7 @@ class Diagnosis:
         Args:
             more: plain values that the JSON holds beside them.
         """
-        return finite_json({**self.record(), **more, "evidence": profile(self.evidence)})
+        return finite_json({**self.record(), **more, "evidence": in_short(self.evidence)})
 
     def table(self, most: int | None = MOST) -> Table:
         """For a person: the findings by severity, what to do and why that threshold, and who could not judge.

@@ -1,63 +1,80 @@
-"""The evidence in short, as plain values: what a machine, or a page, reads of it."""
+"""The gradient's size by depth."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from normwright.doctor.evidence import Evidence
+from normwright.doctor.gradients import GradientFacts, ratio
 from normwright.doctor.missing import SkipError
 
-LONGEST = 32  # numbers that stand as they are; one for each channel of a wide layer would hide all else
+# A batch holds few of an embedding's rows, and only they have a gradient.
+_SPARSE = ("Embedding", "EmbeddingBag")
 
 
-def profile(evidence: Evidence) -> dict[str, Any]:
-    """Every part of the evidence; one that could not be gathered is {"missing": why}.
+@dataclass(frozen=True)
+class Rung:
+    """The weights of one layer that is no normaliser.
 
-    Numbers have five significant digits, and a long row of numbers is told by its count, least, median and
-    greatest.
+    Args:
+        layer: qualified name.
+        relative: ‖g‖/‖w‖, the median over steps: the share of themselves by which they would change at
+            learning rate 1, whatever the layer's width.
+        largest: the largest ‖g‖/‖w‖ of any step.
+        update: the largest ‖Δw‖/‖w‖ of any step; 0 without an optimiser.
     """
-    return {part.name: _part(evidence, part.name) for part in dataclasses.fields(evidence)}
+
+    layer: str
+    relative: float
+    largest: float
+    update: float
 
 
-def finite_json(record: Any) -> str:
-    """Plain values as JSON, which has no NaN and no infinity: they become null."""
-    finite = json.loads(json.dumps(record), parse_constant=lambda name: None)
-    return json.dumps(finite, indent=2, allow_nan=False)
+def ladder(evidence: Evidence) -> tuple[Rung, ...]:
+    """Layers with weights (matrices and filters; biases and embeddings left out), from input to loss.
+
+    Weights that are 0 where they start are left out, for lack of a size.
+
+    Raises:
+        SkipError: there were no gradients, or none of such weights.
+    """
+    shapes = {parameter.name: parameter.shape for parameter in evidence.parameters}
+    places = {facts.layer: place for place, facts in enumerate(evidence.activations)}
+    kinds = {facts.layer: facts.kind for facts in evidence.activations}
+    weights = [
+        facts
+        for facts in evidence.gradients
+        if len(shapes[facts.parameter]) > 1
+        and not facts.of_normaliser
+        and kinds.get(facts.layer, _SPARSE[0]) not in _SPARSE
+        and facts.weights[0] > 0
+    ]
+    rungs = map(_rung, sorted(weights, key=lambda facts: places[facts.layer]))
+    found = tuple(rung for rung in rungs if not math.isnan(rung.relative))
+    if not found:
+        raise SkipError("no layer with weights was called and has a finite gradient")
+    return found
 
 
-def _part(evidence: Evidence, name: str) -> Any:
-    try:
-        return _plain(getattr(evidence, name))
-    except SkipError as skip:
-        return {"missing": str(skip)}
+def _rung(facts: GradientFacts) -> Rung:
+    relative = [value for value in map(ratio, facts.norms, facts.weights) if not math.isnan(value)]
+    updates = [value for value in facts.ratios if not math.isnan(value)]
+    return Rung(
+        facts.layer,
+        statistics.median(relative) if relative else math.nan,
+        max(relative, default=math.nan),
+        max(updates, default=0.0),
+    )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {part.name: _plain(getattr(value, part.name)) for part in dataclasses.fields(value)}
-    if isinstance(value, list | tuple):
-        if len(value) > LONGEST and all(isinstance(item, int | float) for item in value):
-            return _in_short(value)
-        return [_plain(item) for item in value]
-    return str(value)
+def ends(rungs: Sequence[Rung]) -> tuple[float, float]:
+    """The geometric means of ‖g‖/‖w‖ in the third of the layers at the input, and in that at the loss."""
+    third = max(len(rungs) // 3, 1)
+    return _geometric(rungs[:third]), _geometric(rungs[-third:])
 
 
-def _in_short(numbers: Sequence[float]) -> dict[str, Any]:
-    finite = [number for number in numbers if math.isfinite(number)]
-    short: dict[str, Any] = {"count": len(numbers), "not_finite": len(numbers) - len(finite)}
-    if finite:
-        short |= {
-            "least": _plain(min(finite)),
-            "median": _plain(statistics.median(finite)),
-            "greatest": _plain(max(finite)),
-        }
-    return short
+def _geometric(rungs: Sequence[Rung]) -> float:
+    return math.exp(statistics.fmean(math.log(max(rung.relative, 1e-300)) for rung in rungs))

@@ -20,8 +20,8 @@ class ScaleFacts:
     Args:
         layer: qualified name.
         channels: how many entries the weight has.
-        collapsed_before, collapsed: of them, those below `COLLAPSED` in magnitude, before and after the trial.
-        largest_before, largest: the largest magnitude before and after it.
+        collapsed_before, collapsed: of them, those below `COLLAPSED` in magnitude, before and after training.
+        largest_before, largest: the largest magnitude before and after.
         trained: it takes a gradient.
     """
 

@@ -53,5 +53,112 @@ THRESHOLDS: dict[str, Threshold] = {
         1.1,
         "variance in training over variance in inference",
         "5 % in the scale of what the normaliser gives",
+    "nonfinite": Threshold(
+        0.0,
+        "elements",
+        "a NaN or infinity in a sum makes the whole sum one: every weight of the layer, after the next step",
+    ),
+    "input_offset": Threshold(
+        3.0,
+        "deviations",
+        "for one feature, the Hessian of a linear layer has eigenvalues 1 and 1 + (mean/deviation)² in its "
+        "weight and bias: at 3 one is 10 times the other (LeCun et al. 1998, section 4.3)",
+    ),
+    "input_scale": Threshold(
+        10.0,
+        "times 1",
+        "the step in a linear layer's output goes with the square of its input: at 10 times the size, or a "
+        "tenth, the learning rate is off by 100",
+    ),
+    "feature_scales": Threshold(
+        100.0,
+        "ratio of deviations",
+        "steps in the output go with the square: features that are 100 times smaller learn 10,000 times "
+        "slower; pixels of Fashion-MNIST, each taken as a feature, differ by 45 (10th and 90th percentile)",
+    ),
+    "saturated_share": Threshold(
+        0.75,
+        "share of outputs",
+        "three quarters of the gradient's elements are then cut to 5 % or less. Healthy networks "
+        "(experiment: see gradient_imbalance): 0.001 with a normaliser, up to 0.56 in a tanh MLP that "
+        "trains well without; with weights of deviation 1, 0.89 to 1",
+    ),
+    "dead_seen": Threshold(
+        60.0,
+        "elements of each unit",
+        "of a unit that is silent in n elements, less than 3/n of all are active, with 95 % confidence: 5 % "
+        "at 60",
+    ),
+    "dead_share": Threshold(
+        0.5,
+        "share of units",
+        "half of the layer is then lost. Healthy networks (experiment: see gradient_imbalance): none with "
+        "batch norm, up to 0.22 without, after 30 steps; 20 ReLU layers as PyTorch initialises them, 0.59",
+    ),
+    "dead_few": Threshold(
+        0.1,
+        "share of units",
+        "healthy networks without batch norm have up to 0.22 (experiment: see gradient_imbalance): worth "
+        "knowing, and no more",
+    ),
+    "collapsed_share": Threshold(
+        0.5,
+        "share of channels",
+        "half of the layer carries nothing then; pruning by this weight takes up to 0.7 of all channels "
+        "without loss, but is done after training (Liu et al. 2017, arXiv:1708.06519)",
+    ),
+    "collapsed_few": Threshold(
+        0.1,
+        "share of channels",
+        "some channels of well-trained networks do without (Liu et al. 2017, arXiv:1708.06519)",
+    ),
+    "vanishing_gradient": Threshold(
+        1e-3,
+        "of the largest ‖g‖/‖w‖",
+        "sigmoid MLPs without a normaliser have 4e-4 at 6 layers and 1e-6 at 10; no layer of a healthy "
+        "network less than 0.0015 (experiment: see gradient_imbalance)",
+    ),
+    "exploding_update": Threshold(
+        10.0,
+        "‖Δw‖/‖w‖",
+        "after such a step nothing is left of the weights. Healthy networks: at most 1.1, at the first step "
+        "of SGD with learning rate 0.1, and most below 0.3; 20 layers with weights of deviation 0.5 or 1: "
+        "2e10 and 4e4 (experiment: see gradient_imbalance)",
+    ),
+    "exploding_gradient": Threshold(
+        1e3,
+        "‖g‖/‖w‖",
+        "a learning rate of 0.001 would replace the weights in one step. Healthy networks: at most 3.7; "
+        "large weights: 2e5 and more (experiment: see gradient_imbalance). A loss that is summed over a "
+        "batch, and not averaged, has the batch's size as a factor",
+    ),
+    "exploding_backwards": Threshold(
+        1e3,
+        "times",
+        "from the layers at the loss to those at the input, as in gradient_imbalance: tanh MLPs of 20 layers "
+        "with weights of deviation 1 have 9e4",
+    ),
+    "gradient_imbalance": Threshold(
+        10.0,
+        "times",
+        "experiment on Fashion-MNIST (batches of 32; SGD with learning rate 0.1, with momentum at 0.05, and "
+        "Adam at 0.001; fresh and after 30 steps), the median over 8 steps of ‖g‖/‖w‖ in the third of the "
+        "layers at the input against that at the loss. Nineteen healthy networks (LeNet, ResNet-20, a "
+        "Transformers ResNet and ViT, VGG, LSTMs, MLPs of 3 and 6 layers): 0.19 to 4.5. MLP of 20 ReLU "
+        "layers with batch norm, which learns badly: 13, as mean field theory says (Yang et al. 2019, "
+        "arXiv:1902.08129). Without a normaliser: LeNet with sigmoids 0.018, MLP of 6 layers 0.001, LeNet "
+        "with weights of deviation 1 14 and 28",
+    ),
+    "input_drift": Threshold(
+        3.0,
+        "deviations",
+        "normal distributions that lie 3 deviations apart overlap by 13 %. Experiment (see "
+        "gradient_imbalance): networks with batch norm have at most 1.0, and 0.05 after 30 steps; without, "
+        "LeNet with sigmoids 6 and the MLP of 6 layers 37",
+    ),
+    "input_drift_some": Threshold(
+        1.0,
+        "deviations",
+        "normal distributions that lie 1 deviation apart overlap by 62 %",
     ),
 }

@@ -1,0 +1,120 @@
+"""NaN or infinity, and the layer that it came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from normwright.doctor.evidence import Evidence
+from normwright.doctor.missing import SkipError
+from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.subject import Subject
+
+
+def check(evidence: Evidence) -> Iterator[Fault]:
+    """The inputs; then the first layer that gives such values, in the first mini-batch; or the gradients."""
+    for given in evidence.inputs:
+        if given.nonfinite:
+            yield Fault(
+                "", f"input {given.name} holds {given.nonfinite:,} elements that are NaN or infinite",
+                given.nonfinite, "nonfinite",
+            )  # fmt: skip
+    of_layer = _first_layer(evidence)
+    step = _first_bad_step(evidence)
+    if of_layer is not None:
+        yield of_layer if step is not None else Fault(
+            of_layer.layer, of_layer.message + ", though the loss is finite", of_layer.value,
+            of_layer.threshold, "note",
+        )  # fmt: skip
+    elif step is not None:
+        yield _of_gradients(evidence, step)
+
+
+def _first_layer(evidence: Evidence) -> Fault | None:
+    bad = (
+        (spread.step, place, spread, facts)
+        for place, facts in enumerate(evidence.activations)
+        for spread in facts.outputs
+        if spread.nonfinite
+    )
+    first = min(bad, key=lambda found: found[:2], default=None)
+    if first is None:
+        return None
+    step, _, spread, facts = first
+    share = f"{spread.nonfinite:,} of {spread.count:,} outputs"
+    return Fault(
+        facts.layer, f"{share} are NaN or infinite in mini-batch {step + 1}, here first",
+        spread.nonfinite, "nonfinite",
+    )  # fmt: skip
+
+
+def _first_bad_step(evidence: Evidence) -> int | None:
+    """The first mini-batch whose loss or gradient is not finite."""
+    try:
+        steps = [step for step, loss in enumerate(evidence.losses) if not math.isfinite(loss)]
+        steps += [
+            step
+            for facts in evidence.gradients
+            for step, count in zip(facts.steps, facts.nonfinite, strict=True)
+            if count
+        ]
+    except SkipError:
+        return None
+    return min(steps, default=None)
+
+
+def _of_gradients(evidence: Evidence, step: int) -> Fault:
+    bad = {
+        facts.layer: facts.nonfinite[facts.steps.index(step)]
+        for facts in evidence.gradients
+        if step in facts.steps and facts.nonfinite[facts.steps.index(step)]
+    }
+    # A backward begins at the loss.
+    ordered = [layer.layer for layer in evidence.layer_gradients if layer.layer in bad]
+    if ordered and math.isfinite(evidence.losses[step]):
+        layer = ordered[-1]
+        return Fault(
+            layer, f"its gradient is NaN or infinite in mini-batch {step + 1}, though the loss is finite",
+            bad[layer], "nonfinite",
+        )  # fmt: skip
+    return Fault(
+        "", f"the loss is {evidence.losses[step]} in mini-batch {step + 1}, though every layer's outputs are "
+        "finite", None, "nonfinite",
+    )  # fmt: skip
+
+
+def healthy() -> Subject:
+    """Weights of ordinary size."""
+    return _subject(1.0)
+
+
+def sick() -> Subject:
+    """Weights whose products overflow float32 in the second layer."""
+    return _subject(1e20)
+
+
+def _subject(scale: float) -> Subject:
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(scale)
+    batch = torch.randn(16, 4), torch.randint(2, (16,))
+    return Subject(network, (batch, batch), nn.functional.cross_entropy)
+
+
+RULE = Rule(
+    name="nonfinite_values",
+    what="A layer gives NaN or infinite values, or the gradient is such.",
+    why="One such value spreads to every weight in the next step of the optimiser, and running statistics "
+    "keep it; training cannot recover.",
+    advice="Look at the layer that is named: lower the learning rate or the initial weights, put a "
+    "normaliser before it, guard a division, a logarithm or a root, and compute sums in float32.",
+    references=("Micikevicius et al. 2018, arXiv:1710.03740, section 3",),
+    severity="error",
+    check=check,
+    healthy=healthy,
+    sick=sick,
+)

@@ -1,0 +1,66 @@
+"""The gradient of the layers at the input is a tiny part of what other layers get."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from normwright.doctor.evidence import Evidence
+from normwright.doctor.profile import ladder
+from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.subject import Subject
+from normwright.doctor.thresholds import THRESHOLDS
+
+
+def check(evidence: Evidence) -> Iterator[Fault]:
+    """One fault, at the layer that gets least of those from the input up to where the gradient suffices."""
+    rungs = ladder(evidence)
+    most = max(rungs, key=lambda rung: rung.relative)
+    if most.relative == 0:
+        yield Fault("", "no weights get any gradient", 0.0, "vanishing_gradient")
+        return
+    enough = THRESHOLDS["vanishing_gradient"].value * most.relative
+    starved = list(itertools.takewhile(lambda rung: rung.relative < enough, rungs))
+    if starved:
+        least = min(starved, key=lambda rung: rung.relative)
+        share = least.relative / most.relative
+        yield Fault(
+            least.layer, f"its gradient, against its weights, is {share:.1e} of that of {most.layer}; "
+            f"{len(starved)} of {len(rungs)} layers, from the input on, are as starved",
+            share, "vanishing_gradient",
+        )  # fmt: skip
+
+
+def healthy() -> Subject:
+    """Eight sigmoid layers with batch norm."""
+    return _subject(normalised=True)
+
+
+def sick() -> Subject:
+    """The same without."""
+    return _subject(normalised=False)
+
+
+def _subject(*, normalised: bool) -> Subject:
+    layers: list[nn.Module] = []
+    for _ in range(8):
+        layers += [nn.Linear(16, 16), nn.BatchNorm1d(16) if normalised else nn.Identity(), nn.Sigmoid()]
+    batch = torch.randn(32, 16), torch.randint(2, (32,))
+    return Subject(nn.Sequential(*layers, nn.Linear(16, 2)), (batch,), nn.functional.cross_entropy)
+
+
+RULE = Rule(
+    name="vanishing_gradient",
+    what="Layers at the input get hardly any gradient, compared with their weights and with other layers.",
+    why="They stay as they were initialised, and the network learns on what random layers make of its input.",
+    advice="Put a normaliser after each linear layer or convolution, take activations that do not saturate "
+    "(ReLU), Xavier or Kaiming initialisation, or residual connections.",
+    references=("Bengio et al. 1994, IEEE TNN 5(2)", "Glorot & Bengio 2010, AISTATS"),
+    severity="warning",
+    check=check,
+    healthy=healthy,
+    sick=sick,
+)

@@ -1,0 +1,230 @@
+"""The rules about gradients, activations and inputs, on real networks and at the edges."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from normwright.doctor.diagnose import examine
+from normwright.doctor.rule import all_rules
+from normwright.doctor.subject import Subject
+from normwright.lab.data import load
+from normwright.lab.networks import build_network
+from normwright.lab.recipe import DataRecipe, NetworkRecipe
+
+NAMES = (
+    "collapsed_scale", "dead_channels", "dead_units", "exploding_gradient", "gradient_imbalance",
+    "internal_covariate_shift", "nonfinite_values", "saturated_activation", "unnormalised_input",
+    "vanishing_gradient",
+)  # fmt: skip
+RULES = [all_rules()[name] for name in NAMES]
+CROSS_ENTROPY = nn.functional.cross_entropy
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load(DataRecipe(name="digits"))
+
+
+def batches_of(digits, count, *, first=0, samples=32):
+    some = slice(first * samples, (first + count) * samples)
+    return tuple(zip(digits.train_x[some].split(samples), digits.train_y[some].split(samples), strict=True))
+
+
+def in_lab(name, norm="batch", activation="relu", **options):
+    recipe = NetworkRecipe(name=name, activation=activation, **options)
+    return lambda: build_network(recipe, norm, (1, 8, 8), 10).module
+
+
+class OfTransformers(nn.Module):
+    """A small ResNet of Transformers, on grey images."""
+
+    def __init__(self):
+        super().__init__()
+        transformers = pytest.importorskip("transformers")
+        config = transformers.ResNetConfig(
+            num_channels=1, embedding_size=16, hidden_sizes=[16, 32], depths=[2, 2], layer_type="basic",
+            num_labels=10,
+        )  # fmt: skip
+        self.network = transformers.ResNetForImageClassification(config)
+
+    def forward(self, x):
+        return self.network(x).logits
+
+
+HEALTHY = {
+    "lenet": in_lab("lenet"),
+    "lenet of sigmoids": in_lab("lenet", activation="sigmoid"),
+    "resnet20": in_lab("resnet20"),
+    "lstm": in_lab("lstm", depth=2),
+    "lstm with layer norm": in_lab("lstm", "layer", depth=2),
+    "transformers": OfTransformers,
+}
+OPTIMISERS = {
+    "SGD": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9),
+    "Adam": torch.optim.Adam,
+}
+
+
+def found_in(network, batches, optimiser=None, *, loss=CROSS_ENTROPY):
+    diagnosis = examine(Subject(network, tuple(batches), loss, optimiser), RULES)
+    return {finding.rule: finding for finding in diagnosis.findings}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_networks_have_no_more_than_notes(name, optimiser, digits):
+    """Fresh, and after thirty steps of training."""
+    network = HEALTHY[name]()
+    steps = OPTIMISERS[optimiser](network.parameters())
+    for trained in (0, 30):
+        for x, y in batches_of(digits, trained):
+            steps.zero_grad()
+            CROSS_ENTROPY(network(x), y).backward()
+            steps.step()
+        found = found_in(network, batches_of(digits, 4, first=36), steps)
+        assert {finding.severity for finding in found.values()} <= {"note"}, found
+
+
+SICK = {
+    "vanishing_gradient": in_lab("mlp", "none", "sigmoid", depth=10),
+    "exploding_gradient": in_lab("mlp", "none", "relu", depth=10, initialisation="normal", init_std=1.0),
+    "gradient_imbalance": in_lab("lenet", "none", "sigmoid"),
+    "saturated_activation": in_lab("lenet", "none", "tanh", initialisation="normal", init_std=1.0),
+    "internal_covariate_shift": in_lab("mlp", "none", "sigmoid", depth=10),
+}
+
+
+@pytest.mark.parametrize("rule", SICK)
+def test_sick_networks_are_found_out(rule, digits):
+    network = SICK[rule]()
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    assert found_in(network, batches_of(digits, 4), optimiser)[rule].severity == "warning"
+
+
+def test_a_network_whose_weights_get_no_gradient():
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    nn.init.constant_(network[0].bias, -100.0)
+    nn.init.zeros_(network[2].weight)
+    found = found_in(network, [(torch.randn(64, 4), torch.randint(2, (64,)))])
+    assert found["vanishing_gradient"].value == 0
+    assert found["dead_units"].value == 1
+
+
+class Logarithm(nn.Module):
+    """NaN of negative numbers."""
+
+    def forward(self, x):
+        return x.log()
+
+
+def test_the_first_layer_with_nan_is_named_and_its_step():
+    network = nn.Sequential(nn.Linear(4, 4, bias=False), Logarithm(), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    nn.init.ones_(network[0].weight)
+    x, y = torch.rand(16, 4) + 1, torch.randint(2, (16,))
+    finding = found_in(network, [(x, y), (-x, y), (x, y)])["nonfinite_values"]
+    assert (finding.layer, finding.value, finding.severity) == ("1", 64, "error")
+    assert "mini-batch 2" in finding.message
+
+
+def test_infinity_that_the_loss_does_not_see_is_a_note():
+    class Masked(nn.Module):
+        def forward(self, x):
+            return x.masked_fill(torch.eye(4, dtype=torch.bool), -math.inf)
+
+    network = nn.Sequential(nn.Linear(4, 4), Masked(), nn.Softmax(-1))
+    finding = found_in(network, [(torch.randn(4, 4), torch.randint(4, (4,)))])["nonfinite_values"]
+    assert (finding.layer, finding.severity) == ("1", "note")
+
+
+def test_a_gradient_alone_that_is_not_finite():
+    class Root(nn.Module):
+        def forward(self, x):
+            return (x * 0).sqrt()  # whose derivative at 0 is infinite
+
+    network = nn.Sequential(nn.Linear(4, 4), Root(), nn.Linear(4, 2))
+    finding = found_in(network, [(torch.randn(8, 4), torch.randint(2, (8,)))])["nonfinite_values"]
+    assert (finding.layer, finding.severity) == ("0", "error")
+    assert "the loss is finite" in finding.message
+
+
+def test_a_loss_alone_that_is_not_finite():
+    network = nn.Linear(4, 2)
+    batches = [(torch.randn(8, 4), torch.randint(2, (8,)))]
+    finding = found_in(network, batches, loss=lambda y, t: y.sum() * math.inf)["nonfinite_values"]
+    assert (finding.layer, finding.severity) == ("", "error")
+
+
+def test_a_network_that_is_meant_to_be_sure_may_saturate_at_its_end():
+    network = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid(), nn.Flatten(0))
+    nn.init.constant_(network[0].weight, 50.0)
+    batch = torch.randn(32, 4), torch.rand(32)
+    loss = nn.functional.binary_cross_entropy
+    assert "saturated_activation" not in found_in(network, [batch], loss=loss)
+    network.insert(2, nn.Linear(1, 1))
+    network.insert(3, nn.Sigmoid())
+    assert found_in(network, [batch], loss=loss)["saturated_activation"].layer == "1"
+
+
+@pytest.mark.parametrize(
+    ("x", "severity"),
+    [
+        (torch.rand(64, 1, 6, 6), None),
+        (torch.rand(64, 1, 6, 6) * 255, "warning"),
+        (torch.randn(64, 1, 6, 6) / 100, "warning"),
+        (torch.randn(64, 1, 6, 6) + 5, "warning"),
+        (torch.ones(64, 1, 6, 6), None),
+    ],
+)
+def test_inputs(x, severity):
+    y = torch.randint(2, (64,))
+    for norm, expected in ((None, severity), (nn.BatchNorm2d(4), severity and "note")):
+        layers = [nn.Conv2d(1, 4, 3), *([norm] if norm else []), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)]
+        finding = found_in(nn.Sequential(*layers), [(x, y)]).get("unnormalised_input")
+        assert (finding and finding.severity) == expected
+    first = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+    assert "unnormalised_input" not in found_in(first, [(x, y)])
+
+
+@pytest.mark.parametrize(("dead", "severity"), [(0, None), (1, "note"), (4, "warning"), (8, "warning")])
+def test_how_many_channels_are_dead_decides(dead, severity):
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 2))
+    nn.init.constant_(network[0].bias[:dead].detach(), -100.0)
+    finding = found_in(network, [(torch.randn(8, 1, 6, 6), torch.randint(2, (8,)))]).get("dead_channels")
+    assert (finding and finding.severity) == severity
+
+
+def test_few_samples_say_nothing_of_dead_units():
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    subject = Subject(network, ((torch.randn(8, 4), torch.randint(2, (8,))),), CROSS_ENTROPY)
+    (outcome,) = examine(subject, [all_rules()["dead_units"]]).outcomes
+    assert (outcome.outcome, outcome.because) == (
+        "skipped", "it takes 60 elements of each of the units, but at most 8 came",
+    )  # fmt: skip
+
+
+def test_a_residual_branch_may_start_at_0():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+            nn.init.zeros_(self.norm.weight)
+
+        def forward(self, x):
+            return x + self.norm(self.linear(x))
+
+    network = nn.Sequential(Residual(), nn.Linear(4, 2))
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+    batches = [(torch.randn(32, 4), torch.randint(2, (32,))) for _ in range(4)]
+    finding = found_in(network, batches, optimiser)["collapsed_scale"]
+    assert (finding.severity, finding.layer) == ("note", "0.norm")
+    nn.init.constant_(network[0].norm.weight, 1e-5)
+    assert found_in(network, batches, optimiser)["collapsed_scale"].severity == "warning"
