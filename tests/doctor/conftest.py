@@ -7,6 +7,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-for folder in (str(HERE.parent), str(HERE)):
+for folder in (str(HERE.parents[1]), str(HERE.parent), str(HERE)):
     if folder not in sys.path:
         sys.path.append(folder)

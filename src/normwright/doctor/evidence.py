@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch.optim.swa_utils import AveragedModel
+
 from normwright.doctor.activations import ActivationFacts
+from normwright.doctor.company import CompanyFacts
+from normwright.doctor.counting import CountFacts, Counts
 from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
+from normwright.doctor.drift import Drift
 from normwright.doctor.dropout_shift import DropoutFacts, gather_dropout_shift
 from normwright.doctor.gradients import GradientFacts, LayerGradients
 from normwright.doctor.graph import Graph
@@ -16,14 +21,17 @@ from normwright.doctor.missing import Missing, SkipError, part_or_missing
 from normwright.doctor.modes import ModeFacts
 from normwright.doctor.moments import MomentFacts
 from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
+from normwright.doctor.padding import PaddingFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
 from normwright.doctor.passes import run_passes
 from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.ranks import RankFacts, ranks_of
 from normwright.doctor.running import RunningFacts
 from normwright.doctor.scales import ScaleFacts
+from normwright.doctor.sights import SightObserver
 from normwright.doctor.subject import Subject
 from normwright.doctor.tracing import gather_graph
-from normwright.doctor.training import observed
+from normwright.doctor.training import nothing_seen, observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +61,10 @@ class Evidence:
         moments: of each normaliser that ran, in the order of the forward pass.
         running: running statistics of each that keeps some, against the population.
         modes: outputs in training and inference mode, compared.
+        company: a batch in inference mode against its halves.
+        padding: of batch normalisers over positions of which some are padding.
+        ranks: whether all hold the same network.
+        counts: how often normalisers ran and moved their statistics in the trial.
         refused: why each of the batches that cannot be trained on cannot, by its place.
     """
 
@@ -76,6 +88,10 @@ class Evidence:
     moments: tuple[MomentFacts, ...]
     running: tuple[RunningFacts, ...]
     modes: ModeFacts
+    company: CompanyFacts
+    padding: tuple[PaddingFacts, ...]
+    ranks: RankFacts
+    counts: tuple[CountFacts, ...]
     refused: tuple[tuple[int, str], ...]
 
     if not TYPE_CHECKING:
@@ -98,18 +114,23 @@ def gather(subject: Subject) -> Evidence:
     Raises:
         Whatever the network or the loss raises on the batches.
     """
+    ranks = part_or_missing(lambda: ranks_of(subject))
     with random_states_kept():
         graph = part_or_missing(lambda: gather_graph(subject))
         seen = None if isinstance(graph, Missing) else graph
         normalisers = normalisers_of(subject.network, seen)
-        training = observed(subject)
         passes = run_passes(subject)
+        counts, drift = Counts(), Drift(passes.means_and_variances())
+        if passes.trainable is None:
+            training = nothing_seen(passes.why)
+        else:
+            training = observed(passes.trainable, [SightObserver(counts, drift)])
         return Evidence(
             network=type(subject.network).__name__,
             optimiser="" if subject.optimiser is None else type(subject.optimiser).__name__,
             sizes=subject.sizes,
             accumulation=subject.accumulation,
-            averaged=subject.averaged,
+            averaged=subject.averaged or isinstance(subject.network, AveragedModel),
             parameters=parameters_of(subject.network, subject.optimiser),
             graph=graph,
             normalisers=normalisers,
@@ -121,9 +142,15 @@ def gather(subject: Subject) -> Evidence:
             gradients=training.gradients,
             layer_gradients=training.layer_gradients,
             scales=training.scales,
-            covariate_shift=part_or_missing(lambda: covariate_shift_of(subject, training.order)),
-            moments=passes.moments,
-            running=part_or_missing(passes.need_running),
+            covariate_shift=part_or_missing(
+                lambda: covariate_shift_of(passes.need_trainable(), training.order)
+            ),
+            moments=passes.moments(),
+            running=part_or_missing(lambda: passes.running(drift)),
             modes=part_or_missing(passes.need_modes),
+            company=passes.company,
+            padding=part_or_missing(passes.padding.facts),
+            ranks=ranks,
+            counts=part_or_missing(lambda: counts.facts(passes.need_trainable())),
             refused=tuple(passes.refused.items()),
         )

@@ -67,6 +67,7 @@ class Comparison:
         """
         for one, other in zip(outputs_of(training), outputs_of(inference), strict=False):
             if one.shape == other.shape:
+                one, other = one.double(), other.double()
                 self._apart += float((one - other).square().sum())
                 self._whole += float((one - one.mean(0)).square().sum())
         self._samples += next((len(output) for output in outputs_of(training)), 0)
@@ -103,7 +104,7 @@ def outputs_of(outputs: Any) -> list[Tensor]:
     """What can be compared of outputs: class scores, or else every floating-point tensor that has samples."""
     scores = class_scores(outputs)
     found = tensors_of(outputs) if scores is None else [scores]
-    return [tensor.detach().double() for tensor in found if tensor.is_floating_point() and tensor.dim()]
+    return [tensor.detach() for tensor in found if tensor.is_floating_point() and tensor.dim()]
 
 
 def _right(batch: Any, outputs: Any) -> tuple[int, int] | None:

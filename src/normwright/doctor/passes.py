@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
 
-from normwright.doctor.missing import SkipError
+from normwright.doctor.company import CompanyFacts, company_of
+from normwright.doctor.drift import Drift
+from normwright.doctor.missing import SkipError, part_or_missing
 from normwright.doctor.modes import Comparison, ModeFacts
 from normwright.doctor.moments import MomentFacts
+from normwright.doctor.padding import PaddingTally
 from normwright.doctor.running import RunningFacts, running_facts
 from normwright.doctor.sight import Sight
 from normwright.doctor.sights import sighted
 from normwright.doctor.subject import NoLossError, Subject
 from normwright.doctor.tally import Tally
 from normwright.network.frozen_class import is_frozen
-from normwright.network.walk import find_normalisers, is_normaliser
+from normwright.network.walk import is_normaliser
 from normwright.statistics.batches import samples_in
 from normwright.statistics.untouched import untouched
 
@@ -31,27 +36,95 @@ class Passes:
     """What the passes showed.
 
     Args:
+        subject: that was looked at.
         refused: by place, the batches that the network cannot be trained on, and why.
-        moments: of each normaliser, in the order of the forward pass.
-        running: of each that keeps running statistics.
+        tallies: of each normaliser, in the order of the forward pass.
         modes: the outputs compared; None where every batch is refused.
+        kept: running statistics as they came, by normaliser.
+        padding: what padded positions did to moments.
+        company: a batch against its halves; may be `Missing`.
     """
 
+    subject: Subject
     refused: dict[int, str]
-    moments: tuple[MomentFacts, ...]
-    running: tuple[RunningFacts, ...]
+    tallies: dict[str, Tally]
     modes: ModeFacts | None
+    kept: dict[str, Kept]
+    padding: PaddingTally
+    company: CompanyFacts
 
-    def need_running(self) -> tuple[RunningFacts, ...]:
-        """Raises SkipError where no batch could be run in training mode."""
-        self.need_modes()
-        return self.running
+    @property
+    def why(self) -> str:
+        """Why no batch can be trained on, or ""."""
+        return "" if self.modes is not None else next(iter(self.refused.values()))
+
+    @property
+    def trainable(self) -> Subject | None:
+        """The subject with the batches that it can be trained on, or None."""
+        if not self.refused:
+            return self.subject
+        batches = tuple(b for place, b in enumerate(self.subject.batches) if place not in self.refused)
+        return dataclasses.replace(self.subject, batches=batches) if batches else None
+
+    def need_trainable(self) -> Subject:
+        """Raises SkipError where there is none."""
+        trainable = self.trainable
+        if trainable is None:
+            raise SkipError(self.why)
+        return trainable
 
     def need_modes(self) -> ModeFacts:
         """Raises SkipError where no batch could be run in training mode."""
         if self.modes is None:
-            raise SkipError(next(iter(self.refused.values())))
+            raise SkipError(self.why)
         return self.modes
+
+    def moments(self) -> tuple[MomentFacts, ...]:
+        """Of each normaliser."""
+        return tuple(tally.facts() for tally in self.tallies.values())
+
+    def means_and_variances(self) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """Of each normaliser that takes the batch's moments, those of each call in training mode."""
+        return {
+            name: tally.means_and_variances()
+            for name, tally in self.tallies.items()
+            if tally.in_training and not tally.sight.per_sample
+        }
+
+    def running(self, drift: Drift) -> tuple[RunningFacts, ...]:
+        """Of each normaliser that keeps running statistics.
+
+        Raises:
+            SkipError: no batch could be run in training mode.
+        """
+        self.need_modes()
+        found = (
+            running_facts(
+                self.tallies[name],
+                (kept.mean, kept.variance),
+                kept.tracked,
+                drift.velocity(name),
+                untrained=kept.untrained,
+            )
+            for name, kept in self.kept.items()
+        )
+        return tuple(facts for facts in found if facts is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a normaliser kept.
+
+    Args:
+        mean, variance: (C,), in float64.
+        tracked: batches that moved them, or None.
+        untrained: nothing says that the normaliser was ever trained.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    tracked: int | None
+    untrained: bool
 
 
 def run_passes(subject: Subject) -> Passes:
@@ -60,14 +133,15 @@ def run_passes(subject: Subject) -> Passes:
     Raises:
         Whatever the network or the loss raises.
     """
-    return _Runner(subject.twin()).run()
+    return _Runner(subject).run()
 
 
 class _Runner:
     """A twin whose modules are held in inference mode, but for its normalisers where they train."""
 
-    def __init__(self, twin: Subject) -> None:
-        self._twin, self._network = twin, twin.network
+    def __init__(self, subject: Subject) -> None:
+        twin = subject.twin()
+        self._subject, self._twin, self._network = subject, twin, twin.network
         if not self._network.training:
             self._network.train()
         self._trains = {module for module in self._network.modules() if module.training}
@@ -83,6 +157,7 @@ class _Runner:
         self._tallies: dict[str, Tally] = {}
         self._refused: dict[int, str] = {}
         self._refusal = ""
+        self._padding = PaddingTally(twin)
         group = twin.process_group
         self._ranks = 1 if group is None else torch.distributed.get_world_size(group)
 
@@ -102,12 +177,14 @@ class _Runner:
             if place < _COMPARED and inference is not None:
                 losses = self._loss(batch, training), self._loss(batch, inference)
                 comparison.add(batch, training, inference, *losses)
-        met = self._tallies.values()
         return Passes(
+            self._subject,
             self._refused,
-            tuple(tally.facts() for tally in met),
-            self._running_facts(),
+            self._tallies,
             comparison.facts() if comparison.batches else None,
+            self._kept(),
+            self._padding,
+            part_or_missing(lambda: company_of(self._twin)),
         )
 
     def _infer(self, batch: Any) -> Any:
@@ -140,7 +217,9 @@ class _Runner:
             tally = self._tally(sight)
             tally.in_training |= sight.by_batch
             tally.add(sight, self._running_of(sight))
+            self._padding.see(sight)
 
+        self._padding.turn_to(batch)
         with untouched(self._network, ()), sighted(self._network, see):
             for module in self._switched:
                 module.training = True
@@ -157,18 +236,16 @@ class _Runner:
         mean, variance = self._running.get(id(sight.running_mean)), self._running.get(id(sight.running_var))
         return None if mean is None or variance is None else (mean, variance)
 
-    def _running_facts(self) -> tuple[RunningFacts, ...]:
-        untrained = _is_as_built(self._network, self._twin)
-        facts = []
-        for tally in self._tallies.values():
+    def _kept(self) -> dict[str, Kept]:
+        found = {}
+        for name, tally in self._tallies.items():
             running = self._running_of(tally.sight)
-            if running is None or not tally.calls:
-                continue
-            count = getattr(tally.sight.module, "num_batches_tracked", None)
-            tracked = None if count is None else int(count)
-            found = running_facts(tally, running, tracked, untrained=untrained)
-            facts += [] if found is None else [found]
-        return tuple(facts)
+            if running is not None and tally.calls:
+                module = tally.sight.module
+                count = getattr(module, "num_batches_tracked", None)
+                untrained = not count and _is_as_built(module, self._twin.optimiser)
+                found[name] = Kept(*running, None if count is None else int(count), untrained)
+        return found
 
     def _loss(self, batch: Any, outputs: Any) -> float:
         try:
@@ -199,17 +276,9 @@ def _refusal(sight: Sight) -> str:
     )
 
 
-def _is_as_built(network: nn.Module, twin: Subject) -> bool:
-    """Whether nothing says that the network was ever trained."""
-    if twin.optimiser is not None and twin.optimiser.state:
+def _is_as_built(module: nn.Module, optimiser: Optimizer | None) -> bool:
+    """Whether nothing says that a normaliser was ever trained."""
+    own = [p for name in ("weight", "bias") if isinstance(p := getattr(module, name, None), nn.Parameter)]
+    if optimiser is not None and any(optimiser.state.get(parameter) for parameter in own):
         return False
-    for module in find_normalisers(network).values():
-        count = getattr(module, "num_batches_tracked", None)
-        if count is not None and int(count):
-            return False
-        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        if isinstance(weight, Tensor) and bool((weight != weight.flatten()[:1]).any()):
-            return False
-        if isinstance(bias, Tensor) and bool(bias.any()):
-            return False
-    return True
+    return all(bool((parameter == parameter.flatten()[0]).all()) for parameter in own)

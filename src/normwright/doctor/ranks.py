@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from normwright.doctor.missing import SkipError
+from normwright.doctor.subject import Subject
+from normwright.errors import RankError
+from normwright.network.walk import is_normaliser
 
 
 @dataclass(frozen=True)
@@ -23,3 +35,125 @@ class RankFacts:
     buffers: tuple[str, ...]
     settings: tuple[str, ...]
     statistics: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Share:
+    """What one rank holds."""
+
+    parameters: dict[str, str]
+    buffers: dict[str, str]
+    settings: dict[str, str]
+    running: dict[str, tuple[list[float], list[float]]]
+
+
+def ranks_of(subject: Subject) -> RankFacts:
+    """Compares what the ranks of the subject's group hold; each of them must call this.
+
+    Raises:
+        SkipError: no process group came, or it has a single rank.
+        RankError: a rank does not answer within the group's time limit.
+    """
+    group = subject.process_group
+    if group is None:
+        raise SkipError("no process_group came")
+    if torch.distributed.get_world_size(group) < 2:
+        raise SkipError("the process group has a single rank")
+    shares = _gathered(_share_of(subject), group)
+    return RankFacts(
+        len(shares),
+        _names_that_differ([share.parameters for share in shares]),
+        _names_that_differ([share.buffers for share in shares]),
+        tuple(
+            f"{name or 'the network'}: {_values_of(shares, name)}"
+            for name in _names_that_differ([share.settings for share in shares])
+        ),
+        _distances([share.running for share in shares]),
+    )
+
+
+def _values_of(shares: Sequence[_Share], name: str) -> str:
+    return " / ".join(dict.fromkeys(share.settings.get(name, "absent") for share in shares))
+
+
+def _share_of(subject: Subject) -> _Share:
+    network = subject.network
+    running: dict[str, tuple[list[float], list[float]]] = {}
+    buffers = {}
+    for name, buffer in network.named_buffers():
+        layer, _, kind = name.rpartition(".")
+        if kind in ("running_mean", "running_var", "num_batches_tracked"):
+            continue
+        buffers[name] = _digest(buffer)
+    for layer, module in network.named_modules():
+        mean, variance = (module._buffers.get(kind) for kind in ("running_mean", "running_var"))
+        if mean is not None and variance is not None:
+            running[layer] = (
+                mean.double().tolist(),
+                (variance.double() + getattr(module, "eps", 0.0)).tolist(),
+            )
+    parameters = {name: _digest(parameter) for name, parameter in network.named_parameters()}
+    settings = {name: _settings(module) for name, module in network.named_modules()}
+    if subject.optimiser is not None:
+        settings["optimiser"] = _settings_of_groups(subject.optimiser.param_groups)
+    return _Share(parameters, buffers, settings, running)
+
+
+def _settings(module: nn.Module) -> str:
+    mode = "training" if module.training else "inference"
+    held = "".join(
+        f", {name} without gradient"
+        for name, parameter in module.named_parameters(recurse=False)
+        if not parameter.requires_grad
+    )
+    inside = module.extra_repr() if is_normaliser(module) or not module._modules else ""
+    return f"{type(module).__name__}({inside}) in {mode}{held}"
+
+
+def _settings_of_groups(groups: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(
+        ", ".join(
+            f"{key}={value}"
+            for key, value in sorted(group.items())
+            if key != "params" and not isinstance(value, Tensor)
+        )
+        for group in groups
+    )
+
+
+def _digest(tensor: Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.blake2b(plain.numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def _gathered(share: _Share, group: ProcessGroup) -> list[_Share]:
+    shares: list[Any] = [None] * torch.distributed.get_world_size(group)
+    try:
+        torch.distributed.all_gather_object(shares, share, group=group)
+    except RuntimeError as error:
+        raise RankError(
+            "every process of the group must call diagnose within the group's time limit, but one died or "
+            f"came too late ({str(error).splitlines()[0]})"
+        ) from error
+    return shares
+
+
+def _names_that_differ(held: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    names = dict.fromkeys(name for of_rank in held for name in of_rank)
+    return tuple(name for name in names if len({of_rank.get(name) for of_rank in held}) > 1)
+
+
+def _distances(
+    running: Sequence[Mapping[str, tuple[list[float], list[float]]]],
+) -> tuple[tuple[str, float], ...]:
+    """The largest distance between two ranks' running means of a channel, in deviations, where not 0."""
+    found = []
+    for name in running[0]:
+        held = [of_rank[name] for of_rank in running if name in of_rank]
+        if any(len(mean) != len(held[0][0]) for mean, _ in held):
+            continue  # the settings differ
+        means, variances = (torch.tensor(part, dtype=torch.float64) for part in zip(*held, strict=True))
+        apart = (means.amax(0) - means.amin(0)) / variances.amax(0).clamp_min(1e-300).sqrt()
+        if bool((means != means[0]).any()) or bool((variances != variances[0]).any()):
+            found.append((name, float(apart.max())))
+    return tuple(found)

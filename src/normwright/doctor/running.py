@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from normwright.doctor.drift import Velocity
 from normwright.doctor.gaps import output_apart, relative
 from normwright.doctor.tally import Tally
 
@@ -24,7 +26,7 @@ class RunningFacts:
         momentum: share of a batch in them; None for the mean over all batches.
         remainder: share of the initial values, mean 0 and variance 1, that is still in them:
             (1 - momentum)^tracked; 0 where that is not counted, or they never move.
-        untrained: never moved, and weight and bias are as built: the network is fresh.
+        untrained: never moved, and weight and bias are as built.
         mean_shift: (C,) (running mean - mean)/√(variance + eps).
         variance_ratio: (C,) (running variance + eps)/(variance + eps).
         mean_error: (C,) standard error of the estimated mean, in deviations.
@@ -32,7 +34,9 @@ class RunningFacts:
         gap: relative error of the outputs, in inference, by the running statistics in place of the
             population's, beyond what the standard errors explain.
         gap_beyond_start: the same for the running statistics without what is left in them of the initial
-            values; what they would be wrong by had training gone on as it is.
+            values; of statistics as built, 0 where the layer is, too.
+        lag: relative error of the outputs by a moving average that follows the moments at the velocity that
+            they had in the trial; NaN where no trial moved the weights.
     """
 
     layer: str
@@ -48,13 +52,14 @@ class RunningFacts:
     variance_error: tuple[float, ...]
     gap: float
     gap_beyond_start: float
+    lag: float
 
 
 Moments = tuple[Tensor, Tensor]
 
 
 def running_facts(
-    tally: Tally, running: Moments, tracked: int | None, *, untrained: bool
+    tally: Tally, running: Moments, tracked: int | None, velocity: Velocity | None, *, untrained: bool
 ) -> RunningFacts | None:
     """The facts of one normaliser; None where each of its moments is of one element.
 
@@ -62,6 +67,7 @@ def running_facts(
         tally: its calls in the pass in training mode.
         running: its statistics as they came, (C,) each in float64.
         tracked: as in `RunningFacts`.
+        velocity: of the moments in the trial.
         untrained: likewise.
     """
     sight, estimate = tally.sight, tally.estimate()
@@ -71,7 +77,7 @@ def running_facts(
     population = estimate.elements.mean, estimate.variance("within")
     errors = tally.standard_errors(estimate)
     remainder = _remainder(sight.momentum, tracked, running)
-    beyond = 0.0
+    beyond = 0.0 if untrained else _gap(tally, population, errors, running, 0.0)
     if remainder < 1:
         kept = 1 - remainder
         later = running[0] / kept, (running[1] - remainder) / kept
@@ -92,7 +98,19 @@ def running_facts(
         tuple(errors[1].tolist()),
         _gap(tally, population, errors, running, 0.0),
         beyond,
+        _lag(tally, population, velocity, tracked),
     )
+
+
+def _lag(tally: Tally, population: Moments, velocity: Velocity | None, tracked: int | None) -> float:
+    if velocity is None:
+        return math.nan
+    sight = tally.sight
+    age = _age(sight.momentum, tracked)
+    _, whole = output_apart(*population, *population, sight.eps)
+    spread = population[1] + sight.eps
+    moved = velocity.mean.square() / spread + velocity.log_variance.square() / 4
+    return relative(whole * age**2 * moved, whole, sight.weight)
 
 
 def _gap(tally: Tally, population: Moments, errors: Moments, running: Moments, extra: float) -> float:
@@ -129,3 +147,19 @@ def _noise_left(momentum: float | None, tracked: int | None) -> float:
         return 1.0
     kept = 1 - momentum
     return momentum / (1 + kept) * (1 - kept ** (2 * tracked)) / (1 - kept**tracked) ** 2
+
+
+def _age(momentum: float | None, tracked: int | None) -> float:
+    """How many mini-batches ago, on average, were those that the running statistics are of; the last is 1.
+
+    Σ (i + 1)·(1 - momentum)^i / Σ (1 - momentum)^i,   i from 0 to tracked - 1
+    """
+    if momentum is None:
+        return (tracked or 1) / 2
+    if not 0 < momentum < 1:
+        return 1.0
+    kept = 1 - momentum
+    if not tracked:
+        return 1 / momentum
+    left = kept**tracked
+    return 1 / momentum - tracked * left / (1 - left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,10 @@ class Sight:
         """Behind each moment."""
         space = self.x[0, 0].numel() if self.x.numel() else 0
         return space if self.per_sample else space * len(self.x)
+
+    def without_elements(self) -> Sight:
+        """The same without x's elements, which it would keep in memory."""
+        return dataclasses.replace(self, x=self.x.new_empty((0, self.x.shape[1])))
 
 
 _CHANNELS = ("input", "running_mean", "running_var", "weight", "bias")

@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,43 @@ from normwright.doctor.sight import (
 from normwright.network.walk import is_normaliser
 
 See = Callable[[Sight], None]
-Answered = Callable[[Sight, Tensor], None]
+Answered = Callable[[Sight, object], None]
+
+
+class Listener(Protocol):
+    """Is shown the calls of a trial."""
+
+    def before(self, sight: Sight, step: int) -> None:
+        """A call begins, in mini-batch `step`, counted from 0."""
+
+    def after(self, sight: Sight) -> None:
+        """It is over."""
+
+
+class SightObserver:
+    """Shows the calls of a trial to listeners; see `trial.Observer`."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def watching(self, network: nn.Module, step: int) -> contextlib.AbstractContextManager[object]:
+        """Around the forward and backward of a mini-batch."""
+
+        def before(sight: Sight) -> None:
+            for listener in self._listeners:
+                listener.before(sight, step)
+
+        def after(sight: Sight, _: object) -> None:
+            for listener in self._listeners:
+                listener.after(sight)
+
+        return sighted(network, before, after)
+
+    def gradients_ready(self, network: nn.Module, step: int, loss: float) -> None:
+        """Nothing to see."""
+
+    def stepped(self, network: nn.Module, step: int) -> None:
+        """Nothing to see."""
 
 
 @contextlib.contextmanager
@@ -32,7 +68,7 @@ def sighted(network: nn.Module, see: See, answered: Answered | None = None) -> I
     Args:
         network: hooks are put on its modules, and taken away at the end.
         see: called before each call.
-        answered: called after it, with what it gives.
+        answered: called after it, with what it gives; None after an exception.
     """
     lookout = _Lookout(see, answered)
     handles: list[Any] = []
@@ -82,7 +118,7 @@ class _Lookout(TorchFunctionMode):
     def leaving(self, module: nn.Module, _: Any, output: Any) -> None:
         """A forward hook of every module, called after an exception too."""
         frame = self._frames.pop()
-        if frame.sight is not None and self._answered is not None and isinstance(output, Tensor):
+        if frame.sight is not None and self._answered is not None:
             self._answered(frame.sight, output)
 
     def __torch_function__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -29,8 +28,7 @@ class Tally:
     """
 
     def __init__(self, sight: Sight, ranks: int = 1) -> None:
-        # without its elements, which would stay in memory
-        self.sight = dataclasses.replace(sight, x=sight.x.new_empty((0, sight.x.shape[1])))
+        self.sight = sight.without_elements()
         self.in_training = self.in_inference = False
         self.samples = self.elements = 0
         self._ranks = ranks if sight.synchronised else 1
@@ -81,6 +79,10 @@ class Tally:
             return None
         unbiased = counts / (counts - 1)
         return Estimate.of_batches(counts, self._all_means(), self._all_variances() * unbiased.unsqueeze(1))
+
+    def means_and_variances(self) -> list[tuple[Tensor, Tensor]]:
+        """(C,) each, of every call that took the moments of the batch."""
+        return list(zip(self._all_means(), self._all_variances(), strict=True))
 
     def standard_errors(self, estimate: Estimate) -> tuple[Tensor, Tensor]:
         """(C,) each: of the mean, in deviations, and of the variance, as a share of it.

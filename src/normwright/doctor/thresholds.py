@@ -24,7 +24,15 @@ THRESHOLDS: dict[str, Threshold] = {
     "stale_gap": Threshold(
         0.5,
         "relative error of a normaliser's outputs",
-        "TODO",
+        "lenet and a Transformers ResNet on Fashion-MNIST with batch norm, batches of 16 to 64, SGD at 0.05 "
+        "to 0.1 or Adam at 0.001: from 64 to 256 mini-batches after the start the worst layer's error is 0.06 "
+        "to 0.42, and the losses in both modes are within 26 % of each other",
+    ),
+    "stale_lag": Threshold(
+        3.0,
+        "times the lag that the moments' velocity explains",
+        "in the same runs, from 8 mini-batches on, the error is at most 1.9 times what a moving average lags "
+        "behind moments that move as fast as in the trial",
     ),
     "norm_weight_decay": Threshold(
         0.0,
@@ -53,6 +61,7 @@ THRESHOLDS: dict[str, Threshold] = {
         1.1,
         "variance in training over variance in inference",
         "5 % in the scale of what the normaliser gives",
+    ),
     "nonfinite": Threshold(
         0.0,
         "elements",

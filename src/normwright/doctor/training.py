@@ -61,6 +61,12 @@ def observed(subject: Subject, others: Sequence[Observer] = ()) -> Training:
     )
 
 
+def nothing_seen(because: str) -> Training:
+    """The parts of a trial that could not be made."""
+    none: Any = Missing(because)
+    return Training(none, none, none, none, none, none, ())
+
+
 def _why_no_gradients(course: Course, subject: Subject) -> str:
     if course.no_gradients:
         return course.no_gradients

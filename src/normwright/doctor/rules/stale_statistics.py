@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from normwright.doctor.evidence import Evidence
-from normwright.doctor.finding import Severity
 from normwright.doctor.recalibrated import recalibrated
 from normwright.doctor.rule import Fault, Rule
-from normwright.doctor.running import RunningFacts
+from normwright.doctor.staleness import in_words, judged
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
 
@@ -22,31 +21,11 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     if evidence.averaged:
         return  # averaged_weights_stale holds them against less
     for facts in evidence.running:
-        if facts.gap > THRESHOLDS["stale_gap"].value:
-            reason, severity = _reason(facts)
-            yield Fault(facts.layer, f"{_in_words(facts)}{reason}", facts.gap, "stale_gap", severity)
-
-
-def _reason(facts: RunningFacts) -> tuple[str, Severity]:
-    if facts.frozen:
-        return "; they are frozen, and training goes by them too", "note"
-    if facts.untrained:
-        return "; the network was never trained, and they are still as built", "note"
-    if facts.remainder and facts.gap_beyond_start <= THRESHOLDS["stale_gap"].value:
-        return (
-            f"; after {facts.tracked} batches {facts.remainder:.0%} of their initial values is still in them",
-            "note",
-        )
-    return "", "warning"
-
-
-def _in_words(facts: RunningFacts) -> str:
-    shift = max(map(abs, facts.mean_shift))
-    least, most = min(facts.variance_ratio), max(facts.variance_ratio)
-    return (
-        f"outputs in inference are off by {facts.gap:.0%} of their size: running means by up to {shift:.2g} "
-        f"deviations, running variances {least:.2g} to {most:.2g} times the data's"
-    )
+        verdict = judged(facts, THRESHOLDS["stale_gap"].value)
+        if verdict is not None:
+            severity, reason = verdict
+            message = in_words(facts) + (f"; {reason}" if reason else "")
+            yield Fault(facts.layer, message, facts.gap, "stale_gap", severity)
 
 
 def healthy() -> Subject:

@@ -1,0 +1,49 @@
+"""Whether a gap between running statistics and the population is a defect, or of the moving average."""
+
+from __future__ import annotations
+
+import math
+
+from normwright.doctor.finding import Severity
+from normwright.doctor.running import RunningFacts
+from normwright.doctor.thresholds import THRESHOLDS
+
+# A moving average is within 5 e-foldings of its initial values after that many times 1/momentum batches.
+_FOLDINGS = 10
+
+
+def judged(facts: RunningFacts, threshold: float) -> tuple[Severity, str] | None:
+    """How grave it is and what explains it, or None where the gap is within the threshold."""
+    if not facts.gap > threshold:
+        return None
+    if facts.frozen:
+        return "note", "they are frozen, and training goes by them too"
+    if facts.untrained:
+        return "note", "the layer was never trained, and they are still as built"
+    if not facts.tracked:
+        return "warning", ""
+    if not facts.gap_beyond_start > threshold:
+        kept = f"{facts.remainder:.0%} of the initial values is still in them"
+        return "note", f"after {facts.tracked} mini-batches {kept}"
+    if facts.momentum is not None and facts.tracked * facts.momentum < 1:
+        return "note", f"they are of {facts.tracked} mini-batches, during which the weights moved fast"
+    if math.isnan(facts.lag):
+        young = facts.momentum is not None and facts.tracked * facts.momentum < _FOLDINGS
+        if young:
+            return (
+                "note",
+                f"they are of {facts.tracked} mini-batches, and no optimiser shows how fast they move",
+            )
+    elif facts.gap_beyond_start <= THRESHOLDS["stale_lag"].value * facts.lag:
+        return "note", f"the moments move so fast that a moving average is {facts.lag:.0%} behind"
+    return "warning", ""
+
+
+def in_words(facts: RunningFacts) -> str:
+    """The gap, and what makes it."""
+    shift = max(map(abs, facts.mean_shift))
+    least, most = min(facts.variance_ratio), max(facts.variance_ratio)
+    return (
+        f"in inference its outputs are off by {facts.gap:.0%} of their size: running means by up to "
+        f"{shift:.2g} deviations, running variances are {least:.2g} to {most:.2g} times the data's"
+    )
