@@ -97,7 +97,11 @@ def test_table_names_layers_figures_and_what_to_do(done):
     ]
     assert "0.0001" in lines[3]
     assert any(line.startswith("weight_decay_on_norm: ") and "Threshold 0: " in line for line in lines)
-    assert "examining nets.py:net by 2 rules" in errors
+    assert [line for line in errors.splitlines() if line.startswith("examining")] == [
+        "examining nets.py:net by 2 rules"
+    ]
+    assert errors.splitlines()[0] == "reading up to 8 batches"
+    assert errors.count("\n  ") >= 3  # what is done is told part by part
 
 
 def test_json_is_all_that_is_printed(done):

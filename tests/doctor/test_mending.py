@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import normwright as nw
 from normwright.doctor import Finding, Subject, all_rules
 from normwright.doctor import mending as module
 from normwright.doctor.diagnose import examine
@@ -59,7 +60,9 @@ def test_only_what_is_asked_for(sick):
     mending = mend(sick, examine(sick, RULES), RULES, only=["stale_statistics"])
     assert [mended.before.rule for mended in mending.mended] == ["stale_statistics"]
     assert mending.same_weights
-    assert {finding.rule for finding in mending.new} == {"bias_before_norm", "weight_decay_on_norm"}
+    assert mending.new == ()
+    assert {finding.rule for finding in mending.left} == {"bias_before_norm", "weight_decay_on_norm"}
+    assert "still found: bias_before_norm (1), weight_decay_on_norm (1)" in str(mending)
     assert mending.network[1].running_mean.abs().max() < 5
 
 
@@ -77,6 +80,24 @@ def test_a_fix_that_fails_is_told_and_leaves_nothing_half_done(sick, monkeypatch
     assert torch.equal(mending.network[0].weight, sick.network[0].weight)
     assert "not made: this one cannot be mended" in str(mending)
     assert mending.table().summary == "2 of 3 findings mended on a copy."
+
+
+def test_what_a_fix_brings_about_is_told(sick, monkeypatch):
+    def careless(subject: Subject, finding: Finding):
+        subject.network[0].bias.data.zero_()
+        subject.network[1].running_mean.fill_(9.0)
+        return subject.network, subject.optimiser
+
+    nw.recalibrate(sick.network, sick.batches)
+    recalibrated = examine(sick, RULES)
+    assert {finding.rule for finding in recalibrated.findings} == {"bias_before_norm", "weight_decay_on_norm"}
+    treated = dataclasses.replace(all_rules()["bias_before_norm"], treat=careless)
+    monkeypatch.setitem(module.all_rules(), "bias_before_norm", treated)
+    mending = mend(sick, recalibrated, RULES, only=["bias_before_norm"])
+    assert [finding.rule for finding in mending.new] == ["stale_statistics"]
+    assert "found on the copy alone: stale_statistics (1)" in str(mending)
+    assert not mending.mended[0].gone
+    assert mending.mended[0].after is not None
 
 
 def test_nothing_to_mend_is_said(sick):

@@ -96,10 +96,11 @@ def test_mending_is_shown_before_and_after(make_diagnosis: Make) -> None:
         SimpleNamespace(before=before, after=None, because="", gone=True),
         SimpleNamespace(before=other, after=None, because="a <b>reason</b>", gone=False),
     )
-    mending: Any = SimpleNamespace(mended=mended, new=())
+    mending: Any = SimpleNamespace(mended=mended, left=(other,), new=(before,))
     page = body(render(diagnosis, mending=mending))
     assert 'class="gone">nothing found</td>' in page
     assert 'class="left">a &lt;b&gt;reason&lt;/b&gt;</td>' in page
+    assert page.index("Still found on the copy") < page.index("Found on the copy alone")
     assert 'id="mending"' not in render(diagnosis)
 
 

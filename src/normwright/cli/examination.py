@@ -156,11 +156,15 @@ def _examined(asked: Asked, subject: Subject, rules: list[Rule]) -> tuple[Diagno
     from normwright.doctor.diagnose import examine
     from normwright.doctor.mending import mend
 
-    stages = Lines(sys.stderr)
-    stages.stage(f"examining {asked.network} by {len(rules)} rule{'' if len(rules) == 1 else 's'}")
+    tell = Lines(sys.stderr).stage
+
+    def on_stage(stage: str) -> None:
+        tell(f"  {stage}")
+
+    tell(f"examining {asked.network} by {len(rules)} rule{'' if len(rules) == 1 else 's'}")
     # by the name that the user knows it by
-    diagnosis = dataclasses.replace(examine(subject, rules), network=asked.network)
+    diagnosis = dataclasses.replace(examine(subject, rules, on_stage), network=asked.network)
     if not asked.fix:
         return diagnosis, None
-    stages.stage("mending a copy")
-    return diagnosis, mend(subject, diagnosis, rules, asked.fix_only)
+    tell("mending a copy")
+    return diagnosis, mend(subject, diagnosis, rules, asked.fix_only, on_stage)

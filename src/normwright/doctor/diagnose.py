@@ -11,7 +11,7 @@ from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from normwright.doctor.diagnosis import Diagnosis
-from normwright.doctor.evidence import gather
+from normwright.doctor.evidence import OnStage, gather, quiet
 from normwright.doctor.finding import SEVERITIES
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.rule import Rule, all_rules, judge
@@ -87,9 +87,15 @@ def diagnose(
     return examine(subject, asked)
 
 
-def examine(subject: Subject, rules: Collection[Rule]) -> Diagnosis:
-    """What rules find in a subject."""
-    evidence = gather(subject)
+def examine(subject: Subject, rules: Collection[Rule], on_stage: OnStage = quiet) -> Diagnosis:
+    """What rules find in a subject.
+
+    Args:
+        subject: who is examined.
+        rules: that are asked.
+        on_stage: told what is done next.
+    """
+    evidence = gather(subject, on_stage)
     judged = [judge(rule, evidence) for rule in rules]
     findings = [finding for _, found in judged for finding in found]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))

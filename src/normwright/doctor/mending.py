@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from normwright.doctor.diagnose import examine
 from normwright.doctor.diagnosis import Diagnosis, figure
+from normwright.doctor.evidence import OnStage, quiet
 from normwright.doctor.finding import Finding
 from normwright.doctor.rule import Rule, all_rules
 from normwright.doctor.subject import Subject
@@ -46,6 +48,7 @@ class Mending:
     Args:
         network, optimiser: the mended copies.
         mended: one for each finding that has a mechanical fix, in the order in which they were made.
+        before: the examination of what came.
         after: the examination of the mended copies.
         same_weights: the mended network has the weights' names and shapes of the one that came.
     """
@@ -53,16 +56,21 @@ class Mending:
     network: nn.Module = field(repr=False)
     optimiser: Optimizer | None = field(repr=False)
     mended: tuple[Mended, ...]
+    before: Diagnosis
     after: Diagnosis
     same_weights: bool
 
     @property
     def new(self) -> tuple[Finding, ...]:
         """What is found now and was not before."""
-        before = {(mended.before.rule, mended.before.layer) for mended in self.mended}
-        return tuple(
-            finding for finding in self.after.findings if (finding.rule, finding.layer) not in before
-        )
+        known = {(finding.rule, finding.layer) for finding in self.before.findings}
+        return tuple(finding for finding in self.after.findings if (finding.rule, finding.layer) not in known)
+
+    @property
+    def left(self) -> tuple[Finding, ...]:
+        """What was found before and still is, whether a fix was made or there is none."""
+        new = {(finding.rule, finding.layer) for finding in self.new}
+        return tuple(finding for finding in self.after.findings if (finding.rule, finding.layer) not in new)
 
     def record(self) -> dict[str, Any]:
         """The mending as plain values, as for JSON."""
@@ -88,14 +96,29 @@ class Mending:
             else "Nothing that was found can be mended by --fix: see what to do above.",
             ("rule", "layer", "before", "after", "figure before", "figure after", "threshold"),
             tuple(map(_row, self.mended)),
+            tuple(self._notes()),
         )
+
+    def _notes(self) -> Iterator[str]:
+        """What the copy still has, or has now."""
+        for what, findings in (("still found", self.left), ("found on the copy alone", self.new)):
+            if findings:
+                counted = collections.Counter(finding.rule for finding in findings)
+                named = ", ".join(f"{rule} ({count})" for rule, count in counted.items())
+                yield f"{what}: {named}"
+        if not self.same_weights:
+            yield "The copy has other weights than the network: make the same changes in the code."
 
     def __str__(self) -> str:
         return str(self.table())
 
 
 def mend(
-    subject: Subject, diagnosis: Diagnosis, rules: Collection[Rule], only: Collection[str] | None = None
+    subject: Subject,
+    diagnosis: Diagnosis,
+    rules: Collection[Rule],
+    only: Collection[str] | None = None,
+    on_stage: OnStage = quiet,
 ) -> Mending:
     """Makes every mechanical fix on a copy of a subject.
 
@@ -107,6 +130,7 @@ def mend(
         diagnosis: what `rules` found in it.
         rules: those that are asked again.
         only: names of those whose fixes are made; None for all.
+        on_stage: told what is done next.
     """
     twin = subject.twin()
     now, done = diagnosis, dict[tuple[str, str], Mended]()
@@ -122,12 +146,13 @@ def mend(
                 continue
             twin = dataclasses.replace(twin, network=network, optimiser=optimiser)
             done[finding.rule, finding.layer] = Mended(finding, None)
-        now = examine(twin, rules)
+        now = examine(twin, rules, on_stage)
     left = {(finding.rule, finding.layer): finding for finding in now.findings}
     return Mending(
         twin.network,
         twin.optimiser,
         tuple(dataclasses.replace(each, after=left.get(place)) for place, each in done.items()),
+        diagnosis,
         now,
         _shapes(twin.network) == _shapes(subject.network),
     )
