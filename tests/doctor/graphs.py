@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from normwright.doctor.diagnose import examine
+from normwright.doctor.dropout_shift import gather_dropout_shift
+from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
 from normwright.doctor.graph import Graph, Operation
 from normwright.doctor.graph_of import graph_of
-from normwright.doctor.rule import all_rules
+from normwright.doctor.kernels import kernels_of
+from normwright.doctor.missing import Missing
+from normwright.doctor.normalisers import normalisers_of
+from normwright.doctor.parameters import parameters_of
+from normwright.doctor.rule import all_rules, judge
 from normwright.doctor.subject import Subject
+from normwright.doctor.tracing import gather_graph
+from normwright.doctor.treatment import treat
 from normwright.network.calling import call_of
 from normwright.network.recording import record
 from normwright.network.trace import trace
@@ -43,9 +53,28 @@ def fed_by(graph: Graph, name: str) -> list[str]:
 def found(rule: str, network: nn.Module, *batch: Tensor, **options: Any) -> dict[str, Finding]:
     """What one rule finds in a network, by layer; it must have been able to judge."""
     inputs = batch[0] if len(batch) == 1 else (batch,)
-    diagnosis = examine(Subject(network, (inputs,), **options), [all_rules()[rule]])
-    assert diagnosis.outcomes[0].outcome != "skipped", diagnosis.outcomes
-    return {finding.layer: finding for finding in diagnosis.findings}
+    subject = Subject(network, (inputs,), **options)
+    outcome, findings = judge(all_rules()[rule], structure_of(subject))
+    assert outcome.outcome != "skipped", outcome
+    again = functools.partial(examine, rules=[all_rules()[rule]])
+    return {finding.layer: treat(finding, subject, again) for finding in findings}
+
+
+def structure_of(subject: Subject) -> Evidence:
+    """The evidence without what a trial shows, which takes longer."""
+    graph = gather_graph(subject)
+    normalisers = normalisers_of(subject.network, graph)
+    parts: dict[str, Any] = {
+        part.name: Missing("only the structure was looked at") for part in dataclasses.fields(Evidence)
+    }
+    parts |= {
+        "parameters": parameters_of(subject.network, subject.optimiser),
+        "graph": graph,
+        "normalisers": normalisers,
+        "kernels": kernels_of(subject, graph),
+        "dropout_shifts": gather_dropout_shift(subject, graph, normalisers),
+    }
+    return Evidence(**parts)
 
 
 class Calls(nn.Module):

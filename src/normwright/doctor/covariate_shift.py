@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from normwright.doctor.gradients import norms_of
 from normwright.doctor.layers import feature_axis, features_last, layer_of
 from normwright.doctor.missing import SkipError
+from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.subject import NoLossError, Subject
 from normwright.doctor.trial import forced_eager, why_it_cannot_step
 from normwright.network.calling import tensors_of
@@ -74,12 +75,12 @@ def covariate_shift_of(subject: Subject, order: Sequence[str]) -> tuple[Covariat
     if not twin.network.training:
         twin.network.train()
     measured = _Measured(twin, order)
-    for batch in subject.batches[: max(1, len(subject.batches) // _BATCHES_PER_STEP)]:
-        try:
-            with forced_eager():
+    with random_states_kept(), forced_eager():
+        for batch in subject.batches[: max(1, len(subject.batches) // _BATCHES_PER_STEP)]:
+            try:
                 measured.step(batch)
-        except NoLossError as none:
-            raise SkipError(str(none)) from none
+            except NoLossError as none:
+                raise SkipError(str(none)) from none
     return measured.facts()
 
 

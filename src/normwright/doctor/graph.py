@@ -75,6 +75,7 @@ class Edge:
         passed: what the value went through on the way that changes no number: reshapes, casts, copies,
             transpositions, such as ("permute", "contiguous").
         copied: some of that wrote the same numbers into memory again, in another order.
+        layout: as the target reads it, in `Operation.layout`'s words.
         axis: of the target's input, along which the channels of a convolution or linear layer lie, all of
             them and nothing else; None where they lie otherwise, or the source is no such layer.
     """
@@ -84,6 +85,7 @@ class Edge:
     passed: tuple[str, ...] = ()
     copied: bool = False
     axis: int | None = None
+    layout: str = ""
 
 
 @dataclass(frozen=True)

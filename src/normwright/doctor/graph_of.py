@@ -174,7 +174,7 @@ class _Builder:
             for origin in self._reads(given):
                 if origin.place == place:
                     continue
-                self._edges[Edge(origin.place, place, *origin[1:])] = None
+                self._edges[Edge(origin.place, place, *origin[1:], layout_in(given))] = None
                 if not operation.input_shape and "input_shape" not in changes:
                     changes.update(input_shape=shape_in(given), input_layout=layout_in(given))
         read = dict.fromkeys((*operation.parameters, *self._parameters_of(node)))

@@ -44,8 +44,8 @@ def _conversions(graph: Graph, place: int) -> list[str]:
             found.append(
                 f"its output is copied into another order for {reader.name} ({', '.join(edge.passed)})"
             )
-        elif reader.kind == "add" and not edge.passed:
-            layouts = {graph.operations[other.source].layout for other in graph.feeding(edge.target)}
+        elif reader.kind == "add":
+            layouts = {other.layout for other in graph.feeding(edge.target)}
             if layouts >= {"contiguous", "channels_last"}:
                 found.append(f"{reader.name} adds what is contiguous to what is channels_last")
     return found

@@ -1,0 +1,150 @@
+"""Rules about settings: momentum, groups, layouts and kernels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from graphs import Calls, found, images
+from torch import nn
+from torch.nn import functional as F
+
+import normwright as nw
+
+
+@pytest.mark.parametrize(
+    ("momentum", "severity"),
+    [
+        (0.0, "error"),
+        (0.99, "warning"),
+        (1.0, "warning"),
+        (0.51, "warning"),
+        (5e-5, "warning"),
+        (0.5, ""),
+        (0.1, ""),
+        (0.01, ""),
+        (0.0003, ""),  # TensorFlow's MobileNets
+        (None, ""),
+    ],
+)
+def test_momentum(momentum, severity):
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=momentum))
+    findings = found("momentum_extreme", network, torch.randn(8, 4))
+    assert [finding.severity for finding in findings.values()] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize(
+    ("momentum", "meant"), [(0.99, 0.01), (0.9, 0.1), (0.997, 0.003), (1.0, 0.1), (0.0, 0.1), (0.6, 0.1)]
+)
+def test_momentum_is_taken_for_what_it_means_elsewhere(momentum, meant):
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=momentum))
+    finding = found("momentum_extreme", network, torch.randn(8, 4))["1"]
+    assert ("Keras" in finding.message) == (momentum in (0.99, 0.9, 0.997))
+    assert finding.fix().network[1].momentum == meant
+
+
+def test_momentum_that_moves_nothing_does_not_matter():
+    norms = [
+        nw.freeze(nn.BatchNorm1d(4, momentum=0.99)),
+        nn.BatchNorm1d(4, momentum=0.99, track_running_stats=False),
+        nn.InstanceNorm1d(4, momentum=0.99),
+    ]
+    for norm in norms:
+        assert not found("momentum_extreme", nn.Sequential(norm), torch.randn(8, 4, 3))
+    assert found(
+        "momentum_extreme",
+        nn.InstanceNorm1d(4, momentum=0.99, track_running_stats=True),
+        torch.randn(8, 4, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape", "elements"),
+    [
+        (nn.GroupNorm(4, 4), (8, 4), 1),
+        (nn.GroupNorm(2, 4), (8, 4), 2),
+        (nn.GroupNorm(1, 4), (8, 4), None),
+        (nn.GroupNorm(4, 4), (8, 4, 5), None),
+        (nn.LayerNorm(1), (8, 5, 1), 1),
+        (nn.LayerNorm(2), (8, 2), 2),
+        (nn.LayerNorm(3), (8, 3), None),
+        (nn.RMSNorm(1), (8, 1), 1),
+        (nn.RMSNorm(2), (8, 2), None),
+        (nn.InstanceNorm1d(4), (8, 4, 2), 2),
+        (nn.InstanceNorm1d(4), (4, 3), None),  # one sample of three elements
+        (nn.BatchNorm1d(4), (2, 4), None),  # the batch's size is another rule's
+    ],
+    ids=str,
+)
+def test_elements_per_moment(norm, shape, elements):
+    findings = found("group_of_one", nn.Sequential(norm), torch.randn(shape))
+    assert [finding.value for finding in findings.values()] == ([elements] if elements else [])
+    for finding in findings.values():
+        assert finding.severity == "error"
+        y = norm(torch.randn(shape)).detach().abs()
+        # what the message says of such inputs, but for those that eps is not small against
+        expected = 0.0 if "gives 0" in finding.message else 1.0
+        assert float((y - expected).abs().median()) < 0.01
+
+
+def test_functions_have_too_few_elements_too():
+    network = Calls(lambda m, x: F.group_norm(m.linear(x), 4), linear=nn.Linear(4, 4))
+    finding = found("group_of_one", network, torch.randn(8, 4))[": group_norm"]
+    assert not finding.treatable
+
+
+def test_fewer_groups_keep_weight_and_bias():
+    network = nn.Sequential(nn.Linear(4, 12), nn.GroupNorm(6, 12))
+    treated = found("group_of_one", network, torch.randn(8, 4))["1"].fix()
+    assert treated.mended
+    assert treated.network[1].num_groups == 4  # the most that leaves three elements
+
+
+def test_a_copy_before_and_after_a_norm():
+    def forward(m, x):
+        return m.norm(x.permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2).contiguous().relu()
+
+    finding = found("slow_layout", Calls(forward, norm=nn.LayerNorm(3)), images())["norm"]
+    assert finding.severity == "note"
+    assert "before it (permute, contiguous)" in finding.message
+    assert "for : relu (permute, contiguous)" in finding.message
+
+
+def test_layouts_that_meet_in_a_sum():
+    def forward(m, x):
+        return m.norm(m.conv(x)) + x.contiguous()
+
+    network = Calls(forward, conv=nn.Conv2d(4, 4, 1), norm=nn.BatchNorm2d(4)).to(
+        memory_format=torch.channels_last
+    )
+    message = found("slow_layout", network, images(4).to(memory_format=torch.channels_last))["norm"].message
+    assert "adds what is contiguous to what is channels_last" in message
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_one_layout_throughout(layout):
+    def forward(m, x):
+        return m.norm(m.conv(x)) + x
+
+    network = Calls(forward, conv=nn.Conv2d(4, 4, 1), norm=nn.GroupNorm(2, 4)).to(memory_format=layout)
+    assert not found("slow_layout", network, images(4).to(memory_format=layout))
+
+
+def test_kernels_that_there_are():
+    norms = [nn.BatchNorm2d(3), nn.GroupNorm(1, 3), nn.LayerNorm(8), nn.RMSNorm(8), nw.nn.BatchRenorm2d(3)]
+    assert not found("slow_kernel", nn.Sequential(*norms, nw.nn.BatchNorm2d(3)), images())
+
+
+def test_kernels_that_there_are_not():
+    class Own(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x)
+
+    network = Calls(
+        lambda m, x: F.layer_norm(m.own(m.response(nw.functional.layer_norm(x, (8,)))), (8,)),
+        response=nn.LocalResponseNorm(2),
+        own=Own(8),
+    )
+    findings = found("slow_kernel", network, images())
+    # normwright's own function comes first, so that PyTorch's is the second layer_norm
+    assert set(findings) == {"response", "own", ": layer_norm#2"}
+    assert "no fused kernel for LocalResponseNorm" in findings["response"].message
