@@ -69,18 +69,18 @@ class Verdict:
     false_alarms: tuple[Said, ...]
 
 
-def healthy(network: str, optimiser: str, state: State, rules: Sequence[str] | None = None) -> Examination:
+def healthy(network: str, optimiser: str, state: State) -> Examination:
     """The doctor on a healthy network."""
     patient = PATIENTS[network]().but(optimise=OPTIMISERS[optimiser])
-    return examined(patient.train() if state == "trained" else patient, rules)
+    return examined(patient.train() if state == "trained" else patient)
 
 
-def sick(name: str, state: State, rules: Sequence[str] | None = None) -> Examination:
+def sick(name: str, state: State) -> Examination:
     """The doctor on a network with a seeded fault."""
     fault = FAULTS[name]
     if fault.ranks:
-        return examined_by_ranks(name, state, rules)
-    return examined(made_sick(fault, state), rules)
+        return examined_by_ranks(name, state)
+    return examined(made_sick(fault, state))
 
 
 def made_sick(fault: Seeded, state: State) -> Patient:
@@ -91,10 +91,10 @@ def made_sick(fault: Seeded, state: State) -> Patient:
     return fault.plant(patient.train()) if fault.after_training else fault.plant(patient).train()
 
 
-def examined(patient: Patient, rules: Sequence[str] | None) -> Examination:
+def examined(patient: Patient) -> Examination:
     """What the doctor says of a patient."""
     try:
-        return in_short(patient.diagnose(rules))
+        return in_short(patient.diagnose())
     except Exception as error:
         return Examination((), {}, f"{type(error).__name__}: {error}".splitlines()[0])
 

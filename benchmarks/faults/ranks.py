@@ -10,7 +10,6 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +22,13 @@ if TYPE_CHECKING:
 WORLD = 2
 
 
-def examined_by_ranks(name: str, state: str, rules: Sequence[str] | None) -> Examination:
+def examined_by_ranks(name: str, state: str) -> Examination:
     """What the doctor says in the first of two processes that plant the fault together."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.faults.ranks", name, state, folder]
         # gloo asks for the host's name, which not every machine can resolve
         environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        (Path(folder) / "rules").write_bytes(pickle.dumps(rules))
         ranks = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(WORLD)]
         assert [rank.wait(timeout=300) for rank in ranks] == [0] * WORLD
         reply: Examination = pickle.loads((Path(folder) / "reply").read_bytes())
@@ -50,9 +48,8 @@ def main(name: str, state: str, folder: str, rank: str) -> None:
         world_size=WORLD,
         timeout=timedelta(seconds=120),
     )
-    rules = pickle.loads((Path(folder) / "rules").read_bytes())
     assert state in ("fresh", "trained")
-    reply = examined(made_sick(FAULTS[name], "fresh" if state == "fresh" else "trained"), rules)
+    reply = examined(made_sick(FAULTS[name], "fresh" if state == "fresh" else "trained"))
     if rank == "0":
         (Path(folder) / "reply").write_bytes(pickle.dumps(reply))
     torch.distributed.barrier()
