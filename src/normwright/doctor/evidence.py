@@ -23,7 +23,7 @@ from normwright.doctor.moments import MomentFacts
 from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
 from normwright.doctor.padding import PaddingFacts
 from normwright.doctor.parameters import ParameterFacts, parameters_of
-from normwright.doctor.passes import run_passes
+from normwright.doctor.passes import RefusedBatch, run_passes
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.ranks import RankFacts, ranks_of
 from normwright.doctor.running import RunningFacts
@@ -65,7 +65,7 @@ class Evidence:
         padding: of batch normalisers over positions of which some are padding.
         ranks: whether all hold the same network.
         counts: how often normalisers ran and moved their statistics in the trial.
-        refused: why each of the batches that cannot be trained on cannot, by its place.
+        refused: batches that the network cannot be trained on.
     """
 
     network: str
@@ -92,7 +92,7 @@ class Evidence:
     padding: tuple[PaddingFacts, ...]
     ranks: RankFacts
     counts: tuple[CountFacts, ...]
-    refused: tuple[tuple[int, str], ...]
+    refused: tuple[RefusedBatch, ...]
 
     if not TYPE_CHECKING:
 
@@ -152,5 +152,5 @@ def gather(subject: Subject) -> Evidence:
             padding=part_or_missing(passes.padding.facts),
             ranks=ranks,
             counts=part_or_missing(lambda: counts.facts(passes.need_trainable())),
-            refused=tuple(passes.refused.items()),
+            refused=passes.refused,
         )

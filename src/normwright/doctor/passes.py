@@ -31,13 +31,28 @@ from normwright.statistics.untouched import untouched
 _COMPARED = 4
 
 
+@dataclass(frozen=True)
+class RefusedBatch:
+    """A batch that the network cannot be trained on.
+
+    Args:
+        place: counted from 0.
+        layer: that refuses it.
+        because: why.
+    """
+
+    place: int
+    layer: str
+    because: str
+
+
 @dataclass(frozen=True, eq=False)
 class Passes:
     """What the passes showed.
 
     Args:
         subject: that was looked at.
-        refused: by place, the batches that the network cannot be trained on, and why.
+        refused: the batches that the network cannot be trained on.
         tallies: of each normaliser, in the order of the forward pass.
         modes: the outputs compared; None where every batch is refused.
         kept: running statistics as they came, by normaliser.
@@ -46,7 +61,7 @@ class Passes:
     """
 
     subject: Subject
-    refused: dict[int, str]
+    refused: tuple[RefusedBatch, ...]
     tallies: dict[str, Tally]
     modes: ModeFacts | None
     kept: dict[str, Kept]
@@ -56,14 +71,15 @@ class Passes:
     @property
     def why(self) -> str:
         """Why no batch can be trained on, or ""."""
-        return "" if self.modes is not None else next(iter(self.refused.values()))
+        return "" if self.modes is not None else self.refused[0].because
 
     @property
     def trainable(self) -> Subject | None:
         """The subject with the batches that it can be trained on, or None."""
         if not self.refused:
             return self.subject
-        batches = tuple(b for place, b in enumerate(self.subject.batches) if place not in self.refused)
+        places = {refused.place for refused in self.refused}
+        batches = tuple(batch for place, batch in enumerate(self.subject.batches) if place not in places)
         return dataclasses.replace(self.subject, batches=batches) if batches else None
 
     def need_trainable(self) -> Subject:
@@ -155,8 +171,8 @@ class _Runner:
             if buffer.dim() == 1
         }
         self._tallies: dict[str, Tally] = {}
-        self._refused: dict[int, str] = {}
-        self._refusal = ""
+        self._refused: list[RefusedBatch] = []
+        self._ones: list[Sight] = []
         self._padding = PaddingTally(twin)
         group = twin.process_group
         self._ranks = 1 if group is None else torch.distributed.get_world_size(group)
@@ -170,8 +186,8 @@ class _Runner:
             if place < _COMPARED or fewest is None or samples < fewest:
                 inference = self._infer(batch)
                 fewest = samples if fewest is None else min(samples, fewest)
-            if self._refusal:
-                self._refused[place], self._refusal = self._refusal, ""
+            if self._ones:
+                self._refused.append(_refusal(place, self._ones[0]))
                 continue
             training = self._train(batch)
             if place < _COMPARED and inference is not None:
@@ -179,7 +195,7 @@ class _Runner:
                 comparison.add(batch, training, inference, *losses)
         return Passes(
             self._subject,
-            self._refused,
+            tuple(self._refused),
             self._tallies,
             comparison.facts() if comparison.batches else None,
             self._kept(),
@@ -188,7 +204,7 @@ class _Runner:
         )
 
     def _infer(self, batch: Any) -> Any:
-        ones: list[Sight] = []
+        ones = self._ones = []
         last: list[Sight] = []
 
         def see(sight: Sight) -> None:
@@ -207,7 +223,6 @@ class _Runner:
             if not (ones and ones[-1].by_batch and ones[-1].layer == last[0].layer):
                 raise
             outputs = None
-        self._refusal = _refusal(ones[0]) if ones else ""
         return outputs
 
     def _train(self, batch: Any) -> Any:
@@ -269,10 +284,12 @@ def _is_by_channel(sight: Sight) -> bool:
     )
 
 
-def _refusal(sight: Sight) -> str:
-    return (
+def _refusal(place: int, sight: Sight) -> RefusedBatch:
+    return RefusedBatch(
+        place,
+        sight.layer,
         f"layer {sight.layer!r} ({sight.kind}) is given one value per channel, {tuple(sight.x.shape)}, whose "
-        "variance is unknown: PyTorch refuses that in training"
+        "variance is unknown: PyTorch refuses that in training",
     )
 
 
