@@ -55,11 +55,11 @@ CASES = {
     ),
     "doctor nets.py:wrong --data batches.py:loader": (
         1,
-        "it failed in 3, Linear(in_features=9, out_features=10, bias=True), to which came (16, 8) float32",
+        "'3', a Linear of the network, was given (16, 8) of torch.float32: mat1 and mat2",
     ),
     "doctor nets.py:net --data batches.py:small": (
         1,
-        "it failed in 1, Linear(in_features=64, out_features=8, bias=True), to which came (16, 32) float32",
+        "'1', a Linear of the network, was given (16, 32) of torch.float32: mat1 and mat2",
     ),
 }
 SHOWN_BY_PYTHON = [

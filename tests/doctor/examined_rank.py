@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+
+sys.path.append(str(Path(__file__).parent.parent))
 from processes import process_group
-from torch import nn
 
 from normwright.doctor.diagnose import examine
 from normwright.doctor.rule import all_rules

@@ -94,10 +94,11 @@ def test_a_module_that_only_calls_a_function_is_told_of_once():
 
 
 def test_a_layer_that_is_called_twice_is_counted_twice():
-    shared = nn.Linear(4, 4)
+    shared = nn.BatchNorm1d(4)
     found = facts_of(nn.Sequential(shared, nn.ReLU(), shared), torch.randn(8, 4), torch.randn(8, 4))
     assert found["0"].calls == (2, 2)
-    assert len(found["0"].outputs) == 2
+    assert [spread.step for spread in found["0"].inputs] == [0, 1]
+    assert [spread.step for spread in found["0"].outputs] == [0, 1]
 
 
 def test_a_recomputation_is_not_counted():

@@ -25,7 +25,8 @@ def facts_of(network, *batches, **options):
 @pytest.mark.parametrize(
     ("layer", "shape", "axis"),
     [(nn.Linear(5, 2), (8, 5), 1), (nn.Conv2d(5, 2, 1), (8, 5, 3, 4), 1), (nn.Linear(5, 2), (8, 3, 5), 2),
-     (nn.Conv1d(5, 2, 1), (8, 5, 3), 1), (nn.LSTM(5, 2), (8, 3, 5), 2)],
+     (nn.Conv1d(5, 2, 1), (8, 5, 3), 1), (nn.LSTM(5, 2), (8, 3, 5), 2),
+        (nn.Sequential(nn.Flatten(), nn.Linear(60, 2)), (8, 5, 3, 4), 1)],
 )  # fmt: skip
 def test_as_numpy_says(layer, shape, axis):
     torch.manual_seed(0)

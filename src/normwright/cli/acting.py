@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from normwright.cli.acting_options import Asked
 from normwright.cli.lines import ReaderGone
 from normwright.cli.outputs import check_output
 from normwright.cli.user_errors import user_errors_shown
+from normwright.cli.wording import in_options, options_of
 from normwright.errors import NormwrightError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from normwright.cli.counted import Counted
-    from normwright.lab.batches import Batches
     from normwright.network.table import Table
 
 
@@ -65,41 +66,33 @@ class Done:
     use: Callable[[Path], Sequence[str]]
 
 
-@dataclass(frozen=True)
 class Act:
     """One command: what is acted on, and what becomes of it.
 
     Args:
-        network, checkpoint, key: see the options of these names.
-        out: the output file; None on a dry run only.
+        context: of the command, which has the arguments of `acting_options`, and `out`, the output file.
         endings: those that `out` may have, the usual one first.
-        force, dry_run, as_json, device: see the options of these names.
+        usual_split: of the data, where the user asks for none.
     """
 
-    network: str
-    checkpoint: Path
-    key: str | None
-    out: Path | None
-    endings: tuple[str, ...]
-    force: bool
-    dry_run: bool
-    as_json: bool
-    device: str
+    def __init__(
+        self, context: typer.Context, endings: tuple[str, ...], *, usual_split: str = "train"
+    ) -> None:
+        self._asked = Asked.of(context)
+        self._endings = endings
+        self._usual_split = usual_split
+        self._options = options_of(context)
 
-    def run(self, open_data: Callable[[], Batches | None], verb: Callable[[Given], Done]) -> None:
-        """Reads the checkpoint, builds the network, acts, writes and prints.
-
-        Args:
-            open_data: makes the batches, if there are any.
-            verb: acts on the network.
-        """
+    def run(self, verb: Callable[[Given], Done]) -> None:
+        """Reads the checkpoint, builds the network, has the verb act on it, writes and prints."""
         self._check_out()
+        asked = self._asked
         try:
-            with user_errors_shown(self.as_json):
-                done, notes = self._act(open_data, verb)
+            with user_errors_shown(self._options, as_json=asked.as_json):
+                done, notes = self._act(verb)
                 try:
-                    if self.out is not None and not self.dry_run:
-                        notes += done.write(self.out)
+                    if asked.out is not None and not asked.dry_run:
+                        notes += done.write(asked.out)
                 except NormwrightError:
                     self._print(done, notes, written=False)
                     raise
@@ -108,22 +101,21 @@ class Act:
             raise typer.Exit(130) from None
         except ReaderGone as gone:
             raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
-        self._print(done, notes, written=not self.dry_run)
+        self._print(done, notes, written=not asked.dry_run)
 
-    def _act(
-        self, open_data: Callable[[], Batches | None], verb: Callable[[Given], Done]
-    ) -> tuple[Done, list[str]]:
+    def _act(self, verb: Callable[[Given], Done]) -> tuple[Done, list[str]]:
         from normwright.cli.counted import Counted
         from normwright.lab.devices import device_of
         from normwright.lab.networks.own_network import OwnNetwork
         from normwright.lab.weights.fit import fit
         from normwright.lab.weights.read import read_weights
 
-        device = device_of(self.device)
-        weights = read_weights(self.checkpoint, key=self.key)
-        batches = open_data()
+        asked = self._asked
+        device = device_of(asked.device)
+        weights = read_weights(asked.checkpoint, key=asked.key)
+        batches = asked.open_data(self._usual_split)
         own = OwnNetwork(
-            self.network, *((None, None) if batches is None else (batches.sample_shape, batches.classes))
+            asked.network, *((None, None) if batches is None else (batches.sample_shape, batches.classes))
         )
         network = own.build()
         notes = list(fit(network, weights))
@@ -135,39 +127,42 @@ class Act:
 
     def _check_out(self) -> None:
         """Says before the work what would be said after it."""
-        if self.out is None:
-            if not self.dry_run:
+        asked, out = self._asked, self._asked.out
+        if out is None:
+            if not asked.dry_run:
                 raise typer.BadParameter(
-                    f"name the output file by --out (as out{self.endings[0]}), or ask for --dry-run"
+                    f"name the output file by --out (as out{self._endings[0]}), or ask for --dry-run"
                 )
             return
         check_output(
             "--out",
-            self.out,
-            self.endings,
-            why_not=_why_not(self.endings),
-            replace=self.force or self.dry_run,
+            out,
+            self._endings,
+            why_not=_why_not(self._endings),
+            replace=asked.force or asked.dry_run,
         )
 
     def _print(self, done: Done, notes: Sequence[str], *, written: bool) -> None:
         from normwright.cli.tables import print_table
+        from normwright.network.table import Table
 
-        if self.as_json:
+        asked = self._asked
+        if asked.as_json:
             # JSON has no infinity and no NaN: they become null.
             finite = json.loads(
                 json.dumps(dataclasses.asdict(done.report)),  # type: ignore[call-overload]
                 parse_constant=lambda name: None,
             )
-            typer.echo(json.dumps(finite, indent=2, allow_nan=False))
+            typer.echo(json.dumps(in_options(finite, self._options), indent=2, allow_nan=False))
         else:
-            print_table(done.report.table())
+            print_table(Table(*in_options(dataclasses.astuple(done.report.table()), self._options)))
         for note in notes:
-            typer.echo(f"note: {note}", err=self.as_json)
-        if self.dry_run:
-            typer.echo("dry run: nothing was written", err=self.as_json)
-        elif written and self.out is not None:
-            typer.echo(f"written: {self.out}", err=self.as_json)
-            typer.echo("".join(f"\n    {line}" for line in done.use(self.out)), err=self.as_json)
+            typer.echo(f"note: {note}", err=asked.as_json)
+        if asked.dry_run:
+            typer.echo("dry run: nothing was written", err=asked.as_json)
+        elif written and asked.out is not None:
+            typer.echo(f"written: {asked.out}", err=asked.as_json)
+            typer.echo("".join(f"\n    {line}" for line in done.use(asked.out)), err=asked.as_json)
 
 
 def _why_not(endings: tuple[str, ...]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         help=f"{', '.join(DATA_SETS)}, or your own path/to/file.py:function, which returns batches (a "
-        "DataLoader, a generator) or (x_train, y_train, x_test, y_test).",
+        "DataLoader, a generator, a list) or (x_train, y_train, x_test, y_test).",
         rich_help_panel="Data",
         show_default=False,
     ),
@@ -109,8 +110,57 @@ AsJson = Annotated[
 ]
 
 
-def data_opener(
-    data: str | None,
+@dataclass(frozen=True)
+class Asked:
+    """What a user asked for by the arguments above, under their names; `out` is the command's own."""
+
+    network: str
+    checkpoint: Path
+    key: str | None
+    out: Path | None
+    force: bool
+    dry_run: bool
+    as_json: bool
+    device: str
+    data: str | None
+    split: str | None
+    batch_size: int | None
+    image_size: int | None
+    mean: Numbers | None
+    std: Numbers | None
+    data_dir: Path | None
+
+    @classmethod
+    def of(cls, context: typer.Context) -> Asked:
+        """The command's own, whatever arguments it has beside these."""
+        return cls(**{field.name: context.params[field.name] for field in dataclasses.fields(cls)})
+
+    def open_data(self, usual_split: str) -> Batches | None:
+        """The batches, if there are to be any.
+
+        Raises:
+            OptionError: an option of the data came without data.
+            Whatever loading the data raises.
+        """
+        if self.data is None:
+            for name in ("split", "batch_size", "image_size", "mean", "std", "data_dir"):
+                if getattr(self, name) is not None:
+                    raise OptionError(f"--{name.replace('_', '-')} goes with --data, which did not come")
+            return None
+        return open_named(
+            self.data,
+            usual_split=usual_split,
+            split=self.split,
+            batch_size=self.batch_size,
+            image_size=self.image_size,
+            mean=self.mean,
+            std=self.std,
+            data_dir=self.data_dir,
+        )
+
+
+def open_named(
+    data: str,
     *,
     split: str | None,
     batch_size: int | None,
@@ -120,28 +170,25 @@ def data_opener(
     data_dir: Path | None,
     usual_split: str = "train",
     shuffle_seed: int | None = None,
-) -> Callable[[], Batches | None]:
-    """What makes the batches that the options of these names ask for."""
+) -> Batches:
+    """The batches that the options of these names ask for.
 
-    def open_data() -> Batches | None:
-        from normwright.lab.batches import open_batches
-        from normwright.lab.recipe import DataRecipe
+    Raises:
+        Whatever loading the data raises.
+    """
+    from normwright.lab.batches import open_batches
+    from normwright.lab.recipe import DataRecipe
 
-        if data is None:
-            for option, value in (("--split", split), ("--batch-size", batch_size)):
-                if value is not None:
-                    raise OptionError(f"{option} goes with --data, which did not come")
-            return None
-        recipe = DataRecipe(name=data) if image_size is None else DataRecipe(name=data, image_size=image_size)
-        return open_batches(
-            recipe,
-            split=split,
-            usual_split=usual_split,
-            batch_size=batch_size,
-            directory=data_dir,
-            mean=mean,
-            std=std,
-            shuffle_seed=shuffle_seed,
-        )
-
-    return open_data
+    recipe = DataRecipe(name=data)
+    if image_size is not None:
+        recipe = dataclasses.replace(recipe, image_size=image_size)
+    return open_batches(
+        recipe,
+        split=split,
+        usual_split=usual_split,
+        batch_size=batch_size,
+        directory=data_dir,
+        mean=mean,
+        std=std,
+        shuffle_seed=shuffle_seed,
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -19,18 +19,17 @@ from normwright.cli.acting_options import (
     Mean,
     Split,
     Std,
-    data_opener,
+    open_named,
 )
 from normwright.cli.doctor_outputs import Outputs
 from normwright.cli.examination import Asked, Training, run
-
-if TYPE_CHECKING:
-    from normwright.lab.batches import Batches
+from normwright.cli.wording import options_of
 
 SEED = 0  # of the order of samples, and of weights without a checkpoint: a second look finds the same
 
 
 def doctor(
+    context: typer.Context,
     network: options.Network = None,
     data: Data = None,
     checkpoint: options.Checkpoint = None,
@@ -78,7 +77,8 @@ def doctor(
             f"name {'a NETWORK' if network is None else 'the data by --data'}, or see by --list what can be "
             "found"
         )
-    opener = data_opener(
+    open_data = functools.partial(
+        open_named,
         data,
         split=split,
         batch_size=batch_size,
@@ -88,12 +88,6 @@ def doctor(
         data_dir=data_dir,
         shuffle_seed=SEED,
     )
-
-    def open_data() -> Batches:
-        batches = opener()
-        assert batches is not None  # --data came
-        return batches
-
     run(
         Asked(
             network,
@@ -118,6 +112,7 @@ def doctor(
         ),
         Outputs(out, sarif, out_checkpoint, force, as_json, every_layer, fail_on),
         open_data,
+        options_of(context),
     )
 
 

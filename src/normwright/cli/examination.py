@@ -125,9 +125,13 @@ class Asked:
         return named, subject
 
 
-def run(asked: Asked, outputs: Outputs, open_data: Callable[[], Batches]) -> None:
+def run(asked: Asked, outputs: Outputs, open_data: Callable[[], Batches], options: Mapping[str, str]) -> None:
     """Examines a network as asked, prints what was found, and writes what was asked for.
 
+    Args:
+        asked, outputs: what the user asked for.
+        open_data: makes the batches.
+        options: of the command, by the names of the arguments that they become.
     Raises:
         NormwrightError: what was asked for cannot be done.
         typer.Exit: the user's code failed (1), `fail_on` is met (1), or Ctrl-C (130).
@@ -136,7 +140,7 @@ def run(asked: Asked, outputs: Outputs, open_data: Callable[[], Batches]) -> Non
     rules = asked.chosen_rules()
     written: list[str] = []
     try:
-        with user_errors_shown(outputs.as_json):
+        with user_errors_shown(options, as_json=outputs.as_json, whole=True):
             named, subject = asked.build(open_data)
             diagnosis, mending = _examined(asked, subject, rules)
         outputs.show(diagnosis, mending)

@@ -71,6 +71,12 @@ def company_of(twin: Subject) -> CompanyFacts:
     if not pairs:
         raise SkipError("the outputs have no axis of samples")
     rounding = max(_rounding(one.dtype) for one, _ in pairs)
+    apart = _apart(pairs)
+    if (
+        apart > rounding
+        and _apart(list(zip(whole.outputs, _run(twin, batch).outputs, strict=True))) > rounding
+    ):
+        raise SkipError("the network's answer in inference mode is not the same when it is run again")
     layers = []
     for name, seen in whole.layers.items():
         halves = [run.layers[name] for run in (first, second) if name in run.layers]
@@ -83,7 +89,7 @@ def company_of(twin: Subject) -> CompanyFacts:
         # a layer above one that leaks is given other inputs, and is named where it does so itself
         if of_output > rounding and (seen.by_batch or of_input <= rounding):
             layers.append((name, of_output))
-    return CompanyFacts(samples, _apart(pairs), rounding, tuple(layers))
+    return CompanyFacts(samples, apart, rounding, tuple(layers))
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,10 @@ class RankFacts:
     statistics: tuple[tuple[str, float], ...]
 
 
+# mean, variance and eps
+_Running = tuple[list[float], list[float], float]
+
+
 @dataclass(frozen=True, eq=False)
 class _Share:
     """What one rank holds."""
@@ -44,7 +48,7 @@ class _Share:
     parameters: dict[str, str]
     buffers: dict[str, str]
     settings: dict[str, str]
-    running: dict[str, tuple[list[float], list[float]]]
+    running: dict[str, _Running]
 
 
 def ranks_of(subject: Subject) -> RankFacts:
@@ -78,7 +82,7 @@ def _values_of(shares: Sequence[_Share], name: str) -> str:
 
 def _share_of(subject: Subject) -> _Share:
     network = subject.network
-    running: dict[str, tuple[list[float], list[float]]] = {}
+    running: dict[str, _Running] = {}
     buffers = {}
     for name, buffer in network.named_buffers():
         layer, _, kind = name.rpartition(".")
@@ -88,10 +92,8 @@ def _share_of(subject: Subject) -> _Share:
     for layer, module in network.named_modules():
         mean, variance = (module._buffers.get(kind) for kind in ("running_mean", "running_var"))
         if mean is not None and variance is not None:
-            running[layer] = (
-                mean.double().tolist(),
-                (variance.double() + getattr(module, "eps", 0.0)).tolist(),
-            )
+            eps = float(getattr(module, "eps", 0.0))
+            running[layer] = mean.double().tolist(), variance.double().tolist(), eps
     parameters = {name: _digest(parameter) for name, parameter in network.named_parameters()}
     settings = {name: _settings(module) for name, module in network.named_modules()}
     if subject.optimiser is not None:
@@ -143,17 +145,17 @@ def _names_that_differ(held: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     return tuple(name for name in names if len({of_rank.get(name) for of_rank in held}) > 1)
 
 
-def _distances(
-    running: Sequence[Mapping[str, tuple[list[float], list[float]]]],
-) -> tuple[tuple[str, float], ...]:
+def _distances(running: Sequence[Mapping[str, _Running]]) -> tuple[tuple[str, float], ...]:
     """The largest distance between two ranks' running means of a channel, in deviations, where not 0."""
     found = []
     for name in running[0]:
         held = [of_rank[name] for of_rank in running if name in of_rank]
-        if any(len(mean) != len(held[0][0]) for mean, _ in held):
+        if any(len(mean) != len(held[0][0]) for mean, *_ in held):
             continue  # the settings differ
-        means, variances = (torch.tensor(part, dtype=torch.float64) for part in zip(*held, strict=True))
-        apart = (means.amax(0) - means.amin(0)) / variances.amax(0).clamp_min(1e-300).sqrt()
+        means, variances = (
+            torch.tensor([part[place] for part in held], dtype=torch.float64) for place in (0, 1)
+        )
         if bool((means != means[0]).any()) or bool((variances != variances[0]).any()):
-            found.append((name, float(apart.max())))
+            spread = variances.amax(0) + max(eps for *_, eps in held)
+            found.append((name, float(((means.amax(0) - means.amin(0)) / spread.sqrt()).max())))
     return tuple(found)

@@ -20,6 +20,7 @@ from normwright.doctor.sight import (
     sight_of_module,
 )
 from normwright.network.walk import is_normaliser
+from normwright.nn.bookkeeping import is_recomputation
 
 See = Callable[[Sight], None]
 Answered = Callable[[Sight, object], None]
@@ -110,7 +111,8 @@ class _Lookout(TorchFunctionMode):
             frame = _Frame(name, module)
             self._frames.append(frame)
             x = next((value for value in (*args, *named.values()) if isinstance(value, Tensor)), None)
-            if x is not None and calls_no_function(module):
+            # what a backward runs again reaches no mode of PyTorch's
+            if x is not None and (calls_no_function(module) or is_recomputation()):
                 frame.sight = self._show(sight_of_module(name, module, x))
 
         return enter

@@ -101,6 +101,8 @@ class Tally:
 
     def noise(self) -> tuple[NoiseFacts, ...]:
         """Of whole batches and of their halves, quarters and so on."""
+        if not self._parts:
+            return ()
         population = self._population().variance
         live = self._live(population)
         if not bool(live.any()):
@@ -122,12 +124,12 @@ class Tally:
         """All of it, but for running statistics."""
         sight, noise = self.sight, self.noise()
         per_row = sight.per_sample and not sight.tracks
-        means, variances = self._all_means(), self._all_variances()
-        if not per_row:
-            means, variances = means.square().mean(0), variances.mean(0)
-            variances = variances[variances > _ROUNDING * means]
-        else:
-            variances = variances[variances > _ROUNDING * means.square()]
+        squares, variances = torch.zeros(0), torch.zeros(0)
+        if self.calls:
+            squares, variances = self._all_means().square(), self._all_variances()
+            if not per_row:
+                squares, variances = squares.mean(0), variances.mean(0)
+        variances = variances[variances > _ROUNDING * squares]
         one = next((found.mean for found in noise if found.samples == 1), math.nan)
         some = variances.numel() > 0
         return MomentFacts(

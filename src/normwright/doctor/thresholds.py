@@ -129,9 +129,13 @@ THRESHOLDS: dict[str, Threshold] = {
         "batches); below 1e-4 more than 90 % of the initial 0 and 1 is left after 1,000 batches",
     ),
     "dropout_variance": Threshold(
-        1.1,
+        1.5,
         "variance in training over variance in inference",
-        "5 % in the scale of what the normaliser gives",
+        "experiment: MLP with 128 units on scikit-learn's digits, 8 epochs, 5 seeds; how much the validation "
+        "loss is above that with statistics recalibrated without dropout. Linear, ReLU, dropout, batch norm, "
+        "twice: nothing at a ratio of 1.13, 3 to 11 % from 1.28 to 2.0 (0.3 % accuracy), 21 % at 3.7, "
+        "100 % at 9.6. With a linear layer between dropout and batch norm: nothing up to 1.4, 11 % at 1.9. "
+        "Chance makes 4 %",
     ),
     "nonfinite": Threshold(
         0.0,
