@@ -55,11 +55,11 @@ CASES = {
     ),
     "doctor nets.py:wrong --data batches.py:loader": (
         1,
-        "'3', a Linear of the network, was given (16, 8) of torch.float32: mat1 and mat2",
+        "'3', a Linear of the network, was given (16, 8) of torch.float32: RuntimeError: mat1",
     ),
     "doctor nets.py:net --data batches.py:small": (
         1,
-        "'1', a Linear of the network, was given (16, 32) of torch.float32: mat1 and mat2",
+        "'1', a Linear of the network, was given (16, 32) of torch.float32: RuntimeError: mat1",
     ),
 }
 SHOWN_BY_PYTHON = [
