@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -212,6 +213,17 @@ def resnet_cli(shared_cli: CommandLine) -> Iterator[CommandLine]:
     (shared_cli.folder / "batches.py").write_text(BATCHES)
     before = list(sys.path)
     write_checkpoints(shared_cli.folder)
+    yield shared_cli
+    sys.path[:] = before  # other tests have files of these names, too
+
+
+@pytest.fixture(scope="module")
+def doctor_cli(shared_cli: CommandLine) -> Iterator[CommandLine]:
+    """The command in a folder with the networks, losses, optimisers and batches of `doctor_files`."""
+    pytest.importorskip("transformers")
+    for file in (Path(__file__).parent / "doctor_files").glob("*.py"):
+        shutil.copy(file, shared_cli.folder)
+    before = list(sys.path)
     yield shared_cli
     sys.path[:] = before  # other tests have files of these names, too
 

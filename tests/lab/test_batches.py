@@ -206,3 +206,39 @@ def test_what_cannot_be_asked_of_images(photos, name, options, message):
 def test_mean_and_std_are_for_images():
     with pytest.raises(OptionError, match="for images:DIR alone"):
         open_batches(DataRecipe(name="digits"), mean=(0.5,), std=(0.5,))
+
+
+def test_shuffled_samples_keep_their_labels_and_come_in_the_same_order_again():
+    plain, first, second, other = (
+        open_batches(DataRecipe(name="digits"), shuffle_seed=seed) for seed in (None, 3, 3, 4)
+    )
+    images, labels = (torch.cat([batch[part] for batch in plain]) for part in (0, 1))
+    shuffled, theirs = (torch.cat([batch[part] for batch in first]) for part in (0, 1))
+    assert [len(batch[1]) for batch in first] == [len(batch[1]) for batch in plain]
+    assert not torch.equal(labels, theirs)
+    held = {(image.numpy().tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
+    assert {(x.numpy().tobytes(), int(y)) for x, y in zip(shuffled, theirs, strict=True)} == held
+    assert torch.equal(theirs, torch.cat([y for _, y in first]))
+    assert torch.equal(theirs, torch.cat([y for _, y in second]))
+    assert not torch.equal(theirs, torch.cat([y for _, y in other]))
+
+
+def test_a_data_set_of_ones_own_is_shuffled_and_batches_are_not(own):
+    def come(function, seed):
+        return [tuple(batch) for batch in open_batches(own(function), shuffle_seed=seed)]
+
+    (_, first), (_, again), (_, plain) = (
+        come("dataset", 1)[0],
+        come("dataset", 1)[0],
+        come("dataset", None)[0],
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, plain)
+    assert [batch[0].tolist() for batch in come("loader", 1)] == [[0, 1], [2, 3], [4]]
+
+
+def test_a_loader_tells_how_its_batches_are_cut(own):
+    loader = open_batches(DataRecipe(name="digits"), batch_size=100).loader
+    assert (loader.batch_size, loader.drop_last) == (100, False)
+    assert len(loader.dataset) == sum(len(y) for _, y in loader)
+    assert open_batches(own("loader")).loader.batch_size == 2

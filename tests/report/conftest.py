@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from normwright.doctor.diagnosis import Diagnosis
 from normwright.lab.records import Comparison
 from normwright.report import write
 
@@ -27,11 +28,11 @@ FLAGS = (
 )
 
 
-def _sample() -> ModuleType:
-    """The module beside this one; the tests are not a package, so it is loaded by its path."""
-    name = "normwright_report_sample"
+def _sample(file: str) -> ModuleType:
+    """A module beside this one; the tests are not a package, so it is loaded by its path."""
+    name = f"normwright_report_{file.removesuffix('.py')}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("sample.py"))
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -42,7 +43,13 @@ def _sample() -> ModuleType:
 @pytest.fixture(scope="session")
 def make_comparison() -> Callable[..., Comparison]:
     """Builds a comparison; see `sample.comparison` for what can be asked for."""
-    return _sample().comparison
+    return _sample("sample.py").comparison
+
+
+@pytest.fixture(scope="session")
+def make_diagnosis() -> Callable[..., Diagnosis]:
+    """Builds a diagnosis; see `doctor_sample.diagnosis` for what can be asked for."""
+    return _sample("doctor_sample.py").diagnosis
 
 
 @pytest.fixture(scope="session")
@@ -65,16 +72,14 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_report(
-    chromium: Any, tmp_path: Path, make_comparison: Callable[..., Comparison]
-) -> Iterator[Callable[..., Any]]:
-    """Opens a report by file://; at the end, no error and no request may have been seen."""
+def open_page(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens the report of records by file://; at the end, no error and no request may have been seen."""
     faults: list[str] = []
     pages: list[Any] = []
 
-    def look(width: int = 1280, **asked: Any) -> Any:
+    def look(records: Comparison | Diagnosis, width: int, **more: Any) -> Any:
         path = tmp_path / f"report-{len(pages)}.html"
-        write(make_comparison(**asked), path)
+        write(records, path, **more)
         page = chromium.new_page()
         pages.append(page)
         page.set_viewport_size({"width": width, "height": 900})
@@ -83,13 +88,37 @@ def open_report(
         page.on("dialog", lambda dialog: (faults.append("a name ran as a script"), dialog.dismiss()))
         page.on("request", lambda request: _local(request.url) or faults.append(f"request: {request.url}"))
         page.goto(path.as_uri())
-        page.wait_for_selector("#axes svg")
+        page.wait_for_selector("footer")
         return page
 
     yield look
     for page in pages:
         page.close()
     assert faults == []
+
+
+@pytest.fixture
+def open_report(
+    open_page: Callable[..., Any], make_comparison: Callable[..., Comparison]
+) -> Callable[..., Any]:
+    """Opens the report of a comparison that is asked for as by `make_comparison`."""
+
+    def look(width: int = 1280, **asked: Any) -> Any:
+        return open_page(make_comparison(**asked), width)
+
+    return look
+
+
+@pytest.fixture
+def open_diagnosis(
+    open_page: Callable[..., Any], make_diagnosis: Callable[..., Diagnosis]
+) -> Callable[..., Any]:
+    """Opens the report of a diagnosis that is asked for as by `make_diagnosis`."""
+
+    def look(width: int = 1280, **asked: Any) -> Any:
+        return open_page(make_diagnosis(**asked), width, command="normwright doctor lenet --data digits")
+
+    return look
 
 
 def _local(url: str) -> bool:

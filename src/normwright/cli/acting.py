@@ -6,21 +6,19 @@ import contextlib
 import dataclasses
 import errno
 import json
-import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
 from normwright.cli.acting_options import Asked
 from normwright.cli.lines import ReaderGone
-from normwright.cli.options import any_of
+from normwright.cli.outputs import check_output
+from normwright.cli.user_errors import user_errors_shown
 from normwright.cli.wording import in_options, options_of
-from normwright.errors import NormwrightError, OptionError
+from normwright.errors import NormwrightError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +88,7 @@ class Act:
         self._check_out()
         asked = self._asked
         try:
-            with _outcome(self._options, as_json=asked.as_json):
+            with user_errors_shown(self._options, as_json=asked.as_json):
                 done, notes = self._act(verb)
                 try:
                     if asked.out is not None and not asked.dry_run:
@@ -136,16 +134,13 @@ class Act:
                     f"name the output file by --out (as out{self._endings[0]}), or ask for --dry-run"
                 )
             return
-        if out.suffix not in self._endings:
-            raise OptionError(
-                f"--out must end in {any_of(self._endings)}, but is {out}" + _why_not(self._endings)
-            )
-        if out.is_dir():
-            raise OptionError(f"--out must be a file, but {out} is a folder")
-        if not out.parent.is_dir():
-            raise OptionError(f"--out must be in a folder that exists, but {out.parent} does not: make it")
-        if out.exists() and not asked.force and not asked.dry_run:
-            raise OptionError(f"{out} exists: choose another --out, or replace it by --force")
+        check_output(
+            "--out",
+            out,
+            self._endings,
+            why_not=_why_not(self._endings),
+            replace=asked.force or asked.dry_run,
+        )
 
     def _print(self, done: Done, notes: Sequence[str], *, written: bool) -> None:
         from normwright.cli.tables import print_table
@@ -177,35 +172,3 @@ def _why_not(endings: tuple[str, ...]) -> str:
             "not say what they belong to"
         )
     return ""
-
-
-@contextlib.contextmanager
-def _outcome(options: Mapping[str, str], *, as_json: bool) -> Iterator[None]:
-    """Shows an exception of the user's own code as Python shows it, and what normwright says in a line."""
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        typer.echo(f"warning: {in_options(str(message), options)}", err=True)
-
-    # What a user's code prints must not get between the JSON.
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = show
-                yield
-        except typer.Exit:
-            raise
-        except NormwrightError as error:
-            error.args = (in_options(str(error), options),)
-            raise
-        except Exception as error:
-            _show(error)
-            raise typer.Exit(1) from error
-
-
-def _show(error: Exception) -> None:
-    from normwright.cli.misfit import misfit_of
-
-    misfit = misfit_of(error)
-    if misfit is None or not misfit.by_torch:
-        traceback.print_exc()
-    typer.echo(f"error: {misfit.line if misfit else f'{type(error).__name__}: {error}'}", err=True)

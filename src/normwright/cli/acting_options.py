@@ -142,23 +142,53 @@ class Asked:
             OptionError: an option of the data came without data.
             Whatever loading the data raises.
         """
-        from normwright.lab.batches import open_batches
-        from normwright.lab.recipe import DataRecipe
-
         if self.data is None:
             for name in ("split", "batch_size", "image_size", "mean", "std", "data_dir"):
                 if getattr(self, name) is not None:
                     raise OptionError(f"--{name.replace('_', '-')} goes with --data, which did not come")
             return None
-        recipe = DataRecipe(name=self.data)
-        if self.image_size is not None:
-            recipe = dataclasses.replace(recipe, image_size=self.image_size)
-        return open_batches(
-            recipe,
-            split=self.split,
+        return open_named(
+            self.data,
             usual_split=usual_split,
+            split=self.split,
             batch_size=self.batch_size,
-            directory=self.data_dir,
+            image_size=self.image_size,
             mean=self.mean,
             std=self.std,
+            data_dir=self.data_dir,
         )
+
+
+def open_named(
+    data: str,
+    *,
+    split: str | None,
+    batch_size: int | None,
+    image_size: int | None,
+    mean: Numbers | None,
+    std: Numbers | None,
+    data_dir: Path | None,
+    usual_split: str = "train",
+    shuffle_seed: int | None = None,
+) -> Batches:
+    """The batches that the options of these names ask for.
+
+    Raises:
+        Whatever loading the data raises.
+    """
+    from normwright.lab.batches import open_batches
+    from normwright.lab.recipe import DataRecipe
+
+    recipe = DataRecipe(name=data)
+    if image_size is not None:
+        recipe = dataclasses.replace(recipe, image_size=image_size)
+    return open_batches(
+        recipe,
+        split=split,
+        usual_split=usual_split,
+        batch_size=batch_size,
+        directory=data_dir,
+        mean=mean,
+        std=std,
+        shuffle_seed=shuffle_seed,
+    )

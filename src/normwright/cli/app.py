@@ -13,6 +13,8 @@ from normwright.cli.backends import backends
 from normwright.cli.compare import compare
 from normwright.cli.convert import EXAMPLES as CONVERT
 from normwright.cli.convert import convert
+from normwright.cli.doctor import doctor
+from normwright.cli.doctor_options import EXAMPLES as DOCTOR
 from normwright.cli.fold import EXAMPLES as FOLD
 from normwright.cli.fold import fold
 from normwright.cli.options import EXAMPLES
@@ -30,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EXAMPLES)(compare)
+app.command(epilog=DOCTOR)(doctor)
 app.command(epilog=RECALIBRATE)(recalibrate)
 app.command(epilog=ADAPT)(adapt)
 app.command(epilog=FOLD)(fold)

@@ -55,4 +55,4 @@ def any_of(names: tuple[str, ...]) -> str:
         >>> any_of(("sgd", "adamw"))
         'sgd or adamw'
     """
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]

@@ -11,7 +11,7 @@ from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from normwright.doctor.diagnosis import Diagnosis
-from normwright.doctor.evidence import Evidence, gather
+from normwright.doctor.evidence import Evidence, OnStage, gather, quiet
 from normwright.doctor.finding import SEVERITIES, Finding
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.rule import Outcome, Rule, all_rules, judge
@@ -87,9 +87,15 @@ def diagnose(
     return examine(subject, asked)
 
 
-def examine(subject: Subject, rules: Collection[Rule]) -> Diagnosis:
-    """What rules find in a subject."""
-    evidence = gather(subject)
+def examine(subject: Subject, rules: Collection[Rule], on_stage: OnStage = quiet) -> Diagnosis:
+    """What rules find in a subject.
+
+    Args:
+        subject: who is examined.
+        rules: that are asked.
+        on_stage: told what is done next.
+    """
+    evidence = gather(subject, on_stage)
     outcomes, findings = judged_by(rules, evidence)
     return Diagnosis(
         evidence.network,

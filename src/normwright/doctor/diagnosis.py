@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import SEVERITIES, Finding, Severity
+from normwright.doctor.in_short import finite_json, in_short
 from normwright.doctor.rule import Outcome
 from normwright.network.table import Table
+
+MOST = 3  # rows that one rule takes in a table, which shows the worst: a deep network has a hundred layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +42,15 @@ class Diagnosis:
         """How many findings are of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
+    def grouped(self) -> tuple[tuple[Finding, ...], ...]:
+        """The findings of each rule and severity together: the gravest first, and in each the worst first."""
+
+        def place(finding: Finding) -> tuple[int, str]:
+            return SEVERITIES.index(finding.severity), finding.rule
+
+        groups = itertools.groupby(sorted(self.findings, key=place), key=place)
+        return tuple(tuple(sorted(group, key=_badness, reverse=True)) for _, group in groups)
+
     def record(self) -> dict[str, Any]:
         """The diagnosis as plain values, without the evidence."""
         return {
@@ -45,30 +59,96 @@ class Diagnosis:
             "outcomes": [asdict(outcome) for outcome in self.outcomes],
         }
 
-    def to_json(self) -> str:
-        """The record as JSON; NaN and infinity become null."""
-        finite = json.loads(json.dumps(self.record()), parse_constant=lambda name: None)
-        return json.dumps(finite, indent=2, allow_nan=False)
+    def to_json(self, **more: Any) -> str:
+        """The record and the evidence in short as JSON; NaN and infinity become null.
 
-    def table(self) -> Table:
-        """For a person: the findings by severity, then which rules could not judge, and why."""
-        counts = [f"{self.count(severity)} {severity}{_s(self.count(severity))}" for severity in SEVERITIES]
+        Args:
+            more: plain values that the JSON holds beside them.
+        """
+        return finite_json({**self.record(), **more, "evidence": in_short(self.evidence)})
+
+    def table(self, most: int | None = MOST) -> Table:
+        """For a person: the findings by severity, what to do and why that threshold, and who could not judge.
+
+        Args:
+            most: rows for each rule, the worst first; None for all.
+        """
         passed = sum(outcome.outcome == "pass" for outcome in self.outcomes)
-        skipped = [outcome for outcome in self.outcomes if outcome.outcome == "skipped"]
+        counts = [(self.count(severity), severity) for severity in SEVERITIES]
+        counted = ", ".join(f"{count} {severity}{_s(count)}" for count, severity in counts)
+        groups = self.grouped()
         return Table(
-            f"{self.network}: {', '.join(counts)}; {passed} of {len(self.outcomes)} rules passed.",
-            ("severity", "rule", "layer", "what was found", "figure", "threshold", "why that threshold"),
-            tuple(map(_row, self.findings)),
-            tuple(f"skipped {outcome.rule}: {outcome.because}" for outcome in skipped),
+            f"{self.network}: {counted}; {passed} of {len(self.outcomes)} rules passed.",
+            ("severity", "rule", "layer", "what was found", "figure", "threshold", "where"),
+            tuple(row for group in groups for row in _rows(group, most)),
+            (
+                *_notes(groups),
+                *(f"skipped {', '.join(names)}: {because}" for because, names in self.skipped().items()),
+            ),
         )
+
+    def skipped(self) -> dict[str, tuple[str, ...]]:
+        """The rules that could not judge, by the reason."""
+        names: dict[str, tuple[str, ...]] = {}
+        for outcome in self.outcomes:
+            if outcome.outcome == "skipped":
+                names[outcome.because] = (*names.get(outcome.because, ()), outcome.rule)
+        return names
 
     def __str__(self) -> str:
         return str(self.table())
 
 
+def _badness(finding: Finding) -> float:
+    """How far a figure is beyond its threshold; findings without figures stay in their order."""
+    value, threshold = finding.value, finding.threshold
+    if value is None or threshold is None:
+        return 0.0
+    if math.isnan(value):
+        return math.inf
+    if threshold > 0 and value >= 0:  # figures that range over decades, to either side
+        return abs(math.log(value / threshold)) if 0 < value < math.inf else math.inf
+    return abs(value - threshold)
+
+
+def _rows(group: Sequence[Finding], most: int | None) -> list[tuple[str, ...]]:
+    # A row that says "1 more" takes the room of the one.
+    shown = len(group) if most is None or len(group) <= most + 1 else most
+    rows = [_row(finding) for finding in group[:shown]]
+    if shown < len(group):
+        figures = [finding.value for finding in group[shown:] if finding.value is not None]
+        span = f"{figure(figures[-1])} to {figure(figures[0])}" if figures else ""
+        rows.append(("", "", f"and {len(group) - shown} more", "", span, "", ""))
+    return rows
+
+
 def _row(finding: Finding) -> tuple[str, ...]:
-    figures = (f"{value:.3g}" if value is not None else "" for value in (finding.value, finding.threshold))
-    return (finding.severity, finding.rule, finding.layer, finding.message, *figures, finding.because)
+    return (
+        finding.severity,
+        finding.rule,
+        finding.layer or "(network)",
+        finding.message,
+        figure(finding.value),
+        figure(finding.threshold),
+        finding.where,
+    )
+
+
+def _notes(groups: Iterable[Sequence[Finding]]) -> Iterable[str]:
+    """What to do about each rule's findings, and why its threshold."""
+    told = dict.fromkeys((first.rule, first.advice, first.threshold, first.because) for first, *_ in groups)
+    for rule, advice, threshold, because in told:
+        yield f"{rule}: {advice}" + (f" Threshold {figure(threshold)}: {because}." if because else "")
+
+
+def figure(value: float | None) -> str:
+    """A number in three digits.
+
+    Example:
+        >>> figure(0.00012345), figure(None)
+        ('0.000123', '')
+    """
+    return "" if value is None else f"{value:.3g}"
 
 
 def _s(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ from normwright.doctor.sights import SightObserver
 from normwright.doctor.subject import Subject
 from normwright.doctor.tracing import gather_graph
 from normwright.doctor.training import nothing_seen, observed
+
+#: Told in a few words what is done next.
+OnStage = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,15 +112,24 @@ class Evidence:
             raise SkipError("no optimiser came")
 
 
-def gather(subject: Subject) -> Evidence:
+def quiet(stage: str) -> None:
+    """Tells nobody what is done next."""
+
+
+def gather(subject: Subject, on_stage: OnStage = quiet) -> Evidence:
     """Everything that rules may ask of a subject, which is left as it was, random states included.
 
+    Args:
+        subject: who is examined.
+        on_stage: told what is done next.
     Raises:
         Whatever the network or the loss raises on the batches.
     """
     ranks = part_or_missing(lambda: ranks_of(subject))
     with random_states_kept():
+        on_stage("running a copy in training and inference mode")
         passes = run_passes(subject)
+        on_stage("tracing the graph")
         graph = part_or_missing(lambda: gather_graph(passes.trainable or subject))
         seen = None if isinstance(graph, Missing) else graph
         normalisers = normalisers_of(subject.network, seen)
@@ -124,7 +137,9 @@ def gather(subject: Subject) -> Evidence:
         if passes.trainable is None:
             training = nothing_seen(passes.why)
         else:
+            on_stage("training a copy, and looking on")
             training = observed(passes.trainable, [SightObserver(counts, drift)])
+        on_stage("updating the layers below each layer")
         return Evidence(
             network=type(subject.network).__name__,
             optimiser="" if subject.optimiser is None else type(subject.optimiser).__name__,

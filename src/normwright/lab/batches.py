@@ -57,6 +57,11 @@ class Batches:
         except TypeError:  # a DataLoader over a stream has a length that it refuses to tell
             return None
 
+    @property
+    def loader(self) -> Iterable[Any]:
+        """What is gone through: a loader that tells its batch size and its data set, where there is one."""
+        return self._batches
+
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self._batches, Iterator):
             if self._used:
@@ -66,16 +71,27 @@ class Batches:
 
 
 class _Slices:
-    """A data set in memory, cut into (x, y) batches; the last may be smaller."""
+    """A data set in memory, cut into (x, y) batches; the last may be smaller.
 
-    def __init__(self, x: torch.Tensor, y: torch.Tensor, size: int) -> None:
-        self._x, self._y, self._size = x, y, size
+    It tells of itself under the names that a DataLoader uses.
+    """
+
+    drop_last = False
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, size: int, seed: int | None) -> None:
+        self.dataset = y
+        self.batch_size = size
+        self._x = x
+        self._order = None if seed is None else torch.randperm(len(y), generator=_generator(seed))
 
     def __len__(self) -> int:
-        return -(-len(self._y) // self._size)
+        return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return zip(self._x.split(self._size), self._y.split(self._size), strict=True)
+        x, y, size = self._x, self.dataset, self.batch_size
+        if self._order is None:
+            return zip(x.split(size), y.split(size), strict=True)
+        return ((x[places], y[places]) for places in self._order.split(size))
 
 
 def open_batches(
@@ -87,8 +103,9 @@ def open_batches(
     directory: Path | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    shuffle_seed: int | None = None,
 ) -> Batches:
-    """The batches of a data set, in its own order.
+    """The batches of a data set, in its own order or shuffled.
 
     A user's function returns batches (a DataLoader, an IterableDataset, a generator, a list), a Dataset, or
     train and test as for `compare`. Batches and values are handed on as they come. A folder of images gives
@@ -103,6 +120,8 @@ def open_batches(
         batch_size: by default 64.
         directory: where to look first for the files of a published set.
         mean, std: of a folder's images, one number for each channel or one for all, in pixels from 0 to 1.
+        shuffle_seed: of the order in which samples come, as in training; None for the set's own, in which a
+            folder's images are sorted by class. What comes in batches keeps its order.
     Raises:
         OptionError: an unknown split; a batch size below one; a split or a size for what comes in batches;
             mean or std alone, of other lengths or of anything but a folder's images.
@@ -127,7 +146,7 @@ def open_batches(
             return Batches(came, lambda: call_own(recipe.name))
         if isinstance(came, Dataset):
             _check_alone(recipe.name, split, None)
-            return Batches(DataLoader(came, size))
+            return Batches(_loader(came, size, shuffle_seed))
         if isinstance(came, list) and _holds_batches(came):
             _check_alone(recipe.name, split, batch_size)
             return Batches(came)
@@ -144,7 +163,17 @@ def open_batches(
         assert isinstance(source, Raw)
         x = _scaled(x.to(torch.float32) / source.top, mean or (0.0,), std or (1.0,))
     classes = len(source.classes)
-    return Batches(_Slices(x, y, size), sample_shape=tuple(x.shape[1:]), classes=classes)
+    return Batches(_Slices(x, y, size, shuffle_seed), sample_shape=tuple(x.shape[1:]), classes=classes)
+
+
+def _loader(data: Dataset[Any], size: int, seed: int | None) -> DataLoader[Any]:
+    if seed is None:
+        return DataLoader(data, size)
+    return DataLoader(data, size, shuffle=True, generator=_generator(seed))
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _joined(source: Raw | Data, split: str, parts: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,13 +10,12 @@ import plotly.graph_objects as go
 
 from normwright.lab.records import Comparison, GradientProfile
 from normwright.report.escape import plotly_text
+from normwright.report.layer_axis import layer_ticks
 from normwright.report.quantities import compact
 from normwright.report.sections import Panel, Section, View, absent, batch_sizes, legend_entry, nothing
 from normwright.report.theme import frame, log_axis
 
 HEIGHT = 370
-MOST_TICKS = 8
-LONGEST_TICK = 12
 
 Values = Callable[[GradientProfile], tuple[tuple[float, ...], ...]]
 QUANTITIES: tuple[tuple[str, Values], ...] = (
@@ -57,7 +56,7 @@ def _panel(title: str, profiles: Sequence[GradientProfile], values: Values, shar
         title=title,
         height=HEIGHT,
         margin={"l": 44},  # the first tilted layer name reaches past the axis
-        xaxis={**_layer_ticks(layers), "title": {"text": "layer, from input to loss"}},
+        xaxis={**layer_ticks(layers), "title": {"text": "layer, from input to loss"}},
         # One range for all moments, so that the panels of a row can be compared by eye.
         yaxis=log_axis(value for profile in profiles for row in values(profile) for value in row),
     )
@@ -80,42 +79,3 @@ def _line(profile: GradientProfile, values: tuple[tuple[float, ...], ...], share
         "<extra></extra>",
         **entry,
     )
-
-
-def _layer_ticks(layers: Sequence[str]) -> dict[str, Any]:
-    """Ticks at whole positions, named; hovering gives the names that have no room."""
-    stride = math.ceil(len(layers) / MOST_TICKS)
-    places = list(range(0, len(layers), stride))
-    names = _without_common_end(layers)
-    texts = [plotly_text(_shortened(names[place])) for place in places]
-    angle = -50 if sum(map(len, texts)) > 24 else 0
-    return {
-        "tickvals": places,
-        "ticktext": texts,
-        "tickangle": angle,
-        "ticklabeloverflow": "allow",
-        "range": [-0.4, len(layers) - 0.6],
-    }
-
-
-def _without_common_end(names: Sequence[str]) -> list[str]:
-    """Dotted names without a last part that says nothing, where they still differ without it.
-
-    Example:
-        >>> _without_common_end(["hidden1.linear", "hidden2.linear", "output"])
-        ['hidden1', 'hidden2', 'output']
-    """
-    short = [name.rpartition(".")[0] or name for name in names]
-    return short if len(set(short)) == len(names) else list(names)
-
-
-def _shortened(name: str) -> str:
-    """The end of a long dotted name, in whole parts where they fit: beginnings repeat.
-
-    Example:
-        >>> _shortened("classifier.0.linear1")
-        '…0.linear1'
-    """
-    while len(name) > LONGEST_TICK and "." in name.lstrip("…"):
-        name = "…" + name.lstrip("…").partition(".")[2]
-    return name if len(name) <= LONGEST_TICK else "…" + name[-(LONGEST_TICK - 1) :]

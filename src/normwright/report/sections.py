@@ -29,12 +29,19 @@ class Panel:
 
 @dataclass(frozen=True)
 class View:
-    """What is shown for one batch size, and for one layer where the section has layers."""
+    """What is shown for one batch size, where there are several, and for one layer where there are layers."""
 
-    batch_size: int
+    batch_size: int | None
     panels: tuple[Panel, ...]
     notes: tuple[str, ...] = ()
     layer: str | None = None
+
+    @property
+    def heading(self) -> str:
+        """What is chosen, in words."""
+        size = "" if self.batch_size is None else f"Batch size {self.batch_size}"
+        layer = "" if self.layer is None else f"layer {self.layer}"
+        return ", ".join(filter(None, (size, layer)))
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Section:
     empty: str = ""
 
     @property
-    def batch_sizes(self) -> tuple[int, ...]:
+    def batch_sizes(self) -> tuple[int | None, ...]:
         """What the batch-size selector offers."""
         return tuple(dict.fromkeys(view.batch_size for view in self.views))
 

@@ -56,7 +56,11 @@ class OwnNetwork:
         return f"{self._name.rpartition(':')[2]}({', '.join(map(repr, self._arguments))})"
 
     def build(self) -> nn.Module:
-        """A new network, in inference mode.
+        """A new network, in inference mode; see `made`."""
+        return self.made().eval()
+
+    def made(self) -> nn.Module:
+        """A new network, each module in the mode in which the function leaves it.
 
         Raises:
             UserCodeError: the function returns something else.
@@ -68,7 +72,7 @@ class OwnNetwork:
                 f"{self._name} must return a torch.nn.Module, but returned "
                 f"{type(network).__name__}: {network!r:.80}"
             )
-        return network.eval()
+        return network
 
 
 def _takes(function: Callable[..., Any], *arguments: Any) -> bool:

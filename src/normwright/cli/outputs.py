@@ -1,0 +1,32 @@
+"""The files that a command is to write, looked at before the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from normwright.cli.options import any_of
+from normwright.errors import OptionError
+
+
+def check_output(
+    option: str, path: Path, endings: tuple[str, ...], *, why_not: str = "", replace: bool
+) -> None:
+    """Says before the work what would be said after it.
+
+    Args:
+        option: that names the file.
+        path: the file.
+        endings: those that it may have.
+        why_not: why no others, to end the sentence.
+        replace: whether a file that is there may be replaced.
+    Raises:
+        OptionError: the file cannot be written as it is asked for.
+    """
+    if path.suffix not in endings:
+        raise OptionError(f"{option} must end in {any_of(endings)}, but is {path}{why_not}")
+    if path.is_dir():
+        raise OptionError(f"{option} must be a file, but {path} is a folder")
+    if not path.parent.is_dir():
+        raise OptionError(f"{option} must be in a folder that exists, but {path.parent} does not: make it")
+    if path.exists() and not replace:
+        raise OptionError(f"{path} exists: choose another {option}, or replace it by --force")

@@ -1,0 +1,53 @@
+"""What a user's own code raises, prints and warns of, as a command shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import typer
+
+from normwright.cli.wording import in_options
+from normwright.errors import NormwrightError
+
+
+@contextlib.contextmanager
+def user_errors_shown(options: Mapping[str, str], *, as_json: bool, whole: bool = False) -> Iterator[None]:
+    """Shows an exception of the user's own code as Python shows it, and what normwright says in a line.
+
+    Args:
+        options: of the command, by the names of the arguments that they become.
+        as_json: the standard output is for JSON alone.
+        whole: shows what PyTorch itself refuses with its traceback, too.
+    """
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        typer.echo(f"warning: {in_options(str(message), options)}", err=True)
+
+    # What a user's code prints must not get between the JSON.
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = show
+                yield
+        except typer.Exit:
+            raise
+        except NormwrightError as error:
+            error.args = (in_options(str(error), options),)
+            raise
+        except Exception as error:
+            _show(error, whole=whole)
+            raise typer.Exit(1) from error
+
+
+def _show(error: Exception, *, whole: bool) -> None:
+    from normwright.cli.misfit import misfit_of
+
+    misfit = misfit_of(error)
+    if whole or misfit is None or not misfit.by_torch:
+        traceback.print_exc()
+    typer.echo(f"error: {misfit.line if misfit else f'{type(error).__name__}: {error}'}", err=True)

@@ -1,0 +1,191 @@
+"""Every fix that is mechanical, made one after the other on one copy."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from normwright.doctor.diagnose import examine
+from normwright.doctor.diagnosis import Diagnosis, figure
+from normwright.doctor.evidence import OnStage, quiet
+from normwright.doctor.finding import Finding
+from normwright.doctor.rule import Rule, all_rules
+from normwright.doctor.subject import Subject
+from normwright.errors import NormwrightError
+from normwright.network.table import Table
+
+
+@dataclass(frozen=True)
+class Mended:
+    """One finding, and what came of its fix.
+
+    Args:
+        before: the finding.
+        after: what the same rule finds in the same layer once all fixes are made; None for nothing.
+        because: why the fix was not made, or "".
+    """
+
+    before: Finding
+    after: Finding | None
+    because: str = ""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the defect is."""
+        return self.after is None and not self.because
+
+
+@dataclass(frozen=True, eq=False)
+class Mending:
+    """What all fixes came to.
+
+    Args:
+        network, optimiser: the mended copies.
+        mended: one for each finding that has a mechanical fix, in the order in which they were made.
+        before: the examination of what came.
+        after: the examination of the mended copies.
+        same_weights: the mended network has the weights' names and shapes of the one that came.
+    """
+
+    network: nn.Module = field(repr=False)
+    optimiser: Optimizer | None = field(repr=False)
+    mended: tuple[Mended, ...]
+    before: Diagnosis
+    after: Diagnosis
+    same_weights: bool
+
+    @property
+    def new(self) -> tuple[Finding, ...]:
+        """What is found now and was not before."""
+        known = {(finding.rule, finding.layer) for finding in self.before.findings}
+        return tuple(finding for finding in self.after.findings if (finding.rule, finding.layer) not in known)
+
+    @property
+    def left(self) -> tuple[Finding, ...]:
+        """What was found before and still is, whether a fix was made or there is none."""
+        new = {(finding.rule, finding.layer) for finding in self.new}
+        return tuple(finding for finding in self.after.findings if (finding.rule, finding.layer) not in new)
+
+    def record(self) -> dict[str, Any]:
+        """The mending as plain values, as for JSON."""
+        return {
+            "mended": [
+                {
+                    "before": each.before.record(),
+                    "after": None if each.after is None else each.after.record(),
+                    "because": each.because,
+                }
+                for each in self.mended
+            ],
+            "same_weights": self.same_weights,
+            "after": self.after.record(),
+        }
+
+    def table(self) -> Table:
+        """For a person: the evidence before and after, finding by finding."""
+        gone = sum(each.gone for each in self.mended)
+        return Table(
+            f"{gone} of {len(self.mended)} findings mended on a copy."
+            if self.mended
+            else "Nothing that was found can be mended by --fix: see what to do above.",
+            ("rule", "layer", "before", "after", "figure before", "figure after", "threshold"),
+            tuple(map(_row, self.mended)),
+            tuple(self._notes()),
+        )
+
+    def _notes(self) -> Iterator[str]:
+        """What the copy still has, or has now."""
+        for what, findings in (("still found", self.left), ("found on the copy alone", self.new)):
+            if findings:
+                counted = collections.Counter(finding.rule for finding in findings)
+                named = ", ".join(f"{rule} ({count})" for rule, count in counted.items())
+                yield f"{what}: {named}"
+        if not self.same_weights:
+            yield "The copy has other weights than the network: make the same changes in the code."
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+
+def mend(
+    subject: Subject,
+    diagnosis: Diagnosis,
+    rules: Collection[Rule],
+    only: Collection[str] | None = None,
+    on_stage: OnStage = quiet,
+) -> Mending:
+    """Makes every mechanical fix on a copy of a subject.
+
+    Those of its structure and its optimiser come first; then it is examined anew, and those follow that
+    depend on the structure, such as the statistics.
+
+    Args:
+        subject: is left as it was.
+        diagnosis: what `rules` found in it.
+        rules: those that are asked again.
+        only: names of those whose fixes are made; None for all.
+        on_stage: told what is done next.
+    """
+    twin = subject.twin()
+    now, done = diagnosis, dict[tuple[str, str], Mended]()
+    while todo := _next(now, only, done):
+        for finding in todo:
+            treat = all_rules()[finding.rule].treat
+            assert treat is not None
+            try:
+                # on a copy of its own, so that one that fails half-way leaves nothing behind
+                network, optimiser = treat(twin.twin(), finding)
+            except NormwrightError as error:
+                done[finding.rule, finding.layer] = Mended(finding, finding, str(error))
+                continue
+            twin = dataclasses.replace(twin, network=network, optimiser=optimiser)
+            done[finding.rule, finding.layer] = Mended(finding, None)
+        now = examine(twin, rules, on_stage)
+    left = {(finding.rule, finding.layer): finding for finding in now.findings}
+    return Mending(
+        twin.network,
+        twin.optimiser,
+        tuple(dataclasses.replace(each, after=left.get(place)) for place, each in done.items()),
+        diagnosis,
+        now,
+        _shapes(twin.network) == _shapes(subject.network),
+    )
+
+
+def _next(
+    diagnosis: Diagnosis, only: Collection[str] | None, done: Collection[tuple[str, str]]
+) -> list[Finding]:
+    """What is to be mended before the next look: the static rules' findings, or else the others'."""
+    todo = [
+        finding
+        for finding in diagnosis.findings
+        if finding.treatable
+        and (only is None or finding.rule in only)
+        and (finding.rule, finding.layer) not in done
+    ]
+    static = [finding for finding in todo if all_rules()[finding.rule].static]
+    return static or todo
+
+
+def _shapes(network: nn.Module) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in network.state_dict().items()}
+
+
+def _row(mended: Mended) -> tuple[str, ...]:
+    before, after = mended.before, mended.after
+    now = f"not made: {mended.because}" if mended.because else after.message if after else "nothing found"
+    return (
+        before.rule,
+        before.layer or "(network)",
+        before.message,
+        now,
+        figure(before.value),
+        "" if after is None else figure(after.value),
+        figure(before.threshold),
+    )
