@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import json
 import sys
 import traceback
 import warnings
@@ -97,7 +95,7 @@ class Act:
         """
         self._check_out()
         try:
-            with _outcome(self.as_json):
+            with outcome(self.as_json):
                 done, notes = self._act(open_data, verb)
                 try:
                     if self.out is not None and not self.dry_run:
@@ -157,15 +155,10 @@ class Act:
             raise OptionError(f"{self.out} exists: choose another --out, or replace it by --force")
 
     def _print(self, done: Done, notes: Sequence[str], *, written: bool) -> None:
-        from normwright.cli.tables import print_table
+        from normwright.cli.tables import print_json, print_table
 
         if self.as_json:
-            # JSON has no infinity and no NaN: they become null.
-            finite = json.loads(
-                json.dumps(dataclasses.asdict(done.report)),  # type: ignore[call-overload]
-                parse_constant=lambda name: None,
-            )
-            typer.echo(json.dumps(finite, indent=2, allow_nan=False))
+            print_json(done.report)
         else:
             print_table(done.report.table())
         for note in notes:
@@ -187,7 +180,7 @@ def _why_not(endings: tuple[str, ...]) -> str:
 
 
 @contextlib.contextmanager
-def _outcome(as_json: bool) -> Iterator[None]:
+def outcome(as_json: bool) -> Iterator[None]:
     """Shows an exception of the user's own code as Python shows it, and normwright's warnings in a line."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
