@@ -18,7 +18,7 @@ from normwright.lab.advice.subject import Subject, subject_of
 from normwright.lab.advice.trainee import Optimiser, Trainee
 from normwright.lab.batch_size.noise import lone_element
 from normwright.lab.lr_range.records import LearningRates, RateCurve, UsableRange, at_least, decades_between
-from normwright.lab.lr_range.rules import ends, fall
+from normwright.lab.lr_range.rules import ends
 from normwright.lab.lr_range.sweep import DONE, Sweep, rates_between, sweep
 from normwright.lab.objective import Loss
 from normwright.statistics.batches import ForwardFn
@@ -52,12 +52,14 @@ def lr_range_test(
 
         rate at step t = low · (high / low)^(t / (steps − 1));   its loss is that of the next mini-batch
 
-    Losses are smoothed by a centred running mean over a twentieth of the steps. With `change` a tenth of the
-    largest fall of any sweep, or four standard errors if that is more, the usable range of a sweep goes from
-    the first rate at which the loss lies by `change` below its start (and stays there up to its lowest) to the
-    last before it has risen by `change` above its lowest, or is no longer finite. The range of a network is
-    what its seeds have in common. Recommended is where the loss falls most from one step to the next (the
-    median over seeds, within the range). All rates that are named were run.
+    Losses are smoothed by a centred running mean over a twentieth of the steps (three at least). `change` is a
+    tenth of the way from the least loss that any sweep begins with to the lowest that any reaches, or four
+    standard errors of a smoothed loss if that is more. The usable range of a sweep goes from the first rate at
+    which the loss lies by `change` below that beginning (and stays there up to its lowest) to the last before
+    it has risen by `change` above its own lowest, or is no longer finite. The range of a network is what its
+    seeds have in common. Recommended is where the loss falls most from one step to the next (the median over
+    seeds, within the range). All rates that are named were run. A sweep ends early where the mean of the last
+    losses has risen above its start by more than twice what was gained, and ten standard errors.
 
     The same is done to the network with every normaliser replaced by the identity. Where that takes away the
     biases of convolutions that a normaliser made needless, they are missing.
@@ -188,12 +190,14 @@ class _Test:
         return found
 
     def _found(self, sweeps: dict[bool, list[Sweep]]) -> LearningRates:
-        largest = max(
-            fall(each.start, each.noise, each.smoothed) for group in sweeps.values() for each in group
-        )
+        every = [each for group in sweeps.values() for each in group]
+        start = min(each.start for each in every)
+        lowest = min((loss for each in every for loss in each.smoothed), default=start)
         ranges = tuple(
             _usable(
-                normalised, _label(normalised, self.subject), [self._curve(each, largest) for each in group]
+                normalised,
+                _label(normalised, self.subject),
+                [self._curve(each, start, lowest) for each in group],
             )
             for normalised, group in sweeps.items()
         )
@@ -212,8 +216,8 @@ class _Test:
             notes=self._notes(),
         )
 
-    def _curve(self, each: Sweep, largest_fall: float) -> RateCurve:
-        found = ends(each.start, each.noise, each.smoothed, largest_fall)
+    def _curve(self, each: Sweep, start: float, lowest: float) -> RateCurve:
+        found = ends(each.noise, each.smoothed, start=start, lowest=lowest)
         return RateCurve(
             **vars(each),
             lower=None if found is None else each.rates[found.lower],
@@ -273,7 +277,7 @@ def _compared(ranges: Sequence[UsableRange]) -> tuple[float | None, float | None
 def _why(ranges: Sequence[UsableRange], widening: float | None) -> str:
     usable = ranges[0]
     if usable.decades is None:
-        return "the loss did not fall at every seed by more than its noise and a tenth of the largest fall."
+        return "the loss did not fall at every seed by more than its noise and a tenth of the greatest fall."
     sentence = (
         f"there the loss falls most from step to step, within a usable range of {at_least(usable)}"
         f"{usable.decades:.1f} decades"

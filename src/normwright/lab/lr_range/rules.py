@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# A range begins when this share of the largest fall is done, and ends when as much is lost again.
+# A range begins when this share of the greatest fall is done, and ends when as much is lost again.
 SHARE = 0.1
 
 # No change of less than so many standard errors counts.
@@ -42,42 +42,35 @@ def smooth(losses: Sequence[float], window: int) -> tuple[float, ...]:
     )
 
 
-def fall(start: float, noise: float, smoothed: Sequence[float]) -> float:
-    """How far the smoothed loss fell below its start; 0 where that is no more than noise.
-
-    Example:
-        >>> fall(2.0, 0.01, (2.0, 1.5, 3.0)), fall(2.0, 0.2, (2.0, 1.5, 3.0))
-        (0.5, 0.0)
-    """
-    depth = start - min(smoothed, default=math.inf)
-    return depth if depth > ERRORS * noise else 0.0
-
-
-def ends(start: float, noise: float, smoothed: Sequence[float], largest_fall: float) -> Ends | None:
+def ends(noise: float, smoothed: Sequence[float], *, start: float, lowest: float) -> Ends | None:
     """The range of one sweep.
 
-        change = max(SHARE · largest fall, ERRORS · noise)
-        lower: the first step from which on, up to the lowest loss, smoothed ≤ start − change
-        upper: the last step up to which, from the lowest loss on, smoothed ≤ lowest + change
-        steepest: the step from lower to the lowest over which smoothed falls most
+        change = max(SHARE · (start − lowest), ERRORS · noise)
+        lower: the first step from which on, up to the sweep's own lowest loss, smoothed ≤ start − change
+        upper: the last step up to which, from its own lowest loss on, smoothed ≤ its lowest + change
+        steepest: the step from lower to its lowest over which smoothed falls most
 
     Args:
-        largest_fall: over all sweeps that are compared, so that a network which hardly learns is not judged
-            by the little that it does.
+        noise: the standard error of a smoothed loss.
+        start: the least loss with which any of the sweeps that are compared begins. A network that begins
+            with a larger one has to come below it first.
+        lowest: the lowest smoothed loss of them all, so that a network which hardly learns is not judged by
+            the little that it does.
     Returns:
-        None where the loss did not fall by `change`.
+        None where the loss does not come below start − change.
     Example:
-        >>> ends(2.0, 0.0, (2.0, 1.9, 1.0, 0.5, 0.6, 3.0), 1.5)
+        >>> ends(0.0, (2.0, 1.9, 1.0, 0.5, 0.6, 3.0), start=2.0, lowest=0.5)
         Ends(lower=2, steepest=2, upper=4)
+        >>> ends(0.1, (2.0, 1.9, 1.8), start=2.0, lowest=0.5) is None
+        True
     """
-    change = max(SHARE * largest_fall, ERRORS * noise)
-    if not fall(start, noise, smoothed) or start - min(smoothed) < change:
+    change = max(SHARE * (start - lowest), ERRORS * noise)
+    if not smoothed or not min(smoothed) < start - change:
         return None
     best = min(range(len(smoothed)), key=smoothed.__getitem__)
-    lower = best
+    lower = upper = best
     while lower > 0 and smoothed[lower - 1] <= start - change:
         lower -= 1
-    upper = best
     while upper + 1 < len(smoothed) and smoothed[upper + 1] <= smoothed[best] + change:
         upper += 1
     before = (start, *smoothed)  # before[i] stands before smoothed[i]
