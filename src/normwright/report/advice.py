@@ -32,6 +32,7 @@ class Part:
         text: what there is to see.
         panels: figures.
         table: a table below them, or None.
+        best: the first cell of the row that stands out.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Part:
     text: str
     panels: tuple[Panel, ...] = ()
     table: Table | None = None
+    best: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,17 @@ def render_batch_sizes(found: BatchSizes) -> str:
     curves = Part(
         "curves",
         "Curves",
-        "Samples per second with their 95 % intervals, what a step needs of memory, and how much the moments of "
-        "batch norm differ from mini-batch to mini-batch. The filled mark is the size to take.",
+        "Samples per second with their 95 % intervals, what a step needs of memory, and how much the moments "
+        "of batch norm differ from mini-batch to mini-batch. The filled mark is the size to take.",
         size_panels(found),
     )
-    sizes = Part("sizes", "Sizes", "Every size that was run, and why others were not.", table=table)
+    sizes = Part(
+        "sizes",
+        "Sizes",
+        "Every size that was run, and why others were not.",
+        table=_without_blank(table),
+        best=f"{found.recommended:,}",
+    )
     return _render(
         Advice(
             "normwright batch-size",
@@ -98,8 +106,8 @@ def render_learning_rates(found: LearningRates) -> str:
     curves = Part(
         "curves",
         "Curves",
-        "The smoothed loss of the next mini-batch after one step at each rate; a line is the mean over seeds, its "
-        "band goes from the lowest to the highest. The shaded rates are usable at every seed.",
+        "The smoothed loss of the next mini-batch after one step at each rate; a line is the mean over "
+        "seeds, its band goes from the lowest to the highest. The shaded rates are usable at every seed.",
         rate_panels(found),
     )
     ranges = Part(
@@ -138,6 +146,13 @@ def write_learning_rates(found: LearningRates, path: Path) -> None:
     write_whole(render_learning_rates(found), path)
 
 
+def _without_blank(table: Table) -> Table:
+    """The table without its marks, and without columns that hold no word."""
+    kept = [place for place in range(1, len(table.columns)) if any(row[place] for row in table.rows)]
+    rows = tuple(tuple(row[place] for place in kept) for row in table.rows)
+    return Table("", tuple(table.columns[place] for place in kept), rows)
+
+
 def _layers(found: BatchSizes) -> tuple[Part, ...]:
     """The noise of each normaliser at the size to take."""
     noise = next(trial.noise for trial in found.trials if trial.batch_size == found.recommended)
@@ -156,8 +171,9 @@ def _layers(found: BatchSizes) -> tuple[Part, ...]:
         for layer in noise.layers
     )
     text = (
-        f"Over {noise.batches} mini-batches of {found.recommended:,}. Elements of one sample are alike, so the "
-        "noise is that of fewer independent elements than m: it lies above what is expected of m."
+        f"Over {noise.batches} mini-batches of {found.recommended:,}. The expected noise is that of m "
+        "independent elements. Those of one sample are not: where they are alike there is more noise, where they make up "
+        "for each other, less."
     )
     return (Part("layers", "Layers", text, table=Table("", columns, rows)),)
 

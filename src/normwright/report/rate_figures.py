@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
@@ -49,7 +50,17 @@ def rate_panels(found: LearningRates) -> tuple[Panel, ...]:
         figure.add_vline(
             x=found.recommended,
             line={"color": INK, "dash": "dot", "width": 1.5},
-            annotation={"text": f"take {found.recommended:.3g}", "font": {"size": 11, "color": INK}},
+        )
+        # On a logarithmic axis Plotly places a shape by its value, but a note by its logarithm.
+        figure.add_annotation(
+            x=math.log10(found.recommended),
+            y=1,
+            yref="paper",
+            yanchor="top",
+            xanchor="left",
+            text=f"take {found.recommended:.3g}",
+            font={"size": 11, "color": INK},
+            showarrow=False,
         )
     return (Panel(figure, _alt(found)),)
 
@@ -101,7 +112,7 @@ def _style(usable: UsableRange) -> Style:
 
 def _alt(found: LearningRates) -> str:
     told = [
-        f"{usable.label}: {'no usable range' if usable.lower is None else f'{usable.lower:.3g} to {usable.upper:.3g}'}"
+        f"{usable.label}, {'none' if usable.lower is None else f'{usable.lower:.3g} to {usable.upper:.3g}'}"
         for usable in found.ranges
     ]
-    return f"Loss against learning rate. Usable rates {'; '.join(told)}."
+    return f"Loss against learning rate. Usable rates: {'; '.join(told)}."

@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def random_states_kept(seed: int) -> Iterator[None]:
-    """Inside, PyTorch (on every device), NumPy and Python draw from the seed; all comes back, whatever happens.
+    """Inside, PyTorch (on every device), NumPy and Python draw from the seed; what they were comes back.
 
     Example:
         >>> before = torch.get_rng_state()

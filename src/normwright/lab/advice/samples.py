@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def read_samples(data: Any, *, image_size: int | None = None, directory: Path | 
         Whatever loading a named data set raises.
     """
     if isinstance(data, str):
-        recipe = DataRecipe(name=data, **({} if image_size is None else {"image_size": image_size}))
+        recipe = DataRecipe(name=data)
+        if image_size is not None:
+            recipe = replace(recipe, image_size=image_size)
         came = call_own(data) if is_user_code(data) else None
         if isinstance(came, DataLoader | IterableDataset | Iterator | Dataset):
             return read_samples(came)
@@ -159,9 +162,8 @@ def _count(leaves: list[Any]) -> int:
     if lengths in (set(), {0}):
         raise DataError("the data must hold at least one sample, but hold none")
     if len(lengths) > 1:
-        raise DataError(
-            f"there must be as many labels as samples, but the lengths are {' and '.join(map(str, sorted(lengths)))}"
-        )
+        shown = " and ".join(map(str, sorted(lengths)))
+        raise DataError(f"there must be as many labels as samples, but their numbers are {shown}")
     return lengths.pop()
 
 

@@ -26,7 +26,7 @@ from normwright.network.walk import find_normalisers
 from normwright.statistics.batches import ForwardFn, unwrapped
 
 # What a recipe must name and these tests vary themselves.
-_VARIED = {"batch_size": 1, "lr": 1e-3}
+_VARIED: dict[str, Any] = {"batch_size": 1, "lr": 1e-3}
 
 _OF_NETWORK = tuple(field.name for field in fields(NetworkRecipe) if field.name not in ("name", "digest"))
 _OF_OPTIMISER = ("momentum", "weight_decay")
@@ -90,10 +90,10 @@ def subject_of(
     called = data if isinstance(data, str) else f"{samples.count:,} samples"
     if not isinstance(network, str):
         if norm is not None or options:
+            came = ", ".join([*(["norm"] if norm else []), *options])
             raise OptionError(
-                "a network that stands is taken as it is, but "
-                f"{', '.join(filter(None, ['norm' if norm else '', *options]))} came too: leave it out, or name "
-                "a function that builds the network"
+                f"a network that stands is taken as it is, but {came} came too: leave it out, or name a "
+                "function that builds the network"
             )
         module = unwrapped(network)
 

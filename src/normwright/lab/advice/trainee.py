@@ -27,7 +27,7 @@ class Trainee:
     Args:
         network: in the mode that it trains in.
         optimiser: of its parameters.
-        loss: (outputs, labels) -> scalar, by name or itself; None where the network's output holds it as `loss`.
+        loss: (outputs, labels) -> scalar, by name or itself; None where the output holds it as `loss`.
         forward_fn: forward_fn(network, batch) in place of the usual call.
     """
 
@@ -55,7 +55,7 @@ class Trainee:
         return [*self._values(), *(value for value in state if isinstance(value, Tensor))]
 
     def back_to_start(self) -> None:
-        """Puts the values of the parameters and buffers back, without gradients; the optimiser's state stays."""
+        """Puts parameters and buffers back, without gradients; the optimiser's state stays."""
         self.optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
             for value, start in zip(self._values(), self._start, strict=True):
@@ -121,7 +121,7 @@ class Trainee:
 
 
 def loss_function(loss: str | Loss | None) -> Callable[[Any, Any], Tensor]:
-    """The loss of (outputs, labels), checked at every call; of an output that is no tensor, its logits count."""
+    """The loss of (outputs, labels), checked at every call; of an output that is no tensor, of its logits."""
     if loss is None:
         return _own_loss
     named = (
@@ -217,7 +217,8 @@ def _check_classes(outputs: Any, labels: Any) -> None:
     if not isinstance(labels, Tensor) or labels.is_floating_point() or not labels.numel():
         return
     if int(labels.max()) >= scores.shape[1]:
+        last = int(labels.max())
         raise OptionError(
-            f"the network must have an output for every class, but has {scores.shape[1]} outputs, and a label "
-            f"is {int(labels.max())} (classes are counted from 0): give it {int(labels.max()) + 1} outputs"
+            f"the network must have an output for every class, but has {scores.shape[1]} outputs, and a "
+            f"label is {last} (classes are counted from 0): give it {last + 1} outputs"
         )

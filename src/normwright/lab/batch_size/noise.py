@@ -80,7 +80,11 @@ def moment_noise(network: nn.Module, passes: Iterable[Callable[[], object]]) -> 
     with torch.no_grad():
         for forward in passes:
             calls: dict[str, list[Moments]] = {}
-            with _watched(norms, lambda name, x, calls=calls: calls.setdefault(name, []).append(_moments(x))):
+
+            def note(name: str, x: Tensor, calls: dict[str, list[Moments]] = calls) -> None:
+                calls.setdefault(name, []).append(_moments(x))
+
+            with _watched(norms, note):
                 forward()
             for name, moments in calls.items():
                 seen.setdefault(name, []).append(moments)
@@ -118,7 +122,8 @@ def _layer(name: str, of_batches: list[list[Moments]]) -> LayerNoise:
 
 
 def _noise(moments: list[Moments]) -> tuple[float, float]:
-    means, variances = (torch.stack([each[part].double().cpu() for each in moments]) for part in (0, 1))
+    means = torch.stack([mean.double().cpu() for mean, _, _ in moments])
+    variances = torch.stack([variance.double().cpu() for _, variance, _ in moments])
     population = variances.mean(0) + means.var(0, correction=0)
     alive = population > 0
     if not bool(alive.any()):

@@ -122,7 +122,8 @@ class BatchSizes:
             "", "batch size", "samples/s", "95 % interval", "of best", "memory, MiB", "left",
             "mean noise", "largest", "variance noise", "largest", "not run because",
         )  # fmt: skip
-        ordered = sorted([*self.trials, *self.skipped], key=lambda each: each.batch_size)
+        every: list[SizeTrial | SkippedSize] = [*self.trials, *self.skipped]
+        ordered = sorted(every, key=lambda each: each.batch_size)
         rows = tuple(
             self._row(each) if isinstance(each, SizeTrial) else _skipped_row(each) for each in ordered
         )
@@ -133,6 +134,10 @@ class BatchSizes:
 
     def _row(self, trial: SizeTrial) -> tuple[str, ...]:
         noise = trial.noise
+        noises = ("", "", "", "") if noise is None else (
+            f"{noise.mean_median:.2g} σ", f"{noise.mean_largest:.2g} σ",
+            f"{noise.variance_median:.2g}", f"{noise.variance_largest:.2g}",
+        )  # fmt: skip
         return (
             "→" if trial.batch_size == self.recommended else "",
             f"{trial.batch_size:,}",
@@ -141,16 +146,7 @@ class BatchSizes:
             f"{100 * trial.share:.0f} %",
             f"{trial.peak_bytes / 2**20:,.1f}",
             "" if trial.memory_left is None else f"{100 * trial.memory_left:.0f} %",
-            *(
-                ("", "", "", "")
-                if noise is None
-                else (
-                    f"{noise.mean_median:.2g} σ",
-                    f"{noise.mean_largest:.2g} σ",
-                    f"{noise.variance_median:.2g}",
-                    f"{noise.variance_largest:.2g}",
-                )  # fmt: skip
-            ),
+            *noises,
             "",
         )
 

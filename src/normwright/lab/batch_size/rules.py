@@ -63,7 +63,8 @@ def levelled(rates: Sequence[Rate], tolerance: float) -> bool:
     Args:
         rates: in the order in which they were run.
     Example:
-        >>> rates = [Rate(size, value, value, value) for size, value in ((1, 50.0), (2, 99.0), (4, 100.0), (8, 99.0))]
+        >>> values = {1: 50.0, 2: 99.0, 4: 100.0, 8: 99.0}
+        >>> rates = [Rate(size, value, value, value) for size, value in values.items()]
         >>> levelled(rates[:3], 0.05), levelled(rates, 0.05)
         (False, True)
     """
@@ -127,7 +128,8 @@ def reason(rates: Sequence[Rate], tolerance: float, limit: str) -> str:
             f"it has the most samples per second of all that were run, and no smaller one comes within "
             f"{100 * tolerance:g} % of it{rising}."
         )
+    share = f"{100 * chosen.value / best.value:.0f} % of those at {best.batch_size:,}"
     return (
         f"it is the smallest whose samples per second come within {100 * tolerance:g} % of the most that were "
-        f"seen ({100 * chosen.value / best.value:.0f} % of those at {best.batch_size:,}){rising}."
+        f"seen ({share}){rising}."
     )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from normwright.errors import DataError, OptionError
@@ -52,14 +51,14 @@ def lr_range_test(
 
         rate at step t = low · (high / low)^(t / (steps − 1));   its loss is that of the next mini-batch
 
-    Losses are smoothed by a centred running mean over a twentieth of the steps (three at least). `change` is a
-    tenth of the way from the least loss that any sweep begins with to the lowest that any reaches, or four
-    standard errors of a smoothed loss if that is more. The usable range of a sweep goes from the first rate at
-    which the loss lies by `change` below that beginning (and stays there up to its lowest) to the last before
-    it has risen by `change` above its own lowest, or is no longer finite. The range of a network is what its
-    seeds have in common. Recommended is where the loss falls most from one step to the next (the median over
-    seeds, within the range). All rates that are named were run. A sweep ends early where the mean of the last
-    losses has risen above its start by more than twice what was gained, and ten standard errors.
+    Losses are smoothed by a centred running mean over a twentieth of the steps (three at least). `change` is
+    a tenth of the way from the least loss that any sweep begins with to the lowest that any reaches, or four
+    standard errors of a smoothed loss if that is more. The usable range of a sweep goes from the first rate
+    at which the loss lies by `change` below that beginning (and stays there up to its lowest) to the last
+    before it has risen by `change` above its own lowest, or is no longer finite. The range of a network is
+    what its seeds have in common. Recommended is where the loss falls most from one step to the next (the
+    median over seeds, within the range). All rates that are named were run. A sweep ends early where the mean
+    of the last losses has risen above its start by more than twice what was gained, and ten standard errors.
 
     The same is done to the network with every normaliser replaced by the identity. Where that takes away the
     biases of convolutions that a normaliser made needless, they are missing.
@@ -75,8 +74,8 @@ def lr_range_test(
         low, high: the first and the last rate.
         steps: how many rates.
         seeds: how many sweeps; they differ in the order of the samples too.
-        optimiser: sgd or adamw, an optimiser of this network (whose groups keep the ratios of their rates), or
-            what makes one for parameters.
+        optimiser: sgd or adamw, an optimiser of this network (whose groups keep the ratios of their rates),
+            or what makes one for parameters.
         on_stage: called with a sentence at the beginning of each part.
         on_progress: called with (sweeps done, sweeps in all, those under way) after each step.
     Returns:
@@ -89,6 +88,7 @@ def lr_range_test(
     References:
         Smith 2017, arXiv:1506.01186, section 3.3.
     Example:
+        >>> import torch
         >>> x = torch.randn(64, 8)
         >>> network = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
         >>> found = lr_range_test(network, (x, (x[:, 0] > 0).long()), batch_size=32, steps=30, seeds=1)
@@ -169,8 +169,8 @@ class _Test:
         except Exception as error:
             if is_out_of_memory(error):
                 raise OptionError(
-                    f"a step at batch size {self.batch_size:,} must fit the memory of {self.device}, but does "
-                    "not: take a smaller one (normwright batch-size says which fit)"
+                    f"a step at batch size {self.batch_size:,} must fit the memory of {self.device}, but "
+                    "does not: take a smaller one (normwright batch-size says which fit)"
                 ) from error
             raise
 
@@ -233,8 +233,8 @@ class _Test:
             notes.append("The network has no normaliser, so there is nothing to leave out.")
         if self.subject.samples.count < 2 * self.batch_size:
             notes.append(
-                f"The {self.subject.samples.count:,} samples make one mini-batch: every step sees the same, and "
-                "the losses have no noise to be judged by."
+                f"The {self.subject.samples.count:,} samples make one mini-batch: every step sees the same, "
+                "and the losses have no noise to be judged by."
             )
         return tuple(notes)
 

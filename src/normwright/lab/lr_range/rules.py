@@ -24,7 +24,7 @@ class Ends:
 
 
 def smooth(losses: Sequence[float], window: int) -> tuple[float, ...]:
-    """The centred running mean over `window` losses; near an end, over as many as there are on its shorter side.
+    """The centred running mean over `window` losses; near an end, over as many as its shorter side allows.
 
     It does not lag behind, as a mean of past losses would: the rate rises with every step.
 
