@@ -172,8 +172,8 @@ def _layers(found: BatchSizes) -> tuple[Part, ...]:
     )
     text = (
         f"Over {noise.batches} mini-batches of {found.recommended:,}. The expected noise is that of m "
-        "independent elements. Those of one sample are not: where they are alike there is more noise, where they make up "
-        "for each other, less."
+        "independent elements. Those of one sample are not: where they are alike there is more noise, where "
+        "they make up for each other, less."
     )
     return (Part("layers", "Layers", text, table=Table("", columns, rows)),)
 

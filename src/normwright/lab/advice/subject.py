@@ -30,6 +30,8 @@ _VARIED: dict[str, Any] = {"batch_size": 1, "lr": 1e-3}
 
 _OF_NETWORK = tuple(field.name for field in fields(NetworkRecipe) if field.name not in ("name", "digest"))
 _OF_OPTIMISER = ("momentum", "weight_decay")
+OFFERED = (*_OF_NETWORK, *_OF_OPTIMISER, "image_size")
+"""What may be asked of a network, an optimiser or a data set by name."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,9 @@ def subject_of(
         OptionError: an option for a network that is not built here, or one that nothing has.
         DataError, UserCodeError: see `read_samples`, `OwnNetwork` and `build_network`.
     """
-    offered = (*_OF_NETWORK, *_OF_OPTIMISER, "image_size")
     for option in options:
-        if option not in offered:
-            raise unknown_name("option", option, offered)
+        if option not in OFFERED:
+            raise unknown_name("option", option, OFFERED)
     directory = None if data_dir is None else Path(data_dir)
     of_optimiser = {name: options.pop(name) for name in _OF_OPTIMISER if name in options}
     if isinstance(optimiser, str):

@@ -130,6 +130,6 @@ def reason(rates: Sequence[Rate], tolerance: float, limit: str) -> str:
         )
     share = f"{100 * chosen.value / best.value:.0f} % of those at {best.batch_size:,}"
     return (
-        f"it is the smallest whose samples per second come within {100 * tolerance:g} % of the most that were "
-        f"seen ({share}){rising}."
+        f"it is the smallest whose samples per second come within {100 * tolerance:g} % of the most that "
+        f"were seen ({share}){rising}."
     )
