@@ -91,7 +91,8 @@ COMMANDS = {
     "sizes": f"{SIZES} own.py:loader --sizes 1,8,16 --out sizes.html",
     "json": f"{SIZES} own.py:loader --sizes 8,16 --json",
     "hungry": f"{SIZES.replace('net', 'hungry')} own.py:loader",
-    "name": "batch-size mlp --data digits --depth 1 --width 4 --threads 1 --seconds 0.01 --sizes 8 --norm layer",
+    "name": "batch-size mlp --data digits --depth 1 --width 4 --threads 1 --seconds 0.01 --sizes 8 "
+    "--norm layer",
     "sized": f"{SIZES.replace('net', 'sized')} own.py:one --sizes 8",
     "one": f"{SIZES} own.py:one --sizes 64",
     "rates": f"{RATES} own.py:loader --out rates.html",
@@ -127,7 +128,7 @@ REFUSED = {
     "raises": "error: OSError: the disk with the images is gone",
     "narrow": "error: the network must take a batch of (2, 8) and (2,), but raised RuntimeError",
     "few": "error: the network must have an output for every class, but has 1 outputs, and a label is 1",
-    "vector": "error: own.py:vector must return a scalar tensor, the loss, but returned a tensor of shape (8,)",
+    "vector": "own.py:vector must return a scalar tensor, the loss, but returned a tensor of shape (2,)",
     "too large": "error: the data must hold at least as many samples as the smallest batch size (128)",
     "too large a step": "error: the data must hold at least one mini-batch of 128 samples, but hold 64",
     "network": "error: unknown network 'lenets': did you mean 'lenet'",
