@@ -114,6 +114,8 @@ COMMANDS = {
     "data": "lr mlp --data digit --batch-size 8",
     "norm": "lr mlp --data digits --norm bach --batch-size 8",
     "threads": f"{SIZES} own.py:loader --threads 0",
+    "own": f"{SIZES} own.py:loader --depth 3",
+    "own norm": f"{SIZES} own.py:one --sizes 8 --norm layer --initialisation xavier",
     "help sizes": "batch-size --help",
     "help rates": "lr --help",
 }
@@ -134,6 +136,7 @@ REFUSED = {
     "network": "error: unknown network 'lenets': did you mean 'lenet'",
     "data": "error: unknown data set 'digit': did you mean 'digits'",
     "norm": "error: unknown normaliser 'bach': did you mean 'batch'",
+    "own": "error: own.py:net builds its network itself, but depth came too: leave it out",
     "threads": "error: --threads must be at least 1, but is 0",
 }
 

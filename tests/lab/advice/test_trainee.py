@@ -56,7 +56,7 @@ def test_normalisers_are_left_out_and_so_are_their_parameters():
     optimiser = torch.optim.SGD(
         [{"params": network[1].parameters(), "lr": 0.1}, {"params": network[0].parameters()}], 1.0
     )
-    copied = trainee(network, optimiser, "cross_entropy", without=X[:2])
+    copied = trainee(network, optimiser, "cross_entropy", bare=True)
     assert isinstance(copied.network[1], nn.Identity)
     assert [len(group["params"]) for group in copied.optimiser.param_groups] == [0, 2]
     copied.step((X, Y))
@@ -131,3 +131,21 @@ def test_a_forward_function_of_the_user_s_own():
 def test_what_does_not_hold_is_said(network, loss, error, message):
     with pytest.raises(error, match=message):
         trainee(network, sgd, loss).check(read_samples((X, Y)), 4)
+
+
+def test_a_transformer_without_its_normalisers_calls_nothing_in_their_place():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    copied = trainee(nn.Sequential(layer, nn.Flatten(), nn.Linear(32, 2)), sgd, "cross_entropy", bare=True)
+    assert isinstance(copied.network[0].norm1, nn.Identity)
+    x = torch.randn(4, 4, 8)
+    in_training = copied.network[0].train()
+    copied.network[0].dropout1.p = copied.network[0].dropout2.p = copied.network[0].dropout.p = 0.0
+    copied.network[0].self_attn.dropout = 0.0
+    expected = in_training(x)
+    with torch.no_grad():
+        assert torch.allclose(copied.network[0].eval()(x), expected, atol=1e-5)
+
+
+def test_a_network_that_is_itself_a_normaliser():
+    with pytest.raises(OptionError, match="cannot replace itself"):
+        trainee(nn.BatchNorm1d(8), sgd, "cross_entropy", bare=True)

@@ -99,7 +99,7 @@ def subject_of(
         module = unwrapped(network)
 
         def taken(seed: int, *, bare: bool = False) -> Trainee:
-            return trainee(module, optimiser, loss, forward_fn, without=_shown(samples) if bare else None)
+            return trainee(module, optimiser, loss, forward_fn, bare=bare)
 
         return Subject(
             type(module).__name__, called, samples, _count(module), taken, partial(taken, bare=True)
@@ -127,11 +127,16 @@ class _Named:
         self._name, self._samples, self._loss, self._forward_fn = name, samples, loss, forward_fn
         self._device = device
         own = is_user_code(name)
+        # A function's network is taken with the normalisers that it has, unless others are asked for.
+        self._as_it_is = own and norm is None
+        if self._as_it_is and options:
+            raise OptionError(
+                f"{name} builds its network itself, but {', '.join(options)} came too: leave it out, or ask for "
+                "a norm, which is then put in as by `compare`"
+            )
         options.setdefault("initialisation", "own" if own else "xavier")
         self._recipe = make_base(name, data, norm=norm or "batch", device=device, **_VARIED, **options)
         self._optimiser = optimiser
-        # A function's network is taken with the normalisers that it has, unless others are asked for.
-        self._as_it_is = own and norm is None
         if not self._as_it_is and (samples.sample_shape is None or not samples.classes):
             raise OptionError(
                 f"{name} is built for the shape of the samples and the number of classes, which the data do "
@@ -148,10 +153,8 @@ class _Named:
 
     def make(self, seed: int, *, bare: bool = False) -> Trainee:
         """A copy of it that can train."""
-        example = _shown(self._samples).to(self._device) if bare and self._as_it_is else None
-        return trainee(
-            self.build(seed, bare=bare), self._optimiser, self._loss, self._forward_fn, without=example
-        )
+        network = self.build(seed, bare=bare)
+        return trainee(network, self._optimiser, self._loss, self._forward_fn, bare=bare and self._as_it_is)
 
     def _with(self, seed: int, bare: bool) -> Recipe:
         training = replace(self._recipe.training, seed=seed)
@@ -164,17 +167,6 @@ class _Shape:
     def __init__(self, samples: Samples) -> None:
         assert samples.sample_shape is not None
         self.sample_shape, self.classes = samples.sample_shape, samples.classes
-
-
-def _shown(samples: Samples) -> torch.Tensor:
-    """Two samples, that show where normalisers stand."""
-    x = samples.take(slice(0, 2), torch.device("cpu"))
-    if isinstance(x, tuple) and isinstance(x[0], torch.Tensor):
-        return x[0]
-    raise OptionError(
-        "normalisers are left out of a network that takes one tensor, but the batches hold several: give "
-        "(x, labels)"
-    )
 
 
 def _count(network: nn.Module) -> int:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import NormwrightError, OptionError, UserCodeError
+from normwright.lab.advice.bare import leave_out_normalisers
 from normwright.lab.advice.exhaustion import is_out_of_memory
 from normwright.lab.advice.samples import Samples, in_words, labels_of
 from normwright.lab.objective import LOSSES, Loss, checked_loss, loss_named
-from normwright.lab.placement import place
-from normwright.network.walk import find_normalisers
 from normwright.statistics.batches import Caller, ForwardFn, unwrapped
 
 Optimiser = torch.optim.Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -140,7 +139,7 @@ def trainee(
     loss: str | Loss | None,
     forward_fn: ForwardFn | None = None,
     *,
-    without: Tensor | None = None,
+    bare: bool = False,
 ) -> Trainee:
     """A copy of a network, with its optimiser's copy, in training mode.
 
@@ -150,7 +149,7 @@ def trainee(
         network: stays as it is.
         optimiser: of the network; its copy has the state of the original.
         loss, forward_fn: see `Trainee`.
-        without: samples that show where its normalisers stand; each is left out of the copy.
+        bare: whether the normalisers are left out of the copy.
     Raises:
         OptionError: the optimiser holds none of the network's parameters, or the network has none to train.
     """
@@ -162,8 +161,8 @@ def trainee(
     copied, own = copy.deepcopy((network, given))
     if not copied.training:
         copied.train()
-    if without is not None and find_normalisers(copied):
-        place(copied, "none", without, groups=1)
+    if bare:
+        leave_out_normalisers(copied)
     trained = [parameter for parameter in copied.parameters() if parameter.requires_grad]
     if not trained:
         raise OptionError(

@@ -51,8 +51,9 @@ def find_batch_size(
     all random states stay as they are, whatever happens; a stream of batches has been read.
 
     Args:
-        network: in training mode as its parts are, else all of it is put into it; or a name as `compare`
-            takes it: mlp, lenet, vgg, resnet20, lstm, `package.module:function`, `path/to/file.py:function`.
+        network: in training mode as its parts are, else all of it is put into it (one that is compiled is
+            timed as it was before); or a name as `compare` takes it: mlp, lenet, vgg, resnet20, lstm,
+            `package.module:function`, `path/to/file.py:function`.
         data: a name as `compare` takes it, the two tensors (x, labels), a data set of PyTorch, or batches of
             (x, labels) or of mappings with `labels`, of which at most 65,536 samples are read.
         loss: cross_entropy, mse, a function (outputs, labels) -> scalar or its name; None where the network's

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const { template, config } = JSON.parse(document.getElementById("setup").textContent);
-  const PRINT_WIDTH = { two: 326, three: 326, small: 212 }; // as the print rules of report.css
+  const PRINT_WIDTH = { one: 668, two: 326, three: 326, small: 212 }; // as the print rules of report.css
   const hidden = new Set(); // normalisers that the reader has switched off, in every figure
 
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
