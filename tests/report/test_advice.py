@@ -22,6 +22,8 @@ from normwright.report.advice import (
 from normwright.report.rate_figures import rate_panels
 from normwright.report.size_figures import size_panels
 
+expect = pytest.importorskip("playwright.sync_api", reason="pip install playwright").expect
+
 HERE = str(Path(__file__).parent)
 
 if HERE not in sys.path:
@@ -140,7 +142,7 @@ def open_page(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         page.goto(path.as_uri())
         for figure in page.query_selector_all(".figure"):
             figure.scroll_into_view_if_needed()
-        page.wait_for_function("document.querySelectorAll('.figure:not(.js-plotly-plot)').length === 0")
+        expect(page.locator(".figure:not(.js-plotly-plot)")).to_have_count(0)
         return page
 
     yield look
@@ -187,8 +189,7 @@ def test_the_printed_page_fits_the_paper(
 ) -> None:
     page = open_page(pages[name], 1280)
     page.emulate_media(media="print")
-    drawn = "[...document.querySelectorAll('.js-plotly-plot')]"
-    page.wait_for_function(f"{drawn}.every(figure => figure._fullLayout.width === {width})")
+    expect(page.locator(f'.figure:not(:has(.main-svg[width="{width}"]))')).to_have_count(0)
     assert page.evaluate(
         "[...document.querySelectorAll('.figure')].every(f => f.scrollWidth <= f.clientWidth)"
     )

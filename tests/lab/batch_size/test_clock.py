@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from normwright.lab.batch_size.clock import LEAST_STEPS, Clock
+from normwright.lab.batch_size.clock import LEAST_STEPS, MOST_STEPS, Clock
 
 
 class Steps:
@@ -48,10 +48,9 @@ def test_warm_up_does_not_count_and_each_step_is_waited_for(waits):
 def test_a_block_takes_a_sixth_of_the_limit_once_there_is_an_interval():
     steps = Steps(1.0)
     clock = steps.clock(4)
-    clock.block(steps, None, limit=60.0)
-    assert len(clock.seconds) == 10
-    clock.block(steps, None, limit=60.0)
-    assert len(clock.seconds) == 20
+    for count in (10, 20):
+        clock.block(steps, None, limit=60.0)
+        assert len(clock.seconds) == count
     assert not clock.used_up(60.0)
     for _ in range(4):
         clock.block(steps, None, limit=60.0)
@@ -64,3 +63,13 @@ def test_known_is_judged_by_the_interval():
     clock.block(steps, None, limit=0.001)
     assert not clock.known(0.02)  # from 1/1.1 to 1/1 is 9 %
     assert clock.known(0.05)
+
+
+def test_quick_steps_are_not_timed_without_end():
+    steps = Steps(1e-5)
+    clock = steps.clock(4)
+    for _ in range(6):
+        assert not clock.used_up(60.0)
+        clock.block(steps, None, limit=60.0)
+    assert len(clock.seconds) == MOST_STEPS
+    assert clock.used_up(60.0)

@@ -131,8 +131,8 @@ class _Named:
         self._as_it_is = own and norm is None
         if self._as_it_is and options:
             raise OptionError(
-                f"{name} builds its network itself, but {', '.join(options)} came too: leave it out, or ask for "
-                "a norm, which is then put in as by `compare`"
+                f"{name} builds its network itself, but {', '.join(options)} came too: leave it out, or ask "
+                "for a norm, which is then put in as by `compare`"
             )
         options.setdefault("initialisation", "own" if own else "xavier")
         self._recipe = make_base(name, data, norm=norm or "batch", device=device, **_VARIED, **options)

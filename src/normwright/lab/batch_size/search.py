@@ -57,6 +57,7 @@ class Search:
         self.generator = torch.Generator().manual_seed(0)
         self.order = torch.randperm(self.samples.count, generator=self.generator)
         self.available: int | None = None
+        self.fixed = 0
 
     def run(self) -> BatchSizes:
         """The search."""
@@ -68,7 +69,10 @@ class Search:
             )
         trainee = self.subject.make(0)
         self.device = trainee.device
-        self.available = available_bytes(self.device)
+        self.fixed = _bytes_of(trainee.held())
+        left = available_bytes(self.device)
+        # What the copy holds already is part of what a step needs.
+        self.available = None if left is None else left + self.fixed
         stopped, limit = self._grow(trainee, sizes)
         if not self.clocks:
             raise OptionError(
@@ -76,7 +80,7 @@ class Search:
                 + "; ".join(f"{each.batch_size}, {each.reason}" for each in self.skipped)
             )
         self._refine(trainee)
-        return self._found(trainee, stopped, limit)
+        return self._found(stopped, limit)
 
     def _grow(self, trainee: Trainee, sizes: Sequence[int]) -> tuple[str, str]:
         """Opens size after size; says why no larger one was tried, and what kept it from levelling off."""
@@ -115,12 +119,15 @@ class Search:
         )
 
     def _foreseen(self, size: int) -> float:
-        """Bytes of a step, on the straight line through the last two sizes."""
+        """Bytes of a step, on the straight line through the last two sizes.
+
+        After one size alone, as if all but the parameters and buffers grew with it.
+        """
         if not self.peaks:
             return 0.0
-        (last, peak), *_ = points = sorted(self.peaks.items(), reverse=True)[:2]
-        slope = (peak - points[1][1]) / (last - points[1][0]) if len(points) > 1 else peak / last
-        return peak + slope * (size - last)
+        (last, peak), *before = sorted(self.peaks.items(), reverse=True)
+        other, least = before[0] if before else (0, self.fixed)
+        return peak + (peak - least) / (last - other) * (size - last)
 
     def _open(self, trainee: Trainee, size: int) -> tuple[str, bool]:
         """Runs a size for the first time: why it was skipped, and whether larger ones must be, too."""
@@ -193,7 +200,7 @@ class Search:
     def _unknown(self) -> list[Clock]:
         return [clock for clock in self.clocks.values() if not clock.known(self.relative_error)]
 
-    def _found(self, trainee: Trainee, stopped: str, limit: str) -> BatchSizes:
+    def _found(self, stopped: str, limit: str) -> BatchSizes:
         rates = [clock.rate for clock in self.clocks.values()]
         best, chosen = fastest(rates), knee(rates, self.tolerance)
         rising = best is rates[-1] and not levelled(rates, self.tolerance)
@@ -244,3 +251,7 @@ class Search:
                 f"{', '.join(vague)}. The machine is busy, or steps differ: give it more time."
             )
         return tuple(notes)
+
+
+def _bytes_of(tensors: Sequence[Tensor]) -> int:
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
