@@ -63,9 +63,11 @@ def test_levelled(rates, expected):
     assert levelled(exact(**rates), 0.05) is expected
 
 
-def test_wide_intervals_do_not_end_the_search():
-    wide = [Rate(1, 10.0, 5.0, 15.0), Rate(2, 10.0, 5.0, 15.0), Rate(4, 10.0, 5.0, 15.0)]
-    assert not levelled(wide, 0.05)
+def test_a_busy_moment_does_not_end_the_search_nor_keep_it_going():
+    busy = [Rate(1, 10.0, 9.0, 11.0), Rate(2, 11.0, 5.0, 22.0), Rate(4, 15.0, 10.0, 40.0)]
+    assert not levelled(busy, 0.05)
+    level = [Rate(1, 5.0, 2.0, 11.0), Rate(2, 10.0, 5.0, 11.1), Rate(4, 11.0, 5.0, 11.2)]
+    assert levelled(level, 0.05)
 
 
 @pytest.mark.parametrize(

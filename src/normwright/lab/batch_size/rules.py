@@ -58,7 +58,9 @@ def rate_of(batch_size: int, seconds: Sequence[float]) -> Rate:
 
 
 def levelled(rates: Sequence[Rate], tolerance: float) -> bool:
-    """Whether two sizes in a row have not raised the rate: no interval reaches (1 + tolerance)·(best before).
+    """Whether two sizes in a row raised no rate: high(size) < (1 + tolerance)·(the greatest high before).
+
+    The upper ends are compared with each other, since a busy machine slows some steps and quickens none.
 
     Args:
         rates: in the order in which they were run.
@@ -71,7 +73,7 @@ def levelled(rates: Sequence[Rate], tolerance: float) -> bool:
     if len(rates) <= _LEVEL:
         return False
     return all(
-        rates[place].high < (1 + tolerance) * max(rate.value for rate in rates[:place])
+        rates[place].high < (1 + tolerance) * max(rate.high for rate in rates[:place])
         for place in range(len(rates) - _LEVEL, len(rates))
     )
 
