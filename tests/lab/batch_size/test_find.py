@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import warnings
 import weakref
@@ -45,11 +46,21 @@ def test_everything_stays_where_the_network_stops_it(stop):
     assert same(whole_state(network), before)
 
 
+@pytest.fixture
+def _no_collection_by_chance():
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collection_by_chance")
 def test_out_of_memory_ends_the_search_and_is_reported():
     made, told = [], []
 
     def allocate(y):
         made.append(weakref.ref(y))
+        ring = [y]
+        ring.append(ring)  # so that only a collection frees it
         torch.empty(ABSURD)
 
     def tell(sentence):

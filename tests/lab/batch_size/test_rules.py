@@ -66,7 +66,9 @@ def test_levelled(rates, expected):
 def test_a_busy_moment_does_not_end_the_search_nor_keep_it_going():
     busy = [Rate(1, 10.0, 9.0, 11.0), Rate(2, 11.0, 5.0, 22.0), Rate(4, 15.0, 10.0, 40.0)]
     assert not levelled(busy, 0.05)
-    level = [Rate(1, 5.0, 2.0, 11.0), Rate(2, 10.0, 5.0, 11.1), Rate(4, 11.0, 5.0, 11.2)]
+    lucky = [Rate(1, 5.0, 2.0, 90.0), Rate(2, 10.0, 5.0, 21.0), Rate(4, 20.0, 15.0, 39.0)]
+    assert not levelled(lucky, 0.05)
+    level = [Rate(1, 10.0, 2.0, 11.0), Rate(2, 5.0, 3.0, 11.1), Rate(4, 10.2, 5.0, 11.2)]
     assert levelled(level, 0.05)
 
 

@@ -182,3 +182,22 @@ def test_what_the_network_cannot_take():
         nw.lr_range_test(nn.Linear(5, 2), (X, Y), **QUICK)
     with pytest.raises(OptionError, match="must fit the memory of cpu, but does not"):
         nw.lr_range_test(Failing(8, lambda y: torch.empty(2**50)), (X, Y), **QUICK)
+
+
+class Counting(nn.Module):
+    """Its output is the number of its calls in a buffer, whatever the samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(()))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.calls + 0 * self.w * x.sum()
+
+
+def test_what_is_looked_at_before_the_first_step_leaves_no_trace_in_the_sweep():
+    found = nw.lr_range_test(Counting(), (X, Y), loss=lambda outputs, _: outputs, batch_size=32, steps=20)
+    # One call for the first step, and one for the loss after it.
+    assert [curve.losses[0] for curve in found.ranges[0].curves] == [2.0, 2.0, 2.0]

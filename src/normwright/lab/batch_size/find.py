@@ -43,9 +43,9 @@ def find_batch_size(
 
     Each rate has a 95 % interval, by the order statistics of the steps' times; where the intervals leave
     other sizes open, a note names them. A step is forward, backward and the optimiser's update on samples
-    that lie on the device: reading data is not timed. The search ends where the intervals of two sizes in a
-    row end below (1 + tolerance) of the highest end before, at the end of the data, or where memory is used
-    up. All sizes are then timed again in turn, so that a busy moment of the machine meets all of them.
+    that lie on the device: reading data is not timed. The search ends where two sizes in a row raise neither
+    the best rate nor the highest end of an interval by the tolerance, at the end of the data, or where memory
+    is used up. All sizes are then timed again in turn, so that a busy moment of the machine meets them all.
 
     A copy of the network is trained, from its present values at every size. The network, its optimiser and
     all random states stay as they are, whatever happens; a stream of batches has been read.

@@ -58,9 +58,11 @@ def rate_of(batch_size: int, seconds: Sequence[float]) -> Rate:
 
 
 def levelled(rates: Sequence[Rate], tolerance: float) -> bool:
-    """Whether two sizes in a row raised no rate: high(size) < (1 + tolerance)·(the greatest high before).
+    """Whether two sizes in a row raised the rate by less than the tolerance, by the median and at its best.
 
-    The upper ends are compared with each other, since a busy machine slows some steps and quickens none.
+        value(size) < (1 + tolerance)·(greatest value before), and the same of high
+
+    Both, because a busy machine slows some steps and quickens none: it can hide a gain in either.
 
     Args:
         rates: in the order in which they were run.
@@ -72,10 +74,13 @@ def levelled(rates: Sequence[Rate], tolerance: float) -> bool:
     """
     if len(rates) <= _LEVEL:
         return False
-    return all(
-        rates[place].high < (1 + tolerance) * max(rate.high for rate in rates[:place])
-        for place in range(len(rates) - _LEVEL, len(rates))
-    )
+    return not any(_raises(rates[place], rates[:place], tolerance) for place in range(-_LEVEL, 0))
+
+
+def _raises(rate: Rate, before: Sequence[Rate], tolerance: float) -> bool:
+    return rate.value >= (1 + tolerance) * max(other.value for other in before) or rate.high >= (
+        1 + tolerance
+    ) * max(other.high for other in before)
 
 
 def knee(rates: Sequence[Rate], tolerance: float) -> Rate:
