@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from normwright.lab.batch_size.records import BatchSizes, LayerNoise, MomentNoise, SizeTrial, SkippedSize
@@ -56,6 +57,11 @@ def learning_rates(*, network=HOSTILE, without="usable", seeds=3):
     ranges = [usable_range("with normalisers" if without else "as it is", 40, 80, seeds=seeds)]
     if without:
         ranges.append(usable_range("without", 50, 70, usable=without == "usable", seeds=seeds))
+    if without == "overflows":
+        gone = RateCurve(
+            0, (), (), (), math.inf, 0.0, None, None, None, False, False, "the loss was not finite"
+        )
+        ranges[1] = dataclasses.replace(ranges[1], curves=(gone,))
     return LearningRates(
         network, f"{HOSTILE} data", "cpu", 64, tuple(ranges), ranges[0].steepest, 1.2, 4.0,
         f"there {HOSTILE} falls.", (f"A note on {HOSTILE}.",),

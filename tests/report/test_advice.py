@@ -37,6 +37,7 @@ PAGES = {
     "one size": lambda: render_batch_sizes(batch_sizes((64,))),
     "rates": lambda: render_learning_rates(learning_rates()),
     "not usable": lambda: render_learning_rates(learning_rates(without="not usable")),
+    "overflows": lambda: render_learning_rates(learning_rates(without="overflows")),
     "no normaliser": lambda: render_learning_rates(learning_rates(without="")),
     "one seed": lambda: render_learning_rates(learning_rates(seeds=1)),
 }

@@ -24,8 +24,8 @@ def rate_panels(found: LearningRates) -> tuple[Panel, ...]:
     """One figure: a band and a line for each network, its usable rates shaded."""
     traces = [trace for usable in found.ranges for trace in (_band(usable), _line(usable))]
     curves = [curve for usable in found.ranges for curve in usable.curves]
-    start = max(curve.start for curve in curves)
-    lowest = min(min(curve.smoothed, default=curve.start) for curve in curves)
+    start = max(curve.start for curve in curves if math.isfinite(curve.start))
+    lowest = min((loss for curve in curves for loss in curve.smoothed), default=start)
     room = start - lowest or abs(start) or 1.0
     figure = frame(
         traces,

@@ -201,3 +201,22 @@ def test_what_is_looked_at_before_the_first_step_leaves_no_trace_in_the_sweep():
     found = nw.lr_range_test(Counting(), (X, Y), loss=lambda outputs, _: outputs, batch_size=32, steps=20)
     # One call for the first step, and one for the loss after it.
     assert [curve.losses[0] for curve in found.ranges[0].curves] == [2.0, 2.0, 2.0]
+
+
+def test_a_loss_that_is_not_finite_to_begin_with():
+    with pytest.raises(DataError, match="must be finite before the first step, but is not: look for NaN"):
+        nw.lr_range_test(small(), (X * torch.nan, Y), **QUICK)
+
+
+def test_a_network_that_overflows_without_its_normalisers_has_no_range_there():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    with torch.no_grad():
+        network[0].weight.mul_(1e30)
+        network[2].weight.mul_(1e10)
+    network[2].requires_grad_(False)
+    network[1].weight.data.mul_(1e-10)
+    found = nw.lr_range_test(network, (X, Y), **QUICK)
+    assert [(curve.start, curve.rates) for curve in found.ranges[1].curves] == [(math.inf, ())] * 2
+    assert found.ranges[1].decades is None
+    assert found.ranges[0].curves[0].start < 10

@@ -83,7 +83,7 @@ def lr_range_test(
     Raises:
         OptionError: an argument lies outside what is offered; batch norm would meet one element; there are
             more classes than outputs.
-        DataError: no labels, no samples, or fewer than the batch size.
+        DataError: no labels, no samples, or fewer than the batch size; the loss is not finite to begin with.
         UserCodeError: the network fails on the data, or the loss is no scalar.
     References:
         Smith 2017, arXiv:1506.01186, section 3.3.
@@ -186,6 +186,11 @@ class _Test:
             make(seed), self.subject.samples, self.rates,
             batch_size=self.batch_size, seed=seed, window=self.window, on_step=told,
         )  # fmt: skip
+        if normalised and not math.isfinite(found.start):
+            raise DataError(
+                "the loss of the network must be finite before the first step, but is not: look for NaN or "
+                "infinity in the data and in the weights"
+            )
         self.on_progress(done + 1, total, [])
         return found
 

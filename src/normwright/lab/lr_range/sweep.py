@@ -67,6 +67,8 @@ def sweep(
     parts = samples.parts(batch_size, generator)
     start, noise = _start(trainee, samples, batch_size, seed, window)
     trainee.back_to_start()
+    if not math.isfinite(start):
+        return Sweep(seed, (), (), (), start, noise, NOT_FINITE)
     losses: list[float] = []
     ended = DONE
     batch = samples.take(next(parts), trainee.device)
@@ -90,10 +92,15 @@ def sweep(
 def _start(
     trainee: Trainee, samples: Samples, batch_size: int, seed: int, window: int
 ) -> tuple[float, float]:
-    """The mean loss of the network as it is, and the standard error of such a mean over a window."""
+    """The mean loss of the network as it is, and the standard error of such a mean over a window.
+
+    Infinite where some loss is not finite.
+    """
     parts = samples.parts(batch_size, torch.Generator().manual_seed(seed + 1))
     with torch.no_grad():
         losses = [
             float(trainee.loss(samples.take(next(parts), trainee.device))) for _ in range(_START_BATCHES)
         ]
+    if not all(map(math.isfinite, losses)):
+        return math.inf, 0.0
     return statistics.fmean(losses), statistics.stdev(losses) / math.sqrt(window)
