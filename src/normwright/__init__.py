@@ -12,6 +12,8 @@ nw.compare(network, data, ...)        train one network under every normaliser, 
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
 nw.recalibrate(network, batches)      exact population statistics, undoable
 nw.statistics                         running statistics in training: accumulate, count_once
+nw.find_batch_size(network, data)     where samples per second level off, and the noise of moments
+nw.lr_range_test(network, data, ...)  the usable learning rates, with normalisers and without
 nw.backends()                         which kernels are loaded, and if not, why
 """
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from normwright import reference, statistics
     from normwright.doctor.diagnose import diagnose
     from normwright.doctor.monitor.monitor import Monitor
+    from normwright.lab.batch_size.find import find_batch_size
+    from normwright.lab.lr_range.range_test import lr_range_test
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
@@ -48,9 +52,11 @@ __all__ = [
     "compare",
     "convert",
     "diagnose",
+    "find_batch_size",
     "fold",
     "freeze",
     "functional",
+    "lr_range_test",
     "nn",
     "recalibrate",
     "reference",
@@ -67,8 +73,10 @@ _LAZY = {
     "compare": ("normwright.report.comparison", "compare"),
     "convert": ("normwright.network.conversion.convert", "convert"),
     "diagnose": ("normwright.doctor.diagnose", "diagnose"),
+    "find_batch_size": ("normwright.lab.batch_size.find", "find_batch_size"),
     "fold": ("normwright.network.folding.fold", "fold"),
     "freeze": ("normwright.network.freezing", "freeze"),
+    "lr_range_test": ("normwright.lab.lr_range.range_test", "lr_range_test"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
     "statistics": ("normwright.statistics", None),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,17 +142,13 @@ class Act:
         )
 
     def _print(self, done: Done, notes: Sequence[str], *, written: bool) -> None:
-        from normwright.cli.tables import print_table
+        from normwright.cli.tables import print_json, print_table
         from normwright.network.table import Table
 
         asked = self._asked
         if asked.as_json:
-            # JSON has no infinity and no NaN: they become null.
-            finite = json.loads(
-                json.dumps(dataclasses.asdict(done.report)),  # type: ignore[call-overload]
-                parse_constant=lambda name: None,
-            )
-            typer.echo(json.dumps(in_options(finite, self._options), indent=2, allow_nan=False))
+            record = dataclasses.asdict(done.report)  # type: ignore[call-overload]
+            print_json(in_options(record, self._options))
         else:
             print_table(Table(*in_options(dataclasses.astuple(done.report.table()), self._options)))
         for note in notes:

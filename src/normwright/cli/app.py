@@ -10,6 +10,8 @@ from normwright import __version__
 from normwright.cli.adapt import EXAMPLES as ADAPT
 from normwright.cli.adapt import adapt
 from normwright.cli.backends import backends
+from normwright.cli.batch_size import EXAMPLES as BATCH_SIZE
+from normwright.cli.batch_size import batch_size
 from normwright.cli.compare import compare
 from normwright.cli.convert import EXAMPLES as CONVERT
 from normwright.cli.convert import convert
@@ -17,6 +19,8 @@ from normwright.cli.doctor import doctor
 from normwright.cli.doctor_options import EXAMPLES as DOCTOR
 from normwright.cli.fold import EXAMPLES as FOLD
 from normwright.cli.fold import fold
+from normwright.cli.lr import EXAMPLES as LR
+from normwright.cli.lr import lr
 from normwright.cli.options import EXAMPLES
 from normwright.cli.recalibrate import EXAMPLES as RECALIBRATE
 from normwright.cli.recalibrate import recalibrate
@@ -37,6 +41,8 @@ app.command(epilog=RECALIBRATE)(recalibrate)
 app.command(epilog=ADAPT)(adapt)
 app.command(epilog=FOLD)(fold)
 app.command(epilog=CONVERT)(convert)
+app.command("batch-size", epilog=BATCH_SIZE)(batch_size)
+app.command(epilog=LR)(lr)
 app.command()(backends)
 
 

@@ -1,8 +1,10 @@
-"""A report's table on the terminal."""
+"""A report on the terminal: its table, or its values as JSON."""
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -23,6 +25,12 @@ def print_table(table: Table) -> None:
         console.print(_fitted(table))
     for note in table.notes:
         console.print(Text(note))
+
+
+def print_json(record: Any) -> None:
+    """Prints plain values. JSON has no infinity and no NaN: they become null."""
+    finite = json.loads(json.dumps(record), parse_constant=lambda name: None)
+    sys.stdout.write(json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
 
 def _fitted(table: Table) -> RichTable:

@@ -53,8 +53,15 @@ def loss_named(name: str) -> Loss:
         tensor(0.6931)
     """
     loss = _find("loss", name, LOSSES)
-    if name in LOSSES:
-        return loss
+    return loss if name in LOSSES else checked_loss(loss, name)
+
+
+def checked_loss(loss: Loss, name: str) -> Loss:
+    """A user's loss, with a check of what it returns at every call.
+
+    Raises:
+        UserCodeError: when called, and the loss is no scalar tensor or has no gradient.
+    """
 
     def checked(outputs: Tensor, labels: Tensor) -> Tensor:
         value = loss(outputs, labels)

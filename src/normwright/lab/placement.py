@@ -104,7 +104,7 @@ def place(network: nn.Module, norm: str, example: Tensor, *, groups: int) -> Pla
         )
     for name, module in modules.items():
         replace_module(network, name, nn.Identity() if module is None else module)
-    _leave_fast_path(network)
+    leave_fast_path(network)
     return Placement(tuple(modules), left_out)
 
 
@@ -211,7 +211,7 @@ def _build_for(spot: _Place, norm: str, groups: int, example: Tensor) -> nn.Modu
     return module.to(device=old.device, dtype=old.dtype).train(spot.normaliser.training)
 
 
-def _leave_fast_path(network: nn.Module) -> None:
+def leave_fast_path(network: nn.Module) -> None:
     """Lets torch's transformer layers call their normalisers.
 
     In inference they read eps, weight and bias of `norm1` and `norm2` and compute a layer norm from

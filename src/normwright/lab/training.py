@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -67,7 +67,19 @@ def steps_per_epoch(recipe: TrainingRecipe, samples: int) -> int:
     return math.ceil(samples / recipe.batch_size)
 
 
-def build(recipe: Recipe, data: Data) -> BuiltNetwork:
+class Sized(Protocol):
+    """What of the data decides a network's shape."""
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+
+
+def build(recipe: Recipe, data: Sized) -> BuiltNetwork:
     """The network of a recipe, on its device, with weights drawn from its seed; accelerated on the CPU.
 
     Draws from PyTorch's global generator, which it seeds.
@@ -233,7 +245,7 @@ class Run:
         if recorded:
             self.recorder.after_update()
         else:
-            _finish_queue(x.device)
+            finish_queue(x.device)
             self.seconds.append(time.perf_counter() - start)
         return True
 
@@ -292,7 +304,7 @@ def _evaluated_steps(recipe: TrainingRecipe, steps: int) -> frozenset[int]:
     return frozenset(math.ceil(steps * (i + 1) / points) for i in range(points))
 
 
-def _finish_queue(device: torch.device) -> None:
+def finish_queue(device: torch.device) -> None:
     """Waits for a GPU, so that a step's time is its own."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

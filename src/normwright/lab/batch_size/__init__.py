@@ -1,0 +1,1 @@
+"""The batch size from which on training is no faster, and how noisy its moments are."""

@@ -1,0 +1,41 @@
+"""Random states come back, whatever happens."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from advised import same
+
+from normwright.lab.advice.randomness import random_states_kept
+
+
+def states():
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def draw():
+    return float(torch.rand(1)), float(np.random.rand()), random.random()
+
+
+@pytest.mark.parametrize("stop", [None, ValueError, KeyboardInterrupt])
+def test_states_come_back(stop):
+    before = states()
+    try:
+        with random_states_kept(3):
+            draw()
+            if stop is not None:
+                raise stop
+    except (ValueError, KeyboardInterrupt):
+        pass
+    assert same(states(), before)
+
+
+def test_inside_all_are_seeded():
+    with random_states_kept(3):
+        first = draw()
+    draw()
+    with random_states_kept(3):
+        assert draw() == first
