@@ -80,7 +80,7 @@ class Advise:
     def _check_out(self) -> None:
         """Says before the work what would be said after it."""
         if self.out is not None:
-            check_output("--out", self.out, (".html", ".htm"), replace=self.force)
+            check_output("--out", self.out, (".html",), replace=self.force)
 
     def _print(self, found: Report) -> None:
         from normwright.cli.tables import print_json, print_table
