@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from normwright.doctor.graph import Edge, Graph, Operation
 from normwright.doctor.layer_kinds import kinds_of
-from normwright.doctor.layout import axis_after, is_copied, layout_in, shape_in
+from normwright.doctor.layout import axis_after, is_copied, layout_in, shape_in, value_of
 from normwright.doctor.operators import CHECKS, PASSES, function_of, kind_of
 from normwright.doctor.reorder import is_sequence
 from normwright.doctor.where import where_called, where_defined
@@ -252,15 +252,20 @@ def _is_instance_norm(node: Node) -> bool:
     of = given.args[0]
     assert isinstance(of, Node)
     before, shape = shape_in(of), shape_in(given)
-    return len(shape) > 2 and shape[:2] == (1, before[0] * before[1]) and before[0] != 1
+    return len(shape) > 2 and len(before) > 2 and shape[:2] == (1, before[0] * before[1]) and before[0] != 1
 
 
 def _settings(node: Node) -> tuple[tuple[str, Any], ...]:
-    plain = {
-        name: "tensor" if isinstance(value, Node) else tuple(value) if isinstance(value, list) else value
-        for name, value in arguments_of(node).items()
-    }
-    return (("operator", operator_of(node)), *plain.items())
+    given = arguments_of(node).items()
+    return (("operator", operator_of(node)), *((name, _plain(value)) for name, value in given))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    if isinstance(value, Node):
+        return "tensor" if isinstance(value_of(value), Tensor) else None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def _probability(node: Node) -> float:

@@ -216,8 +216,8 @@ def _kind_of_call(call: Operation, given: Mapping[str, Any]) -> tuple[str, int |
 def _normalised(shape: tuple[int, ...], given: Mapping[str, Any]) -> tuple[int, ...]:
     if isinstance(given.get("axes"), int):
         return shape[len(shape) - given["axes"] :]
-    normalised: tuple[int, ...] = given.get("normalized_shape", shape[-1:])
-    return normalised
+    # with the example's sizes, where the call computes some of them
+    return shape[len(shape) - len(given.get("normalized_shape", shape[-1:])) :]
 
 
 def _features(module: Any, weight: Any) -> int | None:

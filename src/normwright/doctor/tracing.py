@@ -11,7 +11,7 @@ from normwright.doctor.graph_of import graph_of
 from normwright.doctor.missing import SkipError
 from normwright.doctor.subject import Subject
 from normwright.network.calling import Call
-from normwright.network.trace import UntraceableError, trace
+from normwright.network.trace import UntraceableError, first_line, trace
 
 
 def gather_graph(subject: Subject) -> Graph:
@@ -28,6 +28,8 @@ def gather_graph(subject: Subject) -> Graph:
         return graph_of(twin.network, trace(twin.network, call))
     except UntraceableError as error:
         raise SkipError(f"the network could not be traced: {error}") from error
+    except Exception as error:  # of a trace such as none of those that were read before
+        raise SkipError(f"the network's trace could not be read: {first_line(error)}") from error
 
 
 class _Called(BaseException):  # no error, and not to be caught by a forward_fn
