@@ -66,6 +66,24 @@ def test_nothing_below_moves_without_a_learning_rate():
         assert facts.cosines == pytest.approx((1.0,))
 
 
+class Growing(nn.Module):
+    """Its forward depends on how often it ran, as spectral norm's does."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.ones(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls.clone()
+
+
+def test_buffers_are_the_same_before_and_after():
+    layers = nn.Linear(4, 6), Growing(), nn.Linear(6, 2)
+    subject = subject_of(*layers, optimiser=lambda p: torch.optim.SGD(p, lr=0.0))
+    assert [facts.distances for facts in covariate_shift_of(subject, ("0", "1", "2"))] == [(0.0,)]
+
+
 def test_dropout_draws_the_same_before_and_after():
     layers = nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 2)
     for facts in covariate_shift_of(

@@ -145,6 +145,25 @@ def test_infinity_that_the_loss_does_not_see_is_a_note():
     assert (finding.layer, finding.severity) == ("1", "note")
 
 
+def test_a_mask_is_not_taken_for_the_cause():
+    class Masked(nn.Module):
+        def forward(self, x):
+            return x.masked_fill(torch.eye(4, dtype=torch.bool), -math.inf)
+
+    # the logarithm comes after the mask, and is right until the second batch
+    network = nn.Sequential(Masked(), nn.Softmax(-1), nn.Linear(4, 4), Logarithm())
+    nn.init.constant_(network[2].weight, 1.0)
+    nn.init.constant_(network[2].bias, 1.0)
+    x, y = torch.rand(4, 4), torch.randint(4, (4,))
+    good, bad = (x, y), (torch.full((4, 4), math.inf), y)  # softmax of infinities is NaN
+    (at_input, finding) = examine(
+        Subject(network, (good, bad), CROSS_ENTROPY), [all_rules()["nonfinite_values"]]
+    ).findings
+    assert "input 0" in at_input.message
+    assert (finding.layer, finding.severity) == ("1", "error")
+    assert "mini-batch 2" in finding.message
+
+
 def test_a_gradient_alone_that_is_not_finite():
     class Root(nn.Module):
         def forward(self, x):

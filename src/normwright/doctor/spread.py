@@ -52,7 +52,7 @@ def sample_of(x: Tensor) -> Tensor:
 
     Example:
         >>> sample_of(torch.arange(4096 * 7.0).view(64, 448)).shape
-        torch.Size([3972])
+        torch.Size([3186])
     """
     flat = _in_memory_order(x.detach())
     space = -(-len(flat) // SAMPLE)

@@ -22,33 +22,45 @@ def check(evidence: Evidence) -> Iterator[Fault]:
                 "", f"input {given.name} holds {given.nonfinite:,} elements that are NaN or infinite",
                 given.nonfinite, "nonfinite",
             )  # fmt: skip
-    of_layer = _first_layer(evidence)
     step = _first_bad_step(evidence)
+    of_layer = _first_layer(evidence, step)
     if of_layer is not None:
-        yield of_layer if step is not None else Fault(
-            of_layer.layer, of_layer.message + ", though the loss is finite", of_layer.value,
-            of_layer.threshold, "note",
-        )  # fmt: skip
+        yield of_layer
     elif step is not None:
         yield _of_gradients(evidence, step)
 
 
-def _first_layer(evidence: Evidence) -> Fault | None:
-    bad = (
-        (spread.step, place, spread, facts)
-        for place, facts in enumerate(evidence.activations)
+def _first_layer(evidence: Evidence, step: int | None) -> Fault | None:
+    """The first layer that gives such values: in the mini-batch that went wrong, else in any, as a note.
+
+    One that gave some before, when all went well, as a mask does, is named only where there is no other.
+    """
+    bad = [
+        (spread.step, facts.layer, spread)
+        for facts in evidence.activations
         for spread in facts.outputs
-        if spread.nonfinite
-    )
-    first = min(bad, key=lambda found: found[:2], default=None)
-    if first is None:
+        if spread.nonfinite and (step is None or spread.step <= step)
+    ]
+    if not bad:
         return None
-    step, _, spread, facts = first
-    share = f"{spread.nonfinite:,} of {spread.count:,} outputs"
+    if step is None:
+        at, layer, spread = min(bad, key=lambda found: found[0])
+    else:
+        before = {layer for at, layer, _ in bad if at < step}
+        now = [found for found in bad if found[0] == step]
+        new = [found for found in now if found[1] not in before]
+        if not now:
+            return None
+        at, layer, spread = (new or now)[0]
+    though = ", though the loss is finite" if step is None else ""
     return Fault(
-        facts.layer, f"{share} are NaN or infinite in mini-batch {step + 1}, here first",
-        spread.nonfinite, "nonfinite",
-    )  # fmt: skip
+        layer,
+        f"{spread.nonfinite:,} of {spread.count:,} outputs are NaN or infinite in mini-batch {at + 1}, here "
+        f"first{though}",
+        spread.nonfinite,
+        "nonfinite",
+        "note" if step is None else None,
+    )
 
 
 def _first_bad_step(evidence: Evidence) -> int | None:
