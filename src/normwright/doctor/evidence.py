@@ -116,10 +116,10 @@ def gather(subject: Subject) -> Evidence:
     """
     ranks = part_or_missing(lambda: ranks_of(subject))
     with random_states_kept():
-        graph = part_or_missing(lambda: gather_graph(subject))
+        passes = run_passes(subject)
+        graph = part_or_missing(lambda: gather_graph(passes.trainable or subject))
         seen = None if isinstance(graph, Missing) else graph
         normalisers = normalisers_of(subject.network, seen)
-        passes = run_passes(subject)
         counts, drift = Counts(), Drift(passes.means_and_variances())
         if passes.trainable is None:
             training = nothing_seen(passes.why)
@@ -135,7 +135,9 @@ def gather(subject: Subject) -> Evidence:
             graph=graph,
             normalisers=normalisers,
             kernels=kernels_of(subject, seen),
-            dropout_shifts=part_or_missing(lambda: gather_dropout_shift(subject, graph, normalisers)),
+            dropout_shifts=part_or_missing(
+                lambda: gather_dropout_shift(passes.need_trainable(), graph, normalisers)
+            ),
             activations=training.activations,
             inputs=training.inputs,
             losses=training.losses,

@@ -21,7 +21,8 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     if evidence.averaged:
         return  # averaged_weights_stale holds them against less
     for facts in evidence.running:
-        verdict = judged(facts, THRESHOLDS["stale_gap"].value)
+        # as built in a layer as built: there is nothing yet that could be stale
+        verdict = None if facts.untrained else judged(facts, THRESHOLDS["stale_gap"].value)
         if verdict is not None:
             severity, reason = verdict
             message = in_words(facts) + (f"; {reason}" if reason else "")
