@@ -120,6 +120,24 @@ def test_company_is_not_judged_where_the_first_axis_is_not_of_samples():
         _ = evidence.company
 
 
+def test_company_is_not_judged_where_half_a_batch_fails():
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False)).double()
+    evidence = gather(Subject(net, (draw(2, 6), draw(2, 6))))
+    with pytest.raises(SkipError, match="half a batch cannot be run: ValueError: Expected more than 1 value"):
+        _ = evidence.company
+
+
+def test_a_second_use_is_held_against_the_statistics_as_they_came():
+    norm = nn.BatchNorm1d(6).double()
+    x = 3 + 2 * draw(16, 6)
+    found = run_passes(Subject(nn.Sequential(norm, norm), (x, x)))
+    [facts] = found.moments()
+    first = F.batch_norm(x, None, None, training=True)
+    # the second is given what the first made, whose moments are 0 and almost 1: no gap
+    apart = (first - x / math.sqrt(1 + 1e-5)).norm() ** 2
+    assert facts.gap == pytest.approx(float((apart / (2 * first.norm() ** 2)).sqrt()), rel=1e-4)
+
+
 def test_outputs_that_are_random_in_inference_are_no_leak():
     class Random(nn.Module):
         def forward(self, x):

@@ -61,7 +61,11 @@ def company_of(twin: Subject) -> CompanyFacts:
     if samples < 2:
         raise SkipError("no batch has two samples")
     cuts = slice(0, samples // 2), slice(samples // 2, samples)
-    whole, (first, second) = _run(twin, batch), (_run(twin, _cut(batch, samples, cut)) for cut in cuts)
+    whole = _run(twin, batch)
+    try:
+        first, second = (_run(twin, _cut(batch, samples, cut)) for cut in cuts)
+    except Exception as error:
+        raise SkipError(f"half a batch cannot be run: {type(error).__name__}: {error}") from error
     pairs = [
         (one, torch.cat(halves))
         for one, *halves in zip(whole.outputs, first.outputs, second.outputs, strict=True)

@@ -127,12 +127,12 @@ def gather(subject: Subject, on_stage: OnStage = quiet) -> Evidence:
     """
     ranks = part_or_missing(lambda: ranks_of(subject))
     with random_states_kept():
-        on_stage("tracing the graph")
-        graph = part_or_missing(lambda: gather_graph(subject))
-        seen = None if isinstance(graph, Missing) else graph
-        normalisers = normalisers_of(subject.network, seen)
         on_stage("running a copy in training and inference mode")
         passes = run_passes(subject)
+        on_stage("tracing the graph")
+        graph = part_or_missing(lambda: gather_graph(passes.trainable or subject))
+        seen = None if isinstance(graph, Missing) else graph
+        normalisers = normalisers_of(subject.network, seen)
         counts, drift = Counts(), Drift(passes.means_and_variances())
         if passes.trainable is None:
             training = nothing_seen(passes.why)
@@ -150,7 +150,9 @@ def gather(subject: Subject, on_stage: OnStage = quiet) -> Evidence:
             graph=graph,
             normalisers=normalisers,
             kernels=kernels_of(subject, seen),
-            dropout_shifts=part_or_missing(lambda: gather_dropout_shift(subject, graph, normalisers)),
+            dropout_shifts=part_or_missing(
+                lambda: gather_dropout_shift(passes.need_trainable(), graph, normalisers)
+            ),
             activations=training.activations,
             inputs=training.inputs,
             losses=training.losses,

@@ -166,7 +166,7 @@ class _Runner:
         # the functions that normalise go by the mode of the module that calls them
         self._switched = {module for module in self._trains if _normalises(module)}
         self._running = {
-            id(buffer): buffer.detach().to("cpu", torch.float64)
+            id(buffer): buffer.detach().to("cpu", torch.float64, copy=True)
             for buffer in self._network.buffers()
             if buffer.dim() == 1
         }

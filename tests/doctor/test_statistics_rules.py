@@ -1,0 +1,117 @@
+"""What the rules about statistics say beyond their own examples: severities, reasons and words."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+import normwright as nw
+from normwright.doctor.diagnose import examine
+from normwright.doctor.rule import all_rules
+from normwright.doctor.rules import batch_of_one, last_batch_ragged, leak_across_batch, stale_statistics
+from normwright.doctor.subject import Subject
+from normwright.errors import OptionError
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def found(rule, subject):
+    return examine(subject, [all_rules()[rule]]).findings
+
+
+def test_a_last_batch_of_one_is_an_error_though_it_was_not_read():
+    subject = dataclasses.replace(last_batch_ragged.healthy(), sizes=(32,) * 9 + (1,))
+    [finding] = found("last_batch_ragged", subject)
+    assert finding.severity == "error"
+    assert "the last batch has 1 of 32 samples, which gives '1' one value per channel" in finding.message
+
+
+@pytest.mark.parametrize("last", [16, 31])
+def test_a_last_batch_that_is_large_enough_passes(last):
+    assert not found(
+        "last_batch_ragged", dataclasses.replace(last_batch_ragged.healthy(), sizes=(32, 32, last))
+    )
+
+
+def test_a_batch_of_one_names_layer_and_batch():
+    subject = batch_of_one.healthy()
+    subject = dataclasses.replace(subject, batches=(*subject.batches, torch.randn(1, 4)))
+    [finding] = found("batch_of_one", subject)
+    assert (finding.severity, finding.layer) == ("error", "1")
+    assert finding.message.startswith(
+        "batch 5: layer '1' (BatchNorm1d) is given one value per channel, (1, 8)"
+    )
+
+
+def test_one_sample_of_many_positions_is_a_warning():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    [finding] = found("batch_of_one", Subject(network, (torch.randn(1, 1, 9, 9),) * 2))
+    assert finding.severity == "warning"
+
+
+def test_frozen_statistics_of_other_data_are_a_note():
+    subject = stale_statistics.sick()
+    nw.freeze(subject.network, inplace=True)
+    [finding] = found("stale_statistics", subject)
+    assert finding.severity == "note"
+    assert finding.message.endswith("they are frozen, and training goes by them too")
+
+
+def test_statistics_left_out_of_a_checkpoint_are_a_warning():
+    """Never counted, in a layer whose weight was trained."""
+    subject = stale_statistics.healthy()
+    norm = subject.network[1]
+    norm.reset_running_stats()
+    assert not found("stale_statistics", subject)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5)
+    [finding] = found("stale_statistics", subject)
+    assert finding.severity == "warning"
+
+
+def test_batches_of_one_class_each_are_told_from_small_ones():
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)).train()
+    batches = [(torch.randn(32, 4) + 8 * (k % 2), torch.full((32,), k % 2)) for k in range(8)]
+    for x, _ in batches * 10:
+        network(x)
+    [finding] = found("train_eval_gap", Subject(network, tuple(batches), F.cross_entropy))
+    assert finding.severity == "warning"
+    assert "batches are unlike: the means in '1' lie" in finding.message
+
+
+def test_an_averaged_model_is_known_by_its_class():
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).train()
+    batches = tuple(torch.randn(64, 4) for _ in range(8))
+    for batch in batches * 8:
+        network(batch)
+    averaged = AveragedModel(network)
+    with torch.no_grad():
+        for parameter in network[0].parameters():
+            parameter.mul_(3)
+    averaged.update_parameters(network)
+    [finding] = found("averaged_weights_stale", Subject(averaged, batches))
+    assert (finding.severity, finding.layer) == ("warning", "module.1")
+    assert finding.fix().mended
+    assert not found("stale_statistics", Subject(averaged, batches))
+
+
+def test_a_leak_that_is_no_batch_norms_is_not_mended_by_machine():
+    class Mixed(nn.Module):
+        def forward(self, x):
+            return x - x.mean(0)
+
+    subject = leak_across_batch.healthy()
+    subject = dataclasses.replace(subject, network=nn.Sequential(subject.network, Mixed()))
+    [finding] = found("leak_across_batch", subject)
+    assert finding.layer == ""
+    assert "no normaliser does it" in finding.message
+    with pytest.raises(OptionError, match="must be changed by hand"):
+        finding.fix()
