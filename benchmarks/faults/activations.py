@@ -63,6 +63,15 @@ def raw_pixels_by_hand(patient: Patient) -> Patient:
     return patient.but(network=LeNetByHand(), loader=loader_of(*pixels("fashion-mnist")))
 
 
+def large_weights_by_hand(patient: Patient) -> Patient:
+    """The same by hand: `torch.nn.init.normal_` with its default deviation of 1."""
+    network = LeNetByHand()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.normal_(module.weight)
+    return patient.but(network=network)
+
+
 def tanh_of_large_state(patient: Patient) -> Patient:
     """The LSTM's weights drawn by `torch.randn`, and a tanh over what it gives."""
     for name in ("layer1", "layer2"):
@@ -134,15 +143,29 @@ FAULTS = (
         },
     ),
     Seeded(
-        "raw pixels by hand",
+        "large weights by hand",
         "saturated_activation",
         "lenet",
-        "a LeNet by hand with functional sigmoids, fed pixels from 0 to 255",
-        raw_pixels_by_hand,
+        "a LeNet by hand with functional sigmoids, weights of deviation 1",
+        large_weights_by_hand,
         where=("sigmoid",),
         explains={
             **_NO_GRADIENT,
-            "unnormalised_input": "it is that, too",
+            "exploding_gradient": "where sigmoids are not flat, weights of 1 multiply what comes back",
+            "dead_units": "a unit that is always saturated",
+            "dead_channels": "the same",
+            "internal_covariate_shift": "one update moves a sigmoid from one flat end to the other",
+        },
+    ),
+    Seeded(
+        "raw pixels by hand",
+        "unnormalised_input",
+        "lenet",
+        "a LeNet by hand with functional sigmoids, fed pixels from 0 to 255",
+        raw_pixels_by_hand,
+        explains={
+            **_NO_GRADIENT,
+            "saturated_activation": "most sigmoids over an object's pixels are flat",
             "exploding_gradient": "a gradient by a weight is as large as the weight's input",
             "dead_units": "a unit that is always saturated",
             "dead_channels": "the same",
@@ -197,7 +220,7 @@ FAULTS = (
         "half of the last stage's channels pruned by zeroing weight and bias of their normaliser",
         pruned_by_zeroing,
         where=("stage3",),
-        states=("fresh", "trained"),
+        states=("trained",),
         after_training=True,
         explains={"collapsed_scale": "their scale is 0", "dead_units": "the same"},
     ),

@@ -184,6 +184,8 @@ FAULTS = (
         explains={
             "train_eval_gap": "moments of two samples are not the population's",
             "stale_statistics": "running statistics are of the last 20 samples",
+            "internal_covariate_shift": "moments of two samples jump from batch to batch",
+            "dead_channels": "a channel must be active in 8 batches of two, which is little to go by",
         },
     ),
     Seeded(

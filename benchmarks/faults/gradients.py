@@ -86,7 +86,10 @@ FAULTS = (
         small_weights_and_sigmoids,
         where=("conv", "fc"),
         states=("fresh",),
-        explains=_ALIKE,
+        explains={
+            **_ALIKE,
+            "internal_covariate_shift": "what is all but constant moves by any number of its deviations",
+        },
     ),
     Seeded(
         "detached",

@@ -84,6 +84,10 @@ FAULTS = (
         "layer norm over channels by permuting, with copies on both sides",
         layer_norm_by_permuting,
         where=("norm",),
+        explains={
+            "internal_covariate_shift": "at this learning rate layer norm holds the classifier's input less "
+            "steady than batch norm did"
+        },
     ),
     Seeded(
         "contiguous, to be safe",

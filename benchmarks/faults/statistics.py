@@ -140,6 +140,8 @@ FAULTS = (
         explains={
             "vanishing_gradient": "what is divided by √10 in every layer fades",
             "gradient_imbalance": "the same",
+            "internal_covariate_shift": "what is not normalised is not held steady",
+            "dead_channels": "nor kept where a ReLU lets something through",
         },
     ),
     Seeded(

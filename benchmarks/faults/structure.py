@@ -234,6 +234,7 @@ FAULTS = (
             "gradient_imbalance": "so no gradient passes it",
             "dead_units": "and every unit is constant",
             "dead_channels": "the same",
+            "internal_covariate_shift": "what is all but constant moves by any number of its deviations",
         },
     ),
     Seeded(

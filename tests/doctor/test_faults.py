@@ -43,7 +43,7 @@ QUICK = {
     "batch_first forgotten": "fresh",
     "large weights": "fresh",
     "biases far below zero": "fresh",
-    "pruned by zeroing": "fresh",
+    "pruned by zeroing": "trained",
     "each row standardised": "fresh",
     "small weights and sigmoids": "fresh",
     "no norm, large weights": "fresh",

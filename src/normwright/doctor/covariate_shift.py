@@ -122,7 +122,9 @@ class _Measured:
             names = [name for name in gradients if self._owners[name] == layer]
             with self._inputs_seen(layer) as moved:
                 loss = self._loss(batch)
-            found = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
+            # a layer may have none: what is above it detaches its input
+            wanted = [parameters[name] for name in names]
+            found = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted else ()
             new = [
                 torch.zeros_like(gradients[n]) if g is None else g for n, g in zip(names, found, strict=True)
             ]
