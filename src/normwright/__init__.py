@@ -10,6 +10,7 @@ nw.freeze(network)                    hold its running statistics where they are
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
 nw.recalibrate(network, batches)      exact population statistics, undoable
+nw.shift_test(reference, current)     whether two data sets come from one distribution, and what differs
 nw.statistics                         running statistics in training: accumulate, count_once
 nw.backends()                         which kernels are loaded, and if not, why
 """
@@ -25,6 +26,7 @@ from normwright.backends import backends
 if TYPE_CHECKING:
     from normwright import reference, statistics
     from normwright.doctor.diagnose import diagnose
+    from normwright.lab.shift_test import shift_test
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
@@ -51,6 +53,7 @@ __all__ = [
     "nn",
     "recalibrate",
     "reference",
+    "shift_test",
     "statistics",
     "unfreeze",
 ]
@@ -67,6 +70,7 @@ _LAZY = {
     "freeze": ("normwright.network.freezing", "freeze"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
+    "shift_test": ("normwright.lab.shift_test", "shift_test"),
     "statistics": ("normwright.statistics", None),
     "unfreeze": ("normwright.network.freezing", "unfreeze"),
 }

@@ -97,7 +97,7 @@ class Act:
         """
         self._check_out()
         try:
-            with _outcome(self.as_json):
+            with outcome(self.as_json):
                 done, notes = self._act(open_data, verb)
                 try:
                     if self.out is not None and not self.dry_run:
@@ -160,12 +160,7 @@ class Act:
         from normwright.cli.tables import print_table
 
         if self.as_json:
-            # JSON has no infinity and no NaN: they become null.
-            finite = json.loads(
-                json.dumps(dataclasses.asdict(done.report)),  # type: ignore[call-overload]
-                parse_constant=lambda name: None,
-            )
-            typer.echo(json.dumps(finite, indent=2, allow_nan=False))
+            typer.echo(json_of(done.report))
         else:
             print_table(done.report.table())
         for note in notes:
@@ -175,6 +170,13 @@ class Act:
         elif written and self.out is not None:
             typer.echo(f"written: {self.out}", err=self.as_json)
             typer.echo("".join(f"\n    {line}" for line in done.use(self.out)), err=self.as_json)
+
+
+def json_of(report: Report) -> str:
+    """A report as JSON, which has no infinity and no NaN: they become null."""
+    plain = json.dumps(dataclasses.asdict(report))  # type: ignore[call-overload]
+    finite = json.loads(plain, parse_constant=lambda name: None)
+    return json.dumps(finite, indent=2, allow_nan=False)
 
 
 def _why_not(endings: tuple[str, ...]) -> str:
@@ -187,7 +189,7 @@ def _why_not(endings: tuple[str, ...]) -> str:
 
 
 @contextlib.contextmanager
-def _outcome(as_json: bool) -> Iterator[None]:
+def outcome(as_json: bool) -> Iterator[None]:
     """Shows an exception of the user's own code as Python shows it, and normwright's warnings in a line."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -18,6 +18,8 @@ from normwright.cli.fold import fold
 from normwright.cli.options import EXAMPLES
 from normwright.cli.recalibrate import EXAMPLES as RECALIBRATE
 from normwright.cli.recalibrate import recalibrate
+from normwright.cli.shift import EXAMPLES as SHIFT
+from normwright.cli.shift import shift
 
 app = typer.Typer(
     name="normwright",
@@ -34,6 +36,7 @@ app.command(epilog=RECALIBRATE)(recalibrate)
 app.command(epilog=ADAPT)(adapt)
 app.command(epilog=FOLD)(fold)
 app.command(epilog=CONVERT)(convert)
+app.command(epilog=SHIFT)(shift)
 app.command()(backends)
 
 
