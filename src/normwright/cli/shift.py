@@ -16,6 +16,8 @@ from normwright.cli.lines import ReaderGone
 from normwright.cli.options import any_of
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from normwright.shift import ShiftReport
 
 SHIFTED = 3
@@ -75,8 +77,8 @@ def shift(
     network: Annotated[
         str | None,
         _option(
-            "The function that builds a network, package.module:function or path/to/file.py:function: shows where "
-            "in it the shift begins, what it costs and whether adapt helps.",
+            "The function that builds a network, package.module:function or path/to/file.py:function: shows "
+            "where in it the shift begins, what it costs and whether adapt helps.",
             "Network",
             show_default=False,
         ),
@@ -142,15 +144,29 @@ def _tested(
     checkpoint: Path | None,
     key: str | None,
     device: str,
-) -> tuple[ShiftReport, tuple[str, ...]]:
+) -> tuple[ShiftReport, list[str]]:
     from normwright.cli.progress import display_on
-    from normwright.lab.shift_test import shift_test
+    from normwright.lab.devices import device_of
+    from normwright.lab.networks.own_network import OwnNetwork
+    from normwright.lab.shift_test import report_on
+    from normwright.lab.weights.fit import fit
+    from normwright.lab.weights.read import read_weights
+
+    notes: list[str] = []
+    build = None
+    if network is not None and checkpoint is not None:
+        chosen, weights = device_of(device), read_weights(checkpoint, key=key)
+
+        def build(shape: tuple[int, ...] | None, classes: int | None) -> nn.Module:
+            built = OwnNetwork(network, shape, classes).build()
+            notes.extend(fit(built, weights))
+            return built.to(chosen)
 
     with contextlib.closing(display_on(sys.stderr)) as display:
-        return shift_test(reference, current, **asked, on_stage=display.stage), ()
+        return report_on(reference, current, build, **asked, on_stage=display.stage), notes
 
 
-def _print(report: ShiftReport, notes: tuple[str, ...], as_json: bool) -> None:
+def _print(report: ShiftReport, notes: list[str], as_json: bool) -> None:
     from normwright.cli.tables import print_table
 
     if as_json:

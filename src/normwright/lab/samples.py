@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ class Samples:
 
     Args:
         rows: its columns.
-        inputs: what a network is called with: a tensor, or a tuple or mapping of tensors, one row a sample; None
-            where the columns are not numbers.
+        inputs: what a network is called with: a tensor, or a tuple or mapping of tensors, one row a sample;
+            None where the columns are not numbers.
         labels: (N,), int64, or None.
         notes: what the user should know of how it was read.
     """
@@ -43,13 +44,23 @@ class Samples:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """Of what a network is given, where that is one tensor."""
+        return tuple(self.inputs.shape[1:]) if isinstance(self.inputs, Tensor) else None
+
+    @property
+    def classes(self) -> int | None:
+        """As many as the labels say."""
+        return None if self.labels is None else int(self.labels.max()) + 1
+
     def taken(self, count: int, seed: int) -> Samples:
         """At most so many of the samples, drawn at random, in the order in which they came."""
         order = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
         places = torch.from_numpy(order)
         notes = self.notes
         if len(order) < len(self):
-            notes += (f"{len(order):,} of the {len(self):,} rows of {self.rows.name} were drawn at random",)
+            notes += (f"{len(order):,} of the {len(self):,} rows of {self.rows.name} were drawn at random.",)
         return Samples(
             self.rows.taken(order),
             mapped(self.inputs, lambda tensor: tensor[places]),
@@ -62,8 +73,8 @@ class Samples:
         if self.labels is None:
             raise OptionError(f"{self.rows.name} must have labels to compare, but has none")
         column = np.array([str(label) for label in self.labels.tolist()], dtype=object)
-        rows = Rows(self.rows.name, {**self.rows.columns, LABEL: column}, self.rows.shape, self.rows.left_out)
-        return Samples(rows, self.inputs, self.labels, self.notes)
+        rows = dataclasses.replace(self.rows, columns={**self.rows.columns, LABEL: column})
+        return dataclasses.replace(self, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,8 @@ def read_samples(source: Any, name: str, usual_split: str, how: Reading) -> Samp
     """The samples of a path, a name or an object.
 
     Args:
-        source: a path to .csv, .parquet or .npy; the name of a data set; a data frame, array, tensor, (x, y) of
-            these, a Dataset, or an iterable of batches.
+        source: a path to .csv, .parquet or .npy; the name of a data set; a data frame, array, tensor, (x, y)
+            of these, a Dataset, or an iterable of batches.
         name: what an object is called in messages.
         usual_split: of what has splits, where none is asked for.
         how: see there.
@@ -108,7 +119,8 @@ def read_samples(source: Any, name: str, usual_split: str, how: Reading) -> Samp
     else:
         read = _of_object(source, name, how)
     if not len(read):
-        raise DataError(f"{read.rows.name} must hold at least one row, but is empty")
+        raise DataError(f"{name} must hold at least one row, but is empty")
+    read = dataclasses.replace(read, rows=dataclasses.replace(read.rows, name=name))
     return read.taken(how.samples, how.seed)
 
 
@@ -174,8 +186,8 @@ def _of_object(source: Any, name: str, how: Reading) -> Samples:
     if isinstance(source, Iterable) and not isinstance(source, Mapping | str | bytes):
         return _gathered(source, name, how.samples)
     raise OptionError(
-        f"{name} must be a path, the name of a data set, a data frame, an array, a tensor, (x, y), a Dataset or "
-        f"batches, but is {type(source).__name__}"
+        f"{name} must be a path, the name of a data set, a data frame, an array, a tensor, (x, y), a Dataset "
+        f"or batches, but is {type(source).__name__}"
     )
 
 
@@ -190,8 +202,8 @@ def _of_rows(rows: Rows, how: Reading) -> Samples:
         )
         if not whole:
             raise DataError(
-                f"the label column {how.label!r} of {rows.name} must hold class numbers from 0 on, without gaps, but "
-                "does not"
+                f"the label column {how.label!r} of {rows.name} must hold class numbers from 0 on, without "
+                "gaps, but does not: number the classes 0, 1, 2, …"
             )
         labels = torch.from_numpy(values.astype(np.int64))
     numbers = [values for values in columns.values() if values.dtype.kind == "f"]
@@ -219,7 +231,8 @@ def _of_inputs(inputs: Any, labels: Tensor | None, name: str) -> Samples:
 def _columns(tensor: Tensor, prefix: str) -> dict[str, Array]:
     if tensor.dim() < 1 or tensor.is_complex():
         raise DataError(
-            f"samples must be real numbers, one row each, but a tensor {tuple(tensor.shape)} of {tensor.dtype} came"
+            f"samples must be real numbers, one row each, but a tensor {tuple(tensor.shape)} of "
+            f"{tensor.dtype} came"
         )
     if tensor.is_floating_point():
         tensor = tensor.to(torch.float64)
@@ -238,10 +251,10 @@ def _of_dataset(source: Any, name: str, how: Reading) -> Samples:
     count = len(source)
     order = np.random.default_rng(how.seed).permutation(count)[: how.samples]
     collate = torch.utils.data.default_collate
-    samples = _gathered(([collate([source[int(place)]])][0] for place in order), name, None)
+    samples = _gathered((collate([source[int(place)]]) for place in order), name, None)
     if len(order) == count:
         return samples
-    note = f"{len(order):,} of the {count:,} samples of {name} were drawn at random"
+    note = f"{len(order):,} of the {count:,} samples of {name} were drawn at random."
     return Samples(samples.rows, samples.inputs, samples.labels, (*samples.notes, note))
 
 
@@ -249,14 +262,15 @@ def _gathered(batches: Iterable[Any], name: str, most: int | None) -> Samples:
     """All batches below each other, or as many as are needed."""
     pieces: list[Any] = []
     labels: list[Tensor | None] = []
-    count, notes = 0, ()
+    count = 0
+    notes: tuple[str, ...] = ()
     for batch in batches:
         inputs, truth = _split(batch, name)
         pieces.append(mapped(inputs, lambda tensor: tensor.detach().cpu()))
         labels.append(truth)
         count += len(_first(inputs))
         if most is not None and count >= most:
-            notes = (f"only the first {count:,} samples of {name} were read",)
+            notes = (f"only the first {count:,} samples of {name} were read.",)
             break
     if not pieces:
         raise DataError(f"{name} must hold at least one sample, but gave no batch")
@@ -294,7 +308,9 @@ def _split(batch: Any, name: str) -> tuple[Any, Tensor | None]:
 def _split_inputs(first: Any, name: str) -> Any:
     values = list(first.values()) if isinstance(first, Mapping) else list(first)
     if not values or not all(isinstance(value, Tensor) for value in values):
-        raise OptionError(f"the inputs of a batch of {name} must be tensors, but are {type(first).__name__}")
+        raise OptionError(
+            f"the inputs of a batch of {name} must be tensors, but a {type(first).__name__} came"
+        )
     return dict(first) if isinstance(first, Mapping) else tuple(first)
 
 
@@ -308,8 +324,8 @@ def _joined(pieces: list[Any], name: str) -> Any:
         return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
     except (RuntimeError, KeyError, TypeError, ValueError) as fault:
         raise DataError(
-            f"all samples of {name} must have one shape, but batches cannot be joined ({fault}): bring them to "
-            "one size"
+            f"all samples of {name} must have one shape, but batches cannot be joined ({fault}): bring them "
+            "to one size"
         ) from fault
 
 

@@ -14,7 +14,7 @@ def advice(verdict: Verdict, features: Sequence[Feature], network: NetworkShift 
     """What follows from a verdict."""
     if verdict == "undecided":
         return "Next: collect more rows of the smaller set, and test again."
-    steps = [*_about_features(verdict, features), *_about_network(network)]
+    steps = [*_about_features(features), *_about_network(network, verdict)]
     if verdict == "no shift":
         steps = [*steps] or [
             "nothing: these columns give no reason to distrust what was trained on the reference"
@@ -26,25 +26,27 @@ def advice(verdict: Verdict, features: Sequence[Feature], network: NetworkShift 
     return f"Next: {'; '.join(steps)}."
 
 
-def _about_features(verdict: Verdict, features: Sequence[Feature]) -> list[str]:
+def _about_features(features: Sequence[Feature]) -> list[str]:
     if not features:
         return []
     first, total = features[0], sum(feature.fall for feature in features)
     if first.fall >= _MOST * total:
         return [
-            f"find out why {first.name} changed ({first.reference} to {first.current}), then test without it: it "
-            "tells most of the difference"
+            f"find out why {first.name} changed ({first.reference} to {first.current}), then test without "
+            "it: it tells most of the difference"
         ]
     names = ", ".join(feature.name for feature in features[:3])
     return [f"find out what {names} have in common: no single one tells most of the difference"]
 
 
-def _about_network(network: NetworkShift | None) -> list[str]:
+def _about_network(network: NetworkShift | None, verdict: Verdict) -> list[str]:
     if network is None:
         return []
     steps = []
     if network.first_moved is not None:
         steps.append(f"inside the network the shift begins at {network.first_moved or '(network)'}")
+    elif verdict == "no shift":
+        return []
     return [*steps, *_about_recovery(network.recovery)]
 
 

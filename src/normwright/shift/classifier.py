@@ -13,8 +13,8 @@ from normwright.shift.columns import BINS
 _TREES = 60
 _LEAVES = 15
 
-# Beyond this ratio of their sizes, weights alone do not make up for it: a few heavy rows are learned by heart,
-# and almost every other row is then taken for one of the larger set.
+# Beyond this ratio of their sizes, weights alone do not make up for it: a few heavy rows are learned by
+# heart, and almost every other row is then taken for one of the larger set.
 _RATIO = 2
 _BAGS = 4
 

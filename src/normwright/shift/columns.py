@@ -32,7 +32,7 @@ class Rows:
 
     Args:
         name: of the set, for messages.
-        columns: each (N,), of numbers, truth values, dates, durations, or objects: str, or None where missing.
+        columns: each (N,), of numbers, truth values, dates, durations, or objects: str, or None for missing.
         shape: of a sample, where the columns are the elements of an array; () for a table.
         left_out: columns of a kind that cannot be compared, each with the reason.
     """
@@ -94,8 +94,8 @@ def coded(reference: Rows, current: Rows) -> Coded:
         second = current.columns[name]
         if not reference.shape and _is_row_number(first) and _is_row_number(second):
             notes.append(
-                f"{name!r} rises by whole numbers from row to row, as a row number does: if it is one, it tells "
-                "the sets apart by itself; leave it out"
+                f"{name!r} rises by whole numbers from row to row, as a row number does: if it is one, it "
+                "tells the sets apart by itself; leave it out."
             )
         values = _joined(name, first, second)
         keys = _mixed(keys, values)
@@ -105,14 +105,15 @@ def coded(reference: Rows, current: Rows) -> Coded:
             continue
         infinite = int(np.isinf(values).sum()) if values.dtype != object else 0
         if infinite:
-            notes.append(f"{name!r} holds {infinite:,} infinities, taken as beyond its other values")
+            notes.append(f"{name!r} holds {infinite:,} infinities, taken as beyond its other values.")
         kept.append(column)
         names.append(name)
         categories.append(values.dtype == object)
     if not kept:
         reasons = "; ".join(f"{name!r}: {reason}" for name, reason in left_out[:8])
         raise DataError(
-            f"{reference.name} and {current.name} must have a column that varies, but each is left out: {reasons}"
+            f"{reference.name} and {current.name} must have a column that varies, but each is left out: "
+            f"{reasons}"
         )
     return Coded(
         np.stack(kept, axis=1),
@@ -140,8 +141,8 @@ def _check(reference: Rows, current: Rows) -> None:
             raise DataError(f"{rows.name} must hold at least one row, but is empty")
     if reference.shape != current.shape:
         raise DataError(
-            f"both sets must have samples of one shape, but {reference.name} has {reference.shape or 'columns'} "
-            f"and {current.name} {current.shape or 'columns'}"
+            f"both sets must have samples of one shape, but {reference.name} has "
+            f"{reference.shape or 'columns'} and {current.name} {current.shape or 'columns'}"
         )
     missing = {
         rows.name: [name for name in other.columns if name not in rows.columns]
@@ -208,7 +209,7 @@ def _texts(values: Array) -> tuple[npt.NDArray[np.float32], str]:
     missing = np.array([value is None for value in values])
     reason = _too_few(len(distinct), missing)
     if not reason and len(distinct) > BINS:
-        reason = f"text of {len(distinct):,} values, where at most {BINS} can be told apart: group them, or leave it"
+        reason = f"text of {len(distinct):,} values, more than the {BINS} that serve as categories"
     if reason:
         return np.empty(0, np.float32), reason
     return np.array([distinct.get(value, np.nan) for value in values], dtype=np.float32), ""

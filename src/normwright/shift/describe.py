@@ -13,8 +13,8 @@ from normwright.shift.columns import Array, Rows, as_float
 def described(names: Sequence[str], reference: Rows, current: Rows) -> tuple[str, str]:
     """The columns in the reference, and in the current set.
 
-    Numbers: the mean over rows and columns ± its deviation. Text: the value whose share differs most. In both,
-    the share that is missing, where any is.
+    Numbers: the mean over rows and columns ± the deviation. Text: the value whose share differs most. In
+    both, the share that is missing, where any is.
     """
     first, second = ([rows.columns[name] for name in names] for rows in (reference, current))
     if first[0].dtype == object or second[0].dtype == object:

@@ -61,7 +61,8 @@ def give_aways(
     """The groups of columns without which the AUC falls by more than two standard errors, the greatest first.
 
     In each fold, rows that its classifier was not taught from are asked about anew, with the values of the
-    group shuffled among them. Columns that say the same stand in for each other, so each alone may lose little.
+    group shuffled among them. Columns that say the same stand in for each other, so each alone may lose
+    little.
 
     Args:
         data: both sets.
@@ -104,7 +105,8 @@ def _loss(data: Coded, parts: Sequence[Taught], group: Group, seed: int) -> Loss
             continue
         codes = data.codes[rows]
         order = np.random.default_rng(seed).permutation(len(rows))
-        codes[:, group.places] = codes[np.ix_(order, group.places)]
+        places = np.array(group.places)
+        codes[:, places] = codes[np.ix_(order, places)]
         falls.append(auc_of(scores, current) - auc_of(part.classifier.scores(codes), current))
     if not falls:
         return Loss(group, 0.0, 0.0)
@@ -124,17 +126,21 @@ def _runs(names: Sequence[str]) -> list[Group]:
 
 
 def _squares(names: Sequence[str], shape: tuple[int, ...]) -> list[Group]:
-    """Squares of the last two axes, whatever lies before these."""
+    """Squares of the last two axes, whatever lies before these; what is no element stands alone."""
     height, width = shape[-2:]
     side = max(1, math.ceil(max(height, width) / _SIDE))
     members: dict[tuple[int, int], list[int]] = {}
+    others = []
     for place, name in enumerate(names):
+        if not name.startswith("["):
+            others.append(Group(name, (place,)))
+            continue
         row, column = _pixel(name)
         members.setdefault((row // side, column // side), []).append(place)
     return [
         Group(f"pixel[{_span(row, side, height)},{_span(column, side, width)}]", tuple(places))
         for (row, column), places in sorted(members.items())
-    ]
+    ] + others
 
 
 def _pixel(name: str) -> tuple[int, int]:

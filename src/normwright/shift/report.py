@@ -43,10 +43,10 @@ class LayerShift:
     Args:
         name: qualified; "" for the network itself.
         kind: its class's name.
-        mean_shift, largest_mean_shift: |mean_c − mean_r| in the reference's deviations, √(variance_r + eps); the
-            mean over the channels, and the largest.
-        divergence, largest_divergence: Gaussian KL divergence of a current channel from its reference, in nats;
+        mean_shift, largest_mean_shift: |mean_c − mean_r| in the reference's deviations, √(variance_r + eps);
             the mean over the channels, and the largest.
+        divergence, largest_divergence: Gaussian KL divergence of a current channel from its reference, in
+            nats; the mean over the channels, and the largest.
         p_value: of a shift as large by chance, over all layers together.
         moved: whether p_value is at most the level.
         reason: why there are no figures, or "".
@@ -119,8 +119,9 @@ class ShiftReport:
     """Whether two sets come from one distribution, and what to do.
 
     Args:
-        verdict: "shift": the p-value is at most the level and the MCC at least the alarm; "small shift": only the
-            p-value is; "undecided": only the MCC is, on rows too few to tell it from chance; "no shift": neither.
+        verdict: "shift": the p-value is at most the level and the MCC at least the alarm; "small shift": only
+            the p-value is; "undecided": only the MCC is, on rows too few to tell it from chance; "no shift":
+            neither.
         mcc, auc: of answers out of fold, both sets weighing the same.
         mcc_interval, auc_interval: of 95 %.
         p_value: by permutation; how likely one distribution would be told apart as well.
@@ -190,7 +191,7 @@ class ShiftReport:
         said = {
             "shift": f"Shift: {strong} ≥ {self.alarm:g} and {sure} ≤ {self.level:g}",
             "small shift": f"Small shift: {strong} < {self.alarm:g}, though {sure} ≤ {self.level:g}",
-            "undecided": f"Undecided: {strong} ≥ {self.alarm:g}, but {sure} > {self.level:g}: it may be chance",
+            "undecided": f"Undecided: {strong} ≥ {self.alarm:g}, but {sure} > {self.level:g}",
             "no shift": f"No shift found: {strong} < {self.alarm:g} and {sure} > {self.level:g}",
         }
         return f"{said[self.verdict]} ({sizes})."
@@ -252,7 +253,8 @@ def _recovery_notes(recovery: Recovery) -> tuple[str, ...]:
     if recovery.adapted is not None and recovery.gain_interval is not None:
         low, high = recovery.gain_interval
         notes.append(
-            f"After adapt on the current set: {recovery.adapted:.1%}, a change of {low:+.1%} to {high:+.1%} (95 %)."
+            f"After adapt on the current set: {recovery.adapted:.1%}, a change of {low:+.1%} to {high:+.1%} "
+            "(95 % interval)."
         )
     if recovery.reason:
         notes.append(f"{recovery.reason[:1].upper()}{recovery.reason[1:]}.")

@@ -2,14 +2,16 @@
 
 The rows are dealt into folds. For the size of the difference, each fold is answered by a classifier that was
 taught from all others. For the p-value that would not do: the classifier of one fold is taught from the rows
-that another is tested on, so that the folds' results hang together, and permuting the labels of fixed answers
-takes too narrow a spread for chance. (For scores linear in the rows the true variance is double, and a level
-of 5 % becomes one of 12 %.) Teaching again for every permutation would be exact and costs a thousand fits.
+that another is tested on, so that the folds' results hang together, and permuting the labels of fixed
+answers takes too narrow a spread for chance. (For scores linear in the rows the true variance is double, and
+a level of 5 % becomes one of 12 %.) Teaching again for every permutation would be exact and costs a thousand
+fits.
+
 So the p-value comes from a chain: fold k is answered by a classifier that was taught from folds 0 … k − 1
 alone. Given those folds, the order of the labels within fold k is pure chance where both sets come from one
-distribution, so that permuting them is exact, without teaching again; and p-values each of which is valid given
-all before it may be joined by Fisher's rule. The last classifier of the chain is one of the others', so that
-this costs three fits in addition to five.
+distribution, so that permuting them is exact, without teaching again; and p-values each of which is valid
+given all before it may be joined by Fisher's rule. The last classifier of the chain is one of the others', so
+that this costs three fits in addition to five.
 
 References:
     Lopez-Paz & Oquab 2017, "Revisiting Classifier Two-Sample Tests", arXiv:1610.06545.
@@ -88,8 +90,8 @@ def separated(
     for name, rows in (("reference", int((~current).sum())), ("current", int(current.sum()))):
         if rows < LEAST:
             raise DataError(
-                f"the {name} set must have at least {LEAST} rows to be judged, but has {rows}: with fewer, even "
-                "sets without anything in common could not be told from chance. Collect more"
+                f"the {name} set must have at least {LEAST} rows to be judged, but has {rows}: with fewer, "
+                "even sets without anything in common could hardly be told from chance. Collect more"
             )
     generator = np.random.default_rng(seed)
     fold = dealt(data.keys, FOLDS, generator)
