@@ -8,7 +8,7 @@ import sys
 from normwright.errors import NormwrightError
 
 # The import names of what `pip install 'normwright[lab]'` adds.
-_EXTRA = ("typer", "rich", "sklearn", "plotly", "jinja2", "markupsafe", "safetensors")
+_EXTRA = ("typer", "rich", "sklearn", "plotly", "narwhals", "jinja2", "markupsafe", "safetensors")
 
 
 def main() -> None:
