@@ -10,7 +10,7 @@ from normwright.shift.give_away import element_names, give_aways
 from normwright.shift.two_sample import separated
 
 
-def told(first, second, *, seed=0):  # noqa: PT028
+def told(first, second, *, seed=0):
     data = coded(first, second)
     return give_aways(data, separated(data, seed=seed)[1], first.shape, seed=seed)
 

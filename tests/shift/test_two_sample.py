@@ -14,7 +14,7 @@ from normwright.shift.columns import coded
 from normwright.shift.two_sample import LEAST, separated
 
 
-def found_in(first, second, *, seed=0):  # noqa: PT028
+def found_in(first, second, *, seed=0):
     return separated(coded(first, second), seed=seed)[0]
 
 

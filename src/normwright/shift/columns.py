@@ -176,8 +176,12 @@ def _joined(name: str, first: Array, second: Array) -> Array:
         elif not kind_of(second) and first.dtype != object:
             second = np.full(len(second), np.nan)
         else:
-            return np.concatenate([first.astype(object), second.astype(object)])
+            return np.concatenate([_as_text(first), _as_text(second)])
     return np.concatenate([as_float(first), as_float(second)])
+
+
+def _as_text(values: Array) -> Array:
+    return values if values.dtype == object else np.full(len(values), None, dtype=object)
 
 
 def as_float(values: Array) -> npt.NDArray[np.float64]:
