@@ -225,7 +225,79 @@ def document(found: dict[str, Any]) -> str:
     )
 
 
-PAGE = """PLACEHOLDER"""
+PAGE = """# Has my data changed?
+
+    normwright shift REFERENCE CURRENT
+    nw.shift_test(reference, current)
+
+A classifier (gradient-boosted trees) is asked to tell the two sets apart. Where it can, on rows that it
+was not taught from, they differ; what it goes by says in what.
+
+| verdict | MCC ≥ 0.2 | p ≤ 0.05 | what to do |
+| --- | --- | --- | --- |
+| shift | yes | yes | `--fail-on-shift` exits with status 3; the last line says where to begin |
+| small shift | no | yes | a real difference, too small for an alarm |
+| undecided | yes | no | it looks large and may be chance: collect more rows |
+| no shift | no | no | nothing |
+
+- **MCC**, Matthews' correlation of answers and truth: 0 by chance, 1 without an error. Both sets weigh
+  the same, whatever their sizes, so that 0.2 means the same for 5,000 against 50 rows as for 50 against
+  50.
+- **AUC**: the share of pairs of rows, one of each set, that are ranked rightly; 0.5 by chance.
+- **Intervals** of 95 %: Newcombe's score interval for the AUC; for the MCC, quantiles over Jeffreys'
+  posteriors of the two shares that were answered rightly. Each set counts as half its rows, because
+  answers out of fold hang together: the classifier that answers one fold was taught from the others.
+- **p-value**: by permutation. Fold k is answered by a classifier that was taught from the folds before
+  it alone, so that the labels of fold k may be permuted without teaching again, exactly; Fisher's rule
+  joins the folds. Permuting the labels of cross-validated answers, as is often done, raises twice as
+  many alarms as said.
+- **without x**: how much the AUC loses when the values of x are shuffled among rows out of fold. Columns
+  that say the same stand in for each other, so each alone may lose little. Pixels are shuffled in
+  squares, `pixel[rows,columns]`; of more than 64 columns, runs first, then the columns of the three that
+  tell most.
+
+At least 20 rows of each set are needed. At most 10,000 of each are drawn (`--samples`).
+
+What is compared: numbers by their order alone (so no scale matters, and infinities are ends); text as
+categories, up to 63 of them; dates; a missing value is a value of its own. Left out, and named: constant
+columns, text of more values, and what is none of these. Columns that differ in name or kind are an
+error. A column that rises from row to row, as a row number does, is told of: it would give everything
+away. Rows that are in both sets are kept in one fold and counted; they make the test more cautious,
+never less.
+
+With a network (`--network nets.py:net --checkpoint a.pt`, or `network=`), up to 2,000 samples of each
+set are run through a copy, and for each normaliser the table says how far the mean of each channel of
+its input moved, in the reference's deviations, and the Gaussian KL divergence (the mean over channels,
+and the largest). A layer moved where its largest difference of any channel's mean or mean square is
+beyond what permuting samples between the sets gives, over all layers together. Where the sets have
+labels: the accuracy on both, and on the current set after `nw.adapt` on it.
+
+## What it sees
+
+Fashion-MNIST: the first {size:,} training images against versions of the next {size:,}. Corruptions are
+those of `normwright.lab.data.corruptions` at their usual strengths.
+
+{versions}
+
+A shift in the labels alone is seen only where the labels are compared (`--with-labels`).
+
+## How often it errs
+
+The p-value where both sets come from one distribution. The first three draw images of Fashion-MNIST,
+averaged down, without replacement. *Held*: how often the 95 % interval held 0.5, or 0.
+
+{alarms}
+
+With 20 rows of each set it errs less often than said: few orders of so few rows are as extreme as that.
+
+## What it costs
+
+10,000 rows of 784 columns on one thread: {none:.0f} s where nothing shifted, {shift:.0f} s with the
+search for what gives a shift away; that is {ratio:.1f} and {more:.1f} times one fit of the classifier on
+all rows ({fit:.1f} s). {machine}.
+
+Made by `{command}`.
+"""
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from normwright.backends import backends
 if TYPE_CHECKING:
     from normwright import reference, statistics
     from normwright.doctor.diagnose import diagnose
-    from normwright.lab.shift_test import shift_test
+    from normwright.lab.shifted import shift_test
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
@@ -70,7 +70,7 @@ _LAZY = {
     "freeze": ("normwright.network.freezing", "freeze"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
-    "shift_test": ("normwright.lab.shift_test", "shift_test"),
+    "shift_test": ("normwright.lab.shifted", "shift_test"),
     "statistics": ("normwright.statistics", None),
     "unfreeze": ("normwright.network.freezing", "unfreeze"),
 }

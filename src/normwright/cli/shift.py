@@ -148,7 +148,7 @@ def _tested(
     from normwright.cli.progress import display_on
     from normwright.lab.devices import device_of
     from normwright.lab.networks.own_network import OwnNetwork
-    from normwright.lab.shift_test import report_on
+    from normwright.lab.shifted import report_on
     from normwright.lab.weights.fit import fit
     from normwright.lab.weights.read import read_weights
 

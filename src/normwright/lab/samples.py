@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from normwright.errors import DataError, OptionError
 from normwright.lab.batches import Batches, open_batches
+from normwright.lab.data.load import READERS
 from normwright.lab.data.tables import TABLES, is_frame, read_table, rows_of_frame
 from normwright.lab.recipe import DataRecipe
 from normwright.lab.user_code import IMAGES, is_user_code
@@ -141,7 +142,8 @@ def _of_name(name: str, usual_split: str, how: Reading) -> Samples:
         return _of_rows(read_table(path), how)
     if path.suffix == ".npy":
         return _of_object(_loaded(path), name, how)
-    if not is_user_code(name) and not name.startswith(IMAGES) and (path.suffix or path.exists()):
+    offered = name in READERS or name.startswith(IMAGES) or is_user_code(name)
+    if not offered and (path.suffix or path.exists()):
         raise DataError(
             f"{name} must end in {', '.join(TABLES)} or .npy, or name a data set; a folder of images is "
             f"{IMAGES}{name}"
@@ -265,13 +267,13 @@ def _gathered(batches: Iterable[Any], name: str, most: int | None) -> Samples:
     count = 0
     notes: tuple[str, ...] = ()
     for batch in batches:
+        if most is not None and count >= most:
+            notes = (f"only the first {count:,} samples of {name} were read.",)
+            break
         inputs, truth = _split(batch, name)
         pieces.append(mapped(inputs, lambda tensor: tensor.detach().cpu()))
         labels.append(truth)
         count += len(_first(inputs))
-        if most is not None and count >= most:
-            notes = (f"only the first {count:,} samples of {name} were read.",)
-            break
     if not pieces:
         raise DataError(f"{name} must hold at least one sample, but gave no batch")
     truth = (
