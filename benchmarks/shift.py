@@ -34,6 +34,7 @@ from normwright.shift.columns import coded
 
 COMMAND = "python -m benchmarks.shift --docs docs/shift.md"
 SIZE = 5_000
+SEEN = 2_000
 LEVEL = 0.05
 Labelled = tuple[Tensor, Tensor]
 
@@ -203,7 +204,7 @@ def document(found: dict[str, Any]) -> str:
     spent = found["time"]
     return PAGE.format(
         command=COMMAND,
-        size=SIZE,
+        size=SEEN,
         versions=table(["current set", "rows", "MCC", "AUC", "p-value", "verdict", "first give-away"], rows),
         alarms=table(
             [
@@ -274,7 +275,7 @@ labels: the accuracy on both, and on the current set after `nw.adapt` on it.
 
 ## What it sees
 
-Fashion-MNIST: the first {size:,} training images against versions of the next {size:,}. Corruptions are
+Fashion-MNIST: {size:,} training images against versions of {size:,} others. Corruptions are
 those of `normwright.lab.data.corruptions` at their usual strengths.
 
 {versions}
@@ -314,7 +315,7 @@ def main() -> None:
     figures = options.docs.with_suffix(".json")
     found: dict[str, Any] = json.loads(figures.read_text()) if figures.exists() else {}
     parts: dict[str, Callable[[], Any]] = {
-        "versions": lambda: seen(reference, other),
+        "versions": lambda: seen(*((x[:SEEN], y[:SEEN]) for x, y in (reference, other))),
         "alarms": lambda: false_alarms(images, options.repetitions),
         "time": lambda: cost(reference, other),
     }

@@ -33,7 +33,7 @@ def columns(rows, *, shift=0.0, seed=0):
         "age": age,
         "height": generator.normal(size=rows),
         "colour": generator.choice(["red", "green"], rows).tolist(),
-        "day": [np.datetime64("2020-01-01", "us") + np.timedelta64(n * 37 % 50, "D") for n in range(rows)],
+        "day": np.datetime64("2020-01-01", "us") + np.arange(rows) * 37 % 50 * np.timedelta64(1, "D"),
         "same": [1] * rows,
         "name": [f"n{place}" for place in range(rows)],
     }

@@ -79,15 +79,32 @@ def _column(series: Any) -> Array | None:
 
     kind = series.dtype
     if kind.is_numeric() or kind == narwhals.Boolean:
-        values = series.cast(narwhals.Float64).to_list()
-        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        return _floats(series)
     if isinstance(kind, narwhals.Datetime | narwhals.Date):
-        return np.array(series.to_list(), dtype="datetime64[us]")
+        return _counted(series.dt.timestamp("us"), "datetime64[us]")
     if isinstance(kind, narwhals.Duration):
-        return np.array(series.to_list(), dtype="timedelta64[us]")
+        return _counted(series.dt.total_microseconds(), "timedelta64[us]")
     values = series.to_list()
     if isinstance(kind, narwhals.String | narwhals.Categorical | narwhals.Enum) or all(
         value is None or isinstance(value, str) for value in values
     ):
         return np.array([value if isinstance(value, str) else None for value in values], dtype=object)
     return None
+
+
+def _floats(series: Any) -> Array:
+    import narwhals
+
+    numbers = series.cast(narwhals.Float64)
+    # Each library has its own value for one that is missing, and some of them are no float.
+    pairs = zip(numbers.to_list(), numbers.is_null().to_list(), strict=True)
+    return np.array([np.nan if missing else value for value, missing in pairs], dtype=np.float64)
+
+
+def _counted(microseconds: Any, dtype: str) -> Array:
+    """Times from whole microseconds, which a float holds exactly for 285 years about 1970."""
+    values = _floats(microseconds)
+    missing = np.isnan(values)
+    times = np.where(missing, 0, values).astype(np.int64).astype(dtype)
+    times[missing] = "NaT"
+    return times
