@@ -54,8 +54,11 @@ WRONG = {
         1,
         "must return a torch.nn.Module",
     ),
-    "shift digits digits --network nets.py:plain --checkpoint none.pt": (1, "none.pt does not exist"),
-    "shift a.csv": (2, "Missing argument 'CURRENT'"),
+    "shift digits digits --network nets.py:plain --checkpoint none.pt": (
+        1,
+        "none.pt must be a checkpoint, but does not exist",
+    ),
+    "shift a.csv": (2, "Missing argument 'current'"),
 }
 
 
@@ -115,9 +118,9 @@ def test_only_a_shift_fails(outcomes):
 def test_a_network_built_by_the_data(outcomes):
     status, output, errors = outcomes["network"]
     assert status == 0, errors
-    assert "The inputs of 0 of 0 normalisers moved." in output
+    assert "The network has no normaliser." in output
     assert "Accuracy:" in output
-    assert "adapt was not tried to the end: the network must have a normaliser" in " ".join(output.split())
+    assert "Adapt was not tried to the end: the network must have a normaliser" in " ".join(output.split())
 
 
 def test_help_has_examples_and_the_exit_status(outcomes):

@@ -92,6 +92,7 @@ def test_arrays_tensors_data_sets_and_loaders_are_alike(tmp_path):
         TensorDataset(y, labels),
         DataLoader(TensorDataset(y, labels), 16),
         y.split(16),
+        y.split(40),  # two batches are no (x, y)
         f"{tmp_path / 'own.py'}:y",
     ):
         assert nw.shift_test(tmp_path / "x.npy", current).p_value == wanted.p_value, current

@@ -176,12 +176,7 @@ def _of_object(source: Any, name: str, how: Reading) -> Samples:
         return _of_inputs(_tensor(source, name), None, name)
     if isinstance(source, Batches):
         return _gathered(source, name, how.samples)
-    if (
-        isinstance(source, tuple | list)
-        and len(source) == 2
-        and _is_array(source[0])
-        and _is_array(source[1])
-    ):
+    if _is_labelled(source):
         return _of_inputs(_tensor(source[0], name), _tensor(source[1], name), name)
     if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
         return _of_dataset(source, name, how)
@@ -338,8 +333,13 @@ def _first(inputs: Any) -> Tensor:
     return found
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray | Tensor)
+def _is_labelled(source: Any) -> bool:
+    """Whether it is (x, y), which two batches in a tuple are not."""
+    if not (isinstance(source, tuple) and len(source) == 2):
+        return False
+    x, y = source
+    arrays = isinstance(x, np.ndarray | Tensor) and isinstance(y, np.ndarray | Tensor)
+    return arrays and x.ndim > 1 and y.ndim == 1 and len(x) == len(y)
 
 
 def _tensor(array: Any, name: str) -> Tensor:

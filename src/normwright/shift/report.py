@@ -103,6 +103,8 @@ class NetworkShift:
         measured = [layer for layer in self.layers if not layer.reason]
         moved = [layer for layer in measured if layer.moved]
         summary = f"The inputs of {len(moved)} of {len(measured)} normalisers moved"
+        if not self.layers:
+            summary = "The network has no normaliser"
         if self.first_moved is not None:
             summary += f", first that of {self.first_moved or '(network)'!r}"
         columns = ("layer", "kind", "mean shift", "largest", "KL", "largest", "p", "moved", "no figures")
