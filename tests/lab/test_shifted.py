@@ -199,6 +199,7 @@ BAD = {
         "'a' is a number in reference and text in current",
     ),
     "shapes": (np.zeros((30, 1, 4, 4)), np.zeros((30, 1, 5, 5)), {}, DataError, "(1, 4, 4)"),
+    "large shapes": (np.zeros((30, 1, 64, 64)), np.zeros((30, 1, 32, 32)), {}, DataError, "(1, 64, 64)"),
     "constant": (np.ones((30, 2)), np.ones((30, 2)), {}, DataError, "'x[0]': constant; 'x[1]': constant"),
     "objects": (np.array([["a"]] * 30, dtype=object), X, {}, DataError, "must hold numbers"),
     "complex": (torch.zeros(30, 2, dtype=torch.complex64), X, {}, DataError, "must be real numbers"),
@@ -369,3 +370,20 @@ def test_the_label_column_of_a_table_is_the_class():
     report = nw.shift_test(frame, frame, network=nn.Linear(2, 2), label="y")
     assert report.columns == 2
     assert report.network.recovery.reference is not None
+
+
+def test_a_network_is_given_the_columns_in_the_order_of_the_reference():
+    network = nn.Linear(2, 2)
+    frame = polars.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": np.arange(80) % 2})
+    there = nw.shift_test(frame, frame, network=network, label="y")
+    turned = nw.shift_test(frame, frame.select("b", "y", "a"), network=network, label="y")
+    assert there.network == turned.network
+
+
+def test_large_images_are_compared_small():
+    generator = np.random.default_rng(0)
+    images = generator.random((40, 1, 96, 64)).astype(np.float32)
+    report = nw.shift_test(images[:20], images[20:] + np.float32(0.5))
+    assert report.columns == 32 * 32
+    assert "images of reference are compared at 32 × 32 pixels, means of blocks." in report.notes
+    assert report.verdict == "shift"

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from normwright.doctor.random_states import random_states_kept
 from normwright.errors import OptionError
-from normwright.lab.samples import Reading, Samples, mapped, read_samples
+from normwright.lab.samples import Reading, read_samples
+from normwright.lab.tensor_samples import Samples, mapped
 from normwright.shift.in_network import Shown, network_shift
 from normwright.shift.judge import Stage, check_options, judged
 from normwright.shift.report import NetworkShift, ShiftReport
@@ -176,6 +177,7 @@ def report_on(
             on_stage(f"reading {name if named else which}")
             read = read_samples(source, name if named else which, usual, how)
             sets.append(read.with_labels() if with_labels else read)
+        sets[1] = sets[1].ordered_as(sets[0])
         if build is not None:
             network = build(sets[0].sample_shape, sets[0].classes)
             shown = [_shown(network, part, seed) for part in sets]
