@@ -36,7 +36,7 @@ COMMANDS = {
     "seed": "shift a.csv b.csv --json --seed 1",
     "none": "shift a.csv c.csv --fail-on-shift",
     "raised": "shift a.csv b.csv --alarm 0.99 --fail-on-shift",
-    "network": f"shift digits digits {NETWORK}",
+    "network": f"shift digits digits --samples 40 {NETWORK}",
     "help": "shift --help",
 }
 WRONG = {
@@ -72,9 +72,9 @@ def write(path: Path, rows: int, shift: float, seed: int, second: str = "y") -> 
 def outcomes(resnet_cli):
     """Each command's status, output and errors, all from one process."""
     folder = resnet_cli.folder
-    write(folder / "a.csv", 100, 0.0, 0)
-    write(folder / "b.csv", 80, 2.0, 1)
-    write(folder / "c.csv", 80, 0.0, 2)
+    write(folder / "a.csv", 60, 0.0, 0)
+    write(folder / "b.csv", 50, 2.0, 1)
+    write(folder / "c.csv", 50, 0.0, 2)
     write(folder / "few.csv", 3, 0.0, 3)
     write(folder / "other.csv", 80, 0.0, 4, "z")
     (folder / "data.py").write_text(DATA)
