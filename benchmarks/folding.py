@@ -2,7 +2,9 @@
 
 First each network of `benchmarks/real_networks.py`: how many normalisers are folded, what is left and why,
 the largest error and the time before and after. Then a ResNet-50 at batch 1 and 16, in turn: as it is,
-folded, folded by `torch.fx.experimental.optimization.fuse`, and with its normalisers taken out. With
+folded, folded by `torch.fx.experimental.optimization.fuse`, and with its normalisers taken out. Then a norm
+before a zero-padded convolution, folded in several ways (`benchmarks/border.py`): that alone is
+`python -m benchmarks.folding --network --batch`. With
 `--docs docs/networks.md` the page is written there too.
 """
 
@@ -21,6 +23,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from benchmarks.alternate import Task, Timing, alternate_for
+from benchmarks.border import BorderRace, border_table, race_borders
 from benchmarks.machine import describe, in_words
 from benchmarks.markdown import figure, table
 from benchmarks.real_networks import REAL_NETWORKS, draw_statistics, resnet
@@ -63,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     rows = [_fold(name, small=options.quick) for name in options.network]
     races = [_race(batch, options) for batch in options.batch]
-    page = _page(rows, races, options)
-    save(options.out, "folding", page, {"machine": describe(), "rows": rows, "races": races})
+    borders = race_borders(options.border_seconds, quick=options.quick) if options.border_seconds else []
+    page = _page(rows, races, borders, options)
+    records = {"machine": describe(), "rows": rows, "races": races, "borders": borders}
+    save(options.out, "folding", page, records)
     if options.docs is not None:
         options.docs.parent.mkdir(parents=True, exist_ok=True)
         options.docs.write_text(page.rstrip() + "\n")
@@ -130,7 +135,9 @@ def _straight_resnet(*, small: bool) -> nn.Sequential:
     return network
 
 
-def _page(rows: Sequence[Row], races: Sequence[Race], options: argparse.Namespace) -> str:
+def _page(
+    rows: Sequence[Row], races: Sequence[Race], borders: Sequence[BorderRace], options: argparse.Namespace
+) -> str:
     size = "shrunk (a trial, not to be quoted)" if options.quick else "as their libraries configure them"
     return "\n\n".join(
         [
@@ -145,6 +152,11 @@ def _page(rows: Sequence[Row], races: Sequence[Race], options: argparse.Namespac
             "Transformers' modules in an `nn.Sequential`, ReLU in place, 224 × 224. *Fused* is "
             "`torch.fx.experimental.optimization.fuse`, *without* has `nn.Identity` for its normalisers.",
             _races(races),
+            "## A norm before a zero-padded convolution",
+            "3 × 3, stride 1, as many channels out as in. Each way computes the same: a *multiply-add* "
+            "before the convolution; *folded*, as `fold` does it, with the shift as a convolution of ones; "
+            "*padded*, folded with a value of its own for each channel's padding; the *norm* itself.",
+            border_table(borders),
             _verdict(rows, races),
         ]
     )
@@ -227,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--network", nargs="*", choices=REAL_NETWORKS, default=list(REAL_NETWORKS))
     add("--batch", type=int, nargs="*", default=[1, 16], help="of the ResNet-50 in a row")
     add("--seconds", type=float, default=60.0, help="for each batch size")
+    add("--border-seconds", type=float, default=8.0, help="for each shape before a padded layer; 0 for none")
     add("--threads", type=int, default=2)
     add("--quick", action="store_true", help="shrunk networks: does it run?")
     add("--docs", type=Path, help="also write the page here: docs/networks.md")

@@ -43,9 +43,9 @@ class CommandLine:
         done = subprocess.run([*program, *arguments], **self._how, timeout=PATIENCE)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str, **how: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, program: tuple[str, ...] = COMMAND, **how: Any) -> subprocess.Popen[str]:
         """Starts the command in a group of processes of its own, as a terminal does."""
-        return subprocess.Popen([*COMMAND, *arguments], **(self._how | how), start_new_session=True)
+        return subprocess.Popen([*program, *arguments], **(self._how | how), start_new_session=True)
 
     def small(self, *arguments: str) -> Outcome:
         """Runs the smallest comparison that these arguments allow."""
@@ -120,6 +120,25 @@ def number():
 
 def broken():
     raise LookupError("no [bold]such[/bold] layer")
+
+def normed():
+    return nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        if x.shape[1] != 1:
+            raise ValueError("one channel, please")
+        return self.norm(x)
+
+def own():
+    return nn.Sequential(Own())
+
+def words():
+    return nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.BatchNorm1d(12))
 """
 
 # Batches of a user's own; `gated` waits in the second one for the file `gate` to go.
@@ -143,6 +162,27 @@ def stream():
 
 def empty():
     return DataLoader(TensorDataset(X[:0], Y[:0]), batch_size=16)
+
+def colour():
+    yield X.expand(-1, 3, -1, -1)
+
+def larger():
+    return [X.repeat(1, 1, 2, 1)]
+
+def double():
+    return [(X.double(), Y)]
+
+def labelled():
+    return [{"pixel_values": X, "labels": Y + 7}]
+
+def indices():
+    return [torch.full((8, 3), 9)]
+
+def nothing():
+    return []
+
+def named():
+    return [{"x": X}]
 
 def raises():
     yield X[:16]
@@ -187,4 +227,5 @@ def write_checkpoints(folder: Path) -> None:
             for tensor in (module.bias.data, module.running_mean):
                 tensor.normal_(generator=generator)
     network.save_pretrained(folder / "saved")
-    torch.save(resolve(f"{folder / 'nets.py'}:plain")().state_dict(), folder / "plain.pt")
+    for name in ("plain", "normed", "own", "words"):
+        torch.save(resolve(f"{folder / 'nets.py'}:{name}")().state_dict(), folder / f"{name}.pt")

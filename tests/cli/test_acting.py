@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -31,6 +32,11 @@ COMMANDS = {
     "frozen": f"convert {SAVED} --to frozen --out frozen.pt",
     "layer": f"convert {SAVED} --to layer --example 2,1,8,8 --out layer.pt",
     "one": f"convert {SAVED} --to group --groups 2 --names {FIRST} --out one.pt",
+    "within": f"recalibrate {SAVED} --data batches.py:loader --estimator within --samples 20 --out within.pt",
+    "key": "recalibrate nets.py:resnet two.pt --key other --data batches.py:loader --out key.pt",
+    "images": f"adapt {SAVED} --data images:photos --image-size 8 --mean 0.5 --std 0.25 --batch-size 3 "
+    "--split test --source-weight 3 --out images.pt",
+    "lossy": f"convert {SAVED} --to rms --lossy --example 2,1,8,8 --out rms.pt",
     "json": f"recalibrate {SAVED} --data batches.py:loader --dry-run --json",
     "dry": f"adapt {SAVED} --data batches.py:loader --dry-run --out dry.pt",
     "refused": "recalibrate nets.py:resnet own.pt --data batches.py:stream --out own.pt",
@@ -69,6 +75,9 @@ def outcomes(resnet_cli):
     before = load_file(resnet_cli.folder / CHECKPOINT)
     nested = {"state_dict": {f"module.{name}": value for name, value in before.items()}, "epoch": 3}
     torch.save(nested, resnet_cli.folder / "own.pt")
+    other = {name: value + 1 if "running_mean" in name else value for name, value in before.items()}
+    torch.save({"one": before, "other": other}, resnet_cli.folder / "two.pt")
+    write_photos(resnet_cli.folder / "photos")
     script = str(Path(__file__).with_name("many_commands.py"))
     commands = json.dumps([command.split() for command in COMMANDS.values()])
     done = resnet_cli.run(commands, program=(sys.executable, script))
@@ -96,6 +105,17 @@ def resnet(resnet_cli):
     network = resolve(f"{resnet_cli.folder / 'nets.py'}:resnet")().eval()
     network.load_state_dict(load_file(resnet_cli.folder / CHECKPOINT))
     return network
+
+
+def write_photos(folder):
+    """Grey images of 16 × 16 in two classes."""
+    image = pytest.importorskip("PIL.Image")
+    for index in range(20):
+        path = folder / f"class{index % 2}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = image.new("L", (16, 16))
+        picture.putdata([(pixel * (index + 1)) % 256 for pixel in range(256)])
+        picture.save(path)
 
 
 def batches(cli, function):
@@ -128,6 +148,49 @@ def test_statistics_alone_change_and_are_those_of_the_verb(
     assert f"written: {verb}.safetensors" in output
     assert "  100 %: " in errors
     assert torch.equal(answers[verb], resnet(X).logits)
+
+
+def assert_written(cli, name, network):
+    written = torch.load(cli.folder / f"{name}.pt", weights_only=True)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, written[key]), key
+
+
+def test_options_of_recalibrate_arrive(resnet_cli, resnet, outcomes):
+    nw.recalibrate(resnet, batches(resnet_cli, "loader"), estimator="within", samples=20)
+    assert outcomes["within"][0] == 0, outcomes["within"]
+    assert_written(resnet_cli, "within", resnet)
+
+
+def test_options_of_the_data_and_of_adapt_arrive(resnet_cli, resnet, outcomes):
+    photos = DataRecipe(name=f"images:{resnet_cli.folder / 'photos'}", image_size=8)
+    nw.adapt(
+        resnet,
+        open_batches(photos, split="test", batch_size=3, mean=(0.5,), std=(0.25,)),
+        source_weight=3,
+    )
+    assert outcomes["images"][0] == 0, outcomes["images"]
+    assert_written(resnet_cli, "images", resnet)
+
+
+def test_state_dict_of_the_key_is_taken(outcomes):
+    assert outcomes["key"][0] == 0, outcomes["key"]
+    shifts = [
+        next(line for line in outcomes[name][1].splitlines() if FIRST in line) for name in ("key", "within")
+    ]
+    assert shifts[0] != shifts[1]
+    assert "note: Of two.pt, only the state dict was read, not one." in outcomes["key"][1]
+
+
+def test_loss_is_allowed_if_that_is_asked_for(resnet_cli, outcomes):
+    assert outcomes["lossy"][0] == 0, outcomes["lossy"]
+    assert not [name for name in torch.load(resnet_cli.folder / "rms.pt") if "running" in name]
+
+
+def test_safetensors_say_by_what_they_were_made(resnet_cli, outcomes):
+    for verb in ("recalibrate", "adapt"):
+        with safe_open(resnet_cli.folder / f"{verb}.safetensors", "pt") as file:
+            assert file.metadata() == {"format": "pt", "normwright": nw.__version__, "verb": verb}
 
 
 def test_folded_program_runs_elsewhere(resnet_cli, resnet, outcomes, answers):

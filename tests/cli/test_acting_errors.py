@@ -109,8 +109,92 @@ CASES = {
     f"recalibrate nets.py:resnet {SAVED} --data batches.py:loader --out /proc/a.pt": (1, "cannot be written"),
     f"convert nets.py:resnet {SAVED} --to grop --dry-run": (1, "did you mean 'group'"),
     f"convert nets.py:resnet {SAVED} --to group --names nonsense --dry-run": (1, "nonsense"),
+    # in the command's own options, and not in Python's
+    f"convert nets.py:resnet {SAVED} --to rms --dry-run": (
+        1,
+        "Leave them out with --names, or allow what is a loss with --lossy: ",
+    ),
+    f"convert nets.py:resnet {SAVED} --to instance --example 2,1,2,2 --dry-run": (
+        1,
+        "leave it out with --names",
+    ),
+    f"convert nets.py:resnet {SAVED} --to group --groups 0 --dry-run": (1, "--groups must be at least 1"),
+    f"convert nets.py:resnet {SAVED} --to batch --of layer --dry-run": (1, "name these with --of or --names"),
+    f"convert nets.py:resnet {SAVED} --to group --data batches.py:nothing --dry-run": (
+        1,
+        "--data must give at least one batch",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} {ON_DIGITS} --samples 0": (1, "error: --samples must be at least 1"),
+    f"recalibrate nets.py:resnet {SAVED} {ON_DIGITS} --tolerance 0": (1, "error: --tolerance must be a pos"),
+    f"adapt nets.py:resnet {SAVED} {ON_DIGITS} --source-weight=-1": (
+        1,
+        "error: --source-weight must be a num",
+    ),
+    f"fold nets.py:resnet {SAVED} --example 2,1,8,8 --tolerance 1e-30 --dry-run": (
+        1,
+        "give a larger --tolerance if",
+    ),
+    "recalibrate nets.py:normed normed.pt --data batches.py:named --dry-run": (
+        1,
+        "have the loader give that, or call the network by forward_fn= (in Python alone)",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --mean 0.5 --dry-run": (
+        1,
+        "--mean and --std must come together, and for images:DIR alone, but --mean came for digits",
+    ),
+    **{
+        f"fold nets.py:resnet {SAVED} --example 2,1,8,8 --dry-run {option}": (
+            1,
+            f"error: {option.split()[0]} goes with --data, which did not come",
+        )
+        for option in (
+            "--split test",
+            "--batch-size 2",
+            "--mean 0",
+            "--std 1",
+            "--image-size 8",
+            "--data-dir d",
+        )
+    },
+    # data that do not fit the network
+    "recalibrate nets.py:normed normed.pt --data batches.py:colour --dry-run": (
+        1,
+        "layer '0' (BatchNorm2d) must be given (N, 1, ...), as many channels as it keeps statistics of",
+    ),
+    "adapt nets.py:normed normed.pt --data batches.py:larger --dry-run": (
+        1,
+        "'2', a Linear of the network, was given (40, 128) of torch.float32: RuntimeError: mat1 and mat2",
+    ),
+    "convert nets.py:normed normed.pt --to group --data batches.py:larger --dry-run": (
+        1,
+        "'2', a Linear of the network, was given (40, 128) of torch.float32: RuntimeError: mat1 and mat2",
+    ),
+    "fold nets.py:normed normed.pt --example 1,1,16,8 --dry-run": (
+        1,
+        "'2', a Linear of the network, was given (1, 128) of torch.float32: RuntimeError: mat1 and mat2",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:double --dry-run": (
+        1,
+        "'resnet.embedder.embedder.convolution', a Conv2d of the network, was given (40, 1, 8, 8) of "
+        "torch.float64: RuntimeError",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:labelled --dry-run": (
+        1,
+        "the network was given (40, 1, 8, 8) of torch.float32, (40,) of torch.int64: IndexError: Target",
+    ),
+    "recalibrate nets.py:words words.pt --data batches.py:indices --dry-run": (
+        1,
+        "'0', a Embedding of the network, was given (8, 3) of torch.int64: IndexError",
+    ),
+    "recalibrate nets.py:own own.pt --data batches.py:colour --dry-run": (
+        1,
+        "error: what the network is given must fit it, but '0', a Own of the network, was given "
+        "(40, 3, 8, 8) of torch.float32: ValueError: one channel, please",
+    ),
 }
-NO_TRACEBACK = [case for case in CASES if ":broken" not in case and ":raises" not in case]
+# The user's own code raised: Python shows where.
+TRACEBACK = [case for case in CASES if any(name in case for name in (":broken", ":raises", ":own "))]
+NO_TRACEBACK = [case for case in CASES if case not in TRACEBACK]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -160,6 +244,12 @@ def test_error_says_what_is_wrong(outcomes, case):
 @pytest.mark.parametrize("case", NO_TRACEBACK)
 def test_error_is_told_without_a_traceback(outcomes, case):
     assert "Traceback" not in outcomes[case][2]
+
+
+@pytest.mark.parametrize("case", TRACEBACK)
+def test_exception_of_the_users_own_code_is_shown_as_python_shows_it(outcomes, case):
+    assert "Traceback" in outcomes[case][2]
+    assert "raise " in outcomes[case][2]
 
 
 def test_full_disk_shows_the_report_and_leaves_the_old_file(resnet_cli):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -39,3 +40,34 @@ def test_nobody_reads_the_progress(resnet_cli):
     output, _ = process.communicate(timeout=120)
     assert (process.returncode, output) == (1, "")
     assert not (resnet_cli.folder / "unread.pt").exists()
+
+
+# The command, stopped where it has written its draft and waits for the disk.
+HANGING = """
+import os, time
+from pathlib import Path
+from normwright.cli import main
+
+def fsync(handle):
+    Path("writing").touch()
+    time.sleep(600)
+
+os.fsync = fsync
+main()
+"""
+
+
+def test_killed_while_it_writes_the_next_run_takes_the_draft_away(resnet_cli, wait_for):
+    folder = resnet_cli.folder
+    (folder / "gate").unlink(missing_ok=True)
+    (folder / "killed.pt").write_bytes(b"old")
+    arguments = (*ARGUMENTS, "--out", "killed.pt", "--force")
+    process = resnet_cli.start(*arguments, program=(sys.executable, "-c", HANGING))
+    wait_for(folder / "writing", process)
+    process.kill()
+    process.communicate(timeout=120)
+    assert (folder / "killed.pt").read_bytes() == b"old"
+    assert len(list(folder.glob(".killed*"))) == 1
+    assert resnet_cli.run(*arguments).status == 0
+    assert (folder / "killed.pt").read_bytes() != b"old"
+    assert not list(folder.glob(".killed*"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from normwright.errors import OptionError
+from normwright.errors import OptionError, UserCodeError
 from normwright.lab.batches import open_batches
 from normwright.lab.data import load
 from normwright.lab.recipe import DataRecipe
@@ -36,6 +36,28 @@ def data():
     calls.append("data")
     x, y = torch.randn(40, 3), torch.arange(40) % 2
     return x, y, x[:7], y[:7]
+
+def tensors():
+    return [torch.ones(2, 3), torch.ones(2, 3), torch.ones(2, 3), torch.ones(1, 3)]
+
+def pairs():
+    return [(torch.ones(2, 3), torch.zeros(2)), [torch.ones(1, 3), torch.zeros(1)]]
+
+def mappings():
+    return [{"x": torch.ones(2, 3)}]
+
+def nothing():
+    return []
+
+def four():
+    return list(data())
+
+def train_and_test():
+    samples = [(torch.ones(3) * index, index % 2) for index in range(8)]
+    return [samples, samples[:3]]
+
+def mixed():
+    return [torch.ones(2, 3), 3]
 
 def dataset():
     return TensorDataset(torch.randn(10, 3), torch.arange(10) % 2)
@@ -87,10 +109,31 @@ def test_own_batches_come_as_they_are_again_and_again(own, function, count, leng
     assert batches.sample_shape is None
 
 
+@pytest.mark.parametrize("function", ["loader", "tensors"])
 @pytest.mark.parametrize("how", [{"split": "test"}, {"batch_size": 3}])
-def test_own_batches_have_no_split_and_no_size(own, how):
+def test_own_batches_have_no_split_and_no_size(own, how, function):
     with pytest.raises(OptionError, match="leave it out"):
-        open_batches(own("loader"), **how)
+        open_batches(own(function), **how)
+
+
+@pytest.mark.parametrize(
+    ("function", "count"), [("tensors", 4), ("pairs", 2), ("mappings", 1), ("nothing", 0)]
+)
+def test_a_list_of_batches_is_read_as_it_is(own, function, count):
+    batches = open_batches(own(function))
+    assert batches.count == len(list(batches)) == len(list(batches)) == count
+
+
+@pytest.mark.parametrize(("function", "count"), [("four", 7), ("train_and_test", 3)])
+def test_a_list_that_is_a_data_set_stays_one(own, function, count):
+    assert sum(len(y) for _, y in open_batches(own(function), split="test")) == count
+
+
+def test_a_list_of_anything_else_is_refused_and_says_what_would_do(own):
+    with pytest.raises(
+        UserCodeError, match=r"must return batches \(.* a list\), or \(x_train,.* a list of 2"
+    ):
+        open_batches(own("mixed"))
 
 
 def test_unknown_split_and_a_size_of_nothing():

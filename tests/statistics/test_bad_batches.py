@@ -66,6 +66,18 @@ def test_a_buffer_that_forward_moves_comes_back():
     raises(network, [draw(4, 3), torch.full((4, 3), torch.nan)], DataError, "NaN")
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("verb", ["recalibrate", "adapt"])
+def test_other_channels_than_a_layer_has(verb, channels):
+    network = nn.Sequential(nn.BatchNorm2d(channels)).eval()
+    before = state_of(network)
+    with pytest.raises(
+        ShapeError, match=rf"layer '0' .* given \(N, {channels}, ...\),.* given \(4, 5, 9, 9\)"
+    ):
+        getattr(nw, verb)(network, [draw(4, channels, 9, 9), draw(4, 5, 9, 9)])
+    assert same_state(before, state_of(network))
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1)], ids=str)
 def test_a_batch_of_one(shape):
     network = nn.Sequential(nn.BatchNorm1d(3)).eval()
@@ -153,9 +165,9 @@ def test_not_called():
     ("options", "match"),
     [
         ({"estimator": "totall"}, "did you mean 'total'"),
-        ({"samples": 0}, "samples must be at least 1"),
-        ({"tolerance": 0.0}, "tolerance must be a positive"),
-        ({"tolerance": float("nan")}, "tolerance must be a positive"),
+        ({"samples": 0}, "samples= must be at least 1"),
+        ({"tolerance": 0.0}, "tolerance= must be a positive"),
+        ({"tolerance": float("nan")}, "tolerance= must be a positive"),
     ],
     ids=str,
 )

@@ -81,7 +81,7 @@ def test_forward_fn_for_any_other_signature():
     [
         ({"y": X}, r"Two\.forward.*missing.*'x'.*forward_fn="),
         (((X, OTHER, OTHER), TARGET), "too many positional"),
-        ("text", "but str came: pass forward_fn"),
+        ("text", "but str came: .* by forward_fn="),
         ([], "a list of 0"),
     ],
     ids=["a keyword that is not taken", "too many", "text", "nothing"],

@@ -9,22 +9,23 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from normwright.cli.acting_options import Asked
 from normwright.cli.lines import ReaderGone
 from normwright.cli.options import any_of
+from normwright.cli.wording import in_options, options_of
 from normwright.errors import NormwrightError, OptionError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from normwright.cli.counted import Counted
-    from normwright.lab.batches import Batches
     from normwright.network.table import Table
 
 
@@ -67,41 +68,33 @@ class Done:
     use: Callable[[Path], Sequence[str]]
 
 
-@dataclass(frozen=True)
 class Act:
     """One command: what is acted on, and what becomes of it.
 
     Args:
-        network, checkpoint, key: see the options of these names.
-        out: the output file; None on a dry run only.
+        context: of the command, which has the arguments of `acting_options`, and `out`, the output file.
         endings: those that `out` may have, the usual one first.
-        force, dry_run, as_json, device: see the options of these names.
+        usual_split: of the data, where the user asks for none.
     """
 
-    network: str
-    checkpoint: Path
-    key: str | None
-    out: Path | None
-    endings: tuple[str, ...]
-    force: bool
-    dry_run: bool
-    as_json: bool
-    device: str
+    def __init__(
+        self, context: typer.Context, endings: tuple[str, ...], *, usual_split: str = "train"
+    ) -> None:
+        self._asked = Asked.of(context)
+        self._endings = endings
+        self._usual_split = usual_split
+        self._options = options_of(context)
 
-    def run(self, open_data: Callable[[], Batches | None], verb: Callable[[Given], Done]) -> None:
-        """Reads the checkpoint, builds the network, acts, writes and prints.
-
-        Args:
-            open_data: makes the batches, if there are any.
-            verb: acts on the network.
-        """
+    def run(self, verb: Callable[[Given], Done]) -> None:
+        """Reads the checkpoint, builds the network, has the verb act on it, writes and prints."""
         self._check_out()
+        asked = self._asked
         try:
-            with outcome(self.as_json):
-                done, notes = self._act(open_data, verb)
+            with outcome(self._options, as_json=asked.as_json):
+                done, notes = self._act(verb)
                 try:
-                    if self.out is not None and not self.dry_run:
-                        notes += done.write(self.out)
+                    if asked.out is not None and not asked.dry_run:
+                        notes += done.write(asked.out)
                 except NormwrightError:
                     self._print(done, notes, written=False)
                     raise
@@ -110,22 +103,21 @@ class Act:
             raise typer.Exit(130) from None
         except ReaderGone as gone:
             raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
-        self._print(done, notes, written=not self.dry_run)
+        self._print(done, notes, written=not asked.dry_run)
 
-    def _act(
-        self, open_data: Callable[[], Batches | None], verb: Callable[[Given], Done]
-    ) -> tuple[Done, list[str]]:
+    def _act(self, verb: Callable[[Given], Done]) -> tuple[Done, list[str]]:
         from normwright.cli.counted import Counted
         from normwright.lab.devices import device_of
         from normwright.lab.networks.own_network import OwnNetwork
         from normwright.lab.weights.fit import fit
         from normwright.lab.weights.read import read_weights
 
-        device = device_of(self.device)
-        weights = read_weights(self.checkpoint, key=self.key)
-        batches = open_data()
+        asked = self._asked
+        device = device_of(asked.device)
+        weights = read_weights(asked.checkpoint, key=asked.key)
+        batches = asked.open_data(self._usual_split)
         own = OwnNetwork(
-            self.network, *((None, None) if batches is None else (batches.sample_shape, batches.classes))
+            asked.network, *((None, None) if batches is None else (batches.sample_shape, batches.classes))
         )
         network = own.build()
         notes = list(fit(network, weights))
@@ -137,46 +129,47 @@ class Act:
 
     def _check_out(self) -> None:
         """Says before the work what would be said after it."""
-        if self.out is None:
-            if not self.dry_run:
+        asked, out = self._asked, self._asked.out
+        if out is None:
+            if not asked.dry_run:
                 raise typer.BadParameter(
-                    f"name the output file by --out (as out{self.endings[0]}), or ask for --dry-run"
+                    f"name the output file by --out (as out{self._endings[0]}), or ask for --dry-run"
                 )
             return
-        if self.out.suffix not in self.endings:
+        if out.suffix not in self._endings:
             raise OptionError(
-                f"--out must end in {any_of(self.endings)}, but is {self.out}" + _why_not(self.endings)
+                f"--out must end in {any_of(self._endings)}, but is {out}" + _why_not(self._endings)
             )
-        if self.out.is_dir():
-            raise OptionError(f"--out must be a file, but {self.out} is a folder")
-        if not self.out.parent.is_dir():
-            raise OptionError(
-                f"--out must be in a folder that exists, but {self.out.parent} does not: make it"
-            )
-        if self.out.exists() and not self.force and not self.dry_run:
-            raise OptionError(f"{self.out} exists: choose another --out, or replace it by --force")
+        if out.is_dir():
+            raise OptionError(f"--out must be a file, but {out} is a folder")
+        if not out.parent.is_dir():
+            raise OptionError(f"--out must be in a folder that exists, but {out.parent} does not: make it")
+        if out.exists() and not asked.force and not asked.dry_run:
+            raise OptionError(f"{out} exists: choose another --out, or replace it by --force")
 
     def _print(self, done: Done, notes: Sequence[str], *, written: bool) -> None:
         from normwright.cli.tables import print_table
+        from normwright.network.table import Table
 
-        if self.as_json:
-            typer.echo(json_of(done.report))
+        asked = self._asked
+        if asked.as_json:
+            typer.echo(json_of(done.report, self._options))
         else:
-            print_table(done.report.table())
+            print_table(Table(*in_options(dataclasses.astuple(done.report.table()), self._options)))
         for note in notes:
-            typer.echo(f"note: {note}", err=self.as_json)
-        if self.dry_run:
-            typer.echo("dry run: nothing was written", err=self.as_json)
-        elif written and self.out is not None:
-            typer.echo(f"written: {self.out}", err=self.as_json)
-            typer.echo("".join(f"\n    {line}" for line in done.use(self.out)), err=self.as_json)
+            typer.echo(f"note: {note}", err=asked.as_json)
+        if asked.dry_run:
+            typer.echo("dry run: nothing was written", err=asked.as_json)
+        elif written and asked.out is not None:
+            typer.echo(f"written: {asked.out}", err=asked.as_json)
+            typer.echo("".join(f"\n    {line}" for line in done.use(asked.out)), err=asked.as_json)
 
 
-def json_of(report: Report) -> str:
+def json_of(report: Report, options: Mapping[str, str]) -> str:
     """A report as JSON, which has no infinity and no NaN: they become null."""
     plain = json.dumps(dataclasses.asdict(report))  # type: ignore[call-overload]
     finite = json.loads(plain, parse_constant=lambda name: None)
-    return json.dumps(finite, indent=2, allow_nan=False)
+    return json.dumps(in_options(finite, options), indent=2, allow_nan=False)
 
 
 def _why_not(endings: tuple[str, ...]) -> str:
@@ -189,11 +182,11 @@ def _why_not(endings: tuple[str, ...]) -> str:
 
 
 @contextlib.contextmanager
-def outcome(as_json: bool) -> Iterator[None]:
-    """Shows an exception of the user's own code as Python shows it, and normwright's warnings in a line."""
+def outcome(options: Mapping[str, str], *, as_json: bool) -> Iterator[None]:
+    """Shows an exception of the user's own code as Python shows it, and what normwright says in a line."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        typer.echo(f"warning: {message}", err=True)
+        typer.echo(f"warning: {in_options(str(message), options)}", err=True)
 
     # What a user's code prints must not get between the JSON.
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
@@ -201,9 +194,20 @@ def outcome(as_json: bool) -> Iterator[None]:
             with warnings.catch_warnings():
                 warnings.showwarning = show
                 yield
-        except (NormwrightError, typer.Exit):
+        except typer.Exit:
+            raise
+        except NormwrightError as error:
+            error.args = (in_options(str(error), options),)
             raise
         except Exception as error:
-            traceback.print_exc()
-            typer.echo(f"error: {type(error).__name__}: {error}", err=True)
+            _show(error)
             raise typer.Exit(1) from error
+
+
+def _show(error: Exception) -> None:
+    from normwright.cli.misfit import misfit_of
+
+    misfit = misfit_of(error)
+    if misfit is None or not misfit.by_torch:
+        traceback.print_exc()
+    typer.echo(f"error: {misfit.line if misfit else f'{type(error).__name__}: {error}'}", err=True)

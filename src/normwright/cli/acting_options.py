@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         help=f"{', '.join(DATA_SETS)}, or your own path/to/file.py:function, which returns batches (a "
-        "DataLoader, a generator) or (x_train, y_train, x_test, y_test).",
+        "DataLoader, a generator, a list) or (x_train, y_train, x_test, y_test).",
         rich_help_panel="Data",
         show_default=False,
     ),
@@ -109,37 +110,55 @@ AsJson = Annotated[
 ]
 
 
-def data_opener(
-    data: str | None,
-    *,
-    split: str | None,
-    batch_size: int | None,
-    image_size: int | None,
-    mean: Numbers | None,
-    std: Numbers | None,
-    data_dir: Path | None,
-    usual_split: str = "train",
-) -> Callable[[], Batches | None]:
-    """What makes the batches that the options of these names ask for."""
+@dataclass(frozen=True)
+class Asked:
+    """What a user asked for by the arguments above, under their names; `out` is the command's own."""
 
-    def open_data() -> Batches | None:
+    network: str
+    checkpoint: Path
+    key: str | None
+    out: Path | None
+    force: bool
+    dry_run: bool
+    as_json: bool
+    device: str
+    data: str | None
+    split: str | None
+    batch_size: int | None
+    image_size: int | None
+    mean: Numbers | None
+    std: Numbers | None
+    data_dir: Path | None
+
+    @classmethod
+    def of(cls, context: typer.Context) -> Asked:
+        """The command's own, whatever arguments it has beside these."""
+        return cls(**{field.name: context.params[field.name] for field in dataclasses.fields(cls)})
+
+    def open_data(self, usual_split: str) -> Batches | None:
+        """The batches, if there are to be any.
+
+        Raises:
+            OptionError: an option of the data came without data.
+            Whatever loading the data raises.
+        """
         from normwright.lab.batches import open_batches
         from normwright.lab.recipe import DataRecipe
 
-        if data is None:
-            for option, value in (("--split", split), ("--batch-size", batch_size)):
-                if value is not None:
-                    raise OptionError(f"{option} goes with --data, which did not come")
+        if self.data is None:
+            for name in ("split", "batch_size", "image_size", "mean", "std", "data_dir"):
+                if getattr(self, name) is not None:
+                    raise OptionError(f"--{name.replace('_', '-')} goes with --data, which did not come")
             return None
-        recipe = DataRecipe(name=data) if image_size is None else DataRecipe(name=data, image_size=image_size)
+        recipe = DataRecipe(name=self.data)
+        if self.image_size is not None:
+            recipe = dataclasses.replace(recipe, image_size=self.image_size)
         return open_batches(
             recipe,
-            split=split,
+            split=self.split,
             usual_split=usual_split,
-            batch_size=batch_size,
-            directory=data_dir,
-            mean=mean,
-            std=std,
+            batch_size=self.batch_size,
+            directory=self.data_dir,
+            mean=self.mean,
+            std=self.std,
         )
-
-    return open_data

@@ -23,7 +23,6 @@ from normwright.cli.acting_options import (
     Network,
     Split,
     Std,
-    data_opener,
 )
 from normwright.cli.weights import use, writer_of
 from normwright.lab.weights import WEIGHTS
@@ -39,7 +38,9 @@ To batches of your own (loader() returns a DataLoader), seen first:
 """
 
 
+# What the commands share is read from the context: see `Act`.
 def adapt(
+    context: typer.Context,
     network: Network,
     checkpoint: Checkpoint,
     data: Data,
@@ -81,17 +82,4 @@ def adapt(
         handle = adapt(given.network, given.batches or (), source_weight=source_weight)
         return Done(handle.report, writer_of(given.network, "adapt"), use)
 
-    act = Act(network, checkpoint, key, out, WEIGHTS, force, dry_run, as_json, device)
-    act.run(
-        data_opener(
-            data,
-            split=split,
-            batch_size=batch_size,
-            image_size=image_size,
-            mean=mean,
-            std=std,
-            data_dir=data_dir,
-            usual_split="test",
-        ),
-        verb,
-    )
+    Act(context, WEIGHTS, usual_split="test").run(verb)

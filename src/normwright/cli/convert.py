@@ -24,7 +24,6 @@ from normwright.cli.acting_options import (
     Network,
     Split,
     Std,
-    data_opener,
 )
 from normwright.cli.lists import Words, words
 from normwright.cli.weights import use, writer_of
@@ -45,7 +44,9 @@ What would be lost, without writing:
 """
 
 
+# What the commands share is read from the context: see `Act`.
 def convert(
+    context: typer.Context,
     network: Network,
     checkpoint: Checkpoint,
     to: Annotated[
@@ -140,16 +141,4 @@ def convert(
 
         return Done(report, write, lambda path: (line, *use(path)))
 
-    act = Act(network, checkpoint, key, out, WEIGHTS, force, dry_run, as_json, device)
-    act.run(
-        data_opener(
-            data,
-            split=split,
-            batch_size=batch_size,
-            image_size=image_size,
-            mean=mean,
-            std=std,
-            data_dir=data_dir,
-        ),
-        verb,
-    )
+    Act(context, WEIGHTS).run(verb)

@@ -25,7 +25,6 @@ from normwright.cli.acting_options import (
     Network,
     Split,
     Std,
-    data_opener,
 )
 from normwright.lab.weights import PROGRAMS
 
@@ -44,7 +43,9 @@ To ONNX, measured on your own images:
 """
 
 
+# What the commands share is read from the context: see `Act`.
 def fold(
+    context: typer.Context,
     network: Network,
     checkpoint: Checkpoint,
     out: Annotated[
@@ -102,19 +103,7 @@ def fold(
 
         return Done(report, write, _use)
 
-    act = Act(network, checkpoint, key, out, PROGRAMS, force, dry_run, as_json, device)
-    act.run(
-        data_opener(
-            data,
-            split=split,
-            batch_size=batch_size,
-            image_size=image_size,
-            mean=mean,
-            std=std,
-            data_dir=data_dir,
-        ),
-        verb,
-    )
+    Act(context, PROGRAMS).run(verb)
 
 
 def _use(path: Path) -> tuple[str, ...]:

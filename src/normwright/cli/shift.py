@@ -14,6 +14,7 @@ from normwright.cli.acting import json_of, outcome
 from normwright.cli.acting_options import AsJson, DataDir, Device, ImageSize, Key, Mean, Std
 from normwright.cli.lines import ReaderGone
 from normwright.cli.options import any_of
+from normwright.cli.wording import options_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,7 @@ def _option(help_: str, panel: str, *names: str, **more: Any) -> Any:
 
 
 def shift(
+    context: typer.Context,
     reference: Annotated[
         str,
         typer.Argument(
@@ -123,15 +125,16 @@ def shift(
         "alarm": alarm,
         "seed": seed,
     }
+    options = options_of(context)
     try:
-        with outcome(as_json):
+        with outcome(options, as_json=as_json):
             report, notes = _tested(reference, current, asked, network, checkpoint, key, device)
     except KeyboardInterrupt:
         typer.echo("\nstopped: nothing was written", err=True)
         raise typer.Exit(130) from None
     except ReaderGone as gone:
         raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
-    _print(report, notes, as_json)
+    _print(report, notes, options if as_json else None)
     if fail_on_shift and report.verdict == "shift":
         raise typer.Exit(SHIFTED)
 
@@ -166,15 +169,15 @@ def _tested(
         return report_on(reference, current, build, **asked, on_stage=display.stage), notes
 
 
-def _print(report: ShiftReport, notes: list[str], as_json: bool) -> None:
+def _print(report: ShiftReport, notes: list[str], as_json: dict[str, str] | None) -> None:
     from normwright.cli.tables import print_table
 
-    if as_json:
-        typer.echo(json_of(report))
+    if as_json is not None:
+        typer.echo(json_of(report, as_json))
     else:
         print_table(report.table())
         if report.network is not None:
             typer.echo("")
             print_table(report.network.table())
     for note in notes:
-        typer.echo(f"note: {note}", err=as_json)
+        typer.echo(f"note: {note}", err=as_json is not None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from normwright.errors import OptionError
@@ -89,10 +90,11 @@ def open_batches(
 ) -> Batches:
     """The batches of a data set, in its own order.
 
-    A user's function returns batches (a DataLoader, an IterableDataset, a generator), a Dataset, or train and
-    test as for `compare`. Batches and values are handed on as they come. A folder of images gives pixels from
-    0 to 1, less `mean` and over `std` where these are given: never standardised by the folder's own moments,
-    which would hide what sets its images apart. A published set is standardised as `compare` trains on it.
+    A user's function returns batches (a DataLoader, an IterableDataset, a generator, a list), a Dataset, or
+    train and test as for `compare`. Batches and values are handed on as they come. A folder of images gives
+    pixels from 0 to 1, less `mean` and over `std` where these are given: never standardised by the folder's
+    own moments, which would hide what sets its images apart. A published set is standardised as `compare`
+    trains on it.
 
     Args:
         recipe: which data set.
@@ -114,7 +116,8 @@ def open_batches(
     folder = recipe.name.startswith(IMAGES)
     if (mean is None) != (std is None) or (mean is not None and not folder):
         raise OptionError(
-            f"mean and std come together, and for images:DIR alone, but mean is {mean} and std {std} for "
+            f"mean= and std= must come together, and for images:DIR alone, but "
+            f"{' and '.join(name for name, value in (('mean=', mean), ('std=', std)) if value)} came for "
             f"{recipe.name}: other data come as they are"
         )
     if is_user_code(recipe.name):
@@ -125,7 +128,10 @@ def open_batches(
         if isinstance(came, Dataset):
             _check_alone(recipe.name, split, None)
             return Batches(DataLoader(came, size))
-        source = as_source(recipe.name, came)
+        if isinstance(came, list) and _holds_batches(came):
+            _check_alone(recipe.name, split, batch_size)
+            return Batches(came)
+        source = as_source(recipe.name, came, or_else="batches (a DataLoader, a generator, a list), or ")
     else:
         source = read(recipe, directory)
     chosen = split or ("all" if folder else usual_split)
@@ -155,12 +161,29 @@ def _scaled(x: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> tor
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels) or not all(map(math.isfinite, values)):
             raise OptionError(
-                f"{name} must be one finite number, or one for each of {channels} channels, but is {values}"
+                f"{name}= must be one finite number, or one for each of {channels} channels, but is {values}"
             )
     if min(std) <= 0:
-        raise OptionError(f"std must be above 0, but is {std}")
+        raise OptionError(f"std= must be above 0, but is {std}")
     shift, scale = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
     return (x - shift) / scale
+
+
+def _holds_batches(came: list[Any]) -> bool:
+    """Whether a list is one of batches, and not [x_train, y_train, x_test, y_test] or [train, test]."""
+    tensors = [item for item in came if isinstance(item, Tensor)]
+    if len(tensors) == len(came) == 4 and all(
+        labels.shape == x.shape[:1] for x, labels in (tensors[:2], tensors[2:])
+    ):
+        return False
+    return all(map(_is_batch, came))
+
+
+def _is_batch(item: Any) -> bool:
+    """A tensor, a mapping, or a tuple or list that begins with one: unlike a data set, a list of pairs."""
+    if isinstance(item, list | tuple):
+        return bool(item) and isinstance(item[0], Tensor | Mapping)
+    return isinstance(item, Tensor | Mapping)
 
 
 def _check_alone(name: str, split: str | None, batch_size: int | None) -> None:

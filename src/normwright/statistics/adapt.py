@@ -26,7 +26,7 @@ from normwright.statistics.changes import fitting, in_order, moved
 from normwright.statistics.guard import Guard, ScoresOf, class_scores
 from normwright.statistics.layers import Layers
 from normwright.statistics.ranks import Share, joined, telling_others
-from normwright.statistics.recalibration import write
+from normwright.statistics.replacement import Replacement
 from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
 from normwright.statistics.watch import Watch
 
@@ -97,14 +97,14 @@ def adapt(
         raise nothing_read("adapt")
     if not share.layers:
         raise none_called(found.normalisers)
-    changes, values = {}, []
+    changes, values = {}, {}
     for layer, seen in share.layers.items():
         blended = adapter.blend(layer, seen)
         mean, variance = network.get_buffer(layer.mean), network.get_buffer(layer.variance)
-        values += [
-            (mean, fitting(blended.mean, mean, layer)),
-            (variance, fitting(blended.variance, variance, layer)),
-        ]
+        values[layer] = (
+            fitting(blended.mean, mean, layer),
+            fitting(blended.variance, variance, layer),
+        )
         changes[layer.name] = LayerAdaptation(
             layer.name,
             layer.kind,
@@ -112,10 +112,9 @@ def adapt(
             blended.source_share,
             *moved((mean, variance), (blended.mean, blended.variance), seen.eps),
         )
-    before = [(buffer, buffer.detach().clone()) for buffer, _ in values]
     rows = in_order(found, changes, lambda name, kind, why: LayerAdaptation(name, kind, reason=why))
-    write(values)
-    return Adaptation(AdaptationReport(rows, share.samples, share.batches, guard.judged), before)
+    report = AdaptationReport(rows, share.samples, share.batches, guard.judged)
+    return Adaptation(report, Replacement(network, values))
 
 
 def _read(
@@ -137,7 +136,7 @@ def _read(
                 raise CollapseError(
                     f"an adapted network must go on telling classes apart, but {reason} (batch "
                     f"{adapter.number}); the network is as it was. Adapt to batches of all classes, or give "
-                    "the source more weight (source_weight)"
+                    "the source more weight by source_weight="
                 )
             adapter.keep()
             samples += samples_in(batch)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from normwright.network.table import Table
-from normwright.statistics.recalibration import write
+from normwright.statistics.replacement import Replacement
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,12 @@ class Adaptation:
 
     Args:
         report: as plain values.
-        before: each buffer that was written, with what it held.
+        replacement: of the statistics.
     """
 
-    def __init__(self, report: AdaptationReport, before: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, report: AdaptationReport, replacement: Replacement) -> None:
         self.report = report
-        self._before = before
+        self._replacement = replacement
 
     @property
     def layers(self) -> tuple[LayerAdaptation, ...]:
@@ -101,9 +99,15 @@ class Adaptation:
         """How many samples were read, over all ranks."""
         return self.report.samples
 
-    def undo(self) -> None:
-        """Puts the statistics of before back, to the bit; what else changed since stays. Twice is as once."""
-        write(self._before)
+    def undo(self, *, force: bool = False) -> None:
+        """Puts the statistics of before back, to the bit; what else changed since stays. Twice is as once.
+
+        Args:
+            force: also where the statistics were changed since, whose change is lost then.
+        Raises:
+            OptionError: they were changed since, or a layer is gone; named, and the network stays as it is.
+        """
+        self._replacement.undo(force=force)
 
     def table(self) -> Table:
         """One row per normaliser."""

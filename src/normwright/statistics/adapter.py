@@ -94,12 +94,13 @@ def check_source_weight(weight: SourceWeight, names: Mapping[str, object]) -> No
     for name, value in given.items():
         if isinstance(weight, Mapping) and name not in names:
             raise OptionError(
-                f"source_weight must name normalisers of the network, but has {name!r}: take one of "
+                f"source_weight= must name normalisers of the network, but has {name!r}: take one of "
                 f"{', '.join(map(repr, list(names)[:8]))}"
             )
         if value is not None and not 0 <= value < float("inf"):
             raise OptionError(
-                f"source_weight must be a number of samples, 0 or more, or None to choose it, but is {value}"
+                f"source_weight= must be a number of samples, 0 or more, but is {value}: leave it out to "
+                "have it chosen"
             )
 
 

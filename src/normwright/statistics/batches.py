@@ -43,12 +43,17 @@ class Caller:
             try:
                 self._signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise OptionError(
-                    f"a batch must hold what {type(self._network).__name__}.forward{self._signature} takes, "
-                    f"but {_in_words(batch)} came ({error}): pass forward_fn=lambda network, batch: …"
-                ) from error
+                raise self._not_taken(batch, str(error)) from error
+            if not (args or kwargs) and self._signature.parameters:
+                raise self._not_taken(batch, "none of it has the name of an argument")
         args, kwargs = self._moved(args), self._moved(kwargs)
         return self._network(*args, **kwargs)
+
+    def _not_taken(self, batch: Any, why: str) -> OptionError:
+        return OptionError(
+            f"a batch must hold what {type(self._network).__name__}.forward{self._signature} takes, but "
+            f"{_in_words(batch)} came ({why}): have the loader give that, or call the network by forward_fn="
+        )
 
     def _arguments(self, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if isinstance(batch, list | tuple) and len(batch):
@@ -61,7 +66,8 @@ class Caller:
             return (batch,), {}
         raise OptionError(
             "a batch must be a tensor, a tuple or list with the input first, or a mapping of keyword "
-            f"arguments, but {_in_words(batch)} came: pass forward_fn=lambda network, batch: …"
+            f"arguments, but {_in_words(batch)} came: have the loader give that, or call the network by "
+            "forward_fn="
         )
 
     def _takes(self, key: str) -> bool:
@@ -113,7 +119,7 @@ def none_called(names: Iterable[str]) -> OptionError:
     some = ", ".join(map(repr, list(names)[:8]))
     return OptionError(
         f"the network must call its normalisers in Python on the way through forward, but none of {some} was "
-        "called: do not script it, and let forward_fn call the whole network"
+        "called: do not script it, and let forward_fn= call the whole network"
     )
 
 

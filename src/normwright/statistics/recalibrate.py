@@ -23,8 +23,9 @@ from normwright.statistics.changes import fitting, in_order, moved
 from normwright.statistics.estimate import ESTIMATORS, Estimator
 from normwright.statistics.layers import Layer, Layers
 from normwright.statistics.ranks import Share, joined, telling_others
-from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport, write
+from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport
 from normwright.statistics.recorder import Recorder, Seen
+from normwright.statistics.replacement import Replacement
 from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
 from normwright.statistics.watch import Watch
 
@@ -107,19 +108,17 @@ def recalibrate(
         raise nothing_read("estimate")
     if not share.layers:
         raise none_called(found.normalisers)
-    changes, values = {}, []
+    changes, values = {}, {}
     for layer, seen in share.layers.items():
         mean, variance = network.get_buffer(layer.mean), network.get_buffer(layer.variance)
-        values += [
-            (mean, fitting(seen.estimate.elements.mean, mean, layer)),
-            (variance, fitting(seen.estimate.variance(estimator), variance, layer)),
-        ]
+        values[layer] = (
+            fitting(seen.estimate.elements.mean, mean, layer),
+            fitting(seen.estimate.variance(estimator), variance, layer),
+        )
         changes[layer.name] = _change(layer, seen, estimator, mean, variance)
-    before = [(buffer, buffer.detach().clone()) for buffer, _ in values]
     rows = in_order(found, changes, lambda name, kind, why: LayerChange(name, kind, reason=why))
     report = RecalibrationReport(estimator, rows, share.samples, share.batches, reader.stopped)
-    write(values)
-    return Recalibration(report, before)
+    return Recalibration(report, Replacement(network, values))
 
 
 class _Reader:
@@ -189,8 +188,9 @@ def _check_options(estimator: str, samples: int | None, tolerance: float | None)
     if estimator not in ESTIMATORS:
         raise unknown_name("estimator", estimator, ESTIMATORS)
     if samples is not None and samples < 1:
-        raise OptionError(f"samples must be at least 1, or None for all, but is {samples}")
+        raise OptionError(f"samples= must be at least 1, but is {samples}: leave it out to read all")
     if tolerance is not None and not 0 < tolerance < math.inf:
         raise OptionError(
-            f"tolerance must be a positive number of deviations, or None to read all, but is {tolerance}"
+            f"tolerance= must be a positive number of deviations, but is {tolerance}: leave it out to read "
+            "all"
         )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from normwright.network.table import Table
+from normwright.statistics.replacement import Replacement
 
 
 @dataclass(frozen=True)
@@ -90,12 +88,12 @@ class Recalibration:
 
     Args:
         report: as plain values.
-        before: each buffer that was written, with what it held.
+        replacement: of the statistics.
     """
 
-    def __init__(self, report: RecalibrationReport, before: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, report: RecalibrationReport, replacement: Replacement) -> None:
         self.report = report
-        self._before = before
+        self._replacement = replacement
 
     @property
     def layers(self) -> tuple[LayerChange, ...]:
@@ -107,9 +105,15 @@ class Recalibration:
         """How many samples were read, over all ranks."""
         return self.report.samples
 
-    def undo(self) -> None:
-        """Puts the statistics of before back, to the bit; what else changed since stays. Twice is as once."""
-        write(self._before)
+    def undo(self, *, force: bool = False) -> None:
+        """Puts the statistics of before back, to the bit; what else changed since stays. Twice is as once.
+
+        Args:
+            force: also where the statistics were changed since, whose change is lost then.
+        Raises:
+            OptionError: they were changed since, or a layer is gone; named, and the network stays as it is.
+        """
+        self._replacement.undo(force=force)
 
     def table(self) -> Table:
         """One row per normaliser."""
@@ -117,10 +121,3 @@ class Recalibration:
 
     def __str__(self) -> str:
         return str(self.report)
-
-
-def write(values: list[tuple[Tensor, Tensor]]) -> None:
-    """Writes each value into its buffer, which stays the same tensor."""
-    with torch.no_grad():
-        for buffer, value in values:
-            buffer.copy_(value)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from normwright.errors import ShapeError
 from normwright.statistics.layers import Layer, Layers
 
 
@@ -63,8 +64,20 @@ class Watch(TorchFunctionMode):
             call = read(*args, **(kwargs or {}))
             layer = self._layers.of_call(call.running_mean, call.running_var, per_sample=call.per_sample)
             if layer is not None and call.x.is_floating_point():
+                _check_channels(layer, call)
                 return _answer(func, self._normalise(layer, call), args)
         return func(*args, **(kwargs or {}))
+
+
+def _check_channels(layer: Layer, call: Call) -> None:
+    """As PyTorch does where it normalises itself; a lone statistic would be spread over all channels."""
+    channels = 0 if call.running_mean is None else call.running_mean.numel()
+    if call.x.dim() < 2 or call.x.shape[1] != channels:
+        raise ShapeError(
+            f"layer {layer.name!r} ({layer.kind}) must be given (N, {channels}, ...), as many channels as it "
+            f"keeps statistics of, but was given {tuple(call.x.shape)}; no statistics were changed. See "
+            "whether the batches are of the kind that the network was trained on"
+        )
 
 
 def _batch_norm(

@@ -88,3 +88,38 @@ def test_killed_at_any_moment_the_file_is_the_old_or_the_new(tmp_path):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert path.read_bytes() in contents
+    write_whole(path, contents[0])
+    assert os.listdir(tmp_path) == ["a.bin"]  # the drafts of the dead are gone
+
+
+def test_draft_of_a_living_process_stays(tmp_path):
+    path = tmp_path / "a.bin"
+    told, tell = os.pipe()
+    go_on, let_go_on = os.pipe()
+    child = os.fork()
+    if child == 0:
+        synced = os.fsync
+
+        def fsync(handle):
+            os.write(tell, b".")
+            os.read(go_on, 1)
+            os.fsync = synced
+            synced(handle)
+
+        os.fsync = fsync
+        write_whole(path, b"the child's")
+        os._exit(0)
+    os.read(told, 1)
+    write_whole(path, b"ours")
+    assert len(os.listdir(tmp_path)) == 2
+    os.write(let_go_on, b".")
+    assert os.waitpid(child, 0)[1] == 0
+    assert path.read_bytes() == b"the child's"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_file_of_a_like_name_is_no_draft(tmp_path):
+    (tmp_path / ".a.bin.tmp").write_bytes(b"")
+    (tmp_path / ".b.a.bin.00000000.tmp").write_bytes(b"")
+    write_whole(tmp_path / "a.bin", b"new")
+    assert len(os.listdir(tmp_path)) == 3

@@ -105,7 +105,7 @@ def test_groups_follow_the_space_that_the_example_shows():
     one = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1)).eval()
     with pytest.raises(ShapeError, match="one element"):
         nw.convert(one, "group", example=torch.rand(2, 1, 4, 4))
-    with pytest.raises(OptionError, match="groups must be at least 1"):
+    with pytest.raises(OptionError, match="groups= must be at least 1"):
         nw.convert(network, "group", groups=0)
 
 
@@ -351,10 +351,10 @@ def test_bad_calls():
         ({"to": "bach"}, "did you mean 'batch'"),
         ({"to": "group", "names": ["77"]}, "unknown normaliser '77'"),
         ({"to": "group", "names": ["7"]}, "'7' must be a normaliser or hold one, but is a Flatten"),
-        ({"to": "group", "names": "1"}, "names must be names in a list"),
-        ({"to": "group", "of": "batch"}, "of must be kinds in a list"),
+        ({"to": "group", "names": "1"}, "names= must be names in a list"),
+        ({"to": "group", "of": "batch"}, "of= must be kinds in a list"),
         ({"to": "group", "names": lambda *_: False}, "choose none of the network's 2"),
-        ({"to": "group", "calibrate": images()}, "calibrate must be an iterable of batches"),
+        ({"to": "group", "calibrate": images()}, "calibrate= must be an iterable of batches"),
     ):
         with pytest.raises(OptionError, match=message):
             nw.convert(network, **wrong)

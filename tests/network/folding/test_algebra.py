@@ -52,7 +52,7 @@ def test_after(kind: Kind, bias: bool, dtype: torch.dtype) -> None:
 def test_before(kind: Kind, bias: bool, dtype: torch.dtype) -> None:
     layer = Layer(kind, dtype, bias=bias)
     before = layer.affine(kind.into)
-    if kind.transposed:  # whose border meets less than the kernel: see test_padding.py
+    if kind.transposed:  # whose border meets less than the kernel: see test_border.py
         before = Affine(before.scale, torch.zeros_like(before.shift))
     assert_exact(layer, fold_before, before, layer.run(mapped(layer.x, before), layer.weight, layer.bias))
 

@@ -86,7 +86,7 @@ def test_into_the_layer_before(name):
 BEFORE = {
     "linear": (nn.BatchNorm1d(4), nn.Linear(4, 6), (5, 4)),
     "2d": (nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, groups=2), (2, 4, 7, 7)),
-    # PEERS: refused whenever there is zero padding, though padding each channel makes it exact
+    # PEERS: refused whenever there is zero padding, though it can be made exact
     "2d zero-padded": (nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=(1, 2)), (2, 4, 7, 7)),
     "3d same": (nn.BatchNorm3d(4), nn.Conv3d(4, 2, (1, 2, 3), padding="same"), (2, 4, 5, 5, 5)),
     "1d reflected": (
@@ -114,6 +114,12 @@ def test_norms_on_both_sides_and_in_a_row():
         "3": ("before", ("2",)),
         "4": ("before", ("2",)),
     }
+
+
+def test_norms_before_and_after_a_zero_padded_layer():
+    network = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6))
+    network, places, _ = folded(network, draw(2, 4, 7, 6))
+    assert places == {"0": ("after", ("1",)), "2": ("before", ("1",))}
 
 
 def test_two_norms_of_one_concatenation_go_into_one_layer():
@@ -419,15 +425,14 @@ def test_modes_and_missing_statistics():
     assert [module.training for module in result] == [False, True, False, False, False, False]
 
 
-def test_a_scale_of_zero_before_padding_makes_one_multiply_add():
+def test_a_scale_of_zero_before_padding_is_folded_too():
     network = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1))
     randomise(network).eval()
     with torch.no_grad():
         network[0].weight[2] = 0.0
     x = draw(2, 4, 5, 5)
     result, report = fold_with_report(network, x)
-    assert report.normalisers[0].place == "multiply-add"
-    assert "no value is mapped to 0" in report.normalisers[0].reason
+    assert report.normalisers[0].place == "after"
     with torch.no_grad():
         assert float((result(x) - network(x)).abs().max()) <= EXACT * float(network(x).abs().max())
 

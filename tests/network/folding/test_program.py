@@ -138,6 +138,87 @@ def test_a_weight_that_is_a_buffer_which_is_not_saved():
         assert float((folded.module()(x) - made(x)).abs().max()) <= EXACT * float(made(x).abs().max())
 
 
+class Frozen(nn.Module):
+    """As detectron2's and Transformers' DETR's: arithmetic, and no batch norm."""
+
+    def __init__(self, channels):
+        super().__init__()
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(channels, dtype=torch.float64) + 0.5)
+
+    def forward(self, x):
+        weight, bias, mean, variance = (
+            part.reshape(1, -1, 1, 1)
+            for part in (self.weight, self.bias, self.running_mean, self.running_var)
+        )
+        scale = weight * (variance + 1e-5).rsqrt()
+        return x * scale + (bias - mean * scale)
+
+
+class Squaring(Frozen):
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_frozen_norms_of_a_program_are_folded(decomposed):
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), Frozen(4), nn.ReLU(), Frozen(4), nn.ReLU(), Squaring(4))
+    made = made.double().eval()
+    x = draw(2, 3, 6, 6)
+    program = torch.export.export(made, (x,), strict=False)
+    program = program.run_decompositions({}) if decomposed else program
+    folded, report = fold_with_report(program, None)
+    found = [(record.name, record.kind, record.place, record.into) for record in report.normalisers]
+    assert found == [
+        ("1", "Frozen", "before", ("0",)),
+        ("3", "Frozen", "multiply-add", ()),
+        ("5", "Squaring", "", ()),
+    ]
+    assert "does more than normalise" in report.normalisers[2].reason
+    assert not {"1.weight", "1.running_mean"} & set(folded.state_dict)
+    computing = [node for node in folded.graph.nodes if "rsqrt" in str(node.target)]
+    assert len(computing) == 1  # of the one that stays
+    with torch.no_grad():
+        assert float((folded.module()(x) - made(x)).abs().max()) <= EXACT * float(made(x).abs().max())
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_norms_in_a_row_in_a_program(decomposed):
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    made.extend([nn.ReLU(), nn.BatchNorm2d(4), nn.BatchNorm2d(4)])
+    x = draw(2, 3, 6, 6)
+    program = torch.export.export(randomise(made).eval(), (x,), strict=False)
+    program = program.run_decompositions({}) if decomposed else program
+    folded, report = fold_with_report(program, None)
+    assert [record.place for record in report.normalisers] == ["before"] * 2 + ["multiply-add"] * 2
+    with torch.no_grad():
+        assert float((folded.module()(x) - made(x)).abs().max()) <= EXACT * float(made(x).abs().max())
+
+
+class Ungraded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        with torch.no_grad():
+            y = self.norm(self.conv(x))
+        return self.last(y)
+
+
+def test_a_norm_without_gradients_in_a_program_is_told_and_folded_once_it_is_taken_apart():
+    made, x = randomise(Ungraded()).eval(), draw(2, 3, 6, 6)
+    program = torch.export.export(made, (x,), strict=False)
+    records = {record.name: record for record in fold_with_report(program, None)[1].normalisers}
+    assert records["norm"].place == ""
+    assert "gradients are switched around it" in records["norm"].reason
+    assert "run_decompositions" in records["norm"].reason
+    folded, report = fold_with_report(program.run_decompositions({}), None)
+    assert [record.place for record in report.normalisers] == ["before", "before"]
+    with torch.no_grad():
+        assert float((folded.module()(x) - made(x)).abs().max()) <= EXACT * float(made(x).abs().max())
+
+
 def test_a_program_is_saved_and_loaded(tmp_path):
     x = draw(2, 3, 5, 5)
     folded = nw.fold(torch.export.export(network(), (x,), strict=False), x)

@@ -19,7 +19,7 @@ from normwright.lab.data.dataset import Data, Raw
 from normwright.lab.user_code import resolve
 
 WANTED = (
-    "must return (x_train, y_train, x_test, y_test) as tensors or NumPy arrays, or (train, test) as "
+    "(x_train, y_train, x_test, y_test) as tensors or NumPy arrays, or (train, test) as "
     "map-style torch data sets of (x, y) pairs (with __len__ and __getitem__), or a normwright Data"
 )
 
@@ -52,11 +52,17 @@ def call_own(name: str) -> Any:
     return function()
 
 
-def as_source(name: str, came: Any) -> Raw | Data:
-    """What a user's function returned, checked; see `read_own`."""
+def as_source(name: str, came: Any, *, or_else: str = "") -> Raw | Data:
+    """What a user's function returned, checked; see `read_own`.
+
+    Args:
+        name: of the function.
+        came: what it returned.
+        or_else: what else it might have returned, as the error says.
+    """
     if isinstance(came, Data):
         return came
-    train_x, train_y, test_x, test_y = _parts(name, came)
+    train_x, train_y, test_x, test_y = _parts(name, came, or_else)
     labels = _labels(f"{name}: the training labels", train_y)
     return Raw(
         name,
@@ -81,14 +87,14 @@ def _check_no_arguments(name: str, function: Callable[..., Any]) -> None:
         ) from fault
 
 
-def _parts(name: str, came: Any) -> tuple[Any, Any, Any, Any]:
+def _parts(name: str, came: Any, or_else: str) -> tuple[Any, Any, Any, Any]:
     if isinstance(came, tuple | list):
         if len(came) == 4 and all(map(_is_array, came)):
             return came[0], came[1], came[2], came[3]
         if len(came) == 2 and all(map(_is_map_style, came)):
             train, test = came
             return *_stacked(name, "training", train), *_stacked(name, "test", test)
-    raise UserCodeError(f"{name} {WANTED}, but {_described(came)} came")
+    raise UserCodeError(f"{name} must return {or_else}{WANTED}, but {_described(came)} came")
 
 
 def _is_array(value: Any) -> bool:

@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 
 from normwright.errors import MissingExtraError, OptionError
 from normwright.lab.store.whole import write_whole
+from normwright.network.trace import first_line
 
 
 def write_program(
@@ -115,7 +116,7 @@ def _exported(
         except Exception as fault:
             raise OptionError(
                 f"{path}: torch.export must be able to follow the network's code, but cannot "
-                f"({_first_line(fault)}): use nw.fold in Python, where the network stays a module"
+                f"({first_line(fault)}): use nw.fold in Python, where the network stays a module"
             ) from fault
 
 
@@ -168,7 +169,7 @@ def _onnx(program: ExportedProgram, path: Path, names: list[str]) -> bytes:
     except Exception as fault:
         raise OptionError(
             f"{path}: ONNX must have an operator for all that the network does, but the exporter stopped "
-            f"({_first_line(fault)}): end the name in .pt2"
+            f"({first_line(fault)}): end the name in .pt2"
         ) from fault
     if model is None:
         raise OptionError(f"{path}: the exporter gave no model: end the name in .pt2")
@@ -190,8 +191,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _first_line(fault: Exception) -> str:
-    lines = str(fault).splitlines() or [""]
-    return f"{type(fault).__name__}: {lines[0]:.200}"

@@ -169,7 +169,7 @@ def _fit_one(
                 )
             moments.add(_by_channel(x), _by_channel(t))
     if not moments.count:
-        raise DataError("calibrate must give at least one batch with a sample, but gives none")
+        raise DataError("calibrate= must give at least one batch with a sample, but gives none")
     return _solve(new, kinds[1], moments, calls.count)
 
 

@@ -32,7 +32,9 @@ def fitting_groups(channels: int, most: int, space: int | None) -> int:
         (32, 6, 1)
     """
     if most < 1:
-        raise OptionError(f"groups must be at least 1, but is {most}: it is the most groups that may be made")
+        raise OptionError(
+            f"groups= must be at least 1, but is {most}: it is the most groups that may be made"
+        )
     if channels == 1 and space == 1:
         raise ShapeError("one channel at one position is one element, which every group turns into 0")
     least = 2 if space is None else max(2, -(-_LEAST_ELEMENTS // max(space, 1)))

@@ -80,7 +80,7 @@ def measure(
                     values.append((float(value), size))
             count, samples = count + 1, samples + size
     if not count:
-        raise DataError("calibrate must give at least one batch, but gives none")
+        raise DataError("calibrate= must give at least one batch, but gives none")
     difference = math.sqrt(squares[0] / squares[1]) if squares[1] else math.sqrt(squares[0])
     old_metric, new_metric = (_mean(values, count) for values in metrics)
     return Measured(0.0, old_metric, count, samples), Measured(difference, new_metric, count, samples)

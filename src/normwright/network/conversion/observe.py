@@ -126,11 +126,11 @@ def repeatable(batches: Iterable[Any]) -> Iterable[Any]:
     """
     if isinstance(batches, (Tensor, dict)) or not isinstance(batches, Iterable):
         raise OptionError(
-            f"calibrate must be an iterable of batches, but is {type(batches).__name__}: put it in a list"
+            f"calibrate= must be an iterable of batches, but is {type(batches).__name__}: put it in a list"
         )
     again: Iterable[Any] = list(batches) if iter(batches) is batches else batches
     if isinstance(again, Sequence) and not again:
-        raise DataError("calibrate must give at least one batch, but gives none")
+        raise DataError("calibrate= must give at least one batch, but gives none")
     return again
 
 

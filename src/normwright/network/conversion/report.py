@@ -103,7 +103,7 @@ def _sentences(gap: Gap) -> tuple[str, ...]:
         "relative to their root mean square."
     ]
     if gap.difference_calibrated is not None and gap.difference_calibrated > gap.difference_converted:
-        lines.append("The fit of the layers took the outputs further away: leave calibrate out, or train.")
+        lines.append("The fit of the layers took the outputs further away: leave calibrate= out, or train.")
     if gap.metric is not None and gap.metric_converted is not None:
         metric = f"{gap.metric:.4f} before, {gap.metric_converted:.4f} converted"
         if gap.metric_calibrated is not None:

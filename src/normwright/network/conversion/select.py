@@ -50,7 +50,7 @@ def choose(
             )
     if not chosen:
         raise OptionError(
-            f"names must choose a normaliser, but choose none of the network's {len(found)}: "
+            f"names= must choose a normaliser, but choose none of the network's {len(found)}: "
             f"{', '.join(list(found)[:5])}{', …' if len(found) > 5 else ''}"
         )
     return chosen
@@ -58,7 +58,7 @@ def choose(
 
 def _checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
     if isinstance(of, str):
-        raise OptionError(f"of must be kinds in a list or tuple, but is the text {of!r}: write ({of!r},)")
+        raise OptionError(f"of= must be kinds in a list or tuple, but is the text {of!r}: write ({of!r},)")
     kinds = None if of is None else tuple(of)
     for kind in (to, *(kinds or ())):
         if kind not in KINDS:
@@ -69,7 +69,7 @@ def _checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
 def _named(network: nn.Module, found: dict[str, nn.Module], names: Iterable[str]) -> dict[str, nn.Module]:
     if isinstance(names, str):
         raise OptionError(
-            f"names must be names in a list or tuple, but is the text {names!r}: write [{names!r}]"
+            f"names= must be names in a list or tuple, but is the text {names!r}: write [{names!r}]"
         )
     every = dict(network.named_modules(remove_duplicate=False))
     normalisers = set(found.values())

@@ -156,8 +156,8 @@ def fold_before(
 
         W (scale·x + shift) + b = (W·scale) x + (W shift + b)
 
-    Exact where every output meets the whole kernel, or the shift is 0: `padding.meets_whole_kernel` tells.
-    A zero-padded convolution meets less at its border, where `padding.pad_by_channel` makes it exact.
+    Exact where every output meets the whole kernel, or the shift is 0: `border.meets_whole_kernel` tells.
+    A zero-padded convolution meets less at its border, where `border.shift_of` makes it exact.
 
     Args:
         weight: (out, in/groups, *kernel), or (in, out/groups, *kernel) where transposed; floating point.

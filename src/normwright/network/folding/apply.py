@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from normwright.errors import FoldError
-from normwright.network.folding.algebra import fold_after, fold_before
+from normwright.network.folding.algebra import Affine, fold_after, fold_before
+from normwright.network.folding.border import meets_whole_kernel, shift_of
 from normwright.network.folding.channel_affine import ChannelAffine
 from normwright.network.folding.decision import Decision, LayerChange
-from normwright.network.folding.padded_convolution import pad_with
-from normwright.network.folding.padding import meets_whole_kernel, zero_points
+from normwright.network.folding.shifted_convolution import shift_by
 from normwright.network.folding.undo import write
 from normwright.network.walk import replace_module
 
@@ -23,9 +24,9 @@ def apply(network: nn.Module, changes: Iterable[LayerChange], decisions: Iterabl
     Raises:
         FoldError: a folded weight or bias does not fit its dtype.
     """
-    folded = [(change, *folded_tensors(network, change)) for change in changes]
-    for change, weight, bias in folded:
-        _set(network, change, weight, bias)
+    folded = [(change, *_folded(network, change)) for change in changes]
+    for change, weight, bias, shift in folded:
+        _set(network, change, weight, bias, shift)
     for decision in decisions:
         name = decision.sites[0].module
         if name is None or not decision.place:
@@ -39,16 +40,30 @@ def apply(network: nn.Module, changes: Iterable[LayerChange], decisions: Iterabl
         replace_module(network, name, new.train(old.training))
 
 
-def folded_tensors(network: nn.Module, change: LayerChange) -> tuple[Tensor, Tensor | None]:
-    """The layer's weight and bias with what it takes in, computed in float64 and rounded once."""
+def _folded(network: nn.Module, change: LayerChange) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The layer's weight and bias with what it takes in, and its shift where that is no bias."""
     layer = network.get_submodule(change.layer)
     old = getattr(layer, change.weight.rpartition(".")[2])
     bias = None if change.bias is None else _tensor(network, change.bias)
-    return folded_pair(old, bias, change)
+    shift = None
+    if change.before is not None and bool(change.before.shift.any()) and _reaches_over_its_border(layer):
+        shift = shift_of(old, change.before, groups=change.groups)
+        if change.after is not None:
+            shift = shift * change.after.scale.to(shift).view(-1, *[1] * (shift.dim() - 1))
+        scaling = Affine(change.before.scale, torch.zeros_like(change.before.shift))
+        change = dataclasses.replace(change, before=scaling)
+    return *folded_pair(old, bias, change), shift
+
+
+def _reaches_over_its_border(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer)
 
 
 def folded_pair(weight: Tensor, bias: Tensor | None, change: LayerChange) -> tuple[Tensor, Tensor | None]:
-    """`folded_tensors`, of the tensors themselves."""
+    """A layer's weight and bias with what it takes in, computed in float64 and rounded once.
+
+    A shift before it is taken for a bias, as it is where every output meets the whole kernel.
+    """
     wide, wide_bias = weight.detach().double(), None if bias is None else bias.detach().double()
     kind = {"groups": change.groups, "transposed": change.transposed}
     if change.before is not None:
@@ -70,7 +85,9 @@ def folded_pair(weight: Tensor, bias: Tensor | None, change: LayerChange) -> tup
     return new, new_bias
 
 
-def _set(network: nn.Module, change: LayerChange, weight: Tensor, bias: Tensor | None) -> None:
+def _set(
+    network: nn.Module, change: LayerChange, weight: Tensor, bias: Tensor | None, shift: Tensor | None
+) -> None:
     layer = network.get_submodule(change.layer)
     old = getattr(layer, change.weight.rpartition(".")[2])
     write(old, weight)
@@ -81,9 +98,8 @@ def _set(network: nn.Module, change: LayerChange, weight: Tensor, bias: Tensor |
             setattr(owner, name, nn.Parameter(bias, requires_grad=old.requires_grad))
         else:
             write(getattr(owner, name), bias)
-    shifted = change.before is not None and bool(change.before.shift.any())
-    if shifted and isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer):
-        pad_with(layer, zero_points(change.before))  # type: ignore[arg-type]
+    if shift is not None:
+        shift_by(layer, shift)
 
 
 def _tensor(network: nn.Module, name: str) -> Tensor | None:

@@ -43,6 +43,11 @@ Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
 # How long the speed before and after is measured.
 SECONDS = 2.0
 
+_TAKEN_FOR_GRANTED = (
+    "Taken for granted: the forward branches on no size beyond those, and nothing but the forward uses the "
+    "folded layers (another method that does computes something else now)."
+)
+
 _IDENTITY = nn.Identity()
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -57,8 +62,9 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
     A normaliser with fixed statistics (batch norm in eval mode, frozen batch norm, by module or by function)
     is an affine map of the channels. It goes into the convolutions (1-D to 3-D, transposed, grouped) and
     linear layers before it, else into those after it, through whatever it commutes with: reshapes,
-    permutations, average pooling, concatenation. Before a zero-padded convolution, each channel is padded
-    with the value that the map makes 0. What can go nowhere becomes one multiply-add. Weight norm is undone.
+    permutations, average pooling, concatenation. What a shift before a zero-padded convolution adds, and
+    does not at its border, is one more convolution, of ones. What can go nowhere becomes one multiply-add.
+    Weight norm is undone.
 
     Which value feeds which is read from a trace of one call, with the network's modes as they are: call
     `network.eval()` first. The trace holds for inputs that take the same way through the network's Python
@@ -132,7 +138,7 @@ def fold_with_report(
         both = (_copy(network), _copy(folded))  # a call may move buffers
         error = compare(*both, call, tolerance)
         notes += _warned_of_stored(changed_attributes(network, *both))
-        notes.append(check_other_sizes(*both, call, tolerance))
+        notes += [check_other_sizes(*both, call, tolerance), _TAKEN_FOR_GRANTED]
         speed = time_in_turn(both, call, seconds=SECONDS)[0]
     how = "" if plan.flow is None else plan.flow.how
     report = FoldReport(how, _records(network, plan), error, speed, tuple(notes))

@@ -33,7 +33,7 @@ class Layer:
     space: int
 
     @property
-    def meets_whole_kernel(self) -> bool:
+    def sums_whole_kernel(self) -> bool:
         """Whether every output is a sum over the whole kernel, so that a shift before it is a bias."""
         if self.space == 0:
             return True

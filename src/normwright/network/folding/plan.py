@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from normwright.errors import OptionError
 from normwright.network.flow import (
     Flow,
     calls_around,
@@ -28,7 +27,6 @@ from normwright.network.flow import (
 from normwright.network.folding.algebra import Affine, fold_before
 from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.layers import Layer, layer_of
-from normwright.network.folding.padding import zero_points
 from normwright.network.folding.passages import BlockedError, before, behind, named, on_axis
 from normwright.network.folding.sites import Site, Unfoldable
 
@@ -301,18 +299,15 @@ class Planner:
 
     def _check_border(self, change: LayerChange, layer: Layer) -> None:
         assert change.before is not None
-        if layer.meets_whole_kernel or not bool(change.before.shift.any()):
+        if layer.sums_whole_kernel or not bool(change.before.shift.any()):
             return
         module = None if self.network is None else self.network.get_submodule(change.layer)
         name = self._name_of(layer)
-        try:
-            if type(module) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or calls_around(layer.node)[-1][1] != (
-                change.layer
-            ):
-                raise OptionError("only a convolution of torch's own class can pad each channel")
-            zero_points(change.before)
-        except OptionError as error:
-            raise BlockedError(f"the padding of {name}: {error}") from error
+        if (
+            type(module) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+            or calls_around(layer.node)[-1][1] != change.layer
+        ):
+            raise BlockedError(f"the padding of {name}, which must be a convolution of torch's own class")
 
     def _needs_bias(self, change: LayerChange, layer: Layer) -> bool:
         if change.after is not None and bool(change.after.shift.any()):

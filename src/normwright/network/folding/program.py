@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
     ExportGraphSignature,
@@ -19,7 +20,7 @@ from torch.export.graph_signature import (
 from torch.fx import GraphModule, Node
 
 from normwright.network.calling import Call, call_of
-from normwright.network.flow import shape_of
+from normwright.network.flow import calls_around, operator_of, shape_of
 from normwright.network.folding.apply import folded_pair
 from normwright.network.folding.decision import LayerChange
 from normwright.network.folding.layers import layer_of
@@ -27,7 +28,7 @@ from normwright.network.folding.measure import compare, time_in_turn
 from normwright.network.folding.other_sizes import check_other_sizes
 from normwright.network.folding.plan import Planner
 from normwright.network.folding.report import FoldRecord, FoldReport
-from normwright.network.folding.sites import Site, find_sites
+from normwright.network.folding.sites import Site, find_sites, is_batch_norm_operator, named_block
 from normwright.network.trace import flow_of
 
 
@@ -58,7 +59,7 @@ def fold_program(
     speed = time_in_turn(networks, call, seconds=seconds)[0]
     records = tuple(
         FoldRecord(d.name, d.kind, len(d.sites), d.place, d.into, d.reason) for d in planner.decisions
-    )
+    ) + tuple(_records_of_inner_graphs(program))
     return result, FoldReport("torch.export", records, error, speed, notes)
 
 
@@ -81,6 +82,40 @@ def _runnable(module: nn.Module) -> nn.Module:
     return module
 
 
+def _computed_for(site: Site, source: Node) -> set[Node]:
+    """The operators that compute what a normaliser scales and shifts by."""
+    found: set[Node] = set()
+    waiting = list(site.nodes)
+    while waiting:
+        for given in waiting.pop().all_input_nodes:
+            if given is not source and given.op == "call_function" and given not in found:
+                found.add(given)
+                waiting.append(given)
+    return found
+
+
+def _records_of_inner_graphs(program: ExportedProgram) -> list[FoldRecord]:
+    """The normalisers in graphs of their own, which are not looked into."""
+    records = []
+    for block in program.graph.nodes:
+        if isinstance(block.target, HigherOrderOperator):
+            inner = [
+                getattr(program.graph_module, str(given.target))
+                for given in block.all_input_nodes
+                if given.op == "get_attr"
+            ]
+            for node in (node for graph in inner for node in graph.graph.nodes):
+                if is_batch_norm_operator(node):
+                    name = (calls_around(node) or [("", "")])[-1][1]
+                    reason = (
+                        f"it is called in a graph of its own ({named_block(block)}): "
+                        "program.run_decompositions({}) takes that apart"
+                    )
+                    kind = f"{operator_of(node).partition('.')[2]}()"
+                    records.append(FoldRecord(name, kind, 1, "", (), reason))
+    return records
+
+
 class _Editing:
     """A copy of a program in the making.
 
@@ -95,6 +130,8 @@ class _Editing:
         self.specs = list(program.graph_signature.input_specs)
         # By the name of what was removed: the name of what stands for it.
         self._stand_ins: dict[str, str] = {}
+        # By the result of a normaliser that was removed: what now stands for it.
+        self._handed_on: dict[Node, Node] = {}
         graph = copy.deepcopy(program.graph)
         for node, old in zip(graph.nodes, program.graph.nodes, strict=True):
             node.name = old.name  # a copy gives new ones to "input" and the like
@@ -173,20 +210,23 @@ class _Editing:
 
     def remove(self, site: Site, *, keep_map: bool) -> None:
         """Takes a normaliser out, or puts its map in its place."""
-        value = site.source
-        if keep_map:
-            value = self._mapped(site)
+        source = site.source
+        while source in self._handed_on:
+            source = self._handed_on[source]
+        value = self._mapped(site, source) if keep_map else source
         site.result.replace_all_uses_with(value)
         self._stand_ins[site.result.name] = value.name
-        for node in reversed(site.nodes):
-            if not node.users:
+        self._handed_on[site.result] = value
+        made_of = _computed_for(site, source) | set(site.nodes)
+        for node in reversed(list(self.graph.nodes)):
+            if node in made_of and not node.users:
                 self.graph.erase_node(node)
 
-    def _mapped(self, site: Site) -> Node:
+    def _mapped(self, site: Site, source: Node) -> Node:
         aten = torch.ops.aten
         like = site.source.meta["val"]
         shape = [-1, *[1] * (len(shape_of(site.source)) - site.axis - 1)]
-        value = site.source
+        value = source
         for function, part, what in (
             (aten.mul.Tensor, site.affine.scale, "scale"),
             (aten.add.Tensor, site.affine.shift, "shift"),

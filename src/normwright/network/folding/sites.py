@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,13 +89,16 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
     """Every call of a batch norm, frozen batch norm or `batch_norm` function, in the order of the flow.
 
     A module without submodules is a normaliser if all that it does is such a map and it holds running
-    statistics or calls `batch_norm`, whatever its class is called. Without a network only the operator is.
+    statistics or calls `batch_norm`, whatever its class is called. Without a network the operator is, and
+    what stands for a module that holds running statistics and is such a map: a frozen batch norm.
     """
+    if network is None:
+        return _sites_of_program(flow)
     found: list[Site | Unfoldable] = []
     taken: set[Node] = set()
-    modules = {} if network is None else dict(network.named_modules(remove_duplicate=False))
+    modules = dict(network.named_modules(remove_duplicate=False))
     met: dict[tuple[str, bool], int] = {}
-    groups = _by_call(flow, modules)
+    groups = _by_call(flow, {name for name, module in modules.items() if not any(module.children())})
     for node in flow.graph.nodes:
         if node in taken or node.op != "call_function":
             continue
@@ -141,12 +144,46 @@ def _with_items(node: Node) -> tuple[Node, ...]:
     return (node, *first[:1])
 
 
-def _by_call(flow: Flow, modules: Mapping[str, nn.Module]) -> dict[str, tuple[Node, ...]]:
+def _sites_of_program(flow: Flow) -> list[Site | Unfoldable]:
+    """The sites of a program, whose modules are known by name alone."""
+    found: list[Site | Unfoldable] = []
+    taken: set[Node] = set()
+    held = set(flow.names.values())
+    frozen = {name.rpartition(".")[0] for name in held if name.endswith("running_mean")}
+    groups = _by_call(flow, {name for name in frozen if f"{name}.running_var".lstrip(".") in held})
+    met: dict[tuple[str, bool], int] = {}
+    for node in flow.graph.nodes:
+        if node in taken or node.op != "call_function":
+            continue
+        call, name = _innermost(node)
+        group = groups.get(call, ())
+        if is_batch_norm_operator(node):
+            of_input = operator_of(node) == "aten.instance_norm"
+            count = met[call, of_input] = met.get((call, of_input), 0) + 1
+            found.append(_function_site(flow, node, name, None, -count if of_input else count - 1))
+        elif group and not any(map(is_batch_norm_operator, group)):
+            kind = _class_of(node)
+            try:
+                found.append(_chain(flow, group, name, kind, None))
+            except _NotAffineError as error:
+                found.append(Unfoldable(name, kind, None, str(error)))
+            taken.update(group)
+    return found
+
+
+def _class_of(node: Node) -> str:
+    """The class's name of the module whose call a program's node is part of."""
+    *_, (_, kind) = node.meta["nn_module_stack"].values()
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+
+
+def _by_call(flow: Flow, names: Collection[str]) -> dict[str, tuple[Node, ...]]:
+    """The operators of each call of the modules of these names."""
     groups: dict[str, list[Node]] = {}
     for node in flow.graph.nodes:
         if node.op == "call_function":
             call, name = _innermost(node)
-            if name in modules and not any(modules[name].children()):
+            if name in names:
                 groups.setdefault(call, []).append(node)
     return {call: tuple(nodes) for call, nodes in groups.items()}
 
