@@ -297,7 +297,7 @@ averaged down, without replacement. *Held*: how often the 95 % interval held 0.5
 
 {alarms}
 
-With 20 rows of each set it errs less often than said: few orders of so few rows are as extreme as that.
+With 20 rows of each set it errs less often than said.
 
 ## What it costs
 
