@@ -385,5 +385,5 @@ def test_large_images_are_compared_small():
     images = generator.random((40, 1, 96, 64)).astype(np.float32)
     report = nw.shift_test(images[:20], images[20:] + np.float32(0.5))
     assert report.columns == 32 * 32
-    assert "images of reference are compared at 32 × 32 pixels, means of blocks." in report.notes
+    assert "images of reference are compared at 32 × 32 pixels, each the mean of a block." in report.notes
     assert report.verdict == "shift"
