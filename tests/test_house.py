@@ -91,6 +91,7 @@ PUBLIC = {
         "nn",
         "recalibrate",
         "reference",
+        "shift_test",
         "statistics",
         "unfreeze",
     ],
@@ -160,6 +161,7 @@ PUBLIC = {
         "all_rules",
         "diagnose",
     ],
+    "normwright.shift": ["Feature", "LayerShift", "LeftOut", "NetworkShift", "Recovery", "ShiftReport"],
     "normwright.statistics": [
         "Adaptation",
         "AdaptationReport",
@@ -191,7 +193,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_normwright_brings_no_command_along():
-    heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors"]
+    heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors", "polars", "narwhals"]
     heavy += [
         "normwright.doctor",
         "normwright.lab",

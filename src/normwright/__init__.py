@@ -11,6 +11,7 @@ nw.freeze(network)                    hold its running statistics where they are
 nw.compare(network, data, ...)        train one network under every normaliser, and say which wins
 nw.adapt(network, batches)            statistics moved to a shifted domain, undoable
 nw.recalibrate(network, batches)      exact population statistics, undoable
+nw.shift_test(reference, current)     whether two data sets come from one distribution, and what differs
 nw.statistics                         running statistics in training: accumulate, count_once
 nw.find_batch_size(network, data)     where samples per second level off, and the noise of moments
 nw.lr_range_test(network, data, ...)  the usable learning rates, with normalisers and without
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from normwright.doctor.monitor.monitor import Monitor
     from normwright.lab.batch_size.find import find_batch_size
     from normwright.lab.lr_range.range_test import lr_range_test
+    from normwright.lab.shifted import shift_test
     from normwright.network.acceleration.accelerate import accelerate
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
@@ -60,6 +62,7 @@ __all__ = [
     "nn",
     "recalibrate",
     "reference",
+    "shift_test",
     "statistics",
     "unfreeze",
 ]
@@ -79,6 +82,7 @@ _LAZY = {
     "lr_range_test": ("normwright.lab.lr_range.range_test", "lr_range_test"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
+    "shift_test": ("normwright.lab.shifted", "shift_test"),
     "statistics": ("normwright.statistics", None),
     "unfreeze": ("normwright.network.freezing", "unfreeze"),
 }

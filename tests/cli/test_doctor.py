@@ -83,7 +83,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_exit_status(done, name):
     status, _, errors = done[name]
-    assert status == (1 if name in ("fails", "structure") else 0), errors
+    assert status == {"fails": 3, "structure": 1}.get(name, 0), errors
     assert "Traceback" not in errors
 
 

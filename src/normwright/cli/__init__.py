@@ -8,13 +8,14 @@ import sys
 from normwright.errors import NormwrightError
 
 # The import names of what `pip install 'normwright[lab]'` adds.
-_EXTRA = ("typer", "rich", "sklearn", "plotly", "jinja2", "markupsafe", "safetensors")
+_EXTRA = ("typer", "rich", "sklearn", "plotly", "narwhals", "jinja2", "markupsafe", "safetensors")
 
 
 def main() -> None:
     """Runs the command that `sys.argv` holds, and exits.
 
-    Exit status: 0 done; 1 an error, told on the standard error; 2 wrong usage; 130 stopped by Ctrl-C.
+    Exit status: 0 done; 1 an error, told on the standard error; 2 wrong usage; 3 a shift, where asked for by
+    --fail-on-shift; 130 stopped by Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

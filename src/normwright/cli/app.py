@@ -24,6 +24,8 @@ from normwright.cli.lr import lr
 from normwright.cli.options import EXAMPLES
 from normwright.cli.recalibrate import EXAMPLES as RECALIBRATE
 from normwright.cli.recalibrate import recalibrate
+from normwright.cli.shift import EXAMPLES as SHIFT
+from normwright.cli.shift import shift
 
 app = typer.Typer(
     name="normwright",
@@ -43,6 +45,7 @@ app.command(epilog=FOLD)(fold)
 app.command(epilog=CONVERT)(convert)
 app.command("batch-size", epilog=BATCH_SIZE)(batch_size)
 app.command(epilog=LR)(lr)
+app.command(epilog=SHIFT)(shift)
 app.command()(backends)
 
 

@@ -117,7 +117,7 @@ Sarif = Annotated[
 ]
 FailOn = Annotated[
     Literal["note", "warning", "error"] | None,
-    _own("Exit with status 1 if something this grave, or graver, was found.", OUTPUT),
+    _own("Exit with status 3 if something this grave, or graver, was found.", OUTPUT),
 ]
 EveryLayer = Annotated[
     bool,

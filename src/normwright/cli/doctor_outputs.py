@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from normwright import __version__
-from normwright.cli.outputs import check_output
+from normwright.cli.outputs import FOUND, check_output
 from normwright.errors import OptionError
 from normwright.lab.weights import WEIGHTS
 
@@ -107,7 +107,7 @@ class Outputs:
         if grave:
             above = " or above" if self.fail_on != SEVERITIES[0] else ""
             typer.echo(f"failed: {grave} of severity {self.fail_on}{above} (--fail-on)", err=True)
-            raise typer.Exit(1)
+            raise typer.Exit(FOUND)
 
 
 def _command() -> str:

@@ -134,7 +134,7 @@ def run(asked: Asked, outputs: Outputs, open_data: Callable[[], Batches], option
         options: of the command, by the names of the arguments that they become.
     Raises:
         NormwrightError: what was asked for cannot be done.
-        typer.Exit: the user's code failed (1), `fail_on` is met (1), or Ctrl-C (130).
+        typer.Exit: the user's code failed (1), `fail_on` is met (3), or Ctrl-C (130).
     """
     outputs.check()
     rules = asked.chosen_rules()

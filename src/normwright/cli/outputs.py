@@ -1,4 +1,4 @@
-"""The files that a command is to write, looked at before the work."""
+"""What a command leaves: the files that it is to write, looked at before the work, and its exit status."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 
 from normwright.cli.options import any_of
 from normwright.errors import OptionError
+
+#: The exit status where what --fail-on or --fail-on-shift looks for was found; 1 is an error, 2 wrong usage.
+FOUND = 3
 
 
 def check_output(

@@ -1,0 +1,98 @@
+"""Verdict, table and advice of a report."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tables import normal, rows, text
+
+from normwright.errors import OptionError
+from normwright.shift.advice import advice
+from normwright.shift.describe import described
+from normwright.shift.judge import check_options, judged
+from normwright.shift.report import Feature, LayerShift, NetworkShift, Recovery, verdict_of
+
+SETTINGS = {"level": 0.05, "alarm": 0.2, "seed": 0, "on_stage": lambda sentence: None}
+
+
+@pytest.mark.parametrize(
+    ("mcc", "p_value", "wanted"),
+    [(0.2, 0.05, "shift"), (0.19, 0.05, "small shift"), (0.2, 0.051, "undecided"), (0.19, 0.051, "no shift")],
+)
+def test_the_verdict_takes_effect_and_chance(mcc, p_value, wanted):
+    assert verdict_of(mcc, p_value, alarm=0.2, level=0.05) == wanted
+
+
+@pytest.mark.parametrize(
+    ("level", "alarm", "seed"), [(0, 0.2, 0), (1, 0.2, 0), (0.05, 0, 0), (0.05, 0.2, -1)]
+)
+def test_options_out_of_range(level, alarm, seed):
+    with pytest.raises(OptionError):
+        check_options(level, alarm, seed)
+
+
+def test_a_shift_names_the_feature_and_what_to_do():
+    report = judged(normal(200, seed=0), normal(200, seed=1, shift=2.0, name="current"), **SETTINGS)
+    assert report.verdict == "shift"
+    assert report.features[0].name == "c0"
+    table = str(report.table())
+    assert f"MCC {report.mcc:.2f} ≥ 0.2" in table
+    assert "without c0" in table
+    assert table.splitlines()[-1].startswith("Next: find out why c0 changed (")
+    assert dataclasses.asdict(report)["features"][0]["name"] == "c0"
+
+
+def test_without_a_difference_no_feature_is_named():
+    report = judged(normal(200, seed=0), normal(200, seed=1, name="current"), **SETTINGS)
+    assert (report.verdict, report.features) == ("no shift", ())
+    assert report.advice.startswith("Next: nothing")
+
+
+def test_copies_are_told_of():
+    first = normal(200, seed=0)
+    report = judged(first, dataclasses.replace(first, name="current"), **SETTINGS)
+    assert report.shared_rows == 200
+    assert any("200 of 200 rows of current are in reference, too" in note for note in report.notes)
+
+
+def network(gain, interval, *, moved=True):
+    layer = LayerShift("bn", "BatchNorm2d", 1.0, 2.0, 0.5, 1.0, 0.001, moved)
+    return NetworkShift(
+        (layer,), "bn" if moved else None, Recovery(0.9, 0.5, 0.5 + gain, gain, interval), (10, 10)
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "interval", "words"),
+    [
+        (0.3, (0.25, 0.35), "run adapt on the current set: accuracy 50.0% would become 80.0%"),
+        (-0.1, (-0.15, -0.05), "do not adapt, which would do harm"),
+        (0.0, (-0.02, 0.02), "adapt would not help"),
+    ],
+)
+def test_advice_on_adapting(gain, interval, words):
+    said = advice("shift", (Feature("x", 0.1, 0.01, "1", "2"),), network(gain, interval))
+    assert words in said
+    assert "inside the network the shift begins at bn" in said
+
+
+def test_a_network_changes_no_advice_where_nothing_shifted():
+    assert advice("no shift", (), network(0.0, (-0.02, 0.02), moved=False)).startswith("Next: nothing")
+
+
+def test_undecided_asks_for_rows():
+    assert "collect more rows" in advice("undecided", (), None)
+
+
+def test_columns_are_described_in_words():
+    first, second = rows(x=[1.0, 3.0, np.nan, np.inf]), rows(x=[np.nan] * 4)
+    assert described(["x"], first, second) == ("2 ± 1, 25.0% missing", "no finite value, 100.0% missing")
+    colours = rows(x=text("a", "a", "b", None)), rows(x=text("a", "b", "b", "b"))
+    assert described(["x"], *colours) == ("'b' 25.0%, 25.0% missing", "'b' 75.0%")
+    days = (
+        rows(x=np.array(["2020-01-03", "NaT"], dtype="M8[us]")),
+        rows(x=np.array(["2021-01-03"], dtype="M8[us]")),
+    )
+    assert described(["x"], *days) == ("2020-01-03 to 2020-01-03, 50.0% missing", "2021-01-03 to 2021-01-03")
