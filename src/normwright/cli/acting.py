@@ -160,13 +160,6 @@ class Act:
             typer.echo("".join(f"\n    {line}" for line in done.use(asked.out)), err=asked.as_json)
 
 
-def json_of(report: Report, options: Mapping[str, str]) -> str:
-    """A report as JSON, which has no infinity and no NaN: they become null."""
-    plain = json.dumps(dataclasses.asdict(report))  # type: ignore[call-overload]
-    finite = json.loads(plain, parse_constant=lambda name: None)
-    return json.dumps(in_options(finite, options), indent=2, allow_nan=False)
-
-
 def _why_not(endings: tuple[str, ...]) -> str:
     if ".pt2" in endings:
         return (
