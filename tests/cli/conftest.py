@@ -20,7 +20,7 @@ from normwright.lab.user_code import resolve
 
 COMMAND = (sys.executable, "-m", "normwright")
 SMALL = ("--epochs", "1", "--seeds", "1", "--depth", "1", "--width", "8", "--records", "3", "--jobs", "1")
-PATIENCE = 120.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
