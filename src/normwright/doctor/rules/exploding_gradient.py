@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from normwright.doctor.evidence import Evidence
+from normwright.doctor.examples import two_classes
 from normwright.doctor.profile import ends, ladder
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
@@ -56,9 +57,8 @@ def _subject(deviation: float) -> Subject:
     network = nn.Sequential(*layers, nn.Linear(16, 2))
     for layer in layers[::2]:
         nn.init.normal_(layer.get_parameter("weight"), std=deviation)
-    batch = torch.randn(32, 16), torch.randint(2, (32,))
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
-    return Subject(network, (batch,), nn.functional.cross_entropy, optimiser)
+    return Subject(network, (two_classes(),), nn.functional.cross_entropy, optimiser)
 
 
 RULE = Rule(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from normwright.doctor.evidence import Evidence
+from normwright.doctor.examples import sigmoid_network, two_classes
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
@@ -51,13 +52,9 @@ def sick() -> Subject:
 
 
 def _subject(*, normalised: bool) -> Subject:
-    layers: list[nn.Module] = []
-    for _ in range(6):
-        layers += [nn.Linear(16, 16), nn.BatchNorm1d(16) if normalised else nn.Identity(), nn.Sigmoid()]
-    network = nn.Sequential(*layers, nn.Linear(16, 2))
-    batch = torch.randn(32, 16), torch.randint(2, (32,))
+    network = sigmoid_network(6, normalised=normalised)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
-    return Subject(network, (batch,), nn.functional.cross_entropy, optimiser)
+    return Subject(network, (two_classes(),), nn.functional.cross_entropy, optimiser)
 
 
 RULE = Rule(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-import torch
 from torch import nn
 
 from normwright.doctor.evidence import Evidence
+from normwright.doctor.examples import sigmoid_network, two_classes
 from normwright.doctor.profile import ladder
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
@@ -45,11 +45,8 @@ def sick() -> Subject:
 
 
 def _subject(*, normalised: bool) -> Subject:
-    layers: list[nn.Module] = []
-    for _ in range(8):
-        layers += [nn.Linear(16, 16), nn.BatchNorm1d(16) if normalised else nn.Identity(), nn.Sigmoid()]
-    batch = torch.randn(32, 16), torch.randint(2, (32,))
-    return Subject(nn.Sequential(*layers, nn.Linear(16, 2)), (batch,), nn.functional.cross_entropy)
+    network = sigmoid_network(8, normalised=normalised)
+    return Subject(network, (two_classes(),), nn.functional.cross_entropy)
 
 
 RULE = Rule(
