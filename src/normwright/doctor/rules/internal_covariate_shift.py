@@ -31,8 +31,8 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     if drift >= THRESHOLDS["input_drift_some"].value:
         far = drift >= THRESHOLDS["input_drift"].value
         yield Fault(
-            worst.layer, f"one step below moves the mean of its input by {drift:.3g} deviations; the cosine of "
-            f"its gradients before and after is {_middle(worst.cosines):.2f}", drift,
+            worst.layer, f"one step below moves the mean of its input by {drift:.3g} deviations; the "
+            f"cosine of its gradients before and after is {_middle(worst.cosines):.2f}", drift,
             "input_drift" if far else "input_drift_some", None if far else "note",
         )  # fmt: skip
 
