@@ -116,7 +116,7 @@ def test_a_miss_says_why():
 def test_the_page_tells_misses_and_false_alarms():
     missed = Verdict(TWICE.name, "fresh", (), "passed", (), (said("dead_units", layer="stem"),))
     ill = {("lenet", "SGD", "fresh"): Examination((said("dead_units"), said("dead_units", "note")), {})}
-    made = page([missed], ill, 1.0, "python -m benchmarks.faults")
+    made = page([missed], ill, "python -m benchmarks.faults")
     assert "**0 of 1 faults were found" in made
     assert "Missed: *copy and paste* (norm_used_twice, fresh): passed" in made
     assert "**1 false alarms** on the sick networks; **1 findings above a note** in 1" in made
