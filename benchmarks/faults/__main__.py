@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for state in FAULTS[name].states
     ]
     command = "python -m benchmarks.faults" + "".join(f" --rule {rule}" for rule in options.rule)
-    made = page(verdicts, healthy, seconds, command)
+    made = page(verdicts, healthy, command)
+    print(f"{len(came)} examinations in {seconds:.0f} s", file=sys.stderr)
     record = {
         "verdicts": [dataclasses.asdict(it) for it in verdicts],
         "healthy": {" ".join(task): dataclasses.asdict(it) for task, it in healthy.items()},

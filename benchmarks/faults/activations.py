@@ -222,7 +222,12 @@ FAULTS = (
         where=("stage3",),
         states=("trained",),
         after_training=True,
-        explains={"collapsed_scale": "their scale is 0", "dead_units": "the same"},
+        explains={
+            "collapsed_scale": "their scale is 0",
+            "dead_units": "the same",
+            "stale_statistics": "what follows has running statistics of the whole network",
+            "train_eval_gap": "and inference normalises by them",
+        },
     ),
     Seeded(
         "each row standardised",

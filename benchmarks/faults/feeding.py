@@ -206,7 +206,13 @@ FAULTS = (
         "lenet",
         "drop_last=False leaves a last batch of two",
         two_left_over,
-        explains={"train_eval_gap": "the last batch's moments move the running statistics"},
+        explains={
+            "train_eval_gap": "the last batch's moments move the running statistics",
+            "stale_statistics": "the same",
+            "gradient_imbalance": "steps on two samples blow up the weights before a normaliser, and what is "
+            "left of their gradient is little beside them",
+            "vanishing_gradient": "the same",
+        },
     ),
     Seeded(
         "one left over",

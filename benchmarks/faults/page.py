@@ -16,14 +16,13 @@ from normwright.doctor.rule import all_rules
 def page(
     verdicts: Sequence[Verdict],
     healthy: Mapping[tuple[str, str, str], Examination],
-    seconds: float,
     command: str,
 ) -> str:
     """The page, of every verdict and every healthy examination."""
     return "\n\n".join(
         [
             "# Seeded faults: what the doctor finds",
-            f"Made by `{command}` in {seconds:.0f} s; {in_words(describe())}.",
+            f"Made by `{command}`; {in_words(describe())}.",
             "Each fault is a mistake that people make (in a forward, a functional call, an optimiser, a "
             "loader, a checkpoint), seeded in a healthy network on real images: `lenet`, `resnet20` and a "
             "two-layer LSTM of `normwright.lab`, and the ResNet of Transformers, shrunk, with random "

@@ -88,8 +88,7 @@ def test_all_steps_in_one_call_are_one_place():
         return m.norm(y.flatten(0, 1))
 
     network = Calls(forward, lstm=nn.LSTM(4, 4, batch_first=True), norm=nn.BatchNorm1d(4))
-    for rule in (TWICE, STEPS):
-        assert not found(rule, network, torch.randn(8, 5, 4))
+    assert not found(TWICE, network, torch.randn(8, 5, 4))
 
 
 def test_the_treatment_of_a_recurrence_is_layer_norm():
@@ -98,3 +97,21 @@ def test_the_treatment_of_a_recurrence_is_layer_norm():
     assert treated.mended
     assert isinstance(treated.network.of_state, nn.LayerNorm | nn.GroupNorm)
     assert isinstance(cell.of_state, nn.BatchNorm1d)
+
+
+@pytest.mark.parametrize(
+    ("read", "noted"),
+    [
+        (lambda m, x: m.norm(m.lstm(x)[0].flatten(0, 1)), True),
+        (lambda m, x: m.norm(m.lstm(x)[0].transpose(1, 2)), True),
+        (lambda m, x: m.norm(m.lstm(x)[0][:, -1]), False),
+        (lambda m, x: m.norm(m.lstm(x)[1][0].squeeze(0)), False),
+    ],
+    ids=["steps as samples", "steps as space", "last step", "last state"],
+)
+def test_all_steps_of_a_recurrent_layer_at_once_are_noted(read, noted):
+    network = Calls(read, lstm=nn.LSTM(4, 8, batch_first=True), norm=nn.BatchNorm1d(8))
+    severities = {
+        name: finding.severity for name, finding in found(STEPS, network, torch.randn(6, 5, 4)).items()
+    }
+    assert severities == ({"norm": "note"} if noted else {})

@@ -25,13 +25,19 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     of_outputs = (
         f"the same {facts.samples} samples in two halves give outputs that differ by {facts.outputs:.1%}"
     )
+    untracked = {
+        norm.name
+        for norm in evidence.normalisers
+        if norm.kind in ("batch", "synchronised") and not (norm.functional or norm.tracks)
+    }
     for layer, apart in facts.layers:
         message = (
             f"in inference its output depends on the batch (by {apart:.1%} of its size), and {of_outputs}"
         )
-        yield Fault(layer, message, apart, "company_gap")
+        yield Fault(layer, message, apart, "company_gap", mechanical=layer in untracked)
     if not facts.layers:
-        yield Fault("", f"{of_outputs}; no normaliser does it", facts.outputs, "company_gap")
+        message = f"{of_outputs}; no normaliser does it"
+        yield Fault("", message, facts.outputs, "company_gap", mechanical=False)
 
 
 def treat(subject: Subject, finding: Finding) -> tuple[nn.Module, Optimizer | None]:

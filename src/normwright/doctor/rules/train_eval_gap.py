@@ -74,7 +74,11 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
         )
     noisiest = max(over_batches(evidence), key=lambda facts: facts.gap, default=None)
     if noisiest is None:
-        return "warning", "no batch normaliser makes it so"
+        # moments cannot be seen in a class with a forward of its own
+        own = [norm for norm in evidence.normalisers if norm.tracks and not norm.known]
+        if own and all(norm.weight is None or norm.weight.least == norm.weight.greatest for norm in own):
+            return "note", f"{own[0].name!r} and others like it seem untrained: their weights are as built"
+        return "warning", "no batch normaliser that is known makes it so"
     return "warning", (
         f"most of all in {noisiest.layer!r}, whose own outputs differ by {noisiest.gap:.0%}: its moments of "
         f"{noisiest.elements} elements are off by {noise_at(noisiest, noisiest.samples):.2g} deviations"

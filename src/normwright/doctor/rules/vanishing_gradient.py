@@ -16,7 +16,20 @@ from normwright.doctor.thresholds import THRESHOLDS
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
-    """One fault, at the layer that gets least of those from the input up to where the gradient suffices."""
+    """One fault, at the layer that gets least of those from the input up to where the gradient suffices.
+
+    Another where none at all arrives: at the last of those layers.
+    """
+    reached = {facts.layer for facts in evidence.gradients if facts.steps}
+    trained = {facts.layer for facts in evidence.parameters if facts.trained}
+    layers = [facts.layer for facts in evidence.activations if facts.layer in trained]
+    # from the input on: what ends in an output that the loss does not read is no fault
+    cut_off = list(itertools.takewhile(lambda layer: layer not in reached, layers))
+    if cut_off and reached:
+        yield Fault(
+            cut_off[-1], f"it takes a gradient, but none arrives, nor at any of the {len(cut_off)} layers up "
+            "to it from the input: something after it detaches its input", 0.0, "vanishing_gradient",
+        )  # fmt: skip
     rungs = ladder(evidence)
     most = max(rungs, key=lambda rung: rung.relative)
     if most.relative == 0:
