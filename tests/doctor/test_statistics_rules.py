@@ -77,6 +77,37 @@ def test_statistics_left_out_of_a_checkpoint_are_a_warning():
     assert finding.severity == "warning"
 
 
+def trained_with(momentum, count):
+    """Batches, and what they trained: a network that tells the classes by a channel far from its start."""
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, momentum=momentum), nn.ReLU(), nn.Linear(8, 2))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    batches = []
+    for _ in range(8):
+        x = torch.randn(64, 4)
+        batches.append((6 * x + 9, (x.sum(1) > 0).long()))
+    for step in range(count):
+        x, y = batches[step % 8]
+        optimiser.zero_grad()
+        F.cross_entropy(network(x), y).backward()
+        optimiser.step()
+    return Subject(network, tuple(batches), F.cross_entropy, optimiser)
+
+
+@pytest.mark.parametrize("rule", ["stale_statistics", "train_eval_gap"])
+def test_a_momentum_too_small_for_the_training_is_a_warning(rule):
+    [finding] = found(rule, trained_with(0.001, 160))
+    assert finding.severity == "warning"
+    assert "after 160 mini-batches 85% of the initial values is still in them" in finding.message
+    assert "momentum is 0.001" in finding.message
+
+
+@pytest.mark.parametrize(("momentum", "count"), [(0.1, 4), (0.001, 4)])
+def test_statistics_of_a_training_that_has_only_begun_are_a_note(momentum, count):
+    [finding] = found("stale_statistics", trained_with(momentum, count))
+    assert finding.severity == "note"
+    assert "of the initial values is still in them" in finding.message
+
+
 def test_batches_of_one_class_each_are_told_from_small_ones():
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)).train()
     batches = [(torch.randn(32, 4) + 8 * (k % 2), torch.full((32,), k % 2)) for k in range(8)]

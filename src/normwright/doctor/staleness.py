@@ -11,6 +11,10 @@ from normwright.doctor.thresholds import THRESHOLDS
 # A moving average is within 5 e-foldings of its initial values after that many times 1/momentum batches.
 _FOLDINGS = 10
 
+# Where PyTorch's momentum would have left less than this of the initial values, it is the momentum that is
+# too small, and not the training too short: from 44 mini-batches on.
+_USUAL_MOMENTUM, _LITTLE = 0.1, 0.01
+
 
 def judged(facts: RunningFacts, threshold: float) -> tuple[Severity, str] | None:
     """How grave it is and what explains it, or None where the gap is within the threshold."""
@@ -19,12 +23,19 @@ def judged(facts: RunningFacts, threshold: float) -> tuple[Severity, str] | None
     if facts.frozen:
         return "note", "they are frozen, and training goes by them too"
     if facts.untrained:
-        return "note", "the layer was never trained, and they are still as built"
+        return "note", "the layer was never trained, and its running statistics are still as built"
     if not facts.tracked:
         return "warning", ""
     if not facts.gap_beyond_start > threshold:
-        kept = f"{facts.remainder:.0%} of the initial values is still in them"
-        return "note", f"after {facts.tracked} mini-batches {kept}"
+        kept = (
+            f"after {facts.tracked} mini-batches {facts.remainder:.0%} of the initial values is still in them"
+        )
+        if (1 - _USUAL_MOMENTUM) ** facts.tracked > _LITTLE:
+            return "note", kept  # training has only begun
+        return (
+            "warning",
+            f"{kept}, as their momentum is {facts.momentum:g} (PyTorch's is {_USUAL_MOMENTUM:g})",
+        )
     if facts.momentum is not None and facts.tracked * facts.momentum < 1:
         return "note", f"they are of {facts.tracked} mini-batches, during which the weights moved fast"
     if math.isnan(facts.lag):
