@@ -27,17 +27,12 @@ def judged(facts: RunningFacts, threshold: float) -> tuple[Severity, str] | None
     if not facts.tracked:
         return "warning", ""
     if not facts.gap_beyond_start > threshold:
-        kept = (
-            f"after {facts.tracked} mini-batches {facts.remainder:.0%} of the initial values is still in them"
-        )
-        if (1 - _USUAL_MOMENTUM) ** facts.tracked > _LITTLE:
-            return "note", kept  # training has only begun
-        return (
-            "warning",
-            f"{kept}, as their momentum is {facts.momentum:g} (PyTorch's is {_USUAL_MOMENTUM:g})",
-        )
+        share = f"{100 * facts.remainder:.2g}" if facts.remainder < 0.995 else "100"
+        kept = f"{share}% of the initial values is still in them"
+        return _of_a_start(facts, f"after {facts.tracked} mini-batches {kept}")
     if facts.momentum is not None and facts.tracked * facts.momentum < 1:
-        return "note", f"they are of {facts.tracked} mini-batches, during which the weights moved fast"
+        words = f"they are of {facts.tracked} mini-batches, during which the weights moved fast"
+        return _of_a_start(facts, words)
     if math.isnan(facts.lag):
         young = facts.momentum is not None and facts.tracked * facts.momentum < _FOLDINGS
         if young:
@@ -48,6 +43,14 @@ def judged(facts: RunningFacts, threshold: float) -> tuple[Severity, str] | None
     elif facts.gap_beyond_start <= THRESHOLDS["stale_lag"].value * facts.lag:
         return "note", f"the moments move so fast that a moving average is {facts.lag:.0%} behind"
     return "warning", ""
+
+
+def _of_a_start(facts: RunningFacts, words: str) -> tuple[Severity, str]:
+    """Of statistics that hardly left the start: the training has only begun, or the momentum is too small."""
+    assert facts.tracked is not None
+    if (1 - _USUAL_MOMENTUM) ** facts.tracked > _LITTLE or facts.remainder <= _LITTLE:
+        return "note", words
+    return "warning", f"{words}, as their momentum is {facts.momentum:g} (PyTorch's is {_USUAL_MOMENTUM:g})"
 
 
 def in_words(facts: RunningFacts) -> str:
