@@ -288,3 +288,19 @@ def test_an_overflow_is_found_in_a_compiled_network():
     [finding] = overflowing(2, network, torch.compile(network, backend="eager"))
     assert finding.severity == "error"
     assert finding.message == "its gradient is NaN or infinite in mini-batch 1"
+
+
+def test_a_finding_that_becomes_graver_is_told_again():
+    """A few dead units are a note, most of them a warning."""
+    network = nn.Sequential(nn.Linear(4, 20), nn.ReLU(), nn.Linear(20, 2))
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-6)
+    told = []
+    options = {"every": 1, "steps": 1, "rules": ["dead_units"], "on_finding": told.append}
+    with nw.Monitor(network, optimiser, **options):
+        for dead in (4, 4, 18, 18, 4):
+            with torch.no_grad():
+                network[0].bias.fill_(10.0)[:dead] = -100.0
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(network(torch.rand(128, 4)), torch.randint(2, (128,))).backward()
+            optimiser.step()
+    assert [finding.severity for finding in told] == ["note", "warning"]
