@@ -11,6 +11,7 @@ import torch
 from normwright import diagnose
 from normwright.doctor import Diagnosis, Evidence, Finding, Outcome, all_rules
 from normwright.doctor.diagnose import examine
+from normwright.errors import OptionError
 
 RULE = "weight_decay_on_norm"
 
@@ -104,3 +105,9 @@ def test_without_labels_the_reason_is_told():
     found = diagnose(network, [torch.randn(8, 3)], torch.nn.functional.cross_entropy)
     record = json.loads(found.to_json())
     assert record["evidence"]["layer_gradients"] == {"missing": "the batches hold no labels"}
+
+
+def test_a_loss_by_its_name_is_told_what_to_be():
+    network = torch.nn.Linear(3, 2)
+    with pytest.raises(OptionError, match=r"the loss must be callable .*, but is 'mse'"):
+        diagnose(network, [(torch.randn(8, 3), torch.randn(8, 2))], "mse")

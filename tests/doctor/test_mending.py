@@ -42,6 +42,7 @@ def test_everything_mechanical_is_mended_on_a_copy(sick):
     assert mending.after.findings == ()
     assert mending.network[0].bias is None
     assert not mending.same_weights
+    assert mending.keeping == ("stale_statistics", "weight_decay_on_norm")
     # what depends on the structure comes last
     assert mending.mended[-1].before.rule == "stale_statistics"
     assert all(torch.equal(value, before[name]) for name, value in sick.network.state_dict().items())

@@ -145,6 +145,36 @@ def test_infinity_that_the_loss_does_not_see_is_a_note():
     assert (finding.layer, finding.severity) == ("1", "note")
 
 
+def test_infinity_in_a_mask_that_comes_as_an_input_is_a_note():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x, mask):
+            h = self.linear(x)
+            return ((h @ h.T + mask).softmax(-1) @ h).relu()
+
+    mask = torch.zeros(8, 8).index_fill(1, torch.arange(4, 8), -math.inf)
+    batch = torch.randn(8, 4), torch.randint(4, (8,))
+    subject = Subject(
+        Attention(), (batch,), CROSS_ENTROPY, forward_fn=lambda network, batch: network(batch[0], mask)
+    )
+    [finding] = examine(subject, [all_rules()["nonfinite_values"]]).findings
+    assert (finding.layer, finding.value, finding.severity) == ("", 32, "note")
+    assert finding.message.endswith("though the loss is finite")
+
+
+def test_a_layer_is_not_blamed_for_what_came_in():
+    x = torch.randn(16, 4)
+    x[3, 1] = math.nan
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    subject = Subject(network, ((x, torch.randint(2, (16,))),), CROSS_ENTROPY)
+    at_input, at_layer = examine(subject, [all_rules()["nonfinite_values"]]).findings
+    assert (at_input.value, at_input.severity, at_layer.layer) == (1, "error", "0")
+    assert at_layer.message.endswith("here first; mend the input before this layer")
+
+
 def test_a_mask_is_not_taken_for_the_cause():
     class Masked(nn.Module):
         def forward(self, x):

@@ -9,12 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 import normwright as nw
 from normwright.doctor.diagnose import examine
 from normwright.doctor.rule import all_rules
 from normwright.doctor.rules import batch_of_one, last_batch_ragged, leak_across_batch, stale_statistics
-from normwright.doctor.subject import Subject
+from normwright.doctor.staleness import judged
+from normwright.doctor.subject import Subject, subject_of
 from normwright.errors import OptionError
 
 
@@ -39,6 +41,13 @@ def test_a_last_batch_that_is_large_enough_passes(last):
     assert not found(
         "last_batch_ragged", dataclasses.replace(last_batch_ragged.healthy(), sizes=(32, 32, last))
     )
+
+
+@pytest.mark.parametrize(("chosen", "sizes"), [(64, (32, 32)), (65, (32, 32, 1))])
+def test_the_last_batch_is_of_the_samples_that_a_sampler_gives(chosen, sizes):
+    data = TensorDataset(torch.randn(100, 4))
+    loader = DataLoader(data, batch_size=32, sampler=SubsetRandomSampler(range(chosen)))
+    assert subject_of(nn.Linear(4, 2), loader, most=1).sizes == sizes
 
 
 def test_a_batch_of_one_names_layer_and_batch():
@@ -75,6 +84,57 @@ def test_statistics_left_out_of_a_checkpoint_are_a_warning():
         norm.weight.uniform_(0.5, 1.5)
     [finding] = found("stale_statistics", subject)
     assert finding.severity == "warning"
+
+
+def trained_with(momentum, count):
+    """Batches, and what they trained: a network that tells the classes by a channel far from its start."""
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, momentum=momentum), nn.ReLU(), nn.Linear(8, 2))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    batches = []
+    for _ in range(8):
+        x = torch.randn(64, 4)
+        batches.append((6 * x + 9, (x.sum(1) > 0).long()))
+    for step in range(count):
+        x, y = batches[step % 8]
+        optimiser.zero_grad()
+        F.cross_entropy(network(x), y).backward()
+        optimiser.step()
+    return Subject(network, tuple(batches), F.cross_entropy, optimiser)
+
+
+@pytest.mark.parametrize("rule", ["stale_statistics", "train_eval_gap"])
+def test_a_momentum_too_small_for_the_training_is_a_warning(rule):
+    [finding] = found(rule, trained_with(0.001, 160))
+    assert finding.severity == "warning"
+    assert "after 160 mini-batches 85% of the initial values is still in them" in finding.message
+    assert "momentum is 0.001" in finding.message
+
+
+@pytest.mark.parametrize(("tracked", "severity"), [(40, "note"), (44, "warning"), (99, "warning")])
+def test_statistics_that_lag_by_a_small_momentum_are_a_warning_too(tracked, severity):
+    """Beyond what is left of the initial values, they are as old as the training."""
+    [facts] = examine(trained_with(0.01, 4), []).evidence.running
+    facts = dataclasses.replace(facts, tracked=tracked, momentum=0.01, gap=0.8, gap_beyond_start=0.7)
+    found, reason = judged(facts, 0.5)
+    assert found == severity
+    assert ("momentum is 0.01" in reason) == (severity == "warning")
+
+
+def test_pytorchs_momentum_is_not_blamed():
+    """What is left of a variance of 1 may count for much, where the data's is tiny."""
+    [facts] = examine(trained_with(0.1, 4), []).evidence.running
+    facts = dataclasses.replace(facts, tracked=60, remainder=0.9**60, gap=0.8, gap_beyond_start=0.1)
+    assert judged(facts, 0.5) == (
+        "note",
+        "after 60 mini-batches 0.18% of the initial values is still in them",
+    )
+
+
+@pytest.mark.parametrize(("momentum", "count"), [(0.1, 4), (0.001, 4)])
+def test_statistics_of_a_training_that_has_only_begun_are_a_note(momentum, count):
+    [finding] = found("stale_statistics", trained_with(momentum, count))
+    assert finding.severity == "note"
+    assert "of the initial values is still in them" in finding.message
 
 
 def test_batches_of_one_class_each_are_told_from_small_ones():

@@ -41,7 +41,11 @@ def test_a_users_own(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
-    [("sdg", {}, "did you mean 'sgd'"), ("adamw", {"momentum": 0.9}, "must come without a momentum")],
+    [
+        ("sdg", {}, "did you mean 'sgd'"),
+        ("adamw", {"momentum": 0.9}, "must come without a momentum"),
+        ("sgd", {"lr": -1.0}, "sgd refuses its settings: Invalid learning rate: -1.0"),
+    ],
 )
 def test_what_cannot_be(name, settings, words):
     with pytest.raises(OptionError, match=words):

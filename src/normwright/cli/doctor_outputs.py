@@ -87,9 +87,11 @@ class Outputs:
         from normwright.lab.weights.write import write_weights
 
         if not mending.same_weights:
+            keeping = ",".join(mending.keeping)
             raise OptionError(
                 f"{path} was not written: the mended network has other weights than the function builds. "
-                "Change the code as the table says, or mend by --fix-only what keeps the structure"
+                "Change the code as the table says"
+                + (f", or mend what keeps the structure: --fix-only {keeping}" if keeping else "")
             )
         write_weights(mending.network, path, made_by={"normwright": __version__, "verb": "doctor"})
 

@@ -27,8 +27,9 @@ class DropoutFacts:
         dropout: the nearest dropout above it.
         probability: of that.
         mixed: layers with weights stand between.
-        ratio: variance + eps of its input with dropout over the same without, on the same batch; geometric
-            mean over the channels. NaN where it could not be measured.
+        ratio: variance + eps of its input with dropout over the same without, each the mean of the batches'
+            unbiased variances, which the running variance moves towards; geometric mean over the channels.
+            NaN where it could not be measured.
         error: standard error of that, from how the channels differ.
         where: of the normaliser, or "".
     """
@@ -124,23 +125,30 @@ def _ratio(one: Tensor, other: Tensor) -> tuple[float, float]:
 
 
 def _variances(subject: Subject, norms: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Variance + eps of each channel of each normaliser's first input, (C,) in float64."""
-    found: dict[str, Tensor] = {}
+    """Variance + eps of each channel of each normaliser's first input in a batch, (C,) in float64.
+
+    The mean over the batches: of a few samples dropout may leave a channel nothing.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in norms}
+    read: set[str] = set()
 
     def watch(name: str) -> Callable[..., None]:
         def note(_: nn.Module, args: tuple[Any, ...]) -> None:
-            if args and isinstance(args[0], Tensor) and args[0].dim() > 1:
-                x = args[0].detach().double()
-                eps = float(getattr(norms[name], "eps", 0.0))
-                found.setdefault(name, x.transpose(0, 1).flatten(1).var(1, correction=0) + eps)
+            if name not in read and args and isinstance(args[0], Tensor) and args[0].dim() > 1:
+                read.add(name)
+                x = args[0].detach().double().transpose(0, 1).flatten(1)
+                if x.shape[1] > 1:
+                    found[name].append(x.var(1) + float(getattr(norms[name], "eps", 0.0)))
 
         return note
 
     handles = [norm.register_forward_pre_hook(watch(name)) for name, norm in norms.items()]
     try:
         with torch.no_grad():
-            subject.outputs(subject.batches[0])
+            for batch in subject.batches:
+                read.clear()
+                subject.outputs(batch)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return {name: torch.stack(variances).mean(0) for name, variances in found.items() if variances}

@@ -29,11 +29,13 @@ class Mended:
         before: the finding.
         after: what the same rule finds in the same layer once all fixes are made; None for nothing.
         because: why the fix was not made, or "".
+        same_weights: the fix left the weights' names and shapes as they were.
     """
 
     before: Finding
     after: Finding | None
     because: str = ""
+    same_weights: bool = True
 
     @property
     def gone(self) -> bool:
@@ -71,6 +73,12 @@ class Mending:
         """What was found before and still is, whether a fix was made or there is none."""
         new = {(finding.rule, finding.layer) for finding in self.new}
         return tuple(finding for finding in self.after.findings if (finding.rule, finding.layer) not in new)
+
+    @property
+    def keeping(self) -> tuple[str, ...]:
+        """The rules of which all fixes left the weights' names and shapes as they were, by name."""
+        changing = {each.before.rule for each in self.mended if not each.same_weights}
+        return tuple(sorted({each.before.rule for each in self.mended} - changing))
 
     def record(self) -> dict[str, Any]:
         """The mending as plain values, as for JSON."""
@@ -144,8 +152,9 @@ def mend(
             except NormwrightError as error:
                 done[finding.rule, finding.layer] = Mended(finding, finding, str(error))
                 continue
+            same = _shapes(network) == _shapes(twin.network)
             twin = dataclasses.replace(twin, network=network, optimiser=optimiser)
-            done[finding.rule, finding.layer] = Mended(finding, None)
+            done[finding.rule, finding.layer] = Mended(finding, None, same_weights=same)
         now = examine(twin, rules, on_stage)
     left = {(finding.rule, finding.layer): finding for finding in now.findings}
     return Mending(

@@ -125,7 +125,7 @@ def subject_of(
     """The subject that `diagnose`'s arguments describe; at most `most` batches are read.
 
     Raises:
-        OptionError: what came is no network, no iterable, or an optimiser of other parameters.
+        OptionError: what came is no network, no iterable, no loss, or an optimiser of other parameters.
         DataError: no batch came.
     """
     network = unwrapped(network)
@@ -135,6 +135,12 @@ def subject_of(
     accumulation = options.get("accumulation", 1)
     if isinstance(accumulation, bool) or not isinstance(accumulation, int) or accumulation < 1:
         raise OptionError(f"accumulation must be a whole number of at least 1, but is {accumulation!r}")
+    loss = options.get("loss")
+    if loss is not None and not callable(loss):
+        raise OptionError(
+            f"the loss must be callable as loss(outputs, target), but is {loss!r}: give a function such as "
+            "torch.nn.functional.cross_entropy, or None where the network returns its own as .loss"
+        )
     check_optimiser(network, optimiser)
     read = tuple(itertools.islice(batches, most))
     if not read:
@@ -164,9 +170,12 @@ def check_optimiser(network: nn.Module, optimiser: Optimizer | None) -> None:
 
 def _sizes(batches: Any, read: tuple[Any, ...]) -> tuple[int, ...]:
     """Samples of each batch of a loader that says how long it is; else of those that were read."""
-    size, data = getattr(batches, "batch_size", None), getattr(batches, "dataset", None)
+    size = getattr(batches, "batch_size", None)
+    # a sampler may give a part of the data set, as one rank's share or what is not kept for validation
+    given = getattr(batches, "sampler", None)
+    given = getattr(batches, "dataset", None) if given is None else given
     try:
-        samples = len(data)  # type: ignore[arg-type]
+        samples = len(given)  # type: ignore[arg-type]
     except TypeError:
         samples = None
     if isinstance(size, int) and samples is not None and hasattr(batches, "drop_last"):

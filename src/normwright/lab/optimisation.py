@@ -66,7 +66,10 @@ def optimiser_named(name: str, network: nn.Module, **settings: float | None) -> 
             f"{type(network).__name__} must have parameters to be trained by {name}, but has none: leave the "
             "optimiser out"
         )
-    return _CLASSES[name](network.parameters(), **given)
+    try:
+        return _CLASSES[name](network.parameters(), **given)
+    except ValueError as error:
+        raise OptionError(f"{name} refuses its settings: {error}") from error
 
 
 def make_schedule(recipe: TrainingRecipe, optimiser: torch.optim.Optimizer, steps: int) -> LambdaLR:

@@ -260,3 +260,47 @@ def test_bad_options(options, message):
 def test_the_optimiser_of_another_network():
     with pytest.raises(OptionError, match="must hold parameters of the network"):
         nw.Monitor(small(), sgd(small()))
+
+
+def overflowing(steps, network, wrapped):
+    """What a plain loop finds in a network whose second layer overflows float32."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1e30)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    with nw.Monitor(wrapped, optimiser, every=8, steps=steps, rules=["nonfinite_values"]) as monitor:
+        for _ in range(steps):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(wrapped(torch.rand(8, 4)), torch.randint(2, (8,))).backward()
+            optimiser.step()
+    return monitor.findings
+
+
+def test_an_overflow_is_an_error_though_no_loss_is_seen():
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    [finding] = overflowing(2, network, network)
+    assert (finding.severity, finding.layer) == ("error", "2")
+    assert finding.message == "16 of 16 outputs are NaN or infinite in mini-batch 1, here first"
+
+
+def test_an_overflow_is_found_in_a_compiled_network():
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    [finding] = overflowing(2, network, torch.compile(network, backend="eager"))
+    assert finding.severity == "error"
+    assert finding.message == "its gradient is NaN or infinite in mini-batch 1"
+
+
+def test_a_finding_that_becomes_graver_is_told_again():
+    """A few dead units are a note, most of them a warning."""
+    network = nn.Sequential(nn.Linear(4, 20), nn.ReLU(), nn.Linear(20, 2))
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-6)
+    told = []
+    options = {"every": 1, "steps": 1, "rules": ["dead_units"], "on_finding": told.append}
+    with nw.Monitor(network, optimiser, **options):
+        for dead in (4, 4, 18, 18, 4):
+            with torch.no_grad():
+                network[0].bias.fill_(10.0)[:dead] = -100.0
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(network(torch.rand(128, 4)), torch.randint(2, (128,))).backward()
+            optimiser.step()
+    assert [finding.severity for finding in told] == ["note", "warning"]

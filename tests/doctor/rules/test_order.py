@@ -8,6 +8,10 @@ from graphs import Calls, found, images
 from torch import nn
 from torch.nn import functional as F
 
+from normwright.doctor.diagnose import examine
+from normwright.doctor.rule import all_rules
+from normwright.doctor.subject import Subject
+
 
 def test_activation_as_a_function_and_pooling_between():
     def forward(m, x):
@@ -66,6 +70,22 @@ def test_the_shift_that_dropout_makes_is_measured():
     # error is below √(kurtosis/(64·2048)) = √(3/(1 - p)/131072) of that
     assert finding.value == pytest.approx(1 / (1 - p), rel=4 * (3 / (1 - p) / 131072) ** 0.5)
     assert finding.severity == "warning"
+
+
+@pytest.mark.parametrize("samples", [2, 4])
+def test_the_shift_is_told_of_small_batches_as_of_large_ones(samples):
+    """A channel that dropout leaves nothing of in one batch is not one without variance."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(64))
+    (many,), (few,) = (
+        examine(
+            Subject(network, tuple(torch.randn(size, 8) for _ in range(count))),
+            [all_rules()["dropout_before_norm"]],
+        ).findings
+        for size, count in ((512, 1), (samples, 32))
+    )
+    assert many.value == pytest.approx(2.4, rel=0.1)
+    assert few.value == pytest.approx(many.value, rel=0.25)
 
 
 def test_dropout_that_a_layer_evens_out_is_no_more_than_a_note():

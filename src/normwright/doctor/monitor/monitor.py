@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from normwright.doctor.diagnose import asked_for
-from normwright.doctor.finding import Finding
+from normwright.doctor.finding import SEVERITIES, Finding
 from normwright.doctor.monitor.tensorboard import Writer, write
 from normwright.doctor.monitor.watch import Watch
 from normwright.doctor.monitor.window import Window
@@ -42,8 +42,8 @@ class Monitor:
         rules: names of those to ask; None for all that a training run gives evidence for.
         writer: a `torch.utils.tensorboard.SummaryWriter`, or what has its `add_scalar` and `add_text`; None
             writes nothing.
-        on_finding: called with each finding that the window before did not have; by default it is logged, by
-            the logger "normwright".
+        on_finding: called with each finding that the window before did not have, or not as grave; by default
+            it is logged, by the logger "normwright".
     Raises:
         OptionError: an option is out of range, a rule is unknown, or the optimiser steps another network.
     Example:
@@ -84,7 +84,7 @@ class Monitor:
         self._optimiser = optimiser
         self._watch: Watch | None = None
         self._windows: collections.deque[Window] = collections.deque(maxlen=KEPT)
-        self._told: set[tuple[str, str]] = set()
+        self._told: dict[tuple[str, str], int] = {}
         self._hooks = [
             optimiser.register_step_pre_hook(self._before_step),
             optimiser.register_step_post_hook(self._after_step),
@@ -146,9 +146,15 @@ class Monitor:
         self._watch = None
         window = watch.window(self._rules)
         self._windows.append(window)
-        told = {(finding.rule, finding.layer) for finding in window.findings}
-        new = [finding for finding in window.findings if (finding.rule, finding.layer) not in self._told]
-        self._told = told
+        graveness = [SEVERITIES.index(finding.severity) for finding in window.findings]
+        places = [(finding.rule, finding.layer) for finding in window.findings]
+        new = [
+            finding
+            for finding, place, grave in zip(window.findings, places, graveness, strict=True)
+            if grave < self._told.get(place, len(SEVERITIES))
+        ]
+        # the gravest come first, and so are put down last
+        self._told = dict(reversed(list(zip(places, graveness, strict=True))))
         if self._writer is not None:
             write(self._writer, window, new)
         for finding in new:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -13,18 +15,25 @@ from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
 
+T = TypeVar("T")
+
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """The inputs; then the first layer that gives such values, in the first mini-batch; or the gradients."""
-    for given in evidence.inputs:
-        if given.nonfinite:
-            yield Fault(
-                "", f"input {given.name} holds {given.nonfinite:,} elements that are NaN or infinite",
-                given.nonfinite, "nonfinite",
-            )  # fmt: skip
     step = _first_bad_step(evidence)
+    at_input = [given for given in _known(lambda: evidence.inputs) if given.nonfinite]
+    for given in at_input:
+        # as in a mask of -inf, which is added before a softmax
+        though = _though(evidence) if step is None else ""
+        yield Fault(
+            "", f"input {given.name} holds {given.nonfinite:,} elements that are NaN or infinite{though}",
+            given.nonfinite, "nonfinite", "note" if though else None,
+        )  # fmt: skip
     of_layer = _first_layer(evidence, step)
     if of_layer is not None:
+        if at_input and step is not None:
+            message = f"{of_layer.message}; mend the input before this layer"
+            of_layer = dataclasses.replace(of_layer, message=message)
         yield of_layer
     elif step is not None:
         yield _of_gradients(evidence, step)
@@ -37,7 +46,7 @@ def _first_layer(evidence: Evidence, step: int | None) -> Fault | None:
     """
     bad = [
         (spread.step, facts.layer, spread)
-        for facts in evidence.activations
+        for facts in _known(lambda: evidence.activations)
         for spread in facts.outputs
         if spread.nonfinite and (step is None or spread.step <= step)
     ]
@@ -52,11 +61,10 @@ def _first_layer(evidence: Evidence, step: int | None) -> Fault | None:
         if not now:
             return None
         at, layer, spread = (new or now)[0]
-    though = ", though the loss is finite" if step is None else ""
     return Fault(
         layer,
         f"{spread.nonfinite:,} of {spread.count:,} outputs are NaN or infinite in mini-batch {at + 1}, here "
-        f"first{though}",
+        f"first{_though(evidence) if step is None else ''}",
         spread.nonfinite,
         "nonfinite",
         "note" if step is None else None,
@@ -65,37 +73,50 @@ def _first_layer(evidence: Evidence, step: int | None) -> Fault | None:
 
 def _first_bad_step(evidence: Evidence) -> int | None:
     """The first mini-batch whose loss or gradient is not finite."""
-    try:
-        steps = [step for step, loss in enumerate(evidence.losses) if not math.isfinite(loss)]
-        steps += [
-            step
-            for facts in evidence.gradients
-            for step, count in zip(facts.steps, facts.nonfinite, strict=True)
-            if count
-        ]
-    except SkipError:
-        return None
+    steps = [step for step, loss in enumerate(_known(lambda: evidence.losses)) if not math.isfinite(loss)]
+    steps += [
+        step
+        for facts in _known(lambda: evidence.gradients)
+        for step, count in zip(facts.steps, facts.nonfinite, strict=True)
+        if count
+    ]
     return min(steps, default=None)
+
+
+def _though(evidence: Evidence) -> str:
+    """What is known to be finite where no mini-batch went wrong, or "" where neither could be seen."""
+    if _known(lambda: evidence.losses):
+        return ", though the loss is finite"
+    return ", though the gradients are finite" if _known(lambda: evidence.gradients) else ""
 
 
 def _of_gradients(evidence: Evidence, step: int) -> Fault:
     bad = {
         facts.layer: facts.nonfinite[facts.steps.index(step)]
-        for facts in evidence.gradients
+        for facts in _known(lambda: evidence.gradients)
         if step in facts.steps and facts.nonfinite[facts.steps.index(step)]
     }
-    # A backward begins at the loss.
-    ordered = [layer.layer for layer in evidence.layer_gradients if layer.layer in bad]
-    if ordered and math.isfinite(evidence.losses[step]):
-        layer = ordered[-1]
+    losses = _known(lambda: evidence.losses)
+    if losses and not math.isfinite(losses[step]):
         return Fault(
-            layer, f"its gradient is NaN or infinite in mini-batch {step + 1}, though the loss is finite",
-            bad[layer], "nonfinite",
+            "", f"the loss is {losses[step]} in mini-batch {step + 1}, though every layer's outputs are "
+            "finite", None, "nonfinite",
         )  # fmt: skip
+    # A backward begins at the loss.
+    ordered = [layer.layer for layer in _known(lambda: evidence.layer_gradients) if layer.layer in bad]
+    layer = ordered[-1] if ordered else next(reversed(bad))
+    though = ", though the loss is finite" if losses else ""
     return Fault(
-        "", f"the loss is {evidence.losses[step]} in mini-batch {step + 1}, though every layer's outputs are "
-        "finite", None, "nonfinite",
-    )  # fmt: skip
+        layer, f"its gradient is NaN or infinite in mini-batch {step + 1}{though}", bad[layer], "nonfinite"
+    )
+
+
+def _known(read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
+    """A part of the evidence; nothing where it is missing, for each part tells on its own."""
+    try:
+        return read()
+    except SkipError:
+        return ()
 
 
 def healthy() -> Subject:

@@ -58,11 +58,13 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
     if unlike:
         return "warning", unlike
     verdicts = [(facts, judged(facts, THRESHOLDS["stale_gap"].value)) for facts in evidence.running]
-    stale = [facts for facts, verdict in verdicts if verdict is not None and verdict[0] == "warning"]
+    reasons = [(facts, *verdict) for facts, verdict in verdicts if verdict is not None]
+    stale = [(facts, why) for facts, severity, why in reasons if severity == "warning"]
     if stale:
-        worst = max(stale, key=lambda facts: facts.gap)
-        return "warning", f"running statistics are not the data's, most of all in {worst.layer!r}"
-    excused = [(facts, verdict[1]) for facts, verdict in verdicts if verdict is not None]
+        worst, why = max(stale, key=lambda found: found[0].gap)
+        words = f"running statistics are not the data's, most of all in {worst.layer!r}"
+        return "warning", f"{words}: {why}" if why else words
+    excused = [(facts, why) for facts, _, why in reasons]
     if excused:
         worst, why = max(excused, key=lambda found: found[0].gap)
         return "note", f"{worst.layer!r}: {why}"
