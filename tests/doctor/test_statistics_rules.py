@@ -173,5 +173,5 @@ def test_a_leak_that_is_no_batch_norms_is_not_mended_by_machine():
     [finding] = found("leak_across_batch", subject)
     assert finding.layer == ""
     assert "no normaliser does it" in finding.message
-    with pytest.raises(OptionError, match="must be changed by hand"):
+    with pytest.raises(OptionError, match="must be fixed by hand"):
         finding.fix()

@@ -130,7 +130,7 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "dropout_variance": Threshold(
         1.5,
-        "variance in training over variance in inference",
+        "variances in training and in inference, the larger over the smaller",
         "experiment: MLP with 128 units on scikit-learn's digits, 8 epochs, 5 seeds; how much the validation "
         "loss is above that with statistics recalibrated without dropout. Linear, ReLU, dropout, batch norm, "
         "twice: nothing at a ratio of 1.13, 3 to 11 % from 1.28 to 2.0 (0.3 % accuracy), 21 % at 3.7, "

@@ -33,7 +33,7 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         yield Fault(
             facts.layer,
             message,
-            facts.ratio if measured else None,
+            max(facts.ratio, 1 / facts.ratio) if measured and facts.ratio else None,
             "dropout_variance" if measured else "",
             None if _differs(facts, THRESHOLDS["dropout_variance"].value) else "note",
             facts.where,
