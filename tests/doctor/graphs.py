@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from normwright.doctor.diagnose import examine
-from normwright.doctor.dropout_shift import gather_dropout_shift
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.graph import Graph, Operation
-from normwright.doctor.graph_of import graph_of
-from normwright.doctor.kernels import kernels_of
 from normwright.doctor.missing import Missing
-from normwright.doctor.normalisers import normalisers_of
-from normwright.doctor.parameters import parameters_of
 from normwright.doctor.rule import all_rules, judge
+from normwright.doctor.statistics.dropout_shift import gather_dropout_shift
+from normwright.doctor.structure.graph import Graph, Operation
+from normwright.doctor.structure.graph_of import graph_of
+from normwright.doctor.structure.kernels import kernels_of
+from normwright.doctor.structure.normalisers import normalisers_of
+from normwright.doctor.structure.parameters import parameters_of
+from normwright.doctor.structure.tracing import gather_graph
 from normwright.doctor.subject import Subject
-from normwright.doctor.tracing import gather_graph
-from normwright.doctor.treatment import treat
+from normwright.doctor.treatments.treatment import treat
 from normwright.network.calling import call_of
 from normwright.network.recording import record
 from normwright.network.trace import trace

@@ -6,18 +6,18 @@ import dataclasses
 import math
 from typing import Any
 
-from normwright.doctor.activations import ActivationFacts
-from normwright.doctor.covariate_shift import CovariateShift
 from normwright.doctor.diagnosis import Diagnosis
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.gradients import LayerGradients
 from normwright.doctor.missing import Missing
-from normwright.doctor.modes import ModeFacts
-from normwright.doctor.moments import MomentFacts, NoiseFacts
 from normwright.doctor.rule import Outcome
-from normwright.doctor.running import RunningFacts
-from normwright.doctor.spread import Spread
+from normwright.doctor.statistics.modes import ModeFacts
+from normwright.doctor.statistics.moments import MomentFacts, NoiseFacts
+from normwright.doctor.statistics.running import RunningFacts
+from normwright.doctor.training.activations import ActivationFacts
+from normwright.doctor.training.covariate_shift import CovariateShift
+from normwright.doctor.training.gradients import LayerGradients
+from normwright.doctor.training.spread import Spread
 
 LAYERS = ("features.conv1", "features.norm1", "features: relu", "classifier.norm2", "classifier.linear")
 STEPS = 8

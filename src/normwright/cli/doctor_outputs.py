@@ -19,7 +19,7 @@ from normwright.lab.weights import WEIGHTS
 if TYPE_CHECKING:
     from normwright.doctor.diagnosis import Diagnosis
     from normwright.doctor.finding import Severity
-    from normwright.doctor.mending import Mending
+    from normwright.doctor.treatments.mending import Mending
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from normwright.errors import OptionError, unknown_name
 
 if TYPE_CHECKING:
     from normwright.doctor.diagnosis import Diagnosis
-    from normwright.doctor.mending import Mending
     from normwright.doctor.rule import Rule
     from normwright.doctor.subject import Subject
+    from normwright.doctor.treatments.mending import Mending
     from normwright.lab.batches import Batches
     from normwright.lab.networks.named_network import NamedNetwork
 
@@ -158,7 +158,7 @@ def run(asked: Asked, outputs: Outputs, open_data: Callable[[], Batches], option
 
 def _examined(asked: Asked, subject: Subject, rules: list[Rule]) -> tuple[Diagnosis, Mending | None]:
     from normwright.doctor.diagnose import examine
-    from normwright.doctor.mending import mend
+    from normwright.doctor.treatments.mending import mend
 
     tell = Lines(sys.stderr).stage
 

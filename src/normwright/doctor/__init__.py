@@ -8,7 +8,7 @@ from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
 from normwright.doctor.rule import Fault, Outcome, Rule, all_rules
 from normwright.doctor.subject import Subject
-from normwright.doctor.treatment import Treatment
+from normwright.doctor.treatments.treatment import Treatment
 
 __all__ = [
     "Diagnosis",

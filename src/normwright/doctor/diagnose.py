@@ -16,7 +16,7 @@ from normwright.doctor.finding import SEVERITIES, Finding
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.rule import Outcome, Rule, all_rules, judge
 from normwright.doctor.subject import Loss, PaddingFn, Subject, subject_of
-from normwright.doctor.treatment import treat
+from normwright.doctor.treatments.treatment import treat
 from normwright.errors import unknown_name
 from normwright.statistics.batches import ForwardFn
 

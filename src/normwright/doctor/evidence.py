@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim.swa_utils import AveragedModel
 
-from normwright.doctor.activations import ActivationFacts
-from normwright.doctor.company import CompanyFacts
-from normwright.doctor.counting import CountFacts, Counts
-from normwright.doctor.covariate_shift import CovariateShift, covariate_shift_of
-from normwright.doctor.drift import Drift
-from normwright.doctor.dropout_shift import DropoutFacts, gather_dropout_shift
-from normwright.doctor.gradients import GradientFacts, LayerGradients
-from normwright.doctor.graph import Graph
-from normwright.doctor.inputs import InputFacts
-from normwright.doctor.kernels import KernelFacts, kernels_of
 from normwright.doctor.missing import Missing, SkipError, part_or_missing
-from normwright.doctor.modes import ModeFacts
-from normwright.doctor.moments import MomentFacts
-from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
-from normwright.doctor.padding import PaddingFacts
-from normwright.doctor.parameters import ParameterFacts, parameters_of
-from normwright.doctor.passes import RefusedBatch, run_passes
 from normwright.doctor.random_states import random_states_kept
-from normwright.doctor.ranks import RankFacts, ranks_of
-from normwright.doctor.running import RunningFacts
-from normwright.doctor.scales import ScaleFacts
-from normwright.doctor.sights import SightObserver
+from normwright.doctor.statistics.company import CompanyFacts
+from normwright.doctor.statistics.counting import CountFacts, Counts
+from normwright.doctor.statistics.drift import Drift
+from normwright.doctor.statistics.dropout_shift import DropoutFacts, gather_dropout_shift
+from normwright.doctor.statistics.modes import ModeFacts
+from normwright.doctor.statistics.moments import MomentFacts
+from normwright.doctor.statistics.padding import PaddingFacts
+from normwright.doctor.statistics.passes import RefusedBatch, run_passes
+from normwright.doctor.statistics.ranks import RankFacts, ranks_of
+from normwright.doctor.statistics.running import RunningFacts
+from normwright.doctor.statistics.sights import SightObserver
+from normwright.doctor.structure.graph import Graph
+from normwright.doctor.structure.kernels import KernelFacts, kernels_of
+from normwright.doctor.structure.normalisers import NormaliserFacts, normalisers_of
+from normwright.doctor.structure.parameters import ParameterFacts, parameters_of
+from normwright.doctor.structure.tracing import gather_graph
 from normwright.doctor.subject import Subject
-from normwright.doctor.tracing import gather_graph
-from normwright.doctor.training import nothing_seen, observed
+from normwright.doctor.training.activations import ActivationFacts
+from normwright.doctor.training.covariate_shift import CovariateShift, covariate_shift_of
+from normwright.doctor.training.gradients import GradientFacts, LayerGradients
+from normwright.doctor.training.inputs import InputFacts
+from normwright.doctor.training.observed import nothing_seen, observed
+from normwright.doctor.training.scales import ScaleFacts
 
 #: Told in a few words what is done next.
 OnStage = Callable[[str], None]

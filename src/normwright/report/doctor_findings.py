@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from normwright.doctor.diagnosis import Diagnosis, figure
 from normwright.doctor.finding import Finding
-from normwright.doctor.mending import Mended, Mending
 from normwright.doctor.rule import all_rules
+from normwright.doctor.treatments.mending import Mended, Mending
 
 SHOWN = 8  # layers of a card; the rest stand behind a click
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from normwright.doctor.covariate_shift import CovariateShift
-from normwright.doctor.gradients import LayerGradients
+from normwright.doctor.training.covariate_shift import CovariateShift
+from normwright.doctor.training.gradients import LayerGradients
 from normwright.report.escape import plotly_text
 from normwright.report.layer_axis import layer_ticks
 from normwright.report.quantities import compact

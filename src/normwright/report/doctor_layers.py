@@ -8,8 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from normwright.doctor.activations import ActivationFacts
-from normwright.doctor.spread import PERCENTILES, Spread
+from normwright.doctor.training.activations import ActivationFacts
+from normwright.doctor.training.spread import PERCENTILES, Spread
 from normwright.report.escape import plotly_text
 from normwright.report.layer_axis import layer_ticks
 from normwright.report.palette import translucent

@@ -8,9 +8,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from normwright.doctor.modes import ModeFacts
-from normwright.doctor.moments import MomentFacts
-from normwright.doctor.running import RunningFacts
+from normwright.doctor.statistics.modes import ModeFacts
+from normwright.doctor.statistics.moments import MomentFacts
+from normwright.doctor.statistics.running import RunningFacts
 from normwright.report.escape import plotly_text
 from normwright.report.layer_axis import layer_ticks
 from normwright.report.palette import along

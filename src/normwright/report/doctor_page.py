@@ -9,9 +9,9 @@ from typing import Any
 from normwright.doctor.diagnosis import Diagnosis
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import SEVERITIES
-from normwright.doctor.mending import Mending
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import all_rules
+from normwright.doctor.treatments.mending import Mending
 from normwright.report.doctor_findings import cards, mended_lines, skips
 from normwright.report.doctor_gradients import gradients_section
 from normwright.report.doctor_layers import depth_section, layers_section

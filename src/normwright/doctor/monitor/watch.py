@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from normwright.doctor.activations import ActivationObserver
 from normwright.doctor.diagnose import judged_by
 from normwright.doctor.evidence import Evidence
-from normwright.doctor.gradients import GradientObserver, layers_in
-from normwright.doctor.inputs import InputObserver
 from normwright.doctor.missing import Missing
 from normwright.doctor.monitor.window import Window
-from normwright.doctor.parameters import parameters_of
 from normwright.doctor.rule import Rule
-from normwright.doctor.trial import Observer
+from normwright.doctor.structure.parameters import parameters_of
+from normwright.doctor.training.activations import ActivationObserver
+from normwright.doctor.training.gradients import GradientObserver, layers_in
+from normwright.doctor.training.inputs import InputObserver
+from normwright.doctor.training.trial import Observer
 
 _COMPILED = Missing("the network is compiled: its layers are not called in Python")
 

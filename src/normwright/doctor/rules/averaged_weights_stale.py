@@ -10,11 +10,11 @@ from torch import nn
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.missing import SkipError
-from normwright.doctor.recalibrated import recalibrated
 from normwright.doctor.rule import Fault, Rule
-from normwright.doctor.staleness import in_words
+from normwright.doctor.statistics.staleness import in_words
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
+from normwright.doctor.treatments.recalibrated import recalibrated
 
 # Below it no batch of the size that is at hand could tell.
 _NOTICED = 0.01

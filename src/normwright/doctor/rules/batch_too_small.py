@@ -9,9 +9,9 @@ from torch import nn
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.rule import Fault, Rule
-from normwright.doctor.small_batches import noise_at, over_batches, too_noisy
+from normwright.doctor.statistics.small_batches import noise_at, over_batches, too_noisy
 from normwright.doctor.subject import Subject
-from normwright.doctor.to_group_norm import to_group_norm
+from normwright.doctor.treatments.to_group_norm import to_group_norm
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:

@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.graph import Graph, Operation
-from normwright.doctor.normalisers import NormaliserFacts, normalisers_of
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.structure.graph import Graph, Operation
+from normwright.doctor.structure.normalisers import NormaliserFacts, normalisers_of
+from normwright.doctor.structure.tracing import gather_graph
 from normwright.doctor.subject import Subject
-from normwright.doctor.tracing import gather_graph
 from normwright.errors import OptionError
 
 

@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
 from normwright.doctor.rule import Fault, Rule
-from normwright.doctor.scales import COLLAPSED, ScaleFacts, weights_of
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
+from normwright.doctor.training.scales import COLLAPSED, ScaleFacts, weights_of
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:

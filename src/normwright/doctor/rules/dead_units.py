@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from normwright.doctor.dying import dead_faults
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
+from normwright.doctor.training.dying import dead_faults
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:

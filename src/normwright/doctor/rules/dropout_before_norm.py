@@ -10,15 +10,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from normwright.doctor.dropout_shift import DropoutFacts
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.graph import Graph
-from normwright.doctor.reorder import exchange
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.statistics.dropout_shift import DropoutFacts
+from normwright.doctor.structure.graph import Graph
+from normwright.doctor.structure.tracing import gather_graph
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
-from normwright.doctor.tracing import gather_graph
+from normwright.doctor.treatments.reorder import exchange
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:

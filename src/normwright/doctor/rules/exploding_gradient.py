@@ -9,10 +9,10 @@ from torch import nn
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.examples import two_classes
-from normwright.doctor.profile import ends, ladder
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
+from normwright.doctor.training.profile import ends, ladder
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.normalisers import NormaliserFacts
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.structure.normalisers import NormaliserFacts
 from normwright.doctor.subject import Subject
 
 _CENTRED = ("group", "instance", "layer")

@@ -10,7 +10,7 @@ from torch import nn
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import Fault, Rule
-from normwright.doctor.small_batches import is_of_one, noise_at, over_batches, too_noisy
+from normwright.doctor.statistics.small_batches import is_of_one, noise_at, over_batches, too_noisy
 from normwright.doctor.subject import Subject
 
 

@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.recalibrated import recalibrated
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
+from normwright.doctor.treatments.recalibrated import recalibrated
 from normwright.errors import OptionError
 
 

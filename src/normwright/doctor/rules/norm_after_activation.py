@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.graph import Graph, Operation
-from normwright.doctor.reorder import exchange
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.structure.graph import Graph, Operation
+from normwright.doctor.structure.tracing import gather_graph
 from normwright.doctor.subject import Subject
-from normwright.doctor.tracing import gather_graph
+from normwright.doctor.treatments.reorder import exchange
 
 # Of these, weight and bias are one per channel, and meant for the layer's output. Layer norm stands before or
 # after whole blocks, as the architecture has it.

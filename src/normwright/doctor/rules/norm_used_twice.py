@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from normwright.doctor.evidence import Evidence
-from normwright.doctor.repeats import is_unrolled, sources_of
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.structure.repeats import is_unrolled, sources_of
 from normwright.doctor.subject import Subject
 
 

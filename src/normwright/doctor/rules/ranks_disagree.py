@@ -12,7 +12,7 @@ from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Severity
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import Fault, Rule
-from normwright.doctor.small_batches import noise_at, over_batches
+from normwright.doctor.statistics.small_batches import noise_at, over_batches
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
 

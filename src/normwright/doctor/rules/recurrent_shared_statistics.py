@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.graph import Graph
-from normwright.doctor.repeats import is_unrolled
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.structure.graph import Graph
+from normwright.doctor.structure.repeats import is_unrolled
 from normwright.doctor.subject import Subject
 from normwright.network.conversion.convert import convert
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from normwright.doctor.evidence import Evidence
-from normwright.doctor.graph import Graph
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.structure.graph import Graph
 from normwright.doctor.subject import Subject
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from normwright.doctor.evidence import Evidence
-from normwright.doctor.recalibrated import recalibrated
 from normwright.doctor.rule import Fault, Rule
-from normwright.doctor.staleness import in_words, judged
+from normwright.doctor.statistics.staleness import in_words, judged
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
+from normwright.doctor.treatments.recalibrated import recalibrated
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:

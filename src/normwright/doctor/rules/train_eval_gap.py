@@ -12,13 +12,13 @@ from torch import nn
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Severity
 from normwright.doctor.missing import SkipError
-from normwright.doctor.modes import ModeFacts
-from normwright.doctor.recalibrated import recalibrated
 from normwright.doctor.rule import Fault, Rule
-from normwright.doctor.small_batches import noise_at, over_batches
-from normwright.doctor.staleness import judged
+from normwright.doctor.statistics.modes import ModeFacts
+from normwright.doctor.statistics.small_batches import noise_at, over_batches
+from normwright.doctor.statistics.staleness import judged
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
+from normwright.doctor.treatments.recalibrated import recalibrated
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from normwright.doctor.evidence import Evidence
-from normwright.doctor.inputs import InputFacts
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
+from normwright.doctor.training.inputs import InputFacts
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:

@@ -1,0 +1,1 @@
+"""What normalisers take, keep and give, in either mode."""

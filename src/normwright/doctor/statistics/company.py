@@ -1,0 +1,163 @@
+"""Whether a sample's answer in inference mode depends on the samples beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normwright.doctor.missing import SkipError
+from normwright.doctor.statistics.modes import outputs_of
+from normwright.doctor.statistics.sight import Sight
+from normwright.doctor.statistics.sights import sighted
+from normwright.doctor.subject import NoLossError, Subject, target_of
+from normwright.statistics.batches import samples_in
+from normwright.statistics.untouched import untouched
+
+# Elements of each sample that are compared of a normaliser's input and output.
+_ELEMENTS = 256
+
+
+@dataclass(frozen=True)
+class CompanyFacts:
+    """A batch against its halves, in inference mode.
+
+    Args:
+        samples: of the batch.
+        outputs: relative difference of the outputs, in their deviations.
+        rounding: what the order of sums may explain of it, by the outputs' dtype.
+        layers: normalisers that make it so, with the relative difference of what they give, in the order of
+            the forward pass: those that take the batch's moments, or whose output differs where their input
+            does not.
+    """
+
+    samples: int
+    outputs: float
+    rounding: float
+    layers: tuple[tuple[str, float], ...]
+
+
+def company_of(twin: Subject) -> CompanyFacts:
+    """Runs a batch and its halves.
+
+    Args:
+        twin: a copy whose modules are all in inference mode; it is left as it was.
+    Raises:
+        SkipError: no batch can be halved.
+        Whatever the network raises.
+    """
+    batch = max(twin.batches, key=samples_in)
+    samples = samples_in(batch)
+    try:
+        target = target_of(batch)
+    except NoLossError:
+        target = None
+    if isinstance(target, Tensor) and target.dim() and len(target) != samples:
+        raise SkipError(f"the input's first axis has {samples}, but the target's {len(target)} samples")
+    if samples < 2:
+        raise SkipError("no batch has two samples")
+    cuts = slice(0, samples // 2), slice(samples // 2, samples)
+    whole = _run(twin, batch)
+    try:
+        first, second = (_run(twin, _cut(batch, samples, cut)) for cut in cuts)
+    except Exception as error:
+        raise SkipError(f"half a batch cannot be run: {type(error).__name__}: {error}") from error
+    pairs = [
+        (one, torch.cat(halves))
+        for one, *halves in zip(whole.outputs, first.outputs, second.outputs, strict=True)
+        if len(one) == samples and all(half.dim() for half in halves)
+    ]
+    pairs = [(one, other) for one, other in pairs if one.shape == other.shape]
+    if not pairs:
+        raise SkipError("the outputs have no axis of samples")
+    rounding = max(_rounding(one.dtype) for one, _ in pairs)
+    apart = _apart(pairs)
+    if (
+        apart > rounding
+        and _apart(list(zip(whole.outputs, _run(twin, batch).outputs, strict=True))) > rounding
+    ):
+        raise SkipError("the network's answer in inference mode is not the same when it is run again")
+    layers = []
+    for name, seen in whole.layers.items():
+        halves = [run.layers[name] for run in (first, second) if name in run.layers]
+        if len(halves) < 2:
+            continue
+        of_input, of_output = (
+            _apart([(getattr(seen, part), torch.cat([getattr(half, part) for half in halves]))])
+            for part in ("x", "y")
+        )
+        # a layer above one that leaks is given other inputs, and is named where it does so itself
+        if of_output > rounding and (seen.by_batch or of_input <= rounding):
+            layers.append((name, of_output))
+    return CompanyFacts(samples, apart, rounding, tuple(layers))
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A part of what a normaliser was given and gave, (N, …) each."""
+
+    by_batch: bool
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What a batch came to."""
+
+    outputs: list[Tensor]
+    layers: dict[str, _Seen]
+
+
+def _run(twin: Subject, batch: Any) -> _Run:
+    given: dict[str, Tensor] = {}
+    layers: dict[str, _Seen] = {}
+
+    def see(sight: Sight) -> None:
+        given.setdefault(sight.layer, _some(sight.x))
+
+    def answered(sight: Sight, y: object) -> None:
+        if sight.layer not in layers and isinstance(y, Tensor) and y.dim():
+            layers[sight.layer] = _Seen(sight.by_batch and not sight.per_sample, given[sight.layer], _some(y))
+
+    with untouched(twin.network, ()), sighted(twin.network, see, answered):
+        outputs = outputs_of(twin.outputs(batch))
+    return _Run(outputs, layers)
+
+
+def _some(x: Tensor) -> Tensor:
+    rows = x.detach().reshape(len(x), -1)
+    return rows[:, :: max(1, rows.shape[1] // _ELEMENTS)].clone()
+
+
+def _cut(value: Any, samples: int, part: slice) -> Any:
+    """A part of every tensor or list of so many samples in a batch."""
+    if isinstance(value, Tensor):
+        return value[part] if value.dim() and len(value) == samples else value
+    if isinstance(value, Mapping):
+        return {key: _cut(item, samples, part) for key, item in value.items()}
+    if isinstance(value, list | tuple) and any(
+        isinstance(item, Tensor | Mapping | list | tuple) for item in value
+    ):
+        items = [_cut(item, samples, part) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value[part] if isinstance(value, list | tuple) and len(value) == samples else value
+
+
+def _apart(pairs: list[tuple[Tensor, Tensor]]) -> float:
+    """‖one - other‖/‖one - its mean over the samples‖; 0 for what cannot be compared."""
+    squares = whole = 0.0
+    for one, other in pairs:
+        if one.shape == other.shape:
+            squares += float((one.double() - other.double()).square().sum())
+            whole += float((one.double() - one.double().mean(0)).square().sum())
+    return math.sqrt(squares / whole) if whole > 0 else 0.0
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    """Half the digits: sums in another order lose the last few, and layers add them up."""
+    return max(1e-3, math.sqrt(torch.finfo(dtype).eps))

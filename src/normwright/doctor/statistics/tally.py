@@ -1,0 +1,181 @@
+"""What the calls of one normaliser add up to, at the same weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from normwright.doctor.statistics.gaps import output_apart, relative
+from normwright.doctor.statistics.moments import MomentFacts, NoiseFacts
+from normwright.doctor.statistics.sample_moments import SampleMoments
+from normwright.doctor.statistics.sight import Sight
+from normwright.statistics.accumulator import Accumulator
+from normwright.statistics.estimate import Estimate
+
+# Below this share of the mean's square a channel's variance is rounding of float32: (2^-24)²·16.
+_ROUNDING = 2.0**-44
+
+
+class Tally:
+    """The moments that one normaliser met.
+
+    Args:
+        sight: its first call.
+        ranks: processes that share in its moments, where it is synchronised.
+    """
+
+    def __init__(self, sight: Sight, ranks: int = 1) -> None:
+        self.sight = sight.without_elements()
+        self.in_training = self.in_inference = False
+        self.samples = self.elements = 0
+        self._ranks = ranks if sight.synchronised else 1
+        self._counts: list[int] = []
+        self._means: list[Tensor] = []
+        self._variances: list[Tensor] = []
+        self._parts: dict[int, tuple[Accumulator, Accumulator]] = {}
+        self._apart = self._whole = torch.zeros((), dtype=torch.float64)
+
+    def meet(self, sight: Sight) -> None:
+        """Takes in how many elements a call has, in either mode."""
+        self.samples = max(self.samples, len(sight.x) * self._ranks)
+        self.elements = max(self.elements, sight.elements * self._ranks)
+
+    def add(self, sight: Sight, running: tuple[Tensor, Tensor] | None) -> None:
+        """Takes in a call of the pass in training mode.
+
+        Args:
+            sight: the call.
+            running: (C,) each, the statistics that it would be normalised by in inference, or None.
+        """
+        self.meet(sight)
+        moments = SampleMoments.of(sight.x)
+        if sight.per_sample:
+            count, means, variances = moments.elements, moments.means, moments.m2s / moments.elements
+        else:
+            count = moments.elements * len(moments.means)
+            means, variances = moments.parts(len(moments.means))
+            self._take_parts(moments)
+        if not sight.centred:
+            means, variances = torch.zeros_like(means), variances + means.square()
+        self._counts += [count] * len(means)
+        self._means.append(means)
+        self._variances.append(variances)
+        if running is not None and sight.by_batch:
+            apart, whole = output_apart(means, variances, *running, sight.eps)
+            self._apart, self._whole = self._apart + apart.sum(0), self._whole + whole.sum(0)
+
+    @property
+    def calls(self) -> int:
+        """How many were added."""
+        return len(self._means)
+
+    def estimate(self) -> Estimate | None:
+        """Of the population; None where each moment is of one element."""
+        counts = torch.tensor(self._counts, dtype=torch.float64)
+        if bool((counts < 2).any()):
+            return None
+        unbiased = counts / (counts - 1)
+        return Estimate.of_batches(counts, self._all_means(), self._all_variances() * unbiased.unsqueeze(1))
+
+    def means_and_variances(self) -> list[tuple[Tensor, Tensor]]:
+        """(C,) each, of every call that took the moments of the batch."""
+        return list(zip(self._all_means(), self._all_variances(), strict=True))
+
+    def standard_errors(self, estimate: Estimate) -> tuple[Tensor, Tensor]:
+        """(C,) each: of the mean, in deviations, and of the variance, as a share of it.
+
+        From one batch alone, from how far its halves lie apart; infinite where it cannot be halved.
+        """
+        if estimate.batches > 1:
+            return estimate.standard_errors("within")
+        halves = next((point for point in self.noise() if point.batches > 1), None)
+        shares = (math.inf, math.inf) if halves is None else (halves.mean, halves.variance)
+        sizes = math.inf if halves is None else self.samples / halves.samples
+        mean, variance = (
+            torch.full_like(estimate.elements.mean, share / math.sqrt(sizes)) for share in shares
+        )
+        return mean, variance.nan_to_num(math.inf)
+
+    def noise(self) -> tuple[NoiseFacts, ...]:
+        """Of whole batches and of their halves, quarters and so on."""
+        if not self._parts:
+            return ()
+        population = self._population().variance
+        live = self._live(population)
+        if not bool(live.any()):
+            return ()
+        scale = population[live]
+        facts = []
+        for samples, (means, variances) in self._parts.items():
+            batches = int(means.count)
+            if batches < 2:
+                continue
+            elements = self.elements * samples // max(self.samples, 1) * self._ranks
+            of_mean = (means.m2[live] / (batches - 1) / scale).mean().sqrt()
+            of_variance = (variances.m2[live] / (batches - 1) / scale.square()).mean().sqrt()
+            share = float(of_variance) if elements > 1 else math.nan
+            facts.append(NoiseFacts(samples, elements, batches, float(of_mean), share))
+        return tuple(facts)
+
+    def facts(self) -> MomentFacts:
+        """All of it, but for running statistics."""
+        sight, noise = self.sight, self.noise()
+        per_row = sight.per_sample and not sight.tracks
+        squares, variances = torch.zeros(0), torch.zeros(0)
+        if self.calls:
+            squares, variances = self._all_means().square(), self._all_variances()
+            if not per_row:
+                squares, variances = squares.mean(0), variances.mean(0)
+        variances = variances[variances > _ROUNDING * squares]
+        one = next((found.mean for found in noise if found.samples == 1), math.nan)
+        some = variances.numel() > 0
+        return MomentFacts(
+            sight.layer,
+            sight.kind,
+            sight.x.shape[1],
+            sight.per_sample,
+            self.in_training,
+            self.in_inference,
+            self.samples,
+            self.elements,
+            sight.eps,
+            noise,
+            1 / math.sqrt(max(self.elements, 1)),
+            one / math.sqrt(max(self.samples, 1)),
+            float(variances.min()) if some else math.nan,
+            float(variances.median()) if some else math.nan,
+            float((variances <= sight.eps).double().mean()) if some else math.nan,
+            relative(self._apart, self._whole, sight.weight) if self._apart.dim() else math.nan,
+        )
+
+    def _take_parts(self, moments: SampleMoments) -> None:
+        samples = len(moments.means)
+        if self._parts and samples != max(self._parts):
+            return  # the halves of a smaller last batch are no halves of the others
+        for size in _halvings(samples):
+            new = [Accumulator.of(part) for part in moments.parts(size)]
+            old = self._parts.get(size)
+            means, variances = new if old is None else map(Accumulator.merged, old, new)
+            self._parts[size] = (means, variances)
+
+    def _all_means(self) -> Tensor:
+        return torch.cat(self._means)
+
+    def _all_variances(self) -> Tensor:
+        return torch.cat(self._variances)
+
+    def _population(self) -> Accumulator:
+        counts = torch.tensor(self._counts, dtype=torch.float64)
+        return Accumulator.of_batches(counts, self._all_means(), self._all_variances() * counts.unsqueeze(1))
+
+    def _live(self, variance: Tensor) -> Tensor:
+        return variance > _ROUNDING * self._all_means().square().mean(0)
+
+
+def _halvings(samples: int) -> Iterator[int]:
+    while samples:
+        yield samples
+        samples //= 2

@@ -1,0 +1,1 @@
+"""What is seen of a network in a few steps of training."""

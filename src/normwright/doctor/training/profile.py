@@ -1,0 +1,80 @@
+"""The gradient's size by depth."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from normwright.doctor.evidence import Evidence
+from normwright.doctor.missing import SkipError
+from normwright.doctor.training.gradients import GradientFacts, ratio
+
+# A batch holds few of an embedding's rows, and only they have a gradient.
+_SPARSE = ("Embedding", "EmbeddingBag")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """The weights of one layer that is no normaliser.
+
+    Args:
+        layer: qualified name.
+        relative: ‖g‖/‖w‖, the median over steps: the share of themselves by which they would change at
+            learning rate 1, whatever the layer's width.
+        largest: the largest ‖g‖/‖w‖ of any step.
+        update: the largest ‖Δw‖/‖w‖ of any step; 0 without an optimiser.
+    """
+
+    layer: str
+    relative: float
+    largest: float
+    update: float
+
+
+def ladder(evidence: Evidence) -> tuple[Rung, ...]:
+    """Layers with weights (matrices and filters; biases and embeddings left out), from input to loss.
+
+    Weights that are 0 where they start are left out, for lack of a size.
+
+    Raises:
+        SkipError: there were no gradients, or none of such weights.
+    """
+    shapes = {parameter.name: parameter.shape for parameter in evidence.parameters}
+    places = {facts.layer: place for place, facts in enumerate(evidence.activations)}
+    kinds = {facts.layer: facts.kind for facts in evidence.activations}
+    weights = [
+        facts
+        for facts in evidence.gradients
+        if len(shapes[facts.parameter]) > 1
+        and not facts.of_normaliser
+        and kinds.get(facts.layer, _SPARSE[0]) not in _SPARSE
+        and facts.weights[0] > 0
+    ]
+    rungs = map(_rung, sorted(weights, key=lambda facts: places[facts.layer]))
+    found = tuple(rung for rung in rungs if not math.isnan(rung.relative))
+    if not found:
+        raise SkipError("no layer with weights was called and has a finite gradient")
+    return found
+
+
+def _rung(facts: GradientFacts) -> Rung:
+    relative = [value for value in map(ratio, facts.norms, facts.weights) if not math.isnan(value)]
+    updates = [value for value in facts.ratios if not math.isnan(value)]
+    return Rung(
+        facts.layer,
+        statistics.median(relative) if relative else math.nan,
+        max(relative, default=math.nan),
+        max(updates, default=0.0),
+    )
+
+
+def ends(rungs: Sequence[Rung]) -> tuple[float, float]:
+    """The geometric means of ‖g‖/‖w‖ in the third of the layers at the input, and in that at the loss."""
+    third = max(len(rungs) // 3, 1)
+    return _geometric(rungs[:third]), _geometric(rungs[-third:])
+
+
+def _geometric(rungs: Sequence[Rung]) -> float:
+    return math.exp(statistics.fmean(math.log(max(rung.relative, 1e-300)) for rung in rungs))

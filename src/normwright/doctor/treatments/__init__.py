@@ -1,0 +1,1 @@
+"""Fixes that are made on a copy."""

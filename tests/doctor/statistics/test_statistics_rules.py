@@ -1,0 +1,177 @@
+"""What the rules about statistics say beyond their own examples: severities, reasons and words."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
+
+import normwright as nw
+from normwright.doctor.diagnose import examine
+from normwright.doctor.rule import all_rules
+from normwright.doctor.rules import batch_of_one, last_batch_ragged, leak_across_batch, stale_statistics
+from normwright.doctor.statistics.staleness import judged
+from normwright.doctor.subject import Subject, subject_of
+from normwright.errors import OptionError
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def found(rule, subject):
+    return examine(subject, [all_rules()[rule]]).findings
+
+
+def test_a_last_batch_of_one_is_an_error_though_it_was_not_read():
+    subject = dataclasses.replace(last_batch_ragged.healthy(), sizes=(32,) * 9 + (1,))
+    [finding] = found("last_batch_ragged", subject)
+    assert finding.severity == "error"
+    assert "the last batch has 1 of 32 samples, which gives '1' one value per channel" in finding.message
+
+
+@pytest.mark.parametrize("last", [16, 31])
+def test_a_last_batch_that_is_large_enough_passes(last):
+    assert not found(
+        "last_batch_ragged", dataclasses.replace(last_batch_ragged.healthy(), sizes=(32, 32, last))
+    )
+
+
+@pytest.mark.parametrize(("chosen", "sizes"), [(64, (32, 32)), (65, (32, 32, 1))])
+def test_the_last_batch_is_of_the_samples_that_a_sampler_gives(chosen, sizes):
+    data = TensorDataset(torch.randn(100, 4))
+    loader = DataLoader(data, batch_size=32, sampler=SubsetRandomSampler(range(chosen)))
+    assert subject_of(nn.Linear(4, 2), loader, most=1).sizes == sizes
+
+
+def test_a_batch_of_one_names_layer_and_batch():
+    subject = batch_of_one.healthy()
+    subject = dataclasses.replace(subject, batches=(*subject.batches, torch.randn(1, 4)))
+    [finding] = found("batch_of_one", subject)
+    assert (finding.severity, finding.layer) == ("error", "1")
+    assert finding.message.startswith(
+        "batch 5: layer '1' (BatchNorm1d) is given one value per channel, (1, 8)"
+    )
+
+
+def test_one_sample_of_many_positions_is_a_warning():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    [finding] = found("batch_of_one", Subject(network, (torch.randn(1, 1, 9, 9),) * 2))
+    assert finding.severity == "warning"
+
+
+def test_frozen_statistics_of_other_data_are_a_note():
+    subject = stale_statistics.sick()
+    nw.freeze(subject.network, inplace=True)
+    [finding] = found("stale_statistics", subject)
+    assert finding.severity == "note"
+    assert finding.message.endswith("they are frozen, and training goes by them too")
+
+
+def test_statistics_left_out_of_a_checkpoint_are_a_warning():
+    """Never counted, in a layer whose weight was trained."""
+    subject = stale_statistics.healthy()
+    norm = subject.network[1]
+    norm.reset_running_stats()
+    assert not found("stale_statistics", subject)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5)
+    [finding] = found("stale_statistics", subject)
+    assert finding.severity == "warning"
+
+
+def trained_with(momentum, count):
+    """Batches, and what they trained: a network that tells the classes by a channel far from its start."""
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8, momentum=momentum), nn.ReLU(), nn.Linear(8, 2))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    batches = []
+    for _ in range(8):
+        x = torch.randn(64, 4)
+        batches.append((6 * x + 9, (x.sum(1) > 0).long()))
+    for step in range(count):
+        x, y = batches[step % 8]
+        optimiser.zero_grad()
+        F.cross_entropy(network(x), y).backward()
+        optimiser.step()
+    return Subject(network, tuple(batches), F.cross_entropy, optimiser)
+
+
+@pytest.mark.parametrize("rule", ["stale_statistics", "train_eval_gap"])
+def test_a_momentum_too_small_for_the_training_is_a_warning(rule):
+    [finding] = found(rule, trained_with(0.001, 160))
+    assert finding.severity == "warning"
+    assert "after 160 mini-batches 85% of the initial values is still in them" in finding.message
+    assert "momentum is 0.001" in finding.message
+
+
+@pytest.mark.parametrize(("tracked", "severity"), [(40, "note"), (44, "warning"), (99, "warning")])
+def test_statistics_that_lag_by_a_small_momentum_are_a_warning_too(tracked, severity):
+    """Beyond what is left of the initial values, they are as old as the training."""
+    [facts] = examine(trained_with(0.01, 4), []).evidence.running
+    facts = dataclasses.replace(facts, tracked=tracked, momentum=0.01, gap=0.8, gap_beyond_start=0.7)
+    found, reason = judged(facts, 0.5)
+    assert found == severity
+    assert ("momentum is 0.01" in reason) == (severity == "warning")
+
+
+def test_pytorchs_momentum_is_not_blamed():
+    """What is left of a variance of 1 may count for much, where the data's is tiny."""
+    [facts] = examine(trained_with(0.1, 4), []).evidence.running
+    facts = dataclasses.replace(facts, tracked=60, remainder=0.9**60, gap=0.8, gap_beyond_start=0.1)
+    assert judged(facts, 0.5) == (
+        "note",
+        "after 60 mini-batches 0.18% of the initial values is still in them",
+    )
+
+
+@pytest.mark.parametrize(("momentum", "count"), [(0.1, 4), (0.001, 4)])
+def test_statistics_of_a_training_that_has_only_begun_are_a_note(momentum, count):
+    [finding] = found("stale_statistics", trained_with(momentum, count))
+    assert finding.severity == "note"
+    assert "of the initial values is still in them" in finding.message
+
+
+def test_batches_of_one_class_each_are_told_from_small_ones():
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)).train()
+    batches = [(torch.randn(32, 4) + 8 * (k % 2), torch.full((32,), k % 2)) for k in range(8)]
+    for x, _ in batches * 10:
+        network(x)
+    [finding] = found("train_eval_gap", Subject(network, tuple(batches), F.cross_entropy))
+    assert finding.severity == "warning"
+    assert "batches are unlike: the means in '1' lie" in finding.message
+
+
+def test_an_averaged_model_is_known_by_its_class():
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).train()
+    batches = tuple(torch.randn(64, 4) for _ in range(8))
+    for batch in batches * 8:
+        network(batch)
+    averaged = AveragedModel(network)
+    with torch.no_grad():
+        for parameter in network[0].parameters():
+            parameter.mul_(3)
+    averaged.update_parameters(network)
+    [finding] = found("averaged_weights_stale", Subject(averaged, batches))
+    assert (finding.severity, finding.layer) == ("warning", "module.1")
+    assert finding.fix().mended
+    assert not found("stale_statistics", Subject(averaged, batches))
+
+
+def test_a_leak_that_is_no_batch_norms_is_not_mended_by_machine():
+    class Mixed(nn.Module):
+        def forward(self, x):
+            return x - x.mean(0)
+
+    subject = leak_across_batch.healthy()
+    subject = dataclasses.replace(subject, network=nn.Sequential(subject.network, Mixed()))
+    [finding] = found("leak_across_batch", subject)
+    assert finding.layer == ""
+    assert "no normaliser does it" in finding.message
+    with pytest.raises(OptionError, match="must be fixed by hand"):
+        finding.fix()
