@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ import normwright
 from normwright.network.calling import tensors_of
 from normwright.network.trace import first_line
 
-_TORCH, _OURS = (Path(package.__path__[0]) for package in (torch, normwright))
+# By their files: the first place of an editable package's path may be where its compiled parts are.
+_TORCH, _OURS = (Path(inspect.getfile(package)).parent for package in (torch, normwright))
 
 # What PyTorch raises where the shape, the dtype or a value of an input is none that a module takes.
 _REFUSALS = (RuntimeError, ValueError, IndexError, TypeError)
