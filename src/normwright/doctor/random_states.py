@@ -11,8 +11,11 @@ import torch
 
 
 @contextlib.contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Inside, PyTorch, NumPy and Python draw what they will draw again afterwards.
+def random_states_kept(seed: int | None = None) -> Iterator[None]:
+    """Inside, PyTorch (on every device), NumPy and Python draw what they will draw again afterwards.
+
+    Args:
+        seed: that all of them draw from inside; None to draw on as they are.
 
     Example:
         >>> with random_states_kept():
@@ -21,9 +24,13 @@ def random_states_kept() -> Iterator[None]:
         True
     """
     python, numpy = random.getstate(), np.random.get_state()  # the state users' code draws from
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    # A seed reaches a GPU that nothing has used yet.
+    reached = torch.cuda.is_initialized() or seed is not None
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if reached else ()):
+            if seed is not None:
+                for draw_from in (random.seed, np.random.seed, torch.manual_seed):
+                    draw_from(seed)
             yield
     finally:
         random.setstate(python)

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from normwright.doctor.random_states import random_states_kept
 from normwright.errors import OptionError
-from normwright.lab.advice.randomness import random_states_kept
 from normwright.lab.advice.subject import subject_of
 from normwright.lab.advice.trainee import Optimiser
 from normwright.lab.batch_size.records import BatchSizes

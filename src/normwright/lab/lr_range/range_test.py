@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from normwright.doctor.random_states import random_states_kept
 from normwright.errors import DataError, OptionError
 from normwright.lab.advice.exhaustion import is_out_of_memory
-from normwright.lab.advice.randomness import random_states_kept
 from normwright.lab.advice.subject import Subject, subject_of
 from normwright.lab.advice.trainee import Optimiser, Trainee
 from normwright.lab.batch_size.noise import lone_element
