@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 from normwright.cli.acting_options import Asked
-from normwright.cli.lines import ReaderGone
 from normwright.cli.outputs import check_output
+from normwright.cli.stopping import stops_told
 from normwright.cli.user_errors import user_errors_shown
 from normwright.cli.wording import in_options, options_of
 from normwright.errors import NormwrightError
@@ -86,20 +85,14 @@ class Act:
         """Reads the checkpoint, builds the network, has the verb act on it, writes and prints."""
         self._check_out()
         asked = self._asked
-        try:
-            with user_errors_shown(self._options, as_json=asked.as_json):
-                done, notes = self._act(verb)
-                try:
-                    if asked.out is not None and not asked.dry_run:
-                        notes += done.write(asked.out)
-                except NormwrightError:
-                    self._print(done, notes, written=False)
-                    raise
-        except KeyboardInterrupt:
-            typer.echo("\nstopped: nothing was written", err=True)
-            raise typer.Exit(130) from None
-        except ReaderGone as gone:
-            raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
+        with stops_told(), user_errors_shown(self._options, as_json=asked.as_json):
+            done, notes = self._act(verb)
+            try:
+                if asked.out is not None and not asked.dry_run:
+                    notes += done.write(asked.out)
+            except NormwrightError:
+                self._print(done, notes, written=False)
+                raise
         self._print(done, notes, written=not asked.dry_run)
 
     def _act(self, verb: Callable[[Given], Done]) -> tuple[Done, list[str]]:

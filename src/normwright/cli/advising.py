@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from normwright.cli.acting import Report
-from normwright.cli.lines import ReaderGone
 from normwright.cli.outputs import check_output
+from normwright.cli.stopping import stops_told
 from normwright.cli.user_errors import user_errors_shown
 from normwright.errors import OptionError
 
@@ -46,15 +45,10 @@ class Advise:
             write: writes its page.
         """
         self._check_out()
-        try:
+        with stops_told():
             found = self._look(look)
             if self.out is not None:
                 write(found, self.out)
-        except KeyboardInterrupt:
-            typer.echo("\nstopped: nothing was written", err=True)
-            raise typer.Exit(130) from None
-        except ReaderGone as gone:
-            raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
         self._print(found)
 
     def _look(self, look: Callable[[Display], Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import sys
 import traceback
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normwright.cli.lines import ReaderGone
 from normwright.cli.lists import Integers, Numbers, Words, integers, numbers, words
 from normwright.cli.options import OUT, any_of, of_data, of_network, of_training, option
+from normwright.cli.stopping import stops_told
 from normwright.errors import NormwrightError
 from normwright.lab.recipe import ACTIVATIONS, INITIALISATIONS, NORMS, OPTIMISERS, PLACES, SCHEDULES
 
@@ -119,15 +118,8 @@ def compare(
     """
     asked = {_KEYWORDS.get(name, name): value for name, value in context.params.items() if value is not None}
     del asked["as_json"]
-    try:
+    with stops_told(lambda: f"finished runs are kept in {out}; run the same command again to go on"):
         comparison = _compare(asked, as_json)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"\nstopped: finished runs are kept in {out}; run the same command again to go on", err=True
-        )
-        raise typer.Exit(130) from None
-    except ReaderGone as gone:
-        raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
     _print(comparison, out, as_json)
 
 

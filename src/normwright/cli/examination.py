@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from normwright.cli.doctor_outputs import Outputs
-from normwright.cli.lines import Lines, ReaderGone
+from normwright.cli.lines import Lines
+from normwright.cli.stopping import nothing_written, stops_told
 from normwright.cli.user_errors import user_errors_shown
 from normwright.errors import OptionError, unknown_name
 
@@ -139,7 +139,11 @@ def run(asked: Asked, outputs: Outputs, open_data: Callable[[], Batches], option
     outputs.check()
     rules = asked.chosen_rules()
     written: list[str] = []
-    try:
+
+    def left() -> str:
+        return f"only {' and '.join(written)} was written" if written else nothing_written()
+
+    with stops_told(left):
         with user_errors_shown(options, as_json=outputs.as_json, whole=True):
             named, subject = asked.build(open_data)
             diagnosis, mending = _examined(asked, subject, rules)
@@ -147,12 +151,6 @@ def run(asked: Asked, outputs: Outputs, open_data: Callable[[], Batches], option
         for path in outputs.write(diagnosis, mending, named.where):
             written.append(str(path))
             typer.echo(f"written: {path}", err=outputs.as_json)
-    except KeyboardInterrupt:
-        kept = f"only {' and '.join(written)} was written" if written else "nothing was written"
-        typer.echo(f"\nstopped: {kept}", err=True)
-        raise typer.Exit(130) from None
-    except ReaderGone as gone:
-        raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
     outputs.fail(diagnosis)
 
 

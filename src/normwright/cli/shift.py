@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normwright.cli.acting_options import AsJson, DataDir, Device, ImageSize, Key, Mean, Std
-from normwright.cli.lines import ReaderGone
 from normwright.cli.options import any_of
 from normwright.cli.outputs import FOUND
+from normwright.cli.stopping import stops_told
 from normwright.cli.user_errors import user_errors_shown
 from normwright.cli.wording import in_options, options_of
 
@@ -125,14 +124,8 @@ def shift(
         "seed": seed,
     }
     options = options_of(context)
-    try:
-        with user_errors_shown(options, as_json=as_json):
-            report, notes = _tested(reference, current, asked, network, checkpoint, key, device)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped: nothing was written", err=True)
-        raise typer.Exit(130) from None
-    except ReaderGone as gone:
-        raise BrokenPipeError(errno.EPIPE, "nobody reads the progress any more") from gone
+    with stops_told(), user_errors_shown(options, as_json=as_json):
+        report, notes = _tested(reference, current, asked, network, checkpoint, key, device)
     _print(report, notes, options if as_json else None)
     if fail_on_shift and report.verdict == "shift":
         raise typer.Exit(FOUND)
