@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,3 +74,9 @@ Out = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file that --out names.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; all else goes to the standard error.")]
+
+
+def arguments_of(context: typer.Context) -> dict[str, Any]:
+    """What the Python function is called with: the options that were given; the rest keep its defaults."""
+    given = {name: value for name, value in context.params.items() if value is not None}
+    return {name: value for name, value in given.items() if name not in COMMAND_ONLY}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from normwright.cli.advice_options import (
-    COMMAND_ONLY,
     Activation,
     AsJson,
     Data,
@@ -31,6 +30,7 @@ from normwright.cli.advice_options import (
     Threads,
     WeightDecay,
     Width,
+    arguments_of,
     measuring,
 )
 from normwright.cli.advising import Advise
@@ -97,11 +97,7 @@ def batch_size(
     Training steps are timed at growing sizes until samples per second level off. Only a size that was run is
     recommended. Nothing is trained for good.
     """
-    asked: dict[str, Any] = {
-        name: value
-        for name, value in context.params.items()
-        if value is not None and name not in COMMAND_ONLY
-    }
+    asked = arguments_of(context)
 
     def look(display: Display) -> BatchSizes:
         from normwright.lab.batch_size.find import find_batch_size

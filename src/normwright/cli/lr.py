@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from normwright.cli.advice_options import (
-    COMMAND_ONLY,
     Activation,
     AsJson,
     Data,
@@ -31,6 +30,7 @@ from normwright.cli.advice_options import (
     Threads,
     WeightDecay,
     Width,
+    arguments_of,
     measuring,
 )
 from normwright.cli.advising import Advise
@@ -88,11 +88,7 @@ def lr(
     The rate is raised step by step: from where the loss begins to fall to where it rises again reaches the
     usable range. Only a rate that was run is recommended. Nothing is trained for good.
     """
-    asked: dict[str, Any] = {
-        name: value
-        for name, value in context.params.items()
-        if value is not None and name not in COMMAND_ONLY
-    }
+    asked = arguments_of(context)
 
     def look(display: Display) -> LearningRates:
         from normwright.lab.lr_range.range_test import lr_range_test
