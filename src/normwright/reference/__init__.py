@@ -26,6 +26,8 @@ Read the files in this order:
     epilogue.py        the whole map, with residual and activation, and its backward
     population.py      what to use instead of a mini-batch's moments at inference: three estimates
     renormalise.py     batch norm whose training is near to its inference
+    masked.py          batch norm of padded sequences
+    recurrent.py       LSTMs that are normalised at each time step
     local_response.py  the odd one out, which batch norm replaced
 
 Everything here is plain and slow on purpose: every other implementation is tested against it.
@@ -44,6 +46,7 @@ from normwright.reference.axes import KINDS, TABLE, Axes, TableRow, axes_of
 from normwright.reference.cube import moment_labels, same_moment
 from normwright.reference.epilogue import FusedGradients, fused, fused_backward
 from normwright.reference.local_response import local_response_norm, local_response_norm_backward
+from normwright.reference.masked import masked_batch_norm, masked_batch_norm_backward
 from normwright.reference.moments import Moments, moments
 from normwright.reference.normalise import Gradients, Normalised, normalise, normalise_backward
 from normwright.reference.normalisers import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
@@ -55,6 +58,7 @@ from normwright.reference.population import (
     total,
     within,
 )
+from normwright.reference.recurrent import LSTMPass, LSTMWeights, normalised_lstm
 from normwright.reference.renormalise import Renormalised, batch_renorm, batch_renorm_backward
 
 __all__ = [
@@ -65,6 +69,8 @@ __all__ = [
     "FusedGradients",
     "Gradients",
     "InferenceMap",
+    "LSTMPass",
+    "LSTMWeights",
     "Moments",
     "Normalised",
     "Population",
@@ -84,11 +90,14 @@ __all__ = [
     "layer_norm",
     "local_response_norm",
     "local_response_norm_backward",
+    "masked_batch_norm",
+    "masked_batch_norm_backward",
     "moment_labels",
     "moments",
     "moving_average",
     "normalise",
     "normalise_backward",
+    "normalised_lstm",
     "rms_norm",
     "same_moment",
     "total",
