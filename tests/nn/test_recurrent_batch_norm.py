@@ -79,6 +79,7 @@ def test_dtypes(dtype):
     assert y.dtype == norm.weight.grad.dtype == dtype
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_it_compiles_whole():
     torch._dynamo.reset()
     norm = nn.RecurrentBatchNorm(3, 2)

@@ -43,10 +43,9 @@ def masked_batch_norm(
     """
     whole, counts = _checked(x, mask)
     joined = whole[counts]
-    y: Array = np.zeros_like(whole)
+    y = np.zeros_like(whole)
     y[counts] = normalise(joined, axes_of("batch", joined.shape), weight, bias, eps).y
-    y = y.transpose(0, 2, 1)
-    return y
+    return np.swapaxes(y, 1, 2)
 
 
 @ieee
