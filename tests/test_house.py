@@ -104,6 +104,7 @@ PUBLIC = {
         "local_response_norm",
         "rms_norm",
         "sync_batch_norm",
+        "whitening_norm",
     ],
     "normwright.nn": [
         "BatchNorm1d",
@@ -123,6 +124,9 @@ PUBLIC = {
         "LocalResponseNorm",
         "RMSNorm",
         "SyncBatchNorm",
+        "WhiteningNorm1d",
+        "WhiteningNorm2d",
+        "WhiteningNorm3d",
     ],
     "normwright.network": [
         "BlockRecord",

@@ -8,6 +8,7 @@ from normwright.functional.layer_norm import layer_norm
 from normwright.functional.local_response_norm import local_response_norm
 from normwright.functional.rms_norm import rms_norm
 from normwright.functional.sync_batch_norm import sync_batch_norm
+from normwright.functional.whitening_norm import whitening_norm
 
 __all__ = [
     "batch_norm",
@@ -18,4 +19,5 @@ __all__ = [
     "local_response_norm",
     "rms_norm",
     "sync_batch_norm",
+    "whitening_norm",
 ]

@@ -13,6 +13,7 @@ from normwright.nn.layer_norm import LayerNorm
 from normwright.nn.local_response_norm import LocalResponseNorm
 from normwright.nn.rms_norm import RMSNorm
 from normwright.nn.sync_batch_norm import SyncBatchNorm
+from normwright.nn.whitening_norm import WhiteningNorm1d, WhiteningNorm2d, WhiteningNorm3d
 
 __all__ = [
     "BatchNorm1d",
@@ -32,4 +33,7 @@ __all__ = [
     "LocalResponseNorm",
     "RMSNorm",
     "SyncBatchNorm",
+    "WhiteningNorm1d",
+    "WhiteningNorm2d",
+    "WhiteningNorm3d",
 ]
