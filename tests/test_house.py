@@ -106,6 +106,7 @@ PUBLIC = {
         "recurrent_batch_norm",
         "rms_norm",
         "sync_batch_norm",
+        "whitening_norm",
     ],
     "normwright.nn": [
         "BatchNorm1d",
@@ -129,6 +130,9 @@ PUBLIC = {
         "RMSNorm",
         "RecurrentBatchNorm",
         "SyncBatchNorm",
+        "WhiteningNorm1d",
+        "WhiteningNorm2d",
+        "WhiteningNorm3d",
     ],
     "normwright.network": [
         "BlockRecord",

@@ -10,6 +10,7 @@ from normwright.functional.masked_batch_norm import masked_batch_norm
 from normwright.functional.recurrent_batch_norm import recurrent_batch_norm
 from normwright.functional.rms_norm import rms_norm
 from normwright.functional.sync_batch_norm import sync_batch_norm
+from normwright.functional.whitening_norm import whitening_norm
 
 __all__ = [
     "batch_norm",
@@ -22,4 +23,5 @@ __all__ = [
     "recurrent_batch_norm",
     "rms_norm",
     "sync_batch_norm",
+    "whitening_norm",
 ]

@@ -17,6 +17,7 @@ from normwright.nn.masked_batch_norm import MaskedBatchNorm1d
 from normwright.nn.recurrent_batch_norm import RecurrentBatchNorm
 from normwright.nn.rms_norm import RMSNorm
 from normwright.nn.sync_batch_norm import SyncBatchNorm
+from normwright.nn.whitening_norm import WhiteningNorm1d, WhiteningNorm2d, WhiteningNorm3d
 
 __all__ = [
     "BatchNorm1d",
@@ -40,4 +41,7 @@ __all__ = [
     "RMSNorm",
     "RecurrentBatchNorm",
     "SyncBatchNorm",
+    "WhiteningNorm1d",
+    "WhiteningNorm2d",
+    "WhiteningNorm3d",
 ]
