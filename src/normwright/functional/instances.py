@@ -39,7 +39,7 @@ class Mapped(NamedTuple):
     told: tuple[Tensor, ...] = ()
 
 
-# (mean, variance, *parameters) -> Mapped; the moments are (N, C), float32 or wider.
+# (mean, variance, *parameters) -> Mapped; the moments are (N, C), float64 where the operators' are.
 Algebra = Callable[..., Mapped]
 
 
@@ -91,17 +91,27 @@ class _Instances(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         flat, shape = _flat(x), x.shape[:2]
         count, mean, m2 = _channel_moments(flat)
-        moments = (part.to(compute_dtype(x)).view(shape) for part in (mean, m2 / count))
+        moments = (part.view(shape) for part in (mean, m2 / count))
         leaves = [
             None if part is None else part.detach().requires_grad_() for part in (*moments, *parameters)
         ]
         with torch.enable_grad():
             mapped = algebra(*leaves)
-        centre, scale, shift = (part.detach().reshape(-1) for part in mapped[:3])
+        # The algebra is float64. What a float32 centre has too much is taken away again by the shift.
+        exact, *maps = (part.detach().reshape(-1) for part in mapped[:3])
+        centre, scale = (part.to(compute_dtype(x)) for part in (exact, maps[0]))
+        shift = (maps[1] + (centre - exact) * maps[0]).to(centre.dtype)
         y: Tensor = _channel_affine(flat, None, scale, shift, centre, torch.ones_like(scale), 0.0, activation)
         told = tuple(part.detach() for part in mapped.told)
         ctx.save_for_backward(x, *parameters)
-        ctx.call = algebra, activation, leaves, mapped, (scale, shift, centre)
+        ctx.call = (
+            algebra,
+            activation,
+            leaves,
+            mapped,
+            (scale, shift, centre),
+            (centre - exact).to(scale.dtype),
+        )
         ctx.mark_non_differentiable(*told)
         ctx.set_materialize_grads(False)
         return y.view(x.shape), *told
@@ -109,31 +119,34 @@ class _Instances(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
         x, *parameters = ctx.saved_tensors
-        algebra, activation, leaves, mapped, vectors = ctx.call
+        algebra, activation, leaves, mapped, vectors, too_much = ctx.call
         if dy is None:
             return None, None, None, *(None for _ in parameters)
         if torch.is_grad_enabled():
             return _differentiable_backward(dy, x, algebra, activation, parameters)
-        flat, ones = _flat(x), torch.ones_like(vectors[0])
-        flat_dy, wanted = _flat(dy.contiguous()), DWEIGHT | DBIAS
-        if activation is None:
+        ones = torch.ones_like(vectors[0])
+        # Half types are widened: their gradient is a sum of two parts, and rounded once.
+        flat, flat_dy = (_flat(part.contiguous()).to(ones.dtype) for part in (x, dy))
+        known = (*vectors, ones, 0.0, activation)
+        wanted = DWEIGHT | DBIAS if activation is None else DX | DWEIGHT | DBIAS
+        dx, _, dscale, dshift = _channel_affine_backward(flat_dy, flat, None, *known, wanted)
+        if activation is None:  # which this is quicker for
             dx = _channel_affine(flat_dy, None, vectors[0], None, 0 * ones, ones, 0.0, None)
-        else:
-            wanted |= DX
-        call = (flat_dy, flat, None, *vectors, ones, 0.0, activation, wanted)
-        activated_dx, _, dscale, dshift = _channel_affine_backward(*call)
-        dx = dx if activation is None else activated_dx
         inputs = [leaf for leaf in leaves if leaf is not None]
-        of_maps = [part.view(x.shape[:2]) for part in (dscale, dshift)]
+        of_maps = [
+            part.view(x.shape[:2]).to(of.dtype)
+            for part, of in zip((dscale + dshift * too_much, dshift), mapped[1:3], strict=True)
+        ]
         found = iter(torch.autograd.grad(mapped[1:3], inputs, of_maps, retain_graph=True, allow_unused=True))
         gradients = [None if leaf is None else next(found) for leaf in leaves]
         dmean, dvariance = (torch.zeros_like(leaves[0]) if part is None else part for part in gradients[:2])
         size = flat.shape[2]
-        slope, level = (dvariance * (2 / size)).view(-1), (dmean / size).view(-1)
-        mean = leaves[0].detach().view(-1)
+        exact = leaves[0].detach().view(-1)
+        slope, mean = (part.to(ones.dtype) for part in ((dvariance * (2 / size)).view(-1), exact))
+        level = ((dmean / size).view(-1) + (mean - exact) * slope).to(ones.dtype)
         # In the memory of its own residual: fresh pages cost as much as the arithmetic.
         _channel_affine_out(flat, dx, slope, level, mean, ones, 0.0, None, dx)
-        return dx.view(x.shape), None, None, *gradients[2:]
+        return dx.to(x.dtype).view(x.shape), None, None, *gradients[2:]
 
 
 def _differentiable_backward(

@@ -40,9 +40,11 @@ def weight_norm(v: Tensor, g: Tensor, dim: int | None = 0) -> Tensor:
 
 
 def length(v: Tensor, dim: int | None = 0) -> Tensor:
-    """‖v‖ over all axes but `dim`, which stay at length 1; float32 or wider."""
+    """‖v‖ over all axes but `dim`, which stay at length 1, or of all of v as a scalar; float32 or wider."""
     axes = other_axes(v, dim)
     wide = v.to(compute_dtype(v))
+    if len(axes) == v.dim():
+        return torch.linalg.vector_norm(wide)
     return torch.linalg.vector_norm(wide, 2, axes, keepdim=True) if axes else wide.abs()
 
 
