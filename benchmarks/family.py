@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +41,14 @@ def rows() -> Iterator[Row]:
     for shape, last in ((IMAGES, False), (IMAGES, True), (WIDE, False)):
         c = shape[1]
         batch = ("batch norm", shape, last)
-        yield _row("ghost batch norm, 8", batch, lambda c=c: fused.GhostBatchNorm2d(c, ghost_size=8))
-        yield _row("split batch norm, one domain", batch, lambda c=c: fused.SplitBatchNorm2d(c))
-        yield _row("split batch norm, mixed", batch, lambda c=c, n=shape[0]: _mixed(c, n))
-        yield _row("batch renorm", batch, lambda c=c: fused.BatchRenorm2d(c))
+        yield _row("ghost batch norm, 8", batch, partial(fused.GhostBatchNorm2d, c, ghost_size=8))
+        yield _row("split batch norm, one domain", batch, partial(fused.SplitBatchNorm2d, c))
+        yield _row("split batch norm, mixed", batch, partial(_mixed, c, shape[0]))
+        yield _row("batch renorm", batch, partial(fused.BatchRenorm2d, c))
         instance = ("instance norm", shape, last)
-        yield _row("filter response norm", instance, lambda c=c: fused.FilterResponseNorm(c, tlu=False))
-        yield _row("filter response norm, TLU", instance, lambda c=c: fused.FilterResponseNorm(c))
-        yield _row("dynamic tanh", batch, lambda c=c: fused.DynamicTanh(c, axis=1))
+        yield _row("filter response norm", instance, partial(fused.FilterResponseNorm, c, tlu=False))
+        yield _row("filter response norm, TLU", instance, partial(fused.FilterResponseNorm, c))
+        yield _row("dynamic tanh", batch, partial(fused.DynamicTanh, c, axis=1))
     vectors = ("batch norm", VECTORS, False)
     yield _row("ghost batch norm, 128", vectors, lambda: fused.GhostBatchNorm1d(VECTORS[1], ghost_size=128))
     yield _row("dynamic tanh", ("layer norm", TOKENS, False), lambda: fused.DynamicTanh(TOKENS[-1]))

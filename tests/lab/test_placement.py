@@ -327,7 +327,8 @@ def test_the_new_normaliser_has_the_dtype_of_the_old_one() -> None:
 
 def test_weight_norm_changes_what_is_trained_and_not_what_is_computed() -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.ConvTranspose2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(72, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))  # fmt: skip
+    convolutions = (nn.ConvTranspose2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    network = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(72, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
     bare = copy.deepcopy(network)
     place(bare, "none", EXAMPLE, groups=8)
     state = torch.get_rng_state()

@@ -43,9 +43,11 @@ def length(v: Tensor, dim: int | None = 0) -> Tensor:
     """‖v‖ over all axes but `dim`, which stay at length 1, or of all of v as a scalar; float32 or wider."""
     axes = other_axes(v, dim)
     wide = v.to(compute_dtype(v))
-    if len(axes) == v.dim():
-        return torch.linalg.vector_norm(wide)
-    return torch.linalg.vector_norm(wide, 2, axes, keepdim=True) if axes else wide.abs()
+    if not axes:
+        return wide.abs()
+    whole = len(axes) == v.dim()
+    norm: Tensor = torch.linalg.vector_norm(wide, 2, None if whole else axes, keepdim=not whole)
+    return norm
 
 
 def other_axes(v: Tensor, dim: int | None) -> list[int]:

@@ -51,7 +51,7 @@ LAYER_NEEDED = {"weight": _WEIGHT, "ws": _WEIGHT, "recurrent-batch": _LSTM, "rec
 ACTS_ALONE = ("weight", "recurrent-batch", "recurrent-layer")
 """Those of them whose place holds the identity."""
 
-LAYERS = (*_WEIGHT.kinds, nn.RNNBase)
+LAYERS: tuple[type[nn.Module], ...] = (*_WEIGHT.kinds, nn.RNNBase)
 """What counts as the layer before a place, whether or not a normaliser can act on it."""
 
 

@@ -236,7 +236,9 @@ def _seen(
 
         return modules[name].register_forward_pre_hook(note, with_kwargs=True)
 
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
+    layers: dict[str, nn.Module] = {
+        name: module for name, module in network.named_modules() if isinstance(module, LAYERS)
+    }
     handles = [watch(name) for name in modules]
     handles += [layer.register_forward_hook(partial(_note, last, name)) for name, layer in layers.items()]
     try:

@@ -32,7 +32,8 @@ def weight_norm(v: npt.ArrayLike, g: npt.ArrayLike) -> Array:
     v = np.asarray(v, dtype=np.float64)
     rows = v.reshape(len(v), -1)
     scale = np.asarray(g, dtype=np.float64) / np.sqrt((rows**2).sum(axis=1))
-    return (rows * scale[:, np.newaxis]).reshape(v.shape)
+    w: Array = (rows * scale[:, np.newaxis]).reshape(v.shape)
+    return w
 
 
 @ieee

@@ -44,13 +44,15 @@ def filter_response_norm(
     """
     x = np.asarray(x, dtype=np.float64)
     space = tuple(range(2, x.ndim))
-    y = x / np.sqrt((x**2).mean(axis=space, keepdims=True) + eps)
+    y: Array = x / np.sqrt((x**2).mean(axis=space, keepdims=True) + eps)
     column = (-1, *[1] * len(space))
     if weight is not None:
         y = y * float64("weight", weight, x.shape[1:2]).reshape(column)
     if bias is not None:
         y = y + float64("bias", bias, x.shape[1:2]).reshape(column)
-    return y if threshold is None else np.maximum(y, np.asarray(threshold, np.float64).reshape(column))
+    if threshold is not None:
+        y = np.maximum(y, float64("threshold", threshold, x.shape[1:2]).reshape(column))
+    return y
 
 
 @ieee
@@ -66,7 +68,7 @@ def dynamic_tanh(
         >>> dynamic_tanh([0.0, 1e9]).tolist()
         [0.0, 1.0]
     """
-    y = np.tanh(alpha * np.asarray(x, dtype=np.float64))
+    y: Array = np.tanh(alpha * np.asarray(x, dtype=np.float64))
     if weight is not None:
         y = y * float64("weight", weight, y.shape[-1:])
     return y if bias is None else y + float64("bias", bias, y.shape[-1:])
@@ -84,4 +86,5 @@ def maxout(x: npt.ArrayLike, pieces: int) -> Array:
     x = np.asarray(x, dtype=np.float64)
     if x.shape[1] % pieces:
         raise ShapeError(f"pieces must divide the {x.shape[1]} channels, but is {pieces}: take another")
-    return x.reshape(len(x), x.shape[1] // pieces, pieces, *x.shape[2:]).max(axis=2)
+    largest: Array = x.reshape(len(x), x.shape[1] // pieces, pieces, *x.shape[2:]).max(axis=2)
+    return largest
