@@ -8,8 +8,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from normwright.errors import OptionError
+from normwright.nn import RecurrentBatchNorm
 
-_NORMALISERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_NORMALISERS = (
+    _NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+    RecurrentBatchNorm,
+)
 
 # torchvision, detectron2 and Transformers (DetrFrozenBatchNorm2d, …) each have one that derives from
 # nn.Module alone; none is a dependency.
@@ -17,7 +25,7 @@ _FROZEN = re.compile(r"FrozenBatchNorm\dd$")
 
 
 def is_normaliser(module: nn.Module) -> bool:
-    """Whether the module is a normaliser of PyTorch, or derives from one.
+    """Whether the module is a normaliser of PyTorch or of ours, or derives from one.
 
     Example:
         >>> is_normaliser(nn.SyncBatchNorm(4)), is_normaliser(nn.Identity())
@@ -31,7 +39,7 @@ def is_normaliser(module: nn.Module) -> bool:
 def find_normalisers(network: nn.Module) -> dict[str, nn.Module]:
     """Finds every normaliser of a network by its qualified name, in registration order.
 
-    Batch (synchronised and frozen too), instance, layer, group, RMS and local response normalisers
+    Batch (synchronised, frozen and recurrent too), instance, layer, group, RMS and local response normalisers
     count, and whatever derives from them. A module that stands under several names is listed once,
     under the first. The network itself, if it is a normaliser, has the name "".
 

@@ -65,6 +65,9 @@ class Recorder:
         x = call.x
         rows = x.shape[0] if layer.per_sample else 1
         count = x.numel() // (rows * x.shape[1]) if x.numel() else 0
+        if count == 1 and layer.step:
+            # The last sequence of its batch to go on: as in training, the running statistics serve.
+            return _inference(call)
         if count == 1:
             self._refuse_one(layer, x)
         y, means, variances = (_per_sample if layer.per_sample else _per_batch)(call, count)
@@ -112,6 +115,16 @@ class Recorder:
             f"{place}, but batch {self.batch} gave it {tuple(x.shape)}: the variance of one value is "
             "unknown. Use larger batches, and drop_last=True where the last holds one sample"
         )
+
+
+def _inference(call: Call) -> Tensor:
+    assert call.running_mean is not None
+    assert call.running_var is not None
+    moments = (call.running_mean, call.running_var, call.eps, call.activation)
+    y: Tensor = torch.ops.normwright.channel_affine.default(
+        call.x, call.residual, call.weight, call.bias, *moments
+    )
+    return y
 
 
 def _per_batch(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
