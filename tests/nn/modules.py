@@ -28,6 +28,9 @@ OWN = {
     "BatchRenorm1d": ((6,), (4, 6, 5)),
     "BatchRenorm2d": ((6,), (4, 6, 3, 5)),
     "BatchRenorm3d": ((6,), (4, 6, 2, 3, 5)),
+    "WhiteningNorm1d": ((6,), (4, 6, 5)),
+    "WhiteningNorm2d": ((6,), (4, 6, 3, 5)),
+    "WhiteningNorm3d": ((6,), (4, 6, 2, 3, 5)),
     "DynamicTanh": ((5,), (4, 6, 3, 5)),
     "FilterResponseNorm": ((6,), (4, 6, 3, 5)),
     "GhostBatchNorm1d": ((6,), (4, 6, 5)),
@@ -38,6 +41,9 @@ OWN = {
     "SplitBatchNorm2d": ((6,), (4, 6, 3, 5)),
     "SplitBatchNorm3d": ((6,), (4, 6, 2, 3, 5)),
 }
+
+#: What takes sequences, their lengths or a mask.
+OF_SEQUENCES = {"BatchNormLSTM", "LayerNormLSTM", "MaskedBatchNorm1d", "RecurrentBatchNorm"}
 
 #: What acts on a module or on its weight, and takes no input of a network.
 ON_MODULES = {
