@@ -9,6 +9,7 @@ import typer
 
 from normwright.cli.advice_options import (
     Activation,
+    Affine,
     AsJson,
     Data,
     DataDir,
@@ -16,6 +17,7 @@ from normwright.cli.advice_options import (
     Device,
     Dropout,
     Force,
+    GhostSize,
     Groups,
     ImageSize,
     Initialisation,
@@ -73,6 +75,8 @@ def lr(
     init_std: InitStd = None,
     dropout: Dropout = None,
     groups: Groups = None,
+    ghost_size: GhostSize = None,
+    affine: Affine = None,
     image_size: ImageSize = None,
     data_dir: DataDir = None,
     loss: Loss = None,
