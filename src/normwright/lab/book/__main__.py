@@ -1,4 +1,6 @@
 """Runs claims by their numbers and prints the verdicts: python -m normwright.lab.book 1 4 --quick."""
+# ruff: noqa: T201
+
 import argparse
 
 from normwright.lab.book.run import run_claims
@@ -10,8 +12,14 @@ parser.add_argument("--jobs", type=int)
 parser.add_argument("--seeds", type=int)
 parser.add_argument("--out", default="normwright-claims")
 asked = parser.parse_args()
-for record in run_claims(asked.numbers or None, quick=asked.quick, jobs=asked.jobs, seeds=asked.seeds, out=asked.out,
-                         on_stage=lambda text: print(text, flush=True)):
+for record in run_claims(
+    asked.numbers or None,
+    quick=asked.quick,
+    jobs=asked.jobs,
+    seeds=asked.seeds,
+    out=asked.out,
+    on_stage=lambda text: print(text, flush=True),
+):
     print(record.number, record.name, record.verdict, "leaning", record.leaning, record.cost)
     for outcome in record.outcomes:
         print("   ", outcome.says, outcome.effect, outcome.verdict, outcome.leaning, outcome.values)

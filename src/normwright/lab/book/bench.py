@@ -27,8 +27,8 @@ T = TypeVar("T")
 Score = Callable[[RunResult], float]
 
 
-class NeedsRuns(Exception):  # noqa: N818: not an error but a request, which the book serves
-    """An experiment asked for runs that are not done yet."""
+class NeedsRunsError(Exception):
+    """An experiment asked for runs that are not done yet: a request, which the book serves."""
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
         super().__init__(f"{len(recipes)} runs are to be done first")
@@ -38,8 +38,8 @@ class NeedsRuns(Exception):  # noqa: N818: not an error but a request, which the
 class Bench:
     """What an experiment has at hand.
 
-    `train` gives results from the store. Where a run is not done yet it raises `NeedsRuns`; the book trains
-    what all experiments asked for, several at a time, and calls them again. So training calls come first,
+    `train` gives results from the store. Where a run is not done yet it raises `NeedsRunsError`; the book
+    trains what all experiments asked for, several at a time, and calls them again. Training calls come first,
     as many recipes in one call as can be, and an experiment is called a few times over.
 
     Args:
@@ -66,14 +66,14 @@ class Bench:
         """The result of each recipe.
 
         Raises:
-            NeedsRuns: some are not done yet.
+            NeedsRunsError: some are not done yet.
         """
         named = [self._named(recipe) for recipe in recipes]
         self.used |= {recipe.hash: recipe for recipe in named}
         results = [self._store.result(recipe.hash) for recipe in named]
         missing = [recipe for recipe, result in zip(named, results, strict=True) if result is None]
         if missing:
-            raise NeedsRuns(missing)
+            raise NeedsRunsError(missing)
         return tuple(result for result in results if result is not None)
 
     def best_rates(
@@ -95,7 +95,7 @@ class Bench:
             score: of a run that did not diverge, greater is better; by default the last validation metric.
             pilots: runs of each rate.
         Raises:
-            NeedsRuns: some pilot runs are not done yet.
+            NeedsRunsError: some pilot runs are not done yet.
         """
         trials = [
             [[vary(recipe, lr=rate, seed=PILOT_SEED + i) for i in range(pilots)] for rate in rates]
@@ -112,13 +112,13 @@ class Bench:
         """The trained network of a recipe, in training mode; on the CPU.
 
         Raises:
-            NeedsRuns: it is not trained yet, or its checkpoint is lost.
+            NeedsRunsError: it is not trained yet, or its checkpoint is lost.
         """
         named = self._named(recipe)
         self.train(recipe)
         if not self._store.checkpoint_path(named.hash).exists():
             self._store.reopen(named.hash)
-            raise NeedsRuns([named])
+            raise NeedsRunsError([named])
         with reproducible(named.training):
             network = build(named, self.data(named)).module
         network.load_state_dict(self._store.load_checkpoint(named.hash))

@@ -27,7 +27,8 @@ class Prediction:
         says: the inequality in words, such as "steps without over steps with batch norm are at least 1.5".
         unit: of the measure, such as "times" or "points of accuracy".
         at_least: the smallest effect that matters, where the claim predicts an effect.
-        at_most: the largest effect that does not matter, where the claim predicts none. One of the two is given.
+        at_most: the largest effect that does not matter, where the claim predicts none. One of the
+            two is given.
         ratio: the measure is a ratio: averaged by its logarithm.
     Raises:
         OptionError: neither or both of at_least and at_most.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normwright.errors import OptionError
-from normwright.lab.book.bench import Bench, NeedsRuns
+from normwright.lab.book.bench import Bench, NeedsRunsError
 from normwright.lab.book.claim import Claim, all_claims, chosen_claims
 from normwright.lab.book.record import ClaimRecord, Cost, make_record
 from normwright.lab.book.trials import Measured, Trials, measure
@@ -113,7 +113,7 @@ class _Book:
                 try:
                     self.on_stage(f"measuring claim {claim.number} ({claim.name}), seed {seed}")
                     measured = measure(claim, seed, bench)
-                except NeedsRuns as needs:
+                except NeedsRunsError as needs:
                     asked += needs.recipes
                 else:
                     self.trials.keep(claim, seed, measured, quick=self.quick)

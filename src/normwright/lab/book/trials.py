@@ -15,7 +15,7 @@ import torch
 
 from normwright.doctor.random_states import random_states_kept
 from normwright.errors import NormwrightError, RunError
-from normwright.lab.book.bench import Bench, NeedsRuns
+from normwright.lab.book.bench import Bench, NeedsRunsError
 from normwright.lab.book.claim import Claim, Series, Trial
 from normwright.lab.store.whole import write_whole
 
@@ -65,7 +65,7 @@ def measure(claim: Claim, seed: int, bench: Bench) -> Measured:
     """Runs one seed of a claim, on one thread; every random state and the thread count are put back.
 
     Raises:
-        NeedsRuns: it asks for runs that are not done yet.
+        NeedsRunsError: it asks for runs that are not done yet.
         RunError: an exception in the experiment.
     """
     bench.used.clear()
@@ -75,12 +75,12 @@ def measure(claim: Claim, seed: int, bench: Bench) -> Measured:
         torch.set_num_threads(1)
         with random_states_kept(seed):
             trial = claim.experiment(bench, seed)
-    except (NeedsRuns, NormwrightError):
+    except (NeedsRunsError, NormwrightError):
         raise
     except Exception as error:
         raise RunError(
-            f"{type(error).__name__}: {error}\nin claim {claim.number} ({claim.name}), seed {seed}. What is done "
-            "is kept: put this right, then run the same command again to go on."
+            f"{type(error).__name__}: {error}\nin claim {claim.number} ({claim.name}), seed {seed}. What "
+            "is done is kept: put this right, then run the same command again to go on."
         ) from error
     finally:
         torch.set_num_threads(threads)

@@ -8,7 +8,8 @@ seeds, the measure has a mean and a 95 % interval (Student's t; of the logarithm
     not supported    the limit lies within the interval: these seeds cannot tell
 
 A claim is supported where all its predictions are, refuted where one is, and else not supported. With fewer
-than five seeds there is no verdict. A seed whose measure could not be taken leaves its prediction not supported.
+than five seeds there is no verdict. A seed whose measure could not be taken leaves its prediction not
+supported.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def judge(prediction: Prediction, values: Sequence[float]) -> str:
         values: its measure, one per seed; NaN where it could not be taken.
 
     Example:
-        >>> faster = Prediction("ratio", "steps without over with are at least 1.5", "times", at_least=1.5, ratio=True)
+        >>> faster = Prediction("ratio", "1.5 times as many", "times", at_least=1.5, ratio=True)
         >>> judge(faster, [2.0, 2.1, 1.9, 2.2, 2.0])
         'supported'
         >>> judge(faster, [1.0, 1.1, 0.9, 1.2, 1.0])

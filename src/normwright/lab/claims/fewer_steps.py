@@ -51,8 +51,7 @@ CLAIM = Claim(
     predictions=(
         Prediction(
             "speed_up",
-            f"steps without over steps with batch norm are at least {MATTERS:g}, at the accuracy that both reach "
-            "where it is largest",
+            f"steps without over steps with batch norm are at least {MATTERS:g}, where both get there",
             "times",
             at_least=MATTERS,
             ratio=True,
@@ -62,7 +61,7 @@ CLAIM = Claim(
     measure="Training steps until the validation accuracy first reaches the target.",
     conditions="A small network on a small set of images; the paper's figure is for Inception on ImageNet.",
     practice={
-        "supported": "Put batch norm into a deep network with saturating activations: it trains in a fraction.",
+        "supported": "Put batch norm into deep networks with saturating activations.",
         "not supported": "Do not count on it.",
         "refuted": "Batch norm is no way to train faster here.",
     },
