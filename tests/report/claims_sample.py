@@ -14,10 +14,10 @@ FASTER = Prediction(
     "speed_up", "steps without over steps with batch norm are at least 2", "times", at_least=2.0, ratio=True
 )
 BETTER = Prediction("gain", "test accuracy rises by at least 1 point", "points of accuracy", at_least=1.0)
-FLAT = Prediction(
-    "spread", "the error moves by at most 1 point", "points of accuracy", at_most=1.0
+FLAT = Prediction("spread", "the error moves by at most 1 point", "points of accuracy", at_most=1.0)
+STEADY = Prediction(
+    "drift", "drift without over drift with is at least 1.5", "times", at_least=1.5, ratio=True
 )
-STEADY = Prediction("drift", "drift without over drift with is at least 1.5", "times", at_least=1.5, ratio=True)
 NULL = Prediction("gain", "test accuracy rises at all", "points of accuracy", at_least=0.0)
 
 SENTENCES = (
@@ -38,8 +38,8 @@ def record(number: int = 1, *predictions: Prediction, **asked: Any) -> ClaimReco
     Args:
         number: of the claim.
         predictions: FASTER by default.
-        asked: `values`, by the key of a prediction; `quick`; `categories`; `series`; `bounded`; or any field of
-            `ClaimRecord`, which replaces what came out.
+        asked: `values`, by the key of a prediction; `quick`; `categories`; `series`; `bounded`; or any field
+            of `ClaimRecord`, which replaces what came out.
     """
     predictions = predictions or (FASTER,)
     quick = asked.pop("quick", False)

@@ -61,7 +61,7 @@ def _categories(lines: Sequence[Line]) -> list[str]:
 
 
 def _looks(lines: Sequence[Line]) -> Iterator[tuple[str, str, str]]:
-    """Colour, dash and marker of each line: a normaliser's colour is its own, and its lines differ by dash."""
+    """Colour, dash and marker of each line; those of one normaliser share its colour and differ by dash."""
     taken = {STYLES[line.norm].colour for line in lines if line.norm in STYLES}
     free = [colour for colour in _OTHERS if colour not in taken] or list(_OTHERS)
     seen: dict[str, int] = {}
@@ -123,7 +123,7 @@ def _runs(line: Line) -> list[list[int]]:
 
 def _spread(parts: Sequence[Any]) -> Iterator[tuple[float, Any]]:
     """Each line's points a little beside the others', so that none hides another."""
-    step = 0.5 / len(parts)
+    step = min(0.14, 0.6 / len(parts))
     for place, part in enumerate(parts):
         yield step * (place - (len(parts) - 1) / 2), part
 

@@ -127,5 +127,3 @@ def _groups(entries: Sequence[Entry]) -> tuple[Group, ...]:
         for standing in STANDINGS
     ]
     return tuple(group for group in groups if group.entries or (group.standing.firm and any_firm))
-
-

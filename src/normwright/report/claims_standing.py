@@ -1,4 +1,4 @@
-"""How a claim stands, as the page shows it: a word, a colour and a mark, so that colour alone says nothing."""
+"""How a claim stands, as the page shows it: by a word, a colour and a mark, and by colour never alone."""
 
 from __future__ import annotations
 

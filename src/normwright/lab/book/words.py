@@ -71,7 +71,7 @@ def cost(spent: Cost) -> str:
         '40 runs, 2 min 08 s on one core'
     """
     runs = f"{spent.runs:,} run{'s' if spent.runs != 1 else ''}"
-    return f"{runs}, {_duration(spent.training_seconds + spent.measuring_seconds)} on one core"
+    return f"{runs}, {duration(spent.training_seconds + spent.measuring_seconds)} on one core"
 
 
 def number(value: float) -> str:
@@ -90,6 +90,21 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
+def duration(seconds: float) -> str:
+    """A time, to two units.
+
+    Example:
+        >>> duration(0.2), duration(125), duration(3720)
+        ('1 s', '2 min 05 s', '1 h 02 min')
+    """
+    whole = max(1, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    if not minutes:
+        return f"{whole} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
 def counted(records: Sequence[ClaimRecord]) -> str:
     """How many claims came out how, in one sentence.
 
@@ -97,10 +112,10 @@ def counted(records: Sequence[ClaimRecord]) -> str:
     """
     judged = [record.verdict for record in records if record.verdict != NONE]
     leaning = [record.leaning for record in records if record.verdict == NONE]
-    parts = [f"Of {_claims(len(judged))}, {_by_verdict(judged, ' is', ' are')}."] if judged else []
+    parts = [f"Of {claims(len(judged))}, {_by_verdict(judged, ' is', ' are')}."] if judged else []
     if leaning:
         has = "has" if len(leaning) == 1 else "have"
-        parts.append(f"{_claims(len(leaning))} {has} no verdict yet, leaning: {_by_verdict(leaning)}.")
+        parts.append(f"{claims(len(leaning))} {has} no verdict yet, leaning: {_by_verdict(leaning)}.")
     return " ".join(parts) or "No claim has been run."
 
 
@@ -109,14 +124,16 @@ def _by_verdict(verdicts: Sequence[str], one: str = "", several: str = "") -> st
     return ", ".join(f"{count}{one if count == 1 else several} {name}" for count, name in counts)
 
 
-def _claims(count: int) -> str:
+def heading(records: Sequence[ClaimRecord]) -> str:
+    """Of the column of verdicts, which are leanings where no record has one."""
+    return "leaning" if records and all(record.verdict == NONE for record in records) else "verdict"
+
+
+def claims(count: int) -> str:
+    """So many claims.
+
+    Example:
+        >>> claims(1), claims(25)
+        ('1 claim', '25 claims')
+    """
     return f"{count} claim{'s' if count != 1 else ''}"
-
-
-def _duration(seconds: float) -> str:
-    whole = max(1, round(seconds))
-    minutes, rest = divmod(whole, 60)
-    if not minutes:
-        return f"{whole} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
