@@ -165,7 +165,7 @@ class Claim:
     @property
     def source(self) -> str:
         """The text of its file: a trial of another text is not one of this claim."""
-        return inspect.getsource(importlib.import_module(self.experiment.__module__))
+        return _source(self.experiment.__module__)
 
 
 @cache
@@ -190,6 +190,11 @@ def all_claims() -> Mapping[int, Claim]:
     return {number: found[number] for number in sorted(found)}
 
 
+@cache
+def _source(module: str) -> str:
+    return inspect.getsource(importlib.import_module(module))
+
+
 def _claim_of(module: str) -> Claim:
     try:
         claim = getattr(importlib.import_module(module), "CLAIM", None)
@@ -203,6 +208,7 @@ def _claim_of(module: str) -> Claim:
         raise OptionError(
             f"the file of a claim must end in CLAIM = Claim(…), but {module} has {type(claim).__name__}"
         )
+    _source(module)  # now, before its author edits it while it runs
     return claim
 
 
