@@ -84,4 +84,15 @@ def test_a_prediction_has_one_limit(limits):
 def test_practice_must_say_what_follows_from_each_verdict():
     prediction = Prediction("key", "says", "unit", at_least=1.0)
     with pytest.raises(OptionError, match="practice must say what follows if it is refuted"):
-        Claim(1, "", (), (prediction,), "", "", "", {"supported": "", "not supported": ""}, Plot("", "", ""), print)
+        Claim(
+            1,
+            "",
+            (),
+            (prediction,),
+            "",
+            "",
+            "",
+            {"supported": "", "not supported": ""},
+            Plot("", "", ""),
+            print,
+        )
