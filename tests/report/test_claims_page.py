@@ -152,6 +152,14 @@ def test_no_name_gets_out_of_its_place():
     assert "</script" not in re.search(r'<script type="application/json">(.*?)</script>', page)[1]
 
 
+def test_names_of_code_between_backticks_are_set_as_code_and_escaped():
+    page = render(
+        [dataclasses.replace(record(1), practice="Take `a<b>` and `c`.", measure="An odd ` one <b>.")]
+    )
+    assert "Take <code>a&lt;b&gt;</code> and <code>c</code>." in page
+    assert "An odd ` one &lt;b&gt;." in page
+
+
 def test_no_record_is_an_error():
     with pytest.raises(OptionError, match="there is none: run some by `normwright claims run`"):
         render([])

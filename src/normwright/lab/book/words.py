@@ -26,7 +26,7 @@ def effect(outcome: Outcome) -> str:
     if outcome.effect is None:
         return UNMEASURED
     ends = interval(outcome)
-    return f"{number(outcome.effect.mean)} {outcome.unit}" + (f" ({ends})" if ends else "")
+    return in_unit(outcome.effect.mean, outcome.unit) + (f" ({ends})" if ends else "")
 
 
 def interval(outcome: Outcome) -> str:
@@ -39,7 +39,20 @@ def interval(outcome: Outcome) -> str:
 
 def predicted(at_least: float | None, limit: float, unit: str) -> str:
     """What the measure must be, such as "at least 2 times"."""
-    return f"{'at most' if at_least is None else 'at least'} {number(limit)} {unit}"
+    return f"{'at most' if at_least is None else 'at least'} {in_unit(limit, unit)}"
+
+
+def in_unit(value: float, unit: str) -> str:
+    """A measure with its unit, which is singular where it is one.
+
+    Example:
+        >>> in_unit(2.0, "points of accuracy"), in_unit(1.0, "points of accuracy"), in_unit(1.0, "times")
+        ('2 points of accuracy', '1 point of accuracy', '1 times')
+    """
+    shown, (first, *rest) = number(value), unit.split(" ")
+    if shown in ("1", "−1") and first.endswith("s") and first != "times":
+        first = first.removesuffix("s")
+    return " ".join([shown, first, *rest])
 
 
 def effects(record: ClaimRecord) -> str:
