@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import platform
 import shlex
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +21,7 @@ from normwright.lab.devices import device_of
 from normwright.lab.grid import Grid, make_base
 from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.judge import Choice, Results, choose, edge_of, final_metric, make_rate_map, make_row
+from normwright.lab.machine import default_jobs, machine_in_words
 from normwright.lab.objective import loss_named, metric_named
 from normwright.lab.placement import trial
 from normwright.lab.recipe import Recipe, TrainingRecipe
@@ -138,7 +137,7 @@ class _Comparing:
         on_stage: Callable[[str], None],
         on_progress: OnProgress,
     ) -> Comparison:
-        workers = _default_jobs(self.grid.base.training.device, len(self.recipes)) if jobs is None else jobs
+        workers = default_jobs(self.grid.base.training.device, len(self.recipes)) if jobs is None else jobs
         with Store.open(self.out) as store:
             self._reopen_lost(store)
             done = len(store.finished([recipe.hash for recipe in self.recipes]))
@@ -218,7 +217,7 @@ class _Comparing:
             metric=base.training.metric,
             target=self.target,
             command=command_line(grid, self.target, self.out),
-            machine=f"{_machine(base.training.device)}, {workers} at a time",
+            machine=f"{machine_in_words(base.training.device)}, {workers} at a time",
             epochs=base.training.epochs,
             runs=len(self.recipes),
             rows=rows,
@@ -303,13 +302,6 @@ def _named(code: str | UserFunction) -> str:
     return code if isinstance(code, str) else name_of(code)
 
 
-def _default_jobs(device: str, runs: int) -> int:
-    if torch.device(device).type != "cpu":
-        return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, runs))
-
-
 def _with_digests(base: Recipe, data: Data) -> Recipe:
     """The recipe with what its data and the user's code are, so that a change makes another recipe."""
     own = [name for name in (base.training.loss, base.training.metric) if is_user_code(name)]
@@ -358,11 +350,3 @@ def _naming_the_run(recipe: Recipe) -> Iterator[None]:
         raise
     except Exception as error:
         raise run_error("an exception before training", recipe, traceback.format_exc()) from error
-
-
-def _machine(device: str) -> str:
-    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
-    return (
-        f"{device} ({kind}, {os.cpu_count()} cores), Python {platform.python_version()}, "
-        f"PyTorch {torch.__version__}"
-    )

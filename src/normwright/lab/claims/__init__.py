@@ -1,0 +1,1 @@
+"""What the literature says about normalisation: one file per claim, each ending in its `CLAIM`."""
