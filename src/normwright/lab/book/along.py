@@ -10,7 +10,7 @@ from torch import nn
 from normwright.doctor.random_states import random_states_kept
 from normwright.lab.book.bench import Bench
 from normwright.lab.recipe import Recipe
-from normwright.lab.training import Run, build, reproducible
+from normwright.lab.training import Run, build, reproducible, used_samples
 
 Look = Callable[[int, nn.Module], None]
 
@@ -31,7 +31,7 @@ def look_along(bench: Bench, recipe: Recipe, steps: Collection[int], look: Look)
         steps: numbers of training steps done; 0 is the network before the first.
         look: called in their order.
     """
-    data = bench.data(recipe)
+    data = used_samples(recipe.training, bench.data(recipe))
 
     def shown(done: int) -> None:
         with random_states_kept():

@@ -16,10 +16,10 @@ from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.data import Data
 from normwright.lab.recipe import Recipe
-from normwright.lab.training import steps_per_epoch
+from normwright.lab.training import steps_in_all
 from normwright.network.acceleration.fused_call import watch
 
-RATES = (0.1, 0.5, 2.5)
+RATES = (0.02, 0.1, 0.5, 2.5)
 PERCENTILES = (0.15, 0.50, 0.85)  # those of the paper's figure 1
 LOOK_EVERY = 30
 GRADIENT_EVERY = 90
@@ -110,7 +110,7 @@ def _followed(bench: Bench, recipe: Recipe) -> _Side:
             side.gradient_steps.append(float(step))
             side.changes.append(gradient_change(network, x, y, recipe.training.lr))
 
-    total = recipe.training.epochs * steps_per_epoch(recipe.training, len(data.train_y))
+    total = steps_in_all(recipe.training, len(data.train_y))
     look_along(bench, recipe, range(LOOK_EVERY, total + 1, LOOK_EVERY), look)
     side.moves = [move(a, b) for a, b in itertools.pairwise(seen)]
     return side
