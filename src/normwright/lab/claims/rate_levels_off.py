@@ -65,8 +65,8 @@ CLAIM = Claim(
         for prediction in (
             Prediction(
                 f"rise_{name}",
-                f"{words} trains at least {MATTERS:g} times as many samples per second at batch {SIZES[2]} as "
-                f"at {SIZES[0]}",
+                f"{words} trains at least {MATTERS:g} times as many samples per second at batch {SIZES[2]} "
+                f"as at {SIZES[0]}",
                 "times",
                 at_least=MATTERS,
                 ratio=True,
@@ -81,23 +81,25 @@ CLAIM = Claim(
         )
     ),
     recipe=(
-        "Training steps (forward, backward, plain SGD) of a perceptron of 6 hidden layers of 100 sigmoid units "
-        "and of LeNet, both with batch norm, on images of Fashion-MNIST that lie in memory; one thread."
+        "Training steps (forward, backward, plain SGD) of a perceptron of 6 hidden layers of 100 sigmoid "
+        "units and of LeNet, both with batch norm, on images of Fashion-MNIST that lie in memory; one "
+        "thread."
     ),
     measure=(
-        "Samples per second from the median time of a step, at batches of 2, 8, 32, 128, 512 and 2,048 images, "
-        "all sizes timed in turn, again and again, so that a busy moment of the machine meets them all."
+        "Samples per second from the median time of a step, at batches of 2, 8, 32, 128, 512 and 2,048 "
+        "images, all sizes timed in turn, again and again, so that a busy moment of the machine meets them "
+        "all."
     ),
     conditions=(
-        "One core of a CPU, small networks: on a GPU, with thousands of lanes to fill, the levelling comes at "
-        "larger batches, and the place of the knee is a fact about one machine and one network. No learning "
-        "rate is chosen, for a step takes the same time at every rate."
+        "One core of a CPU, small networks: on a GPU, with thousands of lanes to fill, the levelling comes "
+        "at larger batches, and the place of the knee is a fact about one machine and one network. No "
+        "learning rate is chosen, for a step takes the same time at every rate."
     ),
     practice={
         "supported": (
             "Raise the batch until samples per second stop rising and no further: beyond the knee a larger "
-            "batch buys no speed and costs memory and updates. `normwright batch-size` finds it for a network "
-            "and a machine."
+            "batch buys no speed and costs memory and updates. `normwright batch-size` finds it for a "
+            "network and a machine."
         ),
         "not supported": (
             "These times do not settle where the rate levels off. Measure your own network on your own "

@@ -16,7 +16,7 @@ from normwright.lab.training import evaluate
 from normwright.statistics.adapt import adapt
 from normwright.statistics.recalibrate import recalibrate
 
-RATES = (0.03, 0.1, 0.3)
+RATES = (0.1, 0.3, 1.0)
 CLEAN = "none"
 READ_BATCH = 250
 LEAST_DROP = 5.0
@@ -94,7 +94,7 @@ CLAIM = Claim(
         "norm on the new data recovers part of it."
     ),
     references=(
-        "Schneider et al. 2020, arXiv:2006.16971: ResNet-50 on ImageNet-C, mean corruption error 76.7 to 62.2",
+        "Schneider et al. 2020, arXiv:2006.16971: ResNet-50 on ImageNet-C, corruption error 76.7 to 62.2",
         "Li et al. 2016, arXiv:1603.04779: adaptive batch normalisation for domain adaptation",
         "Hendrycks & Dietterich 2019, arXiv:1903.12261: the kinds of corruption",
     ),
@@ -107,7 +107,7 @@ CLAIM = Claim(
         ),
         Prediction(
             "recovered",
-            f"re-estimating on the corrupted images brings back at least {LEAST_SHARE:.0%} of that",
+            f"re-estimating on the corrupted images brings back at least {LEAST_SHARE:g} of that",
             "share of the loss",
             at_least=LEAST_SHARE,
         ),
@@ -117,9 +117,9 @@ CLAIM = Claim(
         "three learning rates; 5,000 test images under noise, blur, contrast, brightness and rotation."
     ),
     measure=(
-        "Test accuracy with the statistics of the training data, and after `recalibrate` on the corrupted test "
-        "images without their labels: the loss averaged over the corruptions, and the share of it that comes "
-        "back. The plot shows `adapt`, too, which blends old statistics and new."
+        "Test accuracy with the statistics of the training data, and after `recalibrate` on the corrupted "
+        "test images without their labels: the loss averaged over the corruptions, and the share of it that "
+        "comes back. The plot shows `adapt`, too, which blends old statistics and new."
     ),
     conditions=(
         "Schneider et al. adapt a ResNet-50 to ImageNet-C at five strengths; here is a small network, one "
@@ -143,6 +143,6 @@ CLAIM = Claim(
             "they do not help, train on data like those that are met."
         ),
     },
-    plot=Plot("Test accuracy under corruptions", "", "accuracy in per cent"),
+    plot=Plot("Test accuracy under corruptions", "corruption of the test images", "accuracy in per cent"),
     experiment=experiment,
 )
