@@ -91,6 +91,7 @@ PUBLIC = {
         "nn",
         "recalibrate",
         "reference",
+        "run_claims",
         "shift_test",
         "statistics",
         "unfreeze",

@@ -13,6 +13,7 @@ nw.adapt(network, batches)            statistics moved to a shifted domain, undo
 nw.recalibrate(network, batches)      exact population statistics, undoable
 nw.shift_test(reference, current)     whether two data sets come from one distribution, and what differs
 nw.statistics                         running statistics in training: accumulate, count_once
+nw.run_claims(numbers)                re-runs claims of the literature, and judges each by a written rule
 nw.find_batch_size(network, data)     where samples per second level off, and the noise of moments
 nw.lr_range_test(network, data, ...)  the usable learning rates, with normalisers and without
 nw.backends()                         which kernels are loaded, and if not, why
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from normwright.network.conversion.convert import convert
     from normwright.network.folding.fold import fold
     from normwright.network.freezing import freeze, unfreeze
+    from normwright.report.claims_book import run_claims
     from normwright.report.comparison import compare
     from normwright.statistics.adapt import adapt
     from normwright.statistics.recalibrate import recalibrate
@@ -62,6 +64,7 @@ __all__ = [
     "nn",
     "recalibrate",
     "reference",
+    "run_claims",
     "shift_test",
     "statistics",
     "unfreeze",
@@ -82,6 +85,7 @@ _LAZY = {
     "lr_range_test": ("normwright.lab.lr_range.range_test", "lr_range_test"),
     "recalibrate": ("normwright.statistics.recalibrate", "recalibrate"),
     "reference": ("normwright.reference", None),
+    "run_claims": ("normwright.report.claims_book", "run_claims"),
     "shift_test": ("normwright.lab.shifted", "shift_test"),
     "statistics": ("normwright.statistics", None),
     "unfreeze": ("normwright.network.freezing", "unfreeze"),

@@ -77,9 +77,9 @@ def open_page(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     faults: list[str] = []
     pages: list[Any] = []
 
-    def look(records: Comparison | Diagnosis, width: int, **more: Any) -> Any:
+    def look(records: Any, width: int, *, by: Callable[..., None] = write, **more: Any) -> Any:
         path = tmp_path / f"report-{len(pages)}.html"
-        write(records, path, **more)
+        by(records, path, **more)
         page = chromium.new_page()
         pages.append(page)
         page.set_viewport_size({"width": width, "height": 900})

@@ -12,6 +12,7 @@ from normwright.cli.adapt import adapt
 from normwright.cli.backends import backends
 from normwright.cli.batch_size import EXAMPLES as BATCH_SIZE
 from normwright.cli.batch_size import batch_size
+from normwright.cli.claims import app as claims
 from normwright.cli.compare import compare
 from normwright.cli.convert import EXAMPLES as CONVERT
 from normwright.cli.convert import convert
@@ -46,6 +47,7 @@ app.command(epilog=CONVERT)(convert)
 app.command("batch-size", epilog=BATCH_SIZE)(batch_size)
 app.command(epilog=LR)(lr)
 app.command(epilog=SHIFT)(shift)
+app.add_typer(claims, name="claims")
 app.command()(backends)
 
 

@@ -23,10 +23,14 @@ def to_markdown(comparison: Comparison) -> str:
 
     A missing value is a dash; the 95 % interval over seeds stands in brackets, where there is one.
     """
-    title = f"# {_text(comparison.network)} on {_text(comparison.data)}"
-    verdicts = [f"**Batch size {size}.** {_text(words)}" for size, words in comparison.verdicts]
-    made = f"{comparison.runs} runs, {comparison.epochs} epochs each, on {_text(comparison.machine)}, made by"
-    return "\n\n".join([title, _table(comparison), LEGEND, *verdicts, made, _code(comparison.command)]) + "\n"
+    title = f"# {literal(comparison.network)} on {literal(comparison.data)}"
+    verdicts = [f"**Batch size {size}.** {literal(words)}" for size, words in comparison.verdicts]
+    made = (
+        f"{comparison.runs} runs, {comparison.epochs} epochs each, on {literal(comparison.machine)}, made by"
+    )
+    return (
+        "\n\n".join([title, _table(comparison), LEGEND, *verdicts, made, fenced(comparison.command)]) + "\n"
+    )
 
 
 def time_ratios(comparison: Comparison) -> dict[tuple[Style, int], str]:
@@ -46,7 +50,7 @@ def _table(comparison: Comparison) -> str:
         "Normaliser",
         "Batch size",
         "Best lr",
-        f"Test {_text(comparison.metric)}",
+        f"Test {literal(comparison.metric)}",
         f"Steps to {comparison.target:g}",
         "Speed-up",
         "Diverged",
@@ -83,17 +87,17 @@ def _with_range(value: str, interval: str) -> str:
     return f"{value} ({interval})" if interval else value
 
 
-def _text(words: str) -> str:
+def literal(words: str) -> str:
     r"""Words that Markdown shows as they are, on one line.
 
     Example:
-        >>> print(_text("a|b*\nc"))
+        >>> print(literal("a|b*\nc"))
         a\|b\* c
     """
     return _SPECIAL.sub(r"\\\1", " ".join(words.split()))
 
 
-def _code(line: str) -> str:
+def fenced(line: str) -> str:
     """A block of code whose fence is longer than any row of backticks in it."""
     longest = max(map(len, re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)

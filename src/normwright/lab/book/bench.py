@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from normwright.errors import unknown_name
+from normwright.errors import StoreError, unknown_name
 from normwright.lab.data import Data
 from normwright.lab.grid import make_base
 from normwright.lab.judge import final_metric
@@ -53,6 +53,7 @@ class Bench:
         self.used: dict[str, Recipe] = {}
         self._store = store
         self._directory = directory
+        self._digests: dict[DataRecipe, str] = {}
 
     def size(self, full: T, quick: T) -> T:
         """The full size of something, or the quick one."""
@@ -111,17 +112,21 @@ class Bench:
     def network(self, recipe: Recipe) -> nn.Module:
         """The trained network of a recipe, in training mode; on the CPU.
 
+        That of a run that diverged has the weights it ended with, which may not be finite.
+
         Raises:
-            NeedsRunsError: it is not trained yet, or its checkpoint is lost.
+            NeedsRunsError: it is not trained yet, or its checkpoint is lost or half-written.
         """
         named = self._named(recipe)
         self.train(recipe)
-        if not self._store.checkpoint_path(named.hash).exists():
+        try:
+            weights = self._store.load_checkpoint(named.hash)
+        except StoreError as lost:
             self._store.reopen(named.hash)
-            raise NeedsRunsError([named])
+            raise NeedsRunsError([named]) from lost
         with reproducible(named.training):
             network = build(named, self.data(named)).module
-        network.load_state_dict(self._store.load_checkpoint(named.hash))
+        network.load_state_dict(weights)
         return network
 
     def test(self, recipe: Recipe) -> float:
@@ -141,12 +146,9 @@ class Bench:
     def _named(self, recipe: Recipe) -> Recipe:
         """The recipe with what its data are; a data set is read once to know it."""
         plain = dataclasses.replace(recipe.data, digest="")
-        if plain not in _digests:
-            _digests[plain] = load_once(plain, self._directory).digest
-        return dataclasses.replace(recipe, data=dataclasses.replace(plain, digest=_digests[plain]))
-
-
-_digests: dict[DataRecipe, str] = {}
+        if plain not in self._digests:
+            self._digests[plain] = load_once(plain, self._directory).digest
+        return dataclasses.replace(recipe, data=dataclasses.replace(plain, digest=self._digests[plain]))
 
 
 def make(network: str, data: str, **options: Any) -> Recipe:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
-from normwright.errors import OptionError
+from normwright.errors import OptionError, RunError
 from normwright.lab import claims
 
 if TYPE_CHECKING:
@@ -67,12 +67,21 @@ class Series:
         x: numbers in rising order, or names of categories.
         y: as many numbers; NaN leaves a gap.
         norm: one of `NORMS`, or "".
+    Raises:
+        OptionError: x and y are not equally many.
     """
 
     name: str
     x: tuple[float, ...] | tuple[str, ...]
     y: tuple[float, ...]
     norm: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise OptionError(
+                f"the series {self.name!r} must have one y for each x, but has {len(self.x)} x and "
+                f"{len(self.y)} y"
+            )
 
 
 @dataclass(frozen=True)
@@ -156,17 +165,57 @@ class Claim:
     @property
     def source(self) -> str:
         """The text of its file: a trial of another text is not one of this claim."""
-        return inspect.getsource(importlib.import_module(self.experiment.__module__))
+        return _source(self.experiment.__module__)
 
 
 @cache
 def all_claims() -> Mapping[int, Claim]:
-    """Every claim by its number, in order; found by the files of `lab/claims/`."""
-    found: list[Claim] = []
+    """Every claim by its number, in order; found by the files of `lab/claims/`.
+
+    Raises:
+        RunError: a file cannot be imported; the exception is its cause.
+        OptionError: a file does not end in a claim, or two have one number.
+    """
+    found: dict[int, Claim] = {}
     for module in pkgutil.iter_modules(claims.__path__):
-        if not module.name.startswith("_"):
-            found.append(importlib.import_module(f"{claims.__name__}.{module.name}").CLAIM)
-    return {claim.number: claim for claim in sorted(found, key=lambda claim: claim.number)}
+        if module.name.startswith("_"):
+            continue
+        claim = _claim_of(f"{claims.__name__}.{module.name}")
+        if claim.number in found:
+            raise OptionError(
+                f"a claim's number must be its own, but {claim.name} and {found[claim.number].name} both "
+                f"have {claim.number}"
+            )
+        found[claim.number] = claim
+    return {number: found[number] for number in sorted(found)}
+
+
+@cache
+def _source(module: str) -> str:
+    return inspect.getsource(importlib.import_module(module))
+
+
+def _claim_of(module: str) -> Claim:
+    try:
+        claim = getattr(importlib.import_module(module), "CLAIM", None)
+    except ModuleNotFoundError as missing:
+        if not (missing.name or "").startswith("normwright"):
+            raise  # a package of an extra, of which the command line has a word to say
+        raise _unimportable(module, missing) from missing
+    except Exception as error:
+        raise _unimportable(module, error) from error
+    if not isinstance(claim, Claim):
+        raise OptionError(
+            f"the file of a claim must end in CLAIM = Claim(…), but {module} has {type(claim).__name__}"
+        )
+    _source(module)  # now, before its author edits it while it runs
+    return claim
+
+
+def _unimportable(module: str, error: Exception) -> RunError:
+    return RunError(
+        f"{type(error).__name__}: {error}\nwhile importing the claim {module}: put its file right"
+    )
 
 
 def chosen_claims(numbers: Sequence[int]) -> list[Claim]:

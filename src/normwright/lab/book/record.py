@@ -13,7 +13,16 @@ from typing import Any
 
 from normwright.errors import StoreError
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.verdict import interval_of, judge, leaning, together
+from normwright.lab.book.verdict import (
+    NONE,
+    NOT_SUPPORTED,
+    REFUTED,
+    SUPPORTED,
+    interval_of,
+    judge,
+    leaning,
+    together,
+)
 from normwright.lab.records import Interval
 from normwright.lab.store.whole import write_whole
 
@@ -126,7 +135,7 @@ def make_record(
     claim: Claim, trials: Sequence[Trial], cost: Cost, *, quick: bool, machine: str, command: str
 ) -> ClaimRecord:
     """The record of a claim, a pure function of its trials."""
-    outcomes = tuple(_outcome(prediction, trials) for prediction in claim.predictions)
+    outcomes = tuple(_outcome(prediction, trials, quick) for prediction in claim.predictions)
     leans = together([outcome.leaning for outcome in outcomes])
     return ClaimRecord(
         number=claim.number,
@@ -169,8 +178,8 @@ def read_records(folder: Path) -> list[ClaimRecord]:
 def _read(path: Path) -> ClaimRecord:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return _record(values)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return _checked(_record(values))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreError(
             f"{path} must be the record of a claim, as this version of normwright writes it, but cannot be "
             f"read ({type(error).__name__}: {error}): remove the file and run the claim again"
@@ -183,7 +192,7 @@ def _record(values: dict[str, Any]) -> ClaimRecord:
             **{
                 **part,
                 "values": tuple(part["values"]),
-                "effect": part["effect"] and Interval(**part["effect"]),
+                "effect": None if part["effect"] is None else _interval(part["effect"]),
             }
         )
         for part in values["outcomes"]
@@ -197,7 +206,27 @@ def _record(values: dict[str, Any]) -> ClaimRecord:
     return ClaimRecord(**values)
 
 
-def _outcome(prediction: Prediction, trials: Sequence[Trial]) -> Outcome:
+def _interval(part: dict[str, Any]) -> Interval:
+    """JSON has no infinity: an end that is null beside one that is not was beyond every number."""
+    if part["high"] is None and part["low"] is not None:
+        part = {**part, "high": math.inf}
+    return Interval(**part)
+
+
+def _checked(record: ClaimRecord) -> ClaimRecord:
+    """The record, where what the page relies on holds."""
+    judged: list[ClaimRecord | Outcome] = [record, *record.outcomes]
+    known = (SUPPORTED, NOT_SUPPORTED, REFUTED)
+    if not all(part.verdict in (*known, NONE) and part.leaning in known for part in judged):
+        raise ValueError("a verdict that is none")
+    if not all((part.at_least is None) != (part.at_most is None) for part in record.outcomes):
+        raise ValueError("a prediction has either at_least or at_most")
+    if not isinstance(record.number, int) or not record.outcomes:
+        raise ValueError("a number and an outcome are needed")
+    return record
+
+
+def _outcome(prediction: Prediction, trials: Sequence[Trial], quick: bool) -> Outcome:
     values = [trial.values.get(prediction.key, math.nan) for trial in trials]
     return Outcome(
         key=prediction.key,
@@ -209,7 +238,7 @@ def _outcome(prediction: Prediction, trials: Sequence[Trial]) -> Outcome:
         values=tuple(value if math.isfinite(value) else None for value in values),
         bounded=sum(prediction.key in trial.bounded for trial in trials),
         effect=interval_of(prediction, values),
-        verdict=judge(prediction, values),
+        verdict=NONE if quick else judge(prediction, values),
         leaning=leaning(prediction, values),
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from normwright.errors import OptionError
+from normwright.lab.book.alone import alone_in
 from normwright.lab.book.bench import Bench, NeedsRunsError
 from normwright.lab.book.claim import Claim, all_claims, chosen_claims
 from normwright.lab.book.record import ClaimRecord, Cost, make_record
@@ -18,6 +18,7 @@ from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.machine import default_jobs, machine_in_words
 from normwright.lab.recipe import Recipe
 from normwright.lab.store import Store
+from normwright.lab.user_code import not_while_importing
 
 RECORDS = "records"
 QUICK_SEEDS = LEAST_SEEDS - 1
@@ -38,7 +39,8 @@ def run_claims(
     """Re-runs claims of the literature on normalisation, and judges each by its written rule.
 
     Finished runs, trials and records are kept in `out`: the same call goes on where an earlier one was
-    stopped, and does nothing twice. A trial is measured with nothing trained beside it.
+    stopped, and does nothing twice. A trial is measured with nothing trained beside it, so one process at a
+    time runs claims in a folder.
 
     Args:
         numbers: of the claims; None for all.
@@ -56,20 +58,21 @@ def run_claims(
         OptionError: there is no claim of a number; seeds or jobs below 1.
         DataError: the data are missing.
         RunError: an exception in a run or an experiment; what was finished is kept.
-        StoreError: `out` cannot be read or written.
+        StoreError: `out` cannot be read or written, or another process runs claims in it.
     """
+    not_while_importing()
     claims = list(all_claims().values()) if numbers is None else chosen_claims(numbers)
     count = (QUICK_SEEDS if quick else LEAST_SEEDS) if seeds is None else seeds
     for what, value in (("seeds", count), ("jobs", jobs)):
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise OptionError(f"{what} must be at least 1 and a whole number, but is {value!r}")
-    command = _command(numbers, quick, seeds, out)
     directory = None if data_dir is None else Path(data_dir)
-    book = _Book(claims, Path(out), directory, quick, count, command, jobs, on_stage, on_progress)
+    book = _Book(claims, Path(out), directory, quick, count, jobs, on_stage, on_progress)
     records = []
-    for record in book.run():
-        on_record(record)
-        records.append(record)
+    with alone_in(book.out):
+        for record in book.run():
+            on_record(record)
+            records.append(record)
     return sorted(records, key=lambda record: record.number)
 
 
@@ -82,7 +85,6 @@ class _Book:
     directory: Path | None
     quick: bool
     seeds: int
-    command: str
     jobs: int | None
     on_stage: Callable[[str], None]
     on_progress: OnProgress
@@ -91,6 +93,7 @@ class _Book:
         """The record of each claim as soon as all of its seeds are measured."""
         self.trials = Trials(self.out / "trials")
         left = list(self.claims)
+        self.on_stage(f"preparing {len(left)} claim{'s' if len(left) != 1 else ''}")
         while left:
             asked: dict[str, Recipe] = {}
             for claim in list(left):
@@ -105,18 +108,22 @@ class _Book:
     def _measure(self, claim: Claim) -> list[Recipe]:
         """Measures the seeds that can be measured; the runs that the others ask for."""
         asked: list[Recipe] = []
+        told = False
         for seed in range(self.seeds):
             if self.trials.find(claim, seed, quick=self.quick) is not None:
                 continue
             with Store.open(self.out) as store:
                 bench = Bench(store, directory=self.directory, quick=self.quick)
                 try:
-                    self.on_stage(f"measuring claim {claim.number} ({claim.name}), seed {seed}")
                     measured = measure(claim, seed, bench)
                 except NeedsRunsError as needs:
                     asked += needs.recipes
                 else:
                     self.trials.keep(claim, seed, measured, quick=self.quick)
+                    # Not before: an experiment that only asks for runs is called just as one that measures.
+                    if not told:
+                        self.on_stage(f"measuring claim {claim.number} ({claim.name})")
+                    told = True
         return asked
 
     def _train(self, recipes: Sequence[Recipe], claims: Sequence[Claim]) -> None:
@@ -134,7 +141,7 @@ class _Book:
             self._cost(measured),
             quick=self.quick,
             machine=machine_in_words("cpu"),
-            command=self.command,
+            command=_command(claim, self.quick, self.seeds),
         )
         record.save(self.out / RECORDS)
         return record
@@ -147,9 +154,8 @@ class _Book:
         return Cost(len(hashes), sum(spent), sum(one.seconds for one in measured))
 
 
-def _command(numbers: Sequence[int] | None, quick: bool, seeds: int | None, out: str | Path) -> str:
-    words = ["normwright", "claims", "run"]
-    words += ["--all"] if numbers is None else [str(number) for number in sorted(set(numbers))]
-    words += ["--quick"] if quick else []
-    words += [] if seeds is None else ["--seeds", str(seeds)]
-    return shlex.join([*words, "--out", str(out)])
+def _command(claim: Claim, quick: bool, seeds: int) -> str:
+    """Makes the record again, in whatever folder."""
+    words = f"normwright claims run {claim.number}"
+    words += " --quick" if quick else ""
+    return words if seeds == (QUICK_SEEDS if quick else LEAST_SEEDS) else f"{words} --seeds {seeds}"

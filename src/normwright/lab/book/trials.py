@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from normwright.doctor.random_states import random_states_kept
-from normwright.errors import NormwrightError, RunError
+from normwright.errors import DataError, RunError, StoreError
 from normwright.lab.book.bench import Bench, NeedsRunsError
 from normwright.lab.book.claim import Claim, Series, Trial
 from normwright.lab.store.whole import write_whole
@@ -43,7 +44,7 @@ class Trials:
         """The trial, if it was measured."""
         try:
             return _measured(json.loads(self._path(claim, seed, quick).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def keep(self, claim: Claim, seed: int, measured: Measured, *, quick: bool) -> None:
@@ -75,12 +76,13 @@ def measure(claim: Claim, seed: int, bench: Bench) -> Measured:
         torch.set_num_threads(1)
         with random_states_kept(seed):
             trial = claim.experiment(bench, seed)
-    except (NeedsRunsError, NormwrightError):
+    except (NeedsRunsError, DataError, StoreError):
         raise
     except Exception as error:
         raise RunError(
-            f"{type(error).__name__}: {error}\nin claim {claim.number} ({claim.name}), seed {seed}. What "
-            "is done is kept: put this right, then run the same command again to go on."
+            f"{type(error).__name__}: {error}\nin claim {claim.number} ({claim.name}), seed {seed}\n"
+            f"{traceback.format_exc().strip()}\n"
+            "What is done is kept: put this right, then run the same command again to go on."
         ) from error
     finally:
         torch.set_num_threads(threads)

@@ -27,10 +27,15 @@ SUPPORTED, NOT_SUPPORTED, REFUTED, NONE = "supported", "not supported", "refuted
 
 def interval_of(prediction: Prediction, values: Sequence[float]) -> Interval | None:
     """Mean and 95 % interval of the measures that could be taken; None where none could."""
-    taken = [value for value in values if is_finite(value)]
+    taken = [value for value in values if _is_taken(prediction, value)]
     if prediction.ratio:
         return ratio_interval(taken, [1.0] * len(taken))
     return mean_interval(taken)
+
+
+def _is_taken(prediction: Prediction, value: float) -> bool:
+    """A ratio of zero or below is none: it has no logarithm."""
+    return is_finite(value) and (value > 0 or not prediction.ratio)
 
 
 def judge(prediction: Prediction, values: Sequence[float]) -> str:
@@ -59,7 +64,7 @@ def leaning(prediction: Prediction, values: Sequence[float]) -> str:
     interval = interval_of(prediction, values)
     if interval is None or interval.low is None or interval.high is None:
         return NOT_SUPPORTED
-    if not all(map(is_finite, values)):
+    if not all(_is_taken(prediction, value) for value in values):
         return NOT_SUPPORTED
     limit = prediction.limit
     if prediction.at_least is not None:

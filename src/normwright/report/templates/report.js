@@ -50,7 +50,11 @@
 
   // A figure is drawn when it comes near the window: the page opens at once, however many there are.
   const near = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+    for (const { target, isIntersecting } of entries) {
+      if (!isIntersecting) continue;
+      draw(target);
+      if (!printing && target.classList.contains("js-plotly-plot")) fit(target); // it may have been out of sight
+    }
   }, { rootMargin: "800px" });
   all(".figure").forEach((place) => near.observe(place));
 
@@ -77,6 +81,7 @@
   const toPrint = () => {
     if (printing) return;
     printing = true;
+    document.documentElement.classList.add("printing"); // shows what the address does not
     for (const section of all("main > section")) {
       const layer = section.querySelector("select")?.value ?? "0";
       for (const view of all(".view", section)) view.hidden = view.dataset.layer !== layer;
@@ -92,6 +97,7 @@
   const toScreen = () => {
     if (!printing) return;
     printing = false;
+    document.documentElement.classList.remove("printing");
     all("main > section").forEach(choose);
   };
   window.addEventListener("beforeprint", toPrint);

@@ -1,0 +1,152 @@
+"""What came out of a claim, in words: the same on the terminal, in Markdown and on the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from normwright.lab.book.record import ClaimRecord, Cost, Outcome
+from normwright.lab.book.verdict import NONE, NOT_SUPPORTED, REFUTED, SUPPORTED
+
+UNMEASURED = "could not be measured"
+
+
+def standing(verdict: str, leaning: str) -> str:
+    """A verdict; where there is none, what the seeds lean to, which is none.
+
+    Example:
+        >>> standing("refuted", "refuted"), standing("no verdict", "supported")
+        ('refuted', 'leaning: supported')
+    """
+    return f"leaning: {leaning}" if verdict == NONE else verdict
+
+
+def effect(outcome: Outcome) -> str:
+    """Mean and interval with the unit, such as "3.1 times (2.4 to 3.9)"."""
+    if outcome.effect is None:
+        return UNMEASURED
+    ends = interval(outcome)
+    return in_unit(outcome.effect.mean, outcome.unit) + (f" ({ends})" if ends else "")
+
+
+def interval(outcome: Outcome) -> str:
+    """The ends of the 95 % interval, or nothing where there is none (a single seed)."""
+    found = outcome.effect
+    if found is None or found.low is None or found.high is None:
+        return ""
+    return f"{number(found.low)} to {number(found.high)}"
+
+
+def predicted(at_least: float | None, limit: float, unit: str) -> str:
+    """What the measure must be, such as "at least 2 times"."""
+    return f"{'at most' if at_least is None else 'at least'} {in_unit(limit, unit)}"
+
+
+def in_unit(value: float, unit: str) -> str:
+    """A measure with its unit, which is singular where it is one.
+
+    Example:
+        >>> in_unit(2.0, "points of accuracy"), in_unit(1.0, "points of accuracy"), in_unit(1.0, "times")
+        ('2 points of accuracy', '1 point of accuracy', '1 times')
+    """
+    shown, (first, *rest) = number(value), unit.split(" ")
+    if shown in ("1", "−1") and first.endswith("s") and first != "times":
+        first = first.removesuffix("s")
+    return " ".join([shown, first, *rest])
+
+
+def effects(record: ClaimRecord) -> str:
+    """The effect of every prediction, in one line."""
+    return "; ".join(effect(outcome) for outcome in record.outcomes)
+
+
+def bounds(outcome: Outcome) -> str:
+    """In how many seeds the measure is a bound, or nothing."""
+    if not outcome.bounded:
+        return ""
+    seeds = len(outcome.values)
+    return (
+        f"In {outcome.bounded} of {seeds} seeds the measure is a bound, and the true effect lies beyond: a "
+        "run that did not reach its target is counted with the steps that it was given."
+    )
+
+
+def values(outcome: Outcome) -> str:
+    """The measure of every seed, a dash where it could not be taken."""
+    return ", ".join("–" if value is None else number(value) for value in outcome.values)
+
+
+def cost(spent: Cost) -> str:
+    """What a claim costs.
+
+    Example:
+        >>> cost(Cost(40, 125.0, 3.2))
+        '40 runs, 2 min 08 s on one core'
+    """
+    runs = f"{spent.runs:,} run{'s' if spent.runs != 1 else ''}"
+    return f"{runs}, {duration(spent.training_seconds + spent.measuring_seconds)} on one core"
+
+
+def number(value: float) -> str:
+    """Three significant digits, plain where that is short.
+
+    Example:
+        >>> number(3.14159), number(12345.6), number(0.0), number(-0.02), number(1e-7)
+        ('3.14', '12,300', '0', '−0.02', '1e-07')
+    """
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0 or not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.3g}".replace("-", "−", value < 0)
+    rounded = float(f"{value:.3g}")
+    text = f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:g}"
+    return text.replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """A time, to two units.
+
+    Example:
+        >>> duration(0.2), duration(125), duration(3720)
+        ('1 s', '2 min 05 s', '1 h 02 min')
+    """
+    whole = max(1, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    if not minutes:
+        return f"{whole} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def counted(records: Sequence[ClaimRecord]) -> str:
+    """How many claims came out how, in one sentence.
+
+    Quick runs give no verdict and are counted apart.
+    """
+    judged = [record.verdict for record in records if record.verdict != NONE]
+    leaning = [record.leaning for record in records if record.verdict == NONE]
+    parts = [f"Of {claims(len(judged))}, {_by_verdict(judged, ' is', ' are')}."] if judged else []
+    if leaning:
+        has = "has" if len(leaning) == 1 else "have"
+        parts.append(f"{claims(len(leaning))} {has} no verdict yet, leaning: {_by_verdict(leaning)}.")
+    return " ".join(parts) or "No claim has been run."
+
+
+def _by_verdict(verdicts: Sequence[str], one: str = "", several: str = "") -> str:
+    counts = [(verdicts.count(name), name) for name in (SUPPORTED, NOT_SUPPORTED, REFUTED)]
+    return ", ".join(f"{count}{one if count == 1 else several} {name}" for count, name in counts)
+
+
+def heading(records: Sequence[ClaimRecord]) -> str:
+    """Of the column of verdicts, which are leanings where no record has one."""
+    return "leaning" if records and all(record.verdict == NONE for record in records) else "verdict"
+
+
+def claims(count: int) -> str:
+    """So many claims.
+
+    Example:
+        >>> claims(1), claims(25)
+        ('1 claim', '25 claims')
+    """
+    return f"{count} claim{'s' if count != 1 else ''}"
