@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections import OrderedDict
 
 import pytest
@@ -11,8 +12,8 @@ import torch
 from torch import nn
 
 from normwright.lab.book.bench import make
+from normwright.lab.book.claim import all_claims
 from normwright.lab.book.run import run_claims
-from normwright.lab.claims import steady_inputs
 from normwright.lab.claims.steady_inputs import geometric, gradient_change, move, percentiles
 
 
@@ -73,15 +74,21 @@ def test_the_geometric_mean_is_of_what_is_above_zero():
     assert math.isnan(geometric([]))
 
 
-def test_the_claim_runs_to_its_end(tmp_path, monkeypatch):
+@pytest.fixture
+def module():
+    """The claim's module as the book has it: other tests may have read the claims anew."""
+    return sys.modules[all_claims()[10].experiment.__module__]
+
+
+def test_the_claim_runs_to_its_end(tmp_path, monkeypatch, module):
     monkeypatch.setattr(
-        steady_inputs,
+        module,
         "_recipe",
         lambda bench, norm: make("mlp", "digits", norm=norm, batch_size=50, depth=2, width=8, max_steps=20),
     )
-    monkeypatch.setattr(steady_inputs, "RATES", (0.1, 0.5))
-    monkeypatch.setattr(steady_inputs, "LOOK_EVERY", 5)
-    monkeypatch.setattr(steady_inputs, "GRADIENT_EVERY", 10)
+    monkeypatch.setattr(module, "RATES", (0.1, 0.5))
+    monkeypatch.setattr(module, "LOOK_EVERY", 5)
+    monkeypatch.setattr(module, "GRADIENT_EVERY", 10)
     (record,) = run_claims([10], seeds=1, jobs=1, out=tmp_path)
     assert record.verdict == "no verdict"
     assert all(outcome.effect.mean > 0 for outcome in record.outcomes)
@@ -91,14 +98,14 @@ def test_the_claim_runs_to_its_end(tmp_path, monkeypatch):
     assert changes.x == (10.0, 20.0)
 
 
-def test_a_run_that_diverges_has_no_measure(tmp_path, monkeypatch):
+def test_a_run_that_diverges_has_no_measure(tmp_path, monkeypatch, module):
     def recipe(bench, norm):
         return make(
             "mlp", "digits", norm=norm, batch_size=50, depth=2, width=8, activation="relu", max_steps=20
         )
 
-    monkeypatch.setattr(steady_inputs, "_recipe", recipe)
-    monkeypatch.setattr(steady_inputs, "RATES", (1e30,))
-    monkeypatch.setattr(steady_inputs, "LOOK_EVERY", 5)
+    monkeypatch.setattr(module, "_recipe", recipe)
+    monkeypatch.setattr(module, "RATES", (1e30,))
+    monkeypatch.setattr(module, "LOOK_EVERY", 5)
     (record,) = run_claims([10], seeds=1, jobs=1, out=tmp_path)
     assert all(outcome.values == (None,) for outcome in record.outcomes)
