@@ -88,8 +88,8 @@ CLAIM = Claim(
     practice={
         "supported": "To train a deep network of sigmoid or tanh units, normalise before each activation. "
         "Where nothing else hinders, ReLU is simpler.",
-        "not supported": "Look at the two predictions apart: of the activation for which batch norm is shown "
-        "to be needed, normalise before each; for the other a scaled start may do.",
+        "not supported": "Look at the two activations apart. Where batch norm is shown to be needed, "
+        "normalise before each activation; where it is not, a scaled start may do.",
         "refuted": "Batch norm is not what makes both activations trainable: for one of them a start scaled "
         "to the activation is enough at this depth. Where the accuracy without it stands at chance, "
         "normalise before each activation; where it does not, batch norm is a convenience.",

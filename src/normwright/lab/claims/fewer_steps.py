@@ -29,9 +29,9 @@ def experiment(bench: Bench, seed: int) -> Trial:
     mlp = [Entrant(watched_mlp(bench, norm), RATES["sigmoid", norm]) for norm in ("none", "batch")]
     lenet = [Entrant(_lenet(bench, norm), LENET_RATES[norm]) for norm in ("none", "batch")]
     bench.train(*(run for side in mlp + lenet for run in side.pilots().values()))
-    heats = plan(bench, *mlp, TARGETS)
+    heats = plan(bench, mlp[0], mlp[1], TARGETS)
     most, last = max(heats, key=lambda heat: heat.ratio), heats[-1]
-    lenet_last = plan(bench, *lenet, TARGETS)[-1]
+    lenet_last = plan(bench, lenet[0], lenet[1], TARGETS)[-1]
     races = [_run_of(mlp, most, seed), _run_of(mlp, last, seed), _run_of(lenet, lenet_last, seed)]
     results = bench.train(*(run for race in races for run in race))
     targets = {"speed_up": most, "to_the_best": last, "lenet": lenet_last}
@@ -56,21 +56,17 @@ def experiment(bench: Bench, seed: int) -> Trial:
 
 
 def _lenet(bench: Bench, norm: str) -> Recipe:
-    """Few validation samples of Fashion-MNIST: to evaluate LeNet on all would take longer than to train "
-    "it."""
-    data, validation = bench.size(("fashion-mnist", 0.02), ("digits", 0.1))
-    steps, every = bench.size((1500, 50), (800, 20)) if norm == "none" else bench.size((500, 10), (200, 5))
-    epochs = bench.size(2, 40)
-    evaluations = -(-steps // (every * epochs))
+    """Few validation samples: to evaluate LeNet on all would take longer than to train it."""
+    steps, every = bench.size((1500, 50), (900, 50)) if norm == "none" else bench.size((500, 10), (150, 5))
     return make(
         "lenet",
-        data,
+        "fashion-mnist",
         norm=norm,
-        batch_size=64,
-        validation=validation,
-        epochs=epochs,
+        batch_size=bench.size(64, 32),
+        validation=0.02,
+        epochs=2,
         max_steps=steps,
-        evaluations=evaluations,
+        evaluations=steps // every // 2,
     )
 
 
@@ -110,7 +106,7 @@ CLAIM = Claim(
         _prediction("lenet", "in LeNet, at the highest accuracy that both sides reach in pilot runs"),
     ),
     recipe="An MLP of 6 hidden layers of 100 sigmoid units (5 in a quick run), batch 60; and LeNet with "
-    "sigmoids and average pooling, batch 64. Fashion-MNIST (in a quick run, digits for LeNet), Xavier start, "
+    "sigmoids and average pooling, batch 64 (32). Fashion-MNIST Xavier start, "
     "plain SGD at a constant rate.",
     measure="Training steps until two evaluations in a row are at the target, on validation data. Each side "
     "has the learning rate of three or four that gets it to that target first in pilot runs of another seed; "

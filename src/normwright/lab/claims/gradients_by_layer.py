@@ -77,7 +77,7 @@ CLAIM = Claim(
     "layer.",
     practice={
         "supported": "Expect the first layers of a network without a normaliser to learn last, whatever its "
-        "activation; look at the gradient by layer, and normalise or raise the rate of the lower layers.",
+        "activation. Look at the gradient by layer, and normalise or raise the rate of the lower layers.",
         "not supported": "Record the gradient by layer before treating a network for vanishing gradients. "
         "Whether they vanish hangs on the activation and the start.",
         "refuted": "That lower layers get small gradients is a matter of the activation and of the start, "

@@ -125,8 +125,8 @@ CLAIM = Claim(
         "supported": "A gradient that is huge at the first step means weights that start too large: rescale "
         "them or normalise every hidden layer. With a normaliser the scale of the weights sets the effective "
         "learning rate and no longer the size of the signal.",
-        "not supported": "Scale the initial weights by the activation and look at the gradients of the first "
-        "step; a normaliser alone is not shown to be enough against large weights.",
+        "not supported": "Scale the initial weights by the activation, and look at the gradients of the "
+        "first step. A normaliser alone is not shown to be enough against large weights.",
         "refuted": "Do not trust a normaliser to tame large initial weights: a part of the effect stays, "
         "most likely by the layers that are not normalised. Rescale the weights as well, or clip gradients "
         "at the start.",

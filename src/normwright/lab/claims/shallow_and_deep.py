@@ -73,8 +73,9 @@ CLAIM = Claim(
     conditions="A short training: with more steps the shallow networks meet, and the deep one without batch "
     "norm begins to learn. Sigmoids, which lose most by depth.",
     practice={
-        "supported": "Leave batch norm out of a network of one or two hidden layers, where it costs time and "
-        "dependence on the batch for little. From about four layers of saturating units on, put it in.",
+        "supported": "Leave batch norm out of a network of one hidden layer, where it costs time and "
+        "dependence on the batch for little. Put it in from the depth on at which the plain network falls "
+        "behind.",
         "not supported": "Decide on batch norm by a trial at your own depth. The gain by depth is not as "
         "plain here as it is told.",
         "refuted": "Depth alone does not say whether batch norm is worth it: it gains in a shallow network "
