@@ -10,7 +10,8 @@ import pytest
 
 from normwright.errors import RunError
 from normwright.lab.book.bench import PILOT_SEED, make
-from normwright.lab.book.race import Entrant, Heat, heats, plan, steps_held, steps_ratio
+from normwright.lab.book.entrant import Entrant, best_of
+from normwright.lab.book.race import Heat, heats, plan, steps_held, steps_ratio
 
 HERE = str(Path(__file__).parent.parent / "claims")
 
@@ -73,3 +74,21 @@ def test_the_plan_is_made_of_pilot_runs_alone():
     assert len(bench.used) == 4
     with pytest.raises(RunError, match=r"one of the targets \[0.9\] in a pilot run"):
         plan(bench, slow, fast, [0.9])
+
+
+def test_each_side_has_the_best_of_its_own_rates_and_all_pilots_are_asked_for_at_once():
+    calls = []
+
+    class Counting(WrittenBench):
+        def train(self, *recipes):
+            calls.append(len(recipes))
+            return super().train(*recipes)
+
+    bench = Counting(lambda recipe: written([0.9 if recipe.training.lr in (0.2, 3.0) else 0.5]))
+    sides = [
+        Entrant(make("mlp", "digits", norm="none", batch_size=8, seed=3), (1.0, 3.0)),
+        Entrant(make("mlp", "digits", norm="batch", batch_size=8, seed=3), (0.1, 0.2, 0.3)),
+    ]
+    best = best_of(bench, sides)
+    assert [(recipe.training.lr, recipe.training.seed) for recipe in best] == [(3.0, 3), (0.2, 3)]
+    assert calls[0] == 5

@@ -19,13 +19,17 @@ from written_bench import WrittenBench, rising, written  # noqa: E402  # found b
 
 def test_the_first_layers_gradient_is_compared_at_the_first_step_and_over_the_epoch():
     def result(recipe):
+        if recipe.network.activation == "relu":
+            return written(gradient=[[3.0 if recipe.training.norm == "batch" else 6.0, 1, 1]])
         if recipe.training.norm == "none":
             return written(records=(0, 890, 900), gradient=[[0.01, 1, 1], [0.04, 1, 1], [99, 1, 1]])
         return written(records=(0, 890), gradient=[[0.5, 1, 1], [0.02, 1, 1]])
 
     trial = larger_gradients.experiment(WrittenBench(result), 0)
     # √(0.5 · 0.02) over √(0.01 · 0.04): what was recorded after the first 900 steps does not count.
-    assert trial.values == pytest.approx({"first_step": 50.0, "first_epoch": 5.0})
+    expected = {"sigmoid_first_step": 50.0, "sigmoid_first_epoch": 5.0}
+    expected |= {"relu_first_step": 0.5, "relu_first_epoch": 0.5}
+    assert trial.values == pytest.approx(expected)
 
 
 def profile(recipe):

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from normwright.errors import RunError
-from normwright.lab.book.bench import PILOT_SEED, Bench, vary
-from normwright.lab.recipe import Recipe
+from normwright.lab.book.bench import Bench
+from normwright.lab.book.entrant import Entrant
 from normwright.lab.run import RunResult
 
 
@@ -20,18 +20,6 @@ class Heat:
     slow_rate: float
     fast_rate: float
     ratio: float
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """One side of a race, and the learning rates that it may choose from."""
-
-    recipe: Recipe
-    rates: tuple[float, ...]
-
-    def pilots(self) -> dict[float, Recipe]:
-        """Its pilot run at each rate."""
-        return {rate: vary(self.recipe, lr=rate, seed=PILOT_SEED) for rate in self.rates}
 
 
 def plan(bench: Bench, slow: Entrant, fast: Entrant, targets: Sequence[float]) -> list[Heat]:

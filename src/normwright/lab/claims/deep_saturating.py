@@ -5,6 +5,7 @@ from __future__ import annotations
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import deep_mlp
+from normwright.lab.book.entrant import Entrant, best_of
 from normwright.lab.book.points import test_points
 from normwright.lab.recipe import Recipe
 
@@ -24,11 +25,9 @@ MATTERS = 10.0
 
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: the accuracy of each activation with and without batch norm."""
-    best = {
-        side: bench.best_rates([_recipe(bench, *side)], rates)[0]
-        for side, rates in bench.size(RATES, {side: rates[1:] for side, rates in RATES.items()}).items()
-    }
-    runs = {side: vary(recipe, seed=seed) for side, recipe in best.items()}
+    sides = [Entrant(_recipe(bench, *side), rates[bench.size(0, 1) :]) for side, rates in RATES.items()]
+    best = best_of(bench, sides)
+    runs = {side: vary(recipe, seed=seed) for side, recipe in zip(RATES, best, strict=True)}
     results = bench.train(*runs.values())
     points = {side: test_points(bench, run) for side, run in runs.items()}
     return Trial(

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import RATES, watched_mlp
-from normwright.lab.book.race import Entrant, Heat, plan, steps_ratio
+from normwright.lab.book.entrant import Entrant
+from normwright.lab.book.race import Heat, plan, steps_ratio
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
 

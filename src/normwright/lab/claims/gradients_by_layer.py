@@ -5,6 +5,7 @@ from __future__ import annotations
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import RATES, watched_mlp, watched_steps
+from normwright.lab.book.entrant import Entrant, best_of
 from normwright.lab.book.gradients import mean_gradients, top_over_bottom
 
 SIDES = {
@@ -18,11 +19,10 @@ MATTERS = 2.0
 
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: gradients by layer over the first epoch, by activation."""
-    best = [
-        bench.best_rates([watched_mlp(bench, norm, activation)], RATES[activation, norm])[0]
-        for activation, norm in SIDES
+    sides = [
+        Entrant(watched_mlp(bench, norm, activation), RATES[activation, norm]) for activation, norm in SIDES
     ]
-    results = bench.train(*(vary(recipe, seed=seed) for recipe in best))
+    results = bench.train(*(vary(recipe, seed=seed) for recipe in best_of(bench, sides)))
     steps = watched_steps(bench)
     gradients = {side: mean_gradients(result, steps) for side, result in zip(SIDES, results, strict=True)}
     hidden = len(gradients["sigmoid", "none"]) - 1

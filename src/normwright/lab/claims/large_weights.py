@@ -7,6 +7,7 @@ import math
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import deep_mlp
+from normwright.lab.book.entrant import Entrant, best_of
 from normwright.lab.book.points import test_points
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
@@ -18,7 +19,6 @@ NORMS = {"none": "no normaliser", "batch": "batch norm", "layer": "layer norm"}
 RATES = {
     "none": tuple(10.0**k for k in range(-10, -2, 1)),
     "batch": (0.01, 0.1, 1.0, 10.0),
-    "layer": (0.01, 0.1, 1.0, 10.0),
 }
 STEPS, QUICK_STEPS = 300, 150
 
@@ -27,10 +27,8 @@ EXPLODES, HELD, MATTERS = 10.0, 2.0, 10.0
 
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: first gradients by the scale of the weights, and what training from large ones gives."""
-    best = [
-        bench.best_rates([_training(bench, norm)], RATES[norm][:: bench.size(1, 2)])[0]
-        for norm in ("none", "batch")
-    ]
+    sides = [Entrant(_training(bench, norm), RATES[norm][:: bench.size(1, 2)]) for norm in RATES]
+    best = best_of(bench, sides)
     looks = [_look(bench, norm, std, seed) for norm in NORMS for std in DEVIATIONS]
     trained = [vary(recipe, seed=seed) for recipe in best]
     results = iter(bench.train(*looks, *trained))

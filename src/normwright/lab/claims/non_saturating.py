@@ -5,8 +5,9 @@ from __future__ import annotations
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import RATES, watched_mlp, watched_steps
+from normwright.lab.book.entrant import Entrant
 from normwright.lab.book.gradients import mean_gradients, top_over_bottom
-from normwright.lab.book.race import Entrant, plan, steps_ratio
+from normwright.lab.book.race import plan, steps_ratio
 
 ACTIVATIONS = {"sigmoid": "sigmoid", "tanh": "tanh", "relu": "ReLU", "leaky_relu": "leaky ReLU"}
 SATURATING = ("sigmoid", "tanh")

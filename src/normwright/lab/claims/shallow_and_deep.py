@@ -5,6 +5,7 @@ from __future__ import annotations
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import deep_mlp
+from normwright.lab.book.entrant import Entrant, best_of
 from normwright.lab.book.points import test_points
 from normwright.lab.recipe import Recipe
 
@@ -18,14 +19,14 @@ LITTLE, MUCH = 3.0, 10.0
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: the gain in accuracy by depth."""
     depths = bench.size(DEPTHS, QUICK_DEPTHS)
-    best = {
-        norm: bench.best_rates(
-            [_recipe(bench, norm, depth) for depth in depths], rates[bench.size(0, len(rates) - 2) :]
-        )
+    sides = [
+        Entrant(_recipe(bench, norm, depth), rates[bench.size(0, len(rates) - 2) :])
         for norm, rates in RATES.items()
-    }
-    runs = {norm: [vary(recipe, seed=seed) for recipe in recipes] for norm, recipes in best.items()}
-    bench.train(*runs["none"], *runs["batch"])
+        for depth in depths
+    ]
+    judged = [vary(recipe, seed=seed) for recipe in best_of(bench, sides)]
+    runs = {"none": judged[: len(depths)], "batch": judged[len(depths) :]}
+    bench.train(*judged)
     points = {norm: [test_points(bench, run) for run in own] for norm, own in runs.items()}
     gains = [with_norm - without for with_norm, without in zip(points["batch"], points["none"], strict=True)]
     return Trial(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import RATES, watched_mlp
+from normwright.lab.book.entrant import Entrant, best_of
 from normwright.lab.book.steadiness import drift, unevenness
 
 # "Plain normal" is the usual start from before Xavier's, deviation 0.01.
@@ -18,11 +19,12 @@ EVENER, STEADIER = 2.0, 1.5
 
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: how even the layers are at the start, and how far they drift."""
-    best = [
-        bench.best_rates([watched_mlp(bench, norm, "tanh", initialisation=start)], RATES["tanh", norm])[0]
+    sides = [
+        Entrant(watched_mlp(bench, norm, "tanh", initialisation=start), RATES["tanh", norm])
         for norm, start in SIDES.values()
     ]
-    results = dict(zip(SIDES, bench.train(*(vary(recipe, seed=seed) for recipe in best)), strict=True))
+    runs = [vary(recipe, seed=seed) for recipe in best_of(bench, sides)]
+    results = dict(zip(SIDES, bench.train(*runs), strict=True))
     normal, xavier, batch = results.values()
     return Trial(
         values={
