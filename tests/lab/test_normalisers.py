@@ -54,6 +54,14 @@ def test_makes_what_the_shape_asks_for(norm: str, shape: tuple[int, ...], expect
     assert made(torch.randn(shape)).shape == shape
 
 
+@pytest.mark.parametrize(("norm", "shape"), [case[:2] for case in MAKES if case[0] != "none"], ids=str)
+def test_without_weight_and_bias(norm: str, shape: tuple[int, ...]) -> None:
+    made = make(norm, shape, groups=8, affine=False)
+    assert made is not None
+    assert not list(made.parameters())
+    assert made(torch.randn(shape)).shape == shape
+
+
 @pytest.mark.parametrize(("norm", "shape"), UNDEFINED)
 def test_is_undefined_over_a_single_element(norm: str, shape: tuple[int, ...]) -> None:
     assert make(norm, shape, groups=8) is None

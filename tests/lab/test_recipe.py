@@ -22,7 +22,7 @@ def make(**training):
 
 def test_the_hash_changes_with_every_field():
     base = make()
-    other = {str: "other", int: 7, float: 0.07}
+    other = {str: "other", int: 7, float: 0.07, bool: False}
     named = {
         "activation": "tanh",
         "place": "after",
@@ -42,6 +42,10 @@ def test_the_hash_changes_with_every_field():
     assert len(hashes) == count
 
 
+def test_a_field_at_its_default_leaves_the_name_that_a_run_had_before_it_came():
+    assert make().hash == make(shuffle=True, samples=0, max_steps=0).hash == "c21b5129ad5274a2"
+
+
 def test_one_is_one_point_nought():
     assert make(lr=1, momentum=0).hash == make(lr=1.0, momentum=0.0).hash
 
@@ -53,7 +57,7 @@ def test_numbers_of_numpy_are_numbers():
 
 
 def test_json_round_trip():
-    recipe = make(lr=0.1 + 0.2, seed=3)
+    recipe = make(lr=0.1 + 0.2, seed=3, shuffle=False, max_steps=5)
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
@@ -76,6 +80,10 @@ def test_json_round_trip():
         (TrainingRecipe, "epochs", 1.5, "epochs must be at least 1 and a whole number, but is 1.5"),
         (TrainingRecipe, "seed", True, "seed must be at least 0 and a whole number, but is True"),
         (TrainingRecipe, "lr", "0.1", "lr must be a finite number, but is '0.1' of type str"),
+        (NetworkRecipe, "affine", 0, "affine must be True or False, but is 0"),
+        (TrainingRecipe, "shuffle", "no", "shuffle must be True or False, but is 'no' of type str"),
+        (TrainingRecipe, "samples", -1, "samples must be at least 0"),
+        (TrainingRecipe, "max_steps", 0.5, "max_steps must be at least 0 and a whole number"),
         (TrainingRecipe, "optimiser", "adam", "did you mean 'adamw'"),
     ],
 )

@@ -11,7 +11,15 @@ import torch
 
 from normwright.errors import OptionError, UserCodeError
 from normwright.lab.grid import make_base
-from normwright.lab.training import build, check_batch, evaluate, load_once, run_recipe, steps_per_epoch
+from normwright.lab.training import (
+    build,
+    check_batch,
+    evaluate,
+    load_once,
+    run_recipe,
+    steps_per_epoch,
+    used_samples,
+)
 
 
 def recipe_for(norm="batch", **options):
@@ -66,6 +74,42 @@ def test_a_ragged_last_batch_is_trained_on():
     assert len(result.loss) == 3 * (samples // 128 + 1)
     assert result.evaluation_steps[-1] == len(result.loss)
     assert len(result.validation) == 3 * recipe.training.evaluations
+
+
+def test_without_shuffling_the_first_order_comes_back_every_epoch():
+    # At a rate that changes no weight, the same batch has the same loss.
+    again, anew = (
+        run_recipe(recipe_for("none", lr=1e-30, epochs=3, shuffle=shuffle)).result.loss.reshape(3, -1)
+        for shuffle in (False, True)
+    )
+    assert np.array_equal(again[0], anew[0])
+    assert np.array_equal(again[1:], again[:2])
+    assert not (anew[1] == anew[0]).any()
+
+
+def test_a_run_takes_as_many_samples_as_it_is_told():
+    recipe = recipe_for(epochs=1, samples=300)
+    data = load_once(recipe.data, None)
+    used = used_samples(recipe.training, data)
+    assert used.train_x.shape == (300, *data.sample_shape)
+    fewer = used_samples(recipe_for(samples=100, seed=5).training, data)
+    rows = {x.numpy().tobytes() for x in used.train_x}
+    assert len(rows & {x.numpy().tobytes() for x in fewer.train_x}) == 100
+    assert torch.equal(used.test_x, data.test_x)
+    assert len(run_recipe(recipe).result.loss) == 3
+    assert used_samples(recipe_for().training, data) is data
+
+
+def test_a_run_ends_after_its_most_steps():
+    options = {"epochs": 9, "max_steps": 15, "records": 3, "schedule": "cosine"}
+    result = run_recipe(recipe_for(**options)).result
+    assert len(result.loss) == 15
+    # Eleven steps are an epoch, with four evaluations: fifteen have six.
+    assert result.evaluation_steps.tolist() == [3, 5, 8, 10, 13, 15]
+    assert result.trace.steps.tolist() == [0, 7, 14]
+    whole = run_recipe(recipe_for(epochs=2, max_steps=15, records=3, schedule="cosine")).result
+    assert np.array_equal(result.loss, whole.loss)
+    assert len(run_recipe(recipe_for(epochs=1, max_steps=15)).result.loss) == 11
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged():
@@ -142,9 +186,35 @@ def test_a_batch_that_does_not_fit_is_refused(norm, size, message):
         check_batch(recipe_for(norm, batch_size=size).training, 1293)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 1294}, "samples must be at most the 1,293 samples .* but is 1,294: 0 takes all"),
+        ({"samples": 100}, "at most the 100 samples .* but is 128"),
+        ({"samples": 257}, "last batch of one of 257 samples"),
+        ({"samples": 257, "max_steps": 3}, "last batch of one of 257 samples"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
+        check_batch(recipe_for(**options).training, 1293)
+
+
+def test_a_run_that_ends_before_the_last_batch_does_not_meet_it():
+    check_batch(recipe_for(samples=257, max_steps=2).training, 1293)
+
+
 @pytest.mark.parametrize(("norm", "size"), [("layer", 1), ("none", 4), ("batch", 1293), ("batch", 3)])
 def test_a_batch_that_fits_is_taken(norm, size):
     check_batch(recipe_for(norm, batch_size=size).training, 1293)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "group", "rms"])
+def test_normalisers_without_weight_and_bias(norm):
+    recipe = recipe_for(norm, affine=False)
+    built = build(recipe, load_once(recipe.data, None))
+    assert len(built.placement.places) == 2
+    assert not [name for name, _ in built.module.named_parameters() if ".norm." in name]
 
 
 OWN = """

@@ -86,6 +86,9 @@ def compare(
     init_std: Annotated[float | None, of_network("init_std", "Standard deviation of normal.")] = None,
     dropout: Annotated[float | None, of_network("dropout", "Probability.")] = None,
     groups: Annotated[int | None, of_network("groups", "The most groups of group norm.")] = None,
+    affine: Annotated[
+        bool | None, of_network("affine", "Whether normalisers have a weight and a bias.")
+    ] = None,
     image_size: Annotated[
         int | None, of_data("image_size", "Pixels that images:DIR scales height and width to.")
     ] = None,
@@ -110,6 +113,13 @@ def compare(
         int | None, of_training("records", "How often in all the layers are recorded; 0 is never.")
     ] = None,
     threads: Annotated[int | None, of_training("threads", "CPU threads of one run.")] = None,
+    shuffle: Annotated[bool | None, of_training("shuffle", "A new order of the samples every epoch.")] = None,
+    samples: Annotated[
+        int | None, of_training("samples", "How many of the training split are used; 0 is all.")
+    ] = None,
+    max_steps: Annotated[
+        int | None, of_training("max_steps", "Training steps that end a run; 0 leaves it to the epochs.")
+    ] = None,
 ) -> None:
     """Train one network under every normaliser, and say which wins and why.
 

@@ -9,6 +9,7 @@ import typer
 
 from normwright.cli.advice_options import (
     Activation,
+    Affine,
     AsJson,
     Data,
     DataDir,
@@ -73,6 +74,7 @@ def lr(
     init_std: InitStd = None,
     dropout: Dropout = None,
     groups: Groups = None,
+    affine: Affine = None,
     image_size: ImageSize = None,
     data_dir: DataDir = None,
     loss: Loss = None,

@@ -6,8 +6,11 @@ from normwright.functional.group_norm import group_norm
 from normwright.functional.instance_norm import instance_norm
 from normwright.functional.layer_norm import layer_norm
 from normwright.functional.local_response_norm import local_response_norm
+from normwright.functional.masked_batch_norm import masked_batch_norm
+from normwright.functional.recurrent_batch_norm import recurrent_batch_norm
 from normwright.functional.rms_norm import rms_norm
 from normwright.functional.sync_batch_norm import sync_batch_norm
+from normwright.functional.whitening_norm import whitening_norm
 
 __all__ = [
     "batch_norm",
@@ -16,6 +19,9 @@ __all__ = [
     "instance_norm",
     "layer_norm",
     "local_response_norm",
+    "masked_batch_norm",
+    "recurrent_batch_norm",
     "rms_norm",
     "sync_batch_norm",
+    "whitening_norm",
 ]

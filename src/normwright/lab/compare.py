@@ -257,8 +257,14 @@ def command_line(grid: Grid, target: float, out: Path) -> str:
         for field in dataclasses.fields(part):
             value = getattr(part, field.name)
             if field.name not in said and value != own.get(field.name, field.default):
-                words += [f"--{field.name.replace('_', '-')}", str(value)]
+                words += _option(field.name.replace("_", "-"), value)
     return shlex.join([*words, "--out", str(out)])
+
+
+def _option(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]
 
 
 def _several(what: str, values: Sequence[Any], example: str) -> tuple[Any, ...]:

@@ -43,7 +43,7 @@ class Choice:
         return self.kind(*self.args, **dict(self.options))
 
 
-def make(norm: str, shape: Shape, *, groups: int) -> nn.Module | None:
+def make(norm: str, shape: Shape, *, groups: int, affine: bool = True) -> nn.Module | None:
     """Builds a normaliser for inputs of one shape.
 
     | norm | module | undefined (None) |
@@ -64,6 +64,7 @@ def make(norm: str, shape: Shape, *, groups: int) -> nn.Module | None:
         norm: one of `NORMS`.
         shape: (N, C, *space); N does not matter.
         groups: the most groups of group norm.
+        affine: whether it has a weight and a bias, as far as its kind has any.
     Raises:
         OptionError: an unknown normaliser.
         ShapeError: a shape without channels, or with more than three spatial axes for batch or instance norm.
@@ -73,11 +74,11 @@ def make(norm: str, shape: Shape, *, groups: int) -> nn.Module | None:
         >>> make("instance", (8, 12), groups=8) is None
         True
     """
-    choice = choose(norm, tuple(shape), groups)
+    choice = choose(norm, tuple(shape), groups, affine)
     return None if choice is None else choice.build()
 
 
-def choose(norm: str, shape: Shape, groups: int) -> Choice | None:
+def choose(norm: str, shape: Shape, groups: int, affine: bool = True) -> Choice | None:
     """What `make` builds; two shapes that one module can serve give equal choices."""
     if norm not in NORMS:
         raise unknown_name("normaliser", norm, NORMS)
@@ -88,15 +89,22 @@ def choose(norm: str, shape: Shape, groups: int) -> Choice | None:
     if norm == "none":
         return Choice(nn.Identity)
     if norm == "batch":
-        return Choice(_by_axes(_BATCH, norm, shape), (channels,))
+        return Choice(_by_axes(_BATCH, norm, shape), (channels,), _if_without("affine", affine))
     if norm == "instance":
         kind = _by_axes(_INSTANCE, norm, shape)
-        return Choice(kind, (channels,), (("affine", True),)) if math.prod(space) > 1 else None
+        return Choice(kind, (channels,), (("affine", affine),)) if math.prod(space) > 1 else None
     if norm == "lrn":
         return Choice(LocalResponseNorm, (_LRN_CHANNELS,)) if space else None
     if norm == "group":
-        return None if alone else Choice(GroupNorm, (_group_count(channels, groups), channels))
-    return None if alone else Choice({"layer": LayerNorm, "rms": RMSNorm}[norm], (shape[1:],))
+        args = (_group_count(channels, groups), channels)
+        return None if alone else Choice(GroupNorm, args, _if_without("affine", affine))
+    kind = {"layer": LayerNorm, "rms": RMSNorm}[norm]
+    return None if alone else Choice(kind, (shape[1:],), _if_without("elementwise_affine", affine))
+
+
+def _if_without(option: str, affine: bool) -> tuple[tuple[str, Any], ...]:
+    """The option that leaves weight and bias out, where they are to be left out."""
+    return () if affine else ((option, False),)
 
 
 def _by_axes(kinds: tuple[type[nn.Module], ...], norm: str, shape: Shape) -> type[nn.Module]:

@@ -65,7 +65,7 @@ class Rows(nn.Module):
         return f"axes={self.axes}"
 
 
-def place(network: nn.Module, norm: str, example: Tensor, *, groups: int) -> Placement:
+def place(network: nn.Module, norm: str, example: Tensor, *, groups: int, affine: bool = True) -> Placement:
     """Replaces every normaliser of a network, in place, by `norm`.
 
     One pass of `example` in training mode shows in what shape each normaliser meets its input; `make`
@@ -82,6 +82,7 @@ def place(network: nn.Module, norm: str, example: Tensor, *, groups: int) -> Pla
         norm: one of `NORMS`.
         example: at least two samples, on the network's device.
         groups: the most groups of group norm.
+        affine: whether `norm` has a weight and a bias.
     Raises:
         OptionError: the network holds no normaliser, or is one; one is never reached by the example,
             or reached in shapes that one `norm` cannot serve; `norm` is defined nowhere; a layer norm
@@ -95,7 +96,7 @@ def place(network: nn.Module, norm: str, example: Tensor, *, groups: int) -> Pla
         (4, 6, 6)
     """
     places = _find_places(network, example)
-    modules = {spot.name: _build_for(spot, norm, groups, example) for spot in places}
+    modules = {spot.name: _build_for(spot, norm, groups, affine, example) for spot in places}
     left_out = tuple(name for name, module in modules.items() if module is None)
     if len(left_out) == len(places):
         raise OptionError(
@@ -191,10 +192,10 @@ def _shapes_met(
     return shapes
 
 
-def _build_for(spot: _Place, norm: str, groups: int, example: Tensor) -> nn.Module | None:
+def _build_for(spot: _Place, norm: str, groups: int, affine: bool, example: Tensor) -> nn.Module | None:
     """The normaliser for one place, on the device, in the dtype and in the mode of the one it replaces."""
     samples = [_as_samples(spot, shape) for shape in spot.shapes]
-    choice, *others = (choose(norm, shape, groups) for shape in samples)
+    choice, *others = (choose(norm, shape, groups, affine) for shape in samples)
     if choice is None or None in others:
         return None
     if any(other != choice for other in others):

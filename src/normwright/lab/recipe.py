@@ -20,6 +20,10 @@ INITIALISATIONS = ("own", "xavier", "kaiming", "normal")
 OPTIMISERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine")
 
+# Fields that came later are left out of a recipe's text at their default, so that a run from before
+# they came keeps its name, and is not done again.
+_ADDED = frozenset({"affine", "shuffle", "samples", "max_steps"})
+
 
 def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
@@ -52,6 +56,11 @@ def _share(what: str, value: object) -> None:
         raise OptionError(f"{what} must be in [0, 1), but is {_shown(value)}")
 
 
+def _flag(what: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise OptionError(f"{what} must be True or False, but is {_shown(value)}")
+
+
 def _shown(value: object) -> str:
     return repr(value) if isinstance(value, int | float) else f"{value!r} of type {type(value).__name__}"
 
@@ -71,6 +80,7 @@ class NetworkRecipe:
         init_std: standard deviation of `normal`.
         dropout: probability, in the built-in networks.
         groups: the most groups of group norm; each group keeps at least two channels.
+        affine: whether the normalisers have a weight and a bias, as far as their kind has any.
         digest: SHA-256 of a user's source file, so that a changed file is another recipe; else empty.
     """
 
@@ -83,6 +93,7 @@ class NetworkRecipe:
     init_std: float = 0.01
     dropout: float = 0.0
     groups: int = 8
+    affine: bool = True
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -90,6 +101,7 @@ class NetworkRecipe:
             _whole(what, getattr(self, what), 1)
         _above_zero("init_std", self.init_std)
         _share("dropout", self.dropout)
+        _flag("affine", self.affine)
         _one_of("activation", self.activation, ACTIVATIONS)
         _one_of("place", self.place, PLACES)
         _one_of("initialisation", self.initialisation, INITIALISATIONS)
@@ -138,6 +150,11 @@ class TrainingRecipe:
         records: how many times in all the layers are recorded; 0 records nothing.
         threads: CPU threads of one run; part of the recipe because sums depend on it to the bit.
         device: `cpu`, `cuda`, …
+        shuffle: a new order of the samples every epoch; False keeps the first one, which the seed draws.
+        samples: how many of the training split are used, 0 for all: the same ones in every run, and
+            those of a smaller number among those of a larger.
+        max_steps: ends a run after so many training steps, 0 for `epochs` alone. The schedule, the
+            evaluations and the records are spread over the steps that there are.
     """
 
     norm: str
@@ -156,14 +173,18 @@ class TrainingRecipe:
     records: int = 40
     threads: int = 1
     device: str = "cpu"
+    shuffle: bool = True
+    samples: int = 0
+    max_steps: int = 0
     digest: str = ""
 
     def __post_init__(self) -> None:
         _one_of("normaliser", self.norm, NORMS)
         for what in ("batch_size", "epochs", "evaluations", "threads"):
             _whole(what, getattr(self, what), 1)
-        for what in ("seed", "records"):
+        for what in ("seed", "records", "samples", "max_steps"):
             _whole(what, getattr(self, what), 0)
+        _flag("shuffle", self.shuffle)
         _not_below_zero("weight_decay", self.weight_decay)
         _above_zero("lr", self.lr)
         _share("momentum", self.momentum)
@@ -174,9 +195,12 @@ class TrainingRecipe:
 
 def _plain(part: NetworkRecipe | DataRecipe | TrainingRecipe) -> dict[str, Any]:
     """The fields, numbers as what their fields are declared to be, so that 1 and 1.0 are one recipe."""
-    values = {field.name: (field.type, getattr(part, field.name)) for field in dataclasses.fields(part)}
-    kinds: dict[Any, Callable[[Any], Any]] = {"float": float, "int": int}
-    return {name: kinds.get(kind, str)(value) for name, (kind, value) in values.items()}
+    kinds: dict[Any, Callable[[Any], Any]] = {"float": float, "int": int, "bool": bool}
+    return {
+        field.name: kinds.get(field.type, str)(getattr(part, field.name))
+        for field in dataclasses.fields(part)
+        if not (field.name in _ADDED and getattr(part, field.name) == field.default)
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

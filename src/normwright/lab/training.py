@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 import math
 import random
 import statistics
@@ -44,15 +46,26 @@ class Trained:
 def check_batch(recipe: TrainingRecipe, samples: int) -> None:
     """A batch must fit the training split, and batch norm needs two samples in every batch.
 
+    Args:
+        recipe: says how many of the samples are used, and in what batches.
+        samples: of the whole training split.
     Raises:
-        OptionError: the batch is larger than the split, or leaves batch norm a last batch of one.
+        OptionError: more samples are asked for than there are; the batch is larger than the split, or leaves
+            batch norm a last batch of one.
     """
     size = recipe.batch_size
+    if recipe.samples > samples:
+        raise OptionError(
+            f"samples must be at most the {samples:,} samples of the training split, but is "
+            f"{recipe.samples:,}: 0 takes all"
+        )
+    samples = recipe.samples or samples
     if size > samples:
         raise OptionError(
             f"batch size must be at most the {samples:,} samples of the training split, but is {size:,}"
         )
-    last = samples % size or size
+    cut_short = 0 < recipe.max_steps < steps_per_epoch(recipe, samples)
+    last = size if cut_short else samples % size or size
     if recipe.norm == "batch" and last == 1:
         better = [other for other in (size - 1, size + 1, size + 2) if other > 1 and samples % other != 1]
         raise OptionError(
@@ -63,8 +76,23 @@ def check_batch(recipe: TrainingRecipe, samples: int) -> None:
 
 
 def steps_per_epoch(recipe: TrainingRecipe, samples: int) -> int:
-    """Training steps in one pass over the training split; the last batch may be smaller."""
+    """Training steps in one pass over so many samples; the last batch may be smaller."""
     return math.ceil(samples / recipe.batch_size)
+
+
+def steps_in_all(recipe: TrainingRecipe, samples: int) -> int:
+    """Training steps of a run over so many samples: its epochs, or fewer if `max_steps` ends it."""
+    steps = recipe.epochs * steps_per_epoch(recipe, samples)
+    return min(steps, recipe.max_steps) if recipe.max_steps else steps
+
+
+def used_samples(recipe: TrainingRecipe, data: Data) -> Data:
+    """The data with as much of its training split as the recipe uses, in the order in which they stand."""
+    if recipe.samples in (0, len(data.train_y)):
+        return data
+    order = torch.randperm(len(data.train_y), generator=torch.Generator().manual_seed(0))
+    chosen = order[: recipe.samples].sort().values
+    return dataclasses.replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
 
 
 class Sized(Protocol):
@@ -111,7 +139,8 @@ def train(recipe: Recipe, data: Data, *, on_step: OnStep | None = None) -> Train
     check_batch(recipe.training, len(data.train_y))
     with reproducible(recipe.training):
         built = build(recipe, data)
-        return Run(recipe.training, built, data.to(recipe.training.device)).train(on_step)
+        used = used_samples(recipe.training, data).to(recipe.training.device)
+        return Run(recipe.training, built, used).train(on_step)
 
 
 def run_recipe(recipe: Recipe, *, directory: Path | None = None, on_step: OnStep | None = None) -> Trained:
@@ -190,12 +219,12 @@ class Run:
         self.recipe, self.data, self.placement = recipe, data, built.placement
         self.network = built.module
         self.loss, self.metric = loss_named(recipe.loss), metric_named(recipe.metric)
-        self.steps = recipe.epochs * steps_per_epoch(recipe, len(data.train_y))
+        self.steps = steps_in_all(recipe, len(data.train_y))
         self.optimiser = make_optimiser(recipe, self.network.parameters())
         self.schedule = make_schedule(recipe, self.optimiser, self.steps)
         self.recorder = Recorder(self.network, self.placement.places, seed=recipe.seed)
         self.recorded = recorded_steps(self.steps, recipe.records)
-        self.evaluated = _evaluated_steps(recipe, self.steps)
+        self.evaluated = _evaluated_steps(recipe, self.steps, steps_per_epoch(recipe, len(data.train_y)))
         self.losses: list[float] = []
         self.seconds: list[float] = []
         self.evaluations: list[tuple[int, float]] = []
@@ -205,7 +234,7 @@ class Run:
         peak = self._peak_bytes()
         diverged = False
         try:
-            for step, chosen in enumerate(self._batches()):
+            for step, chosen in enumerate(itertools.islice(self._batches(), self.steps)):
                 if not self.step(step, self.data.train_x[chosen], self.data.train_y[chosen]):
                     diverged = True
                     break
@@ -219,11 +248,12 @@ class Run:
         return Trained(self._result(diverged, peak), _on_cpu(self.network.state_dict()))
 
     def _batches(self) -> Iterator[Tensor]:
-        """Indices of each batch: a new order every epoch, the same for every normaliser."""
+        """Indices of each batch: a new order every epoch if the recipe shuffles, whatever the normaliser."""
         generator = torch.Generator().manual_seed(self.recipe.seed)
         samples = len(self.data.train_y)
-        for _ in range(self.recipe.epochs):
-            order = torch.randperm(samples, generator=generator).to(self.data.train_y.device)
+        for epoch in range(self.recipe.epochs):
+            if epoch == 0 or self.recipe.shuffle:
+                order = torch.randperm(samples, generator=generator).to(self.data.train_y.device)
             yield from order.split(self.recipe.batch_size)
 
     def step(self, step: int, x: Tensor, y: Tensor) -> bool:
@@ -298,9 +328,9 @@ class Run:
         )
 
 
-def _evaluated_steps(recipe: TrainingRecipe, steps: int) -> frozenset[int]:
+def _evaluated_steps(recipe: TrainingRecipe, steps: int, per_epoch: int) -> frozenset[int]:
     """`evaluations` points per epoch, evenly spaced, the last at the end of training."""
-    points = min(recipe.evaluations * recipe.epochs, steps)
+    points = min(math.ceil(recipe.evaluations * steps / per_epoch), steps)
     return frozenset(math.ceil(steps * (i + 1) / points) for i in range(points))
 
 

@@ -5,19 +5,25 @@ What reads a module's weights instead of calling it, as `torch.nn.SyncBatchNorm.
 """
 
 from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from normwright.nn.batch_norm_lstm import BatchNormLSTM
 from normwright.nn.batch_renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from normwright.nn.frozen_batch_norm import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
 from normwright.nn.group_norm import GroupNorm
 from normwright.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from normwright.nn.layer_norm import LayerNorm
+from normwright.nn.layer_norm_lstm import LayerNormLSTM
 from normwright.nn.local_response_norm import LocalResponseNorm
+from normwright.nn.masked_batch_norm import MaskedBatchNorm1d
+from normwright.nn.recurrent_batch_norm import RecurrentBatchNorm
 from normwright.nn.rms_norm import RMSNorm
 from normwright.nn.sync_batch_norm import SyncBatchNorm
+from normwright.nn.whitening_norm import WhiteningNorm1d, WhiteningNorm2d, WhiteningNorm3d
 
 __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "BatchNormLSTM",
     "BatchRenorm1d",
     "BatchRenorm2d",
     "BatchRenorm3d",
@@ -29,7 +35,13 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "LayerNorm",
+    "LayerNormLSTM",
     "LocalResponseNorm",
+    "MaskedBatchNorm1d",
     "RMSNorm",
+    "RecurrentBatchNorm",
     "SyncBatchNorm",
+    "WhiteningNorm1d",
+    "WhiteningNorm2d",
+    "WhiteningNorm3d",
 ]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import torch
 
 
@@ -16,3 +20,21 @@ def is_recomputation() -> bool:
         False
     """
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+_re_estimated: ContextVar[bool] = ContextVar("re_estimated", default=False)
+
+
+def is_re_estimated() -> bool:
+    """Whether the running statistics are just being estimated anew, and so need not have been seen before."""
+    return _re_estimated.get()
+
+
+@contextlib.contextmanager
+def re_estimating() -> Iterator[None]:
+    """Inside, `is_re_estimated`."""
+    token = _re_estimated.set(True)
+    try:
+        yield
+    finally:
+        _re_estimated.reset(token)

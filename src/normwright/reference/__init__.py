@@ -26,6 +26,7 @@ Read the files in this order:
     epilogue.py        the whole map, with residual and activation, and its backward
     population.py      what to use instead of a mini-batch's moments at inference: three estimates
     renormalise.py     batch norm whose training is near to its inference
+    whitening.py       decorrelating as well as standardising
     local_response.py  the odd one out, which batch norm replaced
 
 Everything here is plain and slow on purpose: every other implementation is tested against it.
@@ -56,6 +57,7 @@ from normwright.reference.population import (
     within,
 )
 from normwright.reference.renormalise import Renormalised, batch_renorm, batch_renorm_backward
+from normwright.reference.whitening import Whitened, whitening_norm, whitening_norm_backward
 
 __all__ = [
     "ACTIVATIONS",
@@ -70,6 +72,7 @@ __all__ = [
     "Population",
     "Renormalised",
     "TableRow",
+    "Whitened",
     "activate",
     "activate_backward",
     "axes_of",
@@ -92,5 +95,7 @@ __all__ = [
     "rms_norm",
     "same_moment",
     "total",
+    "whitening_norm",
+    "whitening_norm_backward",
     "within",
 ]

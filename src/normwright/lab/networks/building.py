@@ -68,7 +68,8 @@ def build_network(
     module = _build(recipe, sample_shape, classes, function)
     initialise(module, recipe.initialisation, recipe.init_std)
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    placement = place(module, norm, torch.zeros(2, *sample_shape, device=device), groups=recipe.groups)
+    example = torch.zeros(2, *sample_shape, device=device)
+    placement = place(module, norm, example, groups=recipe.groups, affine=recipe.affine)
     return BuiltNetwork(module.train(), placement)
 
 

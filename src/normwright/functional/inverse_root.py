@@ -1,0 +1,99 @@
+"""Inverse square roots of covariance matrices, differentiable to any order.
+
+The derivatives are those of the root, not of the eigenvectors that it is computed by: see
+`reference/whitening.py`. Matrices are small and float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) -> Tensor:
+    """(Σ + eps·I)^(−1/2) of each (…, d, d) symmetric Σ; NaN where Σ is not finite.
+
+    Args:
+        covariance: float64.
+        eps: above 0.
+        method: "zca", exact, by eigenvalues; "iterative", by Newton and Schulz.
+        iterations: of the latter.
+    """
+    if method == "iterative":
+        return _newton_schulz(covariance, eps, iterations)
+    projection: Tensor = _InverseRoot.apply(covariance, eps)[0]  # type: ignore[no-untyped-call]
+    return projection
+
+
+class _InverseRoot(torch.autograd.Function):
+    """(Σ + eps·I)^(−1/2), and the eigenvectors and roots that it is made of."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(covariance: Tensor, eps: float) -> Any:
+        known = covariance.isfinite().all(-1).all(-1)[..., None, None]
+        identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+        # LAPACK fails on NaN, for every matrix of the batch; each group answers for itself alone.
+        values, vectors = torch.linalg.eigh(torch.where(known, covariance, identity))
+        # A covariance has no eigenvalue below 0; its rounding has.
+        roots = (values.clamp_min(0.0) + eps).sqrt()
+        projection = (vectors / roots.unsqueeze(-2)) @ vectors.mT
+        return torch.where(known, projection, math.nan), vectors, roots
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        covariance, ctx.eps = inputs
+        projection, vectors, roots = output
+        ctx.mark_non_differentiable(vectors, roots)
+        ctx.save_for_backward(covariance, projection, vectors, roots)
+
+    @staticmethod
+    def backward(ctx: Any, dprojection: Tensor, *_: Any) -> Any:
+        covariance, projection, vectors, roots = ctx.saved_tensors
+        # R·dΣ + dΣ·R = −P·dP·P, where R = P⁻¹ = (Σ + eps·I)·P, as a function of Σ for the next derivative
+        root = covariance @ projection + ctx.eps * projection
+        right = -projection @ ((dprojection + dprojection.mT) / 2) @ projection
+        return _Lyapunov.apply(root, right, vectors, roots), None  # type: ignore[no-untyped-call]
+
+
+class _Lyapunov(torch.autograd.Function):
+    """The Y of R·Y + Y·R = Q, for R = V·diag(roots)·Vᵀ."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(root: Tensor, right: Tensor, vectors: Tensor, roots: Tensor) -> Tensor:
+        turned = vectors.mT @ right @ vectors
+        return vectors @ (turned / (roots.unsqueeze(-1) + roots.unsqueeze(-2))) @ vectors.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        root, _, vectors, roots = inputs
+        ctx.save_for_backward(root, output, vectors, roots)
+
+    @staticmethod
+    def backward(ctx: Any, dsolution: Tensor) -> Any:
+        root, solution, vectors, roots = ctx.saved_tensors
+        # The map is its own adjoint; and dY solves R·dY + dY·R = dQ − dR·Y − Y·dR.
+        dright = _Lyapunov.apply(root, dsolution, vectors, roots)  # type: ignore[no-untyped-call]
+        return -(dright @ solution.mT + solution.mT @ dright), dright, None, None
+
+
+def _newton_schulz(covariance: Tensor, eps: float, iterations: int) -> Tensor:
+    """T steps of P ← (3·P − P³·S)/2 from the identity, S = Σ/tr(Σ), divided by √tr(Σ).
+
+    Written for the pair of P and Y = S·P, Y ← Y·T and P ← T·P with T = (3·I − P·Y)/2: the same steps where
+    nothing is rounded, but rounding does not grow in these (Higham 2008, "Functions of Matrices", 6.4).
+    """
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    regular = covariance + eps * identity
+    trace = regular.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    product, projection = regular / trace, identity.expand_as(regular)
+    for _ in range(iterations):
+        step = 1.5 * identity - 0.5 * projection @ product
+        product, projection = product @ step, step @ projection
+    return projection / trace.sqrt()

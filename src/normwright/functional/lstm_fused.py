@@ -1,0 +1,237 @@
+"""A normalised LSTM layer with its backward derived by hand.
+
+A step is small, and PyTorch's own derivative of it (`lstm_plain.py`) is some eighty operators, each of which
+costs more to call than to compute. Here a step is nine operators forward and fourteen backward, into buffers
+that hold every step, and the weights' gradients are one product each, over all steps. With n the sequences
+that have a step, and dh and dc what comes from the step after it:
+
+    dh += dy,  do = dh·s,  dq = dh·o,  where s = tanh(q), q = N(c)·gain_c + bias_c
+    dc += N'(dq),  di = dc·g,  df = dc·c_before,  dg = dc·i,  dc ← dc·f
+    dz = (di·i(1 - i), df·f(1 - f), dg·(1 - g²), do·o(1 - o)),   dh ← N'(dz)·W_hh
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normwright.functional.lstm_plain import plain_layer
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """A forward pass, and what its backward needs of it.
+
+    Args:
+        results: h of every step (S, H), and h and c of each sequence's last step (N, H).
+        from_input, from_hidden: (S, 4H), before they are normalised.
+        gates: (S, 4H), activated.
+        cells: (S, H).
+        squashed: (S, H), tanh of the normalised cell.
+    """
+
+    results: tuple[Tensor, Tensor, Tensor]
+    from_input: Tensor
+    from_hidden: Tensor
+    gates: Tensor
+    cells: Tensor
+    squashed: Tensor
+
+
+def run_forward(
+    x: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    gain_ih: Tensor | None,
+    gain_hh: Tensor | None,
+    gain_c: Tensor | None,
+    bias_c: Tensor | None,
+    sizes: Sequence[int],
+    norms: Any,
+) -> Forward:
+    """See `lstm_layer`."""
+    steps, units = list(sizes), hidden.shape[1]
+    from_input = x.mm(weight_ih.t())
+    from_hidden, gates = torch.empty_like(from_input), torch.empty_like(from_input)
+    cells, output, squashed = (x.new_empty(len(x), units) for _ in range(3))
+    last_h, last_c = torch.empty_like(hidden), torch.empty_like(cell)
+    transposed = weight_hh.t()
+    # All views of all steps at once: one at a time they would be a third of the calls.
+    rows = zip(
+        steps,
+        [*steps[1:], 0],
+        *(whole.split(steps) for whole in (from_input, from_hidden, cells, output)),
+        *(gate.split(steps) for gate in gates.split((2 * units, units, units), 1)),
+        *(gate.split(steps) for gate in gates[:, : 2 * units].split(units, 1)),
+        strict=True,
+    )
+    h, c = hidden, cell
+    kept: list[Tensor] = []
+    for step, (size, later, in_row, row, c_row, h_row, sigmoids, g, o, i, f) in enumerate(rows):
+        if size < len(h):
+            h, c = h[:size], c[:size]
+        torch.mm(h, transposed, out=row)
+        normalised = norms.of_input.forward(step, in_row, None, gain_ih, bias, None)
+        z = norms.of_hidden.forward(step, row, normalised, gain_hh, None, None)
+        z_sigmoids, z_g, z_o = z.split((2 * units, units, units), 1)
+        torch.sigmoid(z_sigmoids, out=sigmoids)
+        torch.tanh(z_g, out=g)
+        torch.sigmoid(z_o, out=o)
+        torch.mul(f, c, out=c_row)
+        c_row.addcmul_(i, g)
+        s = norms.of_cell.forward(step, c_row, None, gain_c, bias_c, "tanh")
+        kept.append(s)
+        torch.mul(o, s, out=h_row)
+        h, c = h_row, c_row
+        if later < size:
+            last_h[later:size], last_c[later:size] = h[later:], c[later:]
+    torch.cat(kept, out=squashed)
+    return Forward((output, last_h, last_c), from_input, from_hidden, gates, cells, squashed)
+
+
+class FusedLayer(torch.autograd.Function):
+    """`lstm_layer` with the backward at the head of this file."""
+
+    @staticmethod
+    def forward(ctx: Any, *call: Any) -> Any:
+        """See `lstm_layer`."""
+        *inputs, sizes, norms = call
+        done = run_forward(*inputs, sizes, norms)
+        ctx.sizes, ctx.norms = sizes, norms
+        kept = (done.from_input, done.from_hidden, done.gates, done.cells, done.squashed)
+        ctx.save_for_backward(*inputs, *kept, done.results[0])
+        ctx.set_materialize_grads(False)
+        return done.results
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor | None) -> Any:
+        """The gradients of x, hidden, cell and the seven weights."""
+        inputs = ctx.saved_tensors[:10]
+        wanted = ctx.needs_input_grad[:10]
+        if torch.is_grad_enabled():
+            gradients = _differentiable(inputs, wanted, ctx.sizes, ctx.norms, given)
+        else:
+            gradients = _run_backward(inputs, ctx.saved_tensors[10:], wanted, ctx.sizes, ctx.norms, given)
+        return *gradients, None, None
+
+
+def _differentiable(
+    inputs: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+    sizes: Sequence[int],
+    norms: Any,
+    given: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients as functions of inputs and of what is given, for a derivative of them."""
+    results = plain_layer(*inputs, sizes, norms)  # type: ignore[arg-type]
+    used = [(y, dy) for y, dy in zip(results, given, strict=True) if dy is not None]
+    sources = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
+    outputs, gradients = zip(*used, strict=True)
+    found = iter(torch.autograd.grad(outputs, sources, gradients, create_graph=True, allow_unused=True))
+    return [next(found) if want else None for want in wanted]
+
+
+def _run_backward(
+    inputs: Sequence[Tensor | None],
+    kept: Sequence[Tensor],
+    wanted: Sequence[bool],
+    sizes: Sequence[int],
+    norms: Any,
+    given: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    x, hidden, cell, weight_ih, weight_hh, bias, gain_ih, gain_hh, gain_c, bias_c = inputs
+    from_input, from_hidden, gates, cells, squashed, output = kept
+    assert x is not None
+    assert hidden is not None
+    assert cell is not None
+    assert weight_ih is not None
+    assert weight_hh is not None
+    dy, dh_last, dc_last = given
+    steps, units = list(sizes), hidden.shape[1]
+    dh, dc = (
+        torch.zeros_like(hidden) if last is None else last.clone(memory_format=torch.contiguous_format)
+        for last in (dh_last, dc_last)
+    )
+    dz, d_hidden = torch.empty_like(gates), torch.empty_like(gates)
+    before_h, before_c = (_before(whole, first, steps) for whole, first in ((output, hidden), (cells, cell)))
+    rows = zip(
+        range(len(steps)),
+        steps,
+        [None] * len(steps) if dy is None else dy.split(steps),
+        before_c,
+        *(whole.split(steps) for whole in (from_input, from_hidden, cells, squashed, d_hidden, dz)),
+        *(gate.split(steps) for gate in gates.split(units, 1)),
+        *(gate.split(steps) for gate in dz.split(units, 1)),
+        gates[:, : 2 * units].split(steps),
+        dz[:, : 2 * units].split(steps),
+        strict=True,
+    )
+    d_input, gains = [], _Sums()
+    for (
+        step, size, dy_row, c_before, in_row, row, c, s, d_row, dz_row, i, f, g, o, di, df, dg, do, sigmoids, ds
+    ) in reversed(list(rows)):  # fmt: skip
+        dh_row, dc_row = dh[:size], dc[:size]
+        if dy_row is not None:
+            dh_row.add_(dy_row)
+        torch.mul(dh_row, s, out=do)
+        through, *of_c = norms.of_cell.backward(step, dh_row * o, c, gain_c, bias_c, "tanh")
+        through.add_(dc_row)
+        torch.mul(through, g, out=di)
+        torch.mul(through, c_before, out=df)
+        torch.mul(through, i, out=dg)
+        torch.mul(through, f, out=dc_row)
+        _sigmoid_backward(ds, sigmoids, grad_input=ds)
+        _tanh_backward(dg, g, grad_input=dg)
+        _sigmoid_backward(do, o, grad_input=do)
+        d_of_row, of_hh, _ = norms.of_hidden.backward(step, dz_row, row, gain_hh, None, None)
+        d_row.copy_(d_of_row)
+        torch.mm(d_of_row, weight_hh, out=dh_row)
+        d_of_input, *of_ih = norms.of_input.backward(step, dz_row, in_row, gain_ih, bias, None)
+        d_input.append(d_of_input)
+        gains.add(of_hh, *of_ih, *of_c)
+    d_gain_hh, d_gain_ih, d_bias, d_gain_c, d_bias_c = gains.sums()
+    d_from_input = torch.cat(d_input[::-1])
+    return [
+        d_from_input.mm(weight_ih) if wanted[0] else None,
+        dh,
+        dc,
+        d_from_input.t().mm(x) if wanted[3] else None,
+        d_hidden.t().mm(torch.cat(before_h)) if wanted[4] else None,
+        d_bias,
+        d_gain_ih,
+        d_gain_hh,
+        d_gain_c,
+        d_bias_c,
+    ]
+
+
+def _before(whole: Tensor, first: Tensor, steps: list[int]) -> list[Tensor]:
+    """What each step was given: the rows of the step before it that go on."""
+    rows = [first, *whole.split(steps)[:-1]]
+    return [row[:size] for row, size in zip(rows, steps, strict=True)]
+
+
+class _Sums:
+    """Sums of the parameters' gradients over the steps."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Tensor | None, ...]] = []
+
+    def add(self, *gradients: Tensor | None) -> None:
+        """Those of one step."""
+        self._parts.append(gradients)
+
+    def sums(self) -> list[Tensor | None]:
+        """None where a parameter is."""
+        columns = zip(*self._parts, strict=True)
+        return [None if column[0] is None else torch.stack(list(column)).sum(0) for column in columns]

@@ -1,0 +1,187 @@
+"""What the normalised LSTMs have in common: layers, directions, and every form of a batch of sequences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from normwright.errors import OptionError, ShapeError
+from normwright.functional.lstm_layer import LayerNorms, LayerWeights, lstm_layer
+from normwright.functional.step_norms import StepNorm
+from normwright.nn.sequences import Steps, lengths_of, packed_steps, padded, padded_steps
+
+Hidden = tuple[Tensor, Tensor]
+
+
+class NormalisedLSTM(torch.nn.LSTM):
+    """An LSTM with a normaliser of the input path, of the hidden path and of the cell, in each layer.
+
+    Weights have the names and shapes of `torch.nn.LSTM`'s; the normalisers of layer k are the modules
+    norm_ih_lk, norm_hh_lk and norm_c_lk, with _reverse for the way back.
+    """
+
+    def __init__(self, *args: Any, proj_size: int = 0, **kwargs: Any) -> None:
+        if proj_size or len(args) > 7:
+            raise OptionError(
+                "proj_size must be 0: a normalised LSTM has no projection of its hidden state. Put a "
+                "torch.nn.Linear behind it"
+            )
+        super().__init__(*args, **kwargs)
+        made = {"device": self.weight_ih_l0.device, "dtype": self.weight_ih_l0.dtype}
+        for suffix in self._suffixes():
+            for name, norm in self._new_norms(**made).items():
+                self.add_module(f"{name}_{suffix}", norm)
+
+    def _new_norms(self, **made: Any) -> dict[str, torch.nn.Module]:
+        """norm_ih, norm_hh and norm_c of one layer and direction."""
+        raise NotImplementedError
+
+    def _step_norm(self, norm: Any) -> StepNorm:
+        """The normaliser for one pass over the time steps."""
+        raise NotImplementedError
+
+    def _check_steps(self, steps: int) -> None:
+        """Raises where the normalisers cannot take that many steps."""
+
+    def _suffixes(self) -> list[str]:
+        directions = ("", "_reverse") if self.bidirectional else ("",)
+        return [f"l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
+
+    def reset_parameters(self) -> None:
+        """The weights as `torch.nn.LSTM`'s, the normalisers as they start."""
+        stdv = self.hidden_size**-0.5
+        for weight in self._parameters.values():
+            if weight is not None:
+                torch.nn.init.uniform_(weight, -stdv, stdv)
+        for norm in self.children():
+            norm.reset_parameters()  # type: ignore[operator]
+
+    def forward(  # type: ignore[override]
+        self,
+        input: Tensor | PackedSequence,
+        hx: Hidden | None = None,
+        *,
+        lengths: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, Hidden]:
+        """Runs the layers over a batch of sequences.
+
+        Args:
+            input: (T, N, C), (N, T, C) with `batch_first`, (T, C) for a single sequence, or packed.
+            hx: (h, c) before the first step, each (layers·directions, N, H), or (…, H) with a single
+                sequence; None for 0.
+            lengths: (N,), how long each sequence of a padded batch is.
+            mask: (T, N), or (N, T) with `batch_first`: True where a step counts, from the first one on.
+                Instead of lengths.
+        Returns:
+            h of the last layer at every step, in input's form, 0 where a sequence has ended; and (h, c) of
+            each sequence's own last step.
+        Raises:
+            ShapeError: a shape that does not fit, a mask with a hole or without a step, or what the
+                normalisers cannot take.
+            OptionError: lengths and mask, or one of them with a packed or single sequence.
+        """
+        if isinstance(input, PackedSequence):
+            self._refuse_lengths(lengths, mask, "a packed batch knows its lengths")
+            steps = packed_steps(input)
+            rows, last = self._run(steps, self._hidden(steps, hx))
+            return PackedSequence(rows, input.batch_sizes, steps.order, steps.back), last
+        single = input.dim() == 2
+        if single:
+            self._refuse_lengths(lengths, mask, "a single sequence is as long as it is")
+            if hx is not None and any(tensor.dim() != 2 for tensor in hx):
+                raise ShapeError(
+                    "hx must be two tensors (layers·directions, H) with an unbatched input, but has "
+                    f"{[tensor.dim() for tensor in hx]} axes"
+                )
+            batch_first, x = False, input.unsqueeze(1)
+            hx = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        else:
+            batch_first, x = self.batch_first, input
+        self._check_padded(x)
+        steps = padded_steps(x, lengths_of(x, lengths, mask, batch_first), batch_first)
+        rows, (h, c) = self._run(steps, self._hidden(steps, hx))
+        output = padded(rows, steps, x.shape[1] if batch_first else x.shape[0], batch_first)
+        if single:
+            return output.squeeze(1), (h.squeeze(1), c.squeeze(1))
+        return output, (h, c)
+
+    def _run(self, steps: Steps, hx: Hidden) -> tuple[Tensor, Hidden]:
+        """Rows of the last layer's h, and the last (h, c), in the order that the batch came in."""
+        self._check_steps(len(steps.sizes))
+        rows = steps.rows
+        if torch.is_autocast_enabled(rows.device.type):
+            rows = rows.to(torch.get_autocast_dtype(rows.device.type))
+        dtype = rows.dtype
+        back = steps.reversed_rows() if self.bidirectional else None
+        directions = 2 if self.bidirectional else 1
+        last: list[Hidden] = []
+        with torch.autocast(rows.device.type, enabled=False):
+            for layer in range(self.num_layers):
+                ways = []
+                for direction in range(directions):
+                    suffix = f"l{layer}_reverse" if direction else f"l{layer}"
+                    h, c = (tensor[layer * directions + direction].to(dtype) for tensor in hx)
+                    given = rows.index_select(0, back) if direction and back is not None else rows
+                    weights, norms = self._weights(suffix, dtype), self._norms(suffix)
+                    out, h, c = lstm_layer(given, steps.sizes, h, c, weights, norms)
+                    ways.append(out.index_select(0, back) if direction and back is not None else out)
+                    last.append((h, c))
+                rows = torch.cat(ways, 1) if len(ways) > 1 else ways[0]
+                if self.dropout and layer < self.num_layers - 1:
+                    rows = torch.nn.functional.dropout(rows, self.dropout, self.training)
+        h, c = (torch.stack(parts) for parts in zip(*last, strict=True))
+        if steps.back is not None:
+            h, c = h.index_select(1, steps.back), c.index_select(1, steps.back)
+        return rows, (h, c)
+
+    def _weights(self, suffix: str, dtype: torch.dtype) -> LayerWeights:
+        bias = getattr(self, f"bias_ih_{suffix}") + getattr(self, f"bias_hh_{suffix}") if self.bias else None
+        of_input, of_hidden, of_cell = self._norms_of(suffix)
+        return LayerWeights(
+            getattr(self, f"weight_ih_{suffix}").to(dtype),
+            getattr(self, f"weight_hh_{suffix}").to(dtype),
+            bias,
+            of_input.weight,
+            of_hidden.weight,
+            of_cell.weight,
+            of_cell.bias,
+        )
+
+    def _norms(self, suffix: str) -> LayerNorms:
+        return LayerNorms(*(self._step_norm(norm) for norm in self._norms_of(suffix)))
+
+    def _norms_of(self, suffix: str) -> list[Any]:
+        return [getattr(self, f"{name}_{suffix}") for name in ("norm_ih", "norm_hh", "norm_c")]
+
+    def _hidden(self, steps: Steps, hx: Hidden | None) -> Hidden:
+        """(h, c) before the first step, in the order of the steps."""
+        self.check_input(steps.rows, torch.tensor(steps.sizes))
+        layers = self.num_layers * (2 if self.bidirectional else 1)
+        shape = (layers, steps.sizes[0], self.hidden_size)
+        if hx is None:
+            zeros = steps.rows.new_zeros(shape)
+            return zeros, zeros
+        for name, tensor in zip(("h", "c"), hx, strict=True):
+            if tensor.shape != shape:
+                raise ShapeError(f"Expected hidden size {shape}, got {list(tensor.shape)}: {name} of hx")
+        if steps.order is None:
+            return hx
+        return hx[0].index_select(1, steps.order), hx[1].index_select(1, steps.order)
+
+    def _check_padded(self, x: Tensor) -> None:
+        if x.dim() != 3:
+            raise ShapeError(
+                f"LSTM: Expected input to be 2D or 3D, got {x.dim()}D instead: a batch of sequences, or one"
+            )
+        if not x.shape[0] or not x.shape[1]:
+            raise ShapeError(
+                f"Expected sequence length and batch to be larger than 0, got input of size {list(x.shape)}"
+            )
+
+    def _refuse_lengths(self, lengths: Tensor | None, mask: Tensor | None, why: str) -> None:
+        if lengths is not None or mask is not None:
+            raise OptionError(f"lengths= and mask= are for padded batches: {why}")

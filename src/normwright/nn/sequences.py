@@ -1,0 +1,113 @@
+"""Batches of sequences as recurrent layers take them: packed, padded with lengths or a mask, or of one length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from normwright.errors import OptionError, ShapeError
+from normwright.functional.masked_batch_norm import check_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Sequences laid out step after step, the longest first in each.
+
+    Args:
+        rows: (S, C), S elements in all.
+        sizes: how many sequences have each step.
+        order: (N,), the sequences' places before they were sorted; None where they were not.
+        back: (N,), the way back.
+    """
+
+    rows: Tensor
+    sizes: tuple[int, ...]
+    order: Tensor | None = None
+    back: Tensor | None = None
+
+    def reversed_rows(self) -> Tensor:
+        """(S,), where in `rows` each element of the sequences read from their ends stands; its own inverse."""
+        device = self.rows.device
+        if self.sizes[0] == self.sizes[-1]:
+            whole = torch.arange(len(self.rows), device=device).view(len(self.sizes), -1)
+            return whole.flip(0).flatten()
+        sizes = torch.tensor(self.sizes)
+        begins = sizes.cumsum(0) - sizes
+        lengths = (sizes > torch.arange(self.sizes[0]).unsqueeze(1)).sum(1)
+        step = torch.arange(len(sizes)).repeat_interleave(sizes)
+        row = torch.arange(len(step)) - begins[step]
+        return (begins[lengths[row] - 1 - step] + row).to(device)
+
+
+def packed_steps(packed: PackedSequence) -> Steps:
+    """The steps of a packed batch."""
+    sizes = tuple(packed.batch_sizes.tolist())
+    return Steps(packed.data, sizes, packed.sorted_indices, packed.unsorted_indices)
+
+
+def padded_steps(x: Tensor, lengths: Tensor | None, batch_first: bool) -> Steps:
+    """The steps of a padded batch (T, N, C), or (N, T, C) with `batch_first`."""
+    if lengths is not None:
+        return packed_steps(pack_padded_sequence(x, lengths.cpu(), batch_first, enforce_sorted=False))
+    by_step = x.transpose(0, 1) if batch_first else x
+    return Steps(by_step.reshape(-1, x.shape[2]), (by_step.shape[1],) * by_step.shape[0])
+
+
+def padded(rows: Tensor, steps: Steps, length: int, batch_first: bool) -> Tensor:
+    """Rows of the steps as (length, N, C), or (N, length, C); 0 where a sequence has no such step."""
+    sizes = steps.sizes
+    if steps.order is None and len(sizes) == length and sizes[0] == sizes[-1]:
+        whole = rows.view(length, sizes[0], -1)
+        return whole.transpose(0, 1) if batch_first else whole
+    packed = PackedSequence(rows, torch.tensor(sizes), steps.order, steps.back)
+    return pad_packed_sequence(packed, batch_first, total_length=length)[0]
+
+
+def lengths_of(x: Tensor, lengths: Tensor | None, mask: Tensor | None, batch_first: bool) -> Tensor | None:
+    """(N,), how long each sequence of a padded batch is; None where all are as long as the batch.
+
+    Args:
+        x: (T, N, C), or (N, T, C) with `batch_first`.
+        lengths: (N,), integers from 1 to T, or a list of them.
+        mask: (T, N), or (N, T) with `batch_first`; True where a step counts, from the first one on.
+    Raises:
+        OptionError: both lengths and mask.
+        ShapeError: one of another shape, a sequence without a step, or a mask with a hole.
+    """
+    if lengths is not None and mask is not None:
+        raise OptionError("lengths= and mask= say the same: pass one of them")
+    batch, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+    if mask is not None:
+        lengths = _lengths_of_mask(mask, batch, steps, batch_first)
+    elif lengths is not None:
+        lengths = torch.as_tensor(lengths)
+        if lengths.shape != (batch,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+            raise ShapeError(
+                f"lengths must be ({batch},), an integer for each sequence, but is {lengths.dtype} of shape "
+                f"{list(lengths.shape)}"
+            )
+    if lengths is None or torch.compiler.is_compiling():
+        return lengths
+    if batch and not (1 <= int(lengths.min()) and int(lengths.max()) <= steps):
+        raise ShapeError(
+            f"every sequence must have from 1 to {steps} steps, but lengths reach from {int(lengths.min())} "
+            f"to {int(lengths.max())}: leave sequences without a step out of the batch"
+        )
+    return lengths
+
+
+def _lengths_of_mask(mask: Tensor, batch: int, steps: int, batch_first: bool) -> Tensor:
+    axes, shape = ("batch by steps", (batch, steps)) if batch_first else ("steps by batch", (steps, batch))
+    check_mask(mask, shape, axes)
+    by_sequence = mask if batch_first else mask.t()
+    lengths = by_sequence.sum(1)
+    whole = torch.arange(steps, device=mask.device) < lengths.unsqueeze(1)
+    if not torch.compiler.is_compiling() and not torch.equal(whole, by_sequence):
+        raise ShapeError(
+            "a sequence's steps must count from its first one on without a hole, but the mask of sequence "
+            f"{int((whole != by_sequence).any(1).nonzero()[0])} does not: put padding at the end"
+        )
+    return lengths
