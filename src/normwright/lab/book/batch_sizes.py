@@ -1,0 +1,61 @@
+"""Runs that claims about the batch size share: LeNet at several batch sizes, over the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from normwright.lab.book.bench import Bench, make
+from normwright.lab.book.sides import best_rates_each, rates_note
+from normwright.lab.recipe import Recipe
+
+Place = tuple[str, int]
+"""A normaliser and a batch size."""
+
+
+def at_best_rates(bench: Bench, places: Sequence[Place]) -> dict[Place, Recipe]:
+    """Each normaliser at each batch size, at its own best rate.
+
+    LeNet with ReLU, one pass over the same images of Fashion-MNIST whatever the batch size, SGD with momentum
+    0.9 and a cosine schedule.
+
+    Raises:
+        NeedsRunsError: some pilot runs are not done yet.
+    """
+    sides = [(_recipe(bench, norm, size), rates_at(norm, size)) for norm, size in places]
+    return dict(zip(places, best_rates_each(bench, sides), strict=True))
+
+
+def rates_at(norm: str, size: int) -> tuple[float, ...]:
+    """The learning rates that are tried: smaller for small batches, but for batch norm, whose steps they shrink.
+
+    Example:
+        >>> rates_at("group", 2), rates_at("batch", 2)
+        ((0.0003, 0.001, 0.004), (0.004, 0.016, 0.064))
+    """
+    if size <= 4 and norm != "batch":
+        return (0.0003, 0.001, 0.004)
+    if size <= 8 and norm != "batch":
+        return (0.001, 0.004, 0.016)
+    return (0.004, 0.016, 0.064)
+
+
+def note_on_rates(sides: dict[Place, Recipe]) -> str:
+    """The sentence of `rates_note`."""
+    named = {f"{norm} norm at batch {size}": side for (norm, size), side in sides.items()}
+    tried = {f"{norm} norm at batch {size}": rates_at(norm, size) for norm, size in sides}
+    return rates_note(named, tried)
+
+
+def _recipe(bench: Bench, norm: str, size: int) -> Recipe:
+    return make(
+        "lenet",
+        "fashion-mnist",
+        norm=norm,
+        activation="relu",
+        batch_size=size,
+        samples=bench.size(4_800, 1_600),
+        epochs=1,
+        evaluations=1,
+        momentum=0.9,
+        schedule="cosine",
+    )

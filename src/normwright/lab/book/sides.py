@@ -1,0 +1,73 @@
+"""The sides of a comparison: which of several settings stands for a side, and what it then reaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from normwright.lab.book.bench import PILOT_SEED, Bench, NeedsRunsError, vary
+from normwright.lab.judge import final_metric
+from normwright.lab.recipe import Recipe
+
+
+def best_rates_each(bench: Bench, sides: Sequence[tuple[Recipe, Sequence[float]]]) -> list[Recipe]:
+    """Each recipe at the best of its own rates, where no one list of rates serves all.
+
+    See `Bench.best_rates`; all pilot runs are asked for at once.
+
+    Args:
+        bench: trains.
+        sides: a recipe, and the rates that are tried for it.
+    Raises:
+        NeedsRunsError: some pilot runs are not done yet.
+    """
+    best: list[Recipe] = []
+    needed: list[Recipe] = []
+    for recipe, rates in sides:
+        try:
+            best += bench.best_rates([recipe], rates)
+        except NeedsRunsError as needs:
+            needed += needs.recipes
+    if needed:
+        raise NeedsRunsError(needed)
+    return best
+
+
+def best_setting(bench: Bench, recipes: Sequence[Recipe]) -> Recipe:
+    """The recipe that is best on validation data, by the pilot run of each: of its rate, and of no judged seed.
+
+    Args:
+        bench: whose pilot runs of these recipes are done, as they are after `best_rates`.
+        recipes: one side of a comparison at several settings, each at its own best rate.
+    Raises:
+        NeedsRunsError: a pilot run is not done yet.
+    """
+    pilots = bench.train(*(vary(recipe, seed=PILOT_SEED) for recipe in recipes))
+    finals = [final_metric(pilot) for pilot in pilots]
+    scores = [-math.inf if final is None else final for final in finals]
+    return recipes[scores.index(max(scores))]
+
+
+def tested_points(bench: Bench, recipe: Recipe) -> float:
+    """Test accuracy in points, from 0 to 100; NaN for a run that diverged."""
+    return 100 * bench.test(recipe)
+
+
+def rates_note(sides: Mapping[str, Recipe], rates: Sequence[float] | Mapping[str, Sequence[float]]) -> str:
+    """A sentence for the reader: the learning rate at which each side was judged.
+
+    Args:
+        sides: a recipe at its best rate, by the name of its side.
+        rates: those tried, for all sides or by the name of each.
+    Example:
+        >>> from normwright.lab.book.bench import make
+        >>> plain = make("mlp", "digits", norm="none", batch_size=2, lr=0.1)
+        >>> rates_note({"plain": plain, "normalised": vary(plain, lr=1.0)}, (0.01, 0.1, 1.0))
+        'Learning rates: plain 0.1, normalised 1 (the largest tried).'
+    """
+    said = []
+    for name, side in sides.items():
+        tried = rates[name] if isinstance(rates, Mapping) else rates
+        edges = {min(tried): " (the smallest tried)", max(tried): " (the largest tried)"}
+        said.append(f"{name} {side.training.lr:g}{edges.get(side.training.lr, '')}")
+    return f"Learning rates: {', '.join(said)}."
