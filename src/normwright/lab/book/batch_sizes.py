@@ -26,7 +26,7 @@ def at_best_rates(bench: Bench, places: Sequence[Place]) -> dict[Place, Recipe]:
 
 
 def rates_at(norm: str, size: int) -> tuple[float, ...]:
-    """The learning rates that are tried: smaller for small batches, but for batch norm, whose steps they shrink.
+    """The learning rates that are tried: smaller ones for small batches, but not for batch norm.
 
     Example:
         >>> rates_at("group", 2), rates_at("batch", 2)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from normwright.lab.book.bench import PILOT_SEED, Bench, NeedsRunsError, vary
 from normwright.lab.judge import final_metric
 from normwright.lab.recipe import Recipe
+from normwright.lab.run import RunResult
 
 
 def best_rates_each(bench: Bench, sides: Sequence[tuple[Recipe, Sequence[float]]]) -> list[Recipe]:
@@ -34,7 +36,7 @@ def best_rates_each(bench: Bench, sides: Sequence[tuple[Recipe, Sequence[float]]
 
 
 def best_setting(bench: Bench, recipes: Sequence[Recipe]) -> Recipe:
-    """The recipe that is best on validation data, by the pilot run of each: of its rate, and of no judged seed.
+    """The recipe that is best on validation data, by the pilot run of each.
 
     Args:
         bench: whose pilot runs of these recipes are done, as they are after `best_rates`.
@@ -46,6 +48,11 @@ def best_setting(bench: Bench, recipes: Sequence[Recipe]) -> Recipe:
     finals = [final_metric(pilot) for pilot in pilots]
     scores = [-math.inf if final is None else final for final in finals]
     return recipes[scores.index(max(scores))]
+
+
+def height_of_curve(result: RunResult) -> float:
+    """Mean validation accuracy over training: the higher, the sooner a run is good."""
+    return statistics.fmean(result.validation)
 
 
 def tested_points(bench: Bench, recipe: Recipe) -> float:

@@ -27,7 +27,7 @@ IMAGES = 256
 
 
 def experiment(bench: Bench, seed: int) -> Trial:
-    """One seed: accuracy with batch norm before and after the ReLU, and what it gets to see in both places."""
+    """One seed: accuracy with batch norm before and after the ReLU, and what it gets to see there."""
     best = bench.best_rates([_recipe(bench, place) for place in PLACES], RATES)
     sides = dict(zip(PLACES, best, strict=True))
     runs = {place: vary(side, seed=seed) for place, side in sides.items()}
@@ -100,13 +100,14 @@ CLAIM = Claim(
     references=(
         "Ioffe & Szegedy 2015, arXiv:1502.03167 (before: a layer's output is symmetric, not sparse, more "
         "Gaussian)",
-        "Mishkin, Sergievskiy & Matas 2016, arXiv:1606.02228 (contests it: after the ReLU does slightly better "
-        "in a network like AlexNet)",
+        "Mishkin, Sergievskiy & Matas 2016, arXiv:1606.02228 (contests it: after the ReLU does slightly "
+        "better in a network like AlexNet)",
     ),
     predictions=(
         Prediction(
             "before_gains",
-            f"test accuracy with batch norm before the ReLU is at least {MATTERS:g} points above that after it",
+            f"test accuracy with batch norm before the ReLU is at least {MATTERS:g} points above that after "
+            "it",
             "points of accuracy",
             at_least=MATTERS,
         ),
@@ -123,9 +124,10 @@ CLAIM = Claim(
         "schedule; batch norm before or after all four ReLUs."
     ),
     measure=(
-        "Accuracy on the 10,000 test images at the end; and the 2-Wasserstein distance from a Gaussian of what "
-        "reaches each normaliser, every unit standardised, on 256 validation images: mean over units, then "
-        "over layers; that of the network with batch norm after its ReLUs over that of the one with it before."
+        "Accuracy on the 10,000 test images at the end; and the 2-Wasserstein distance from a Gaussian of "
+        "what reaches each normaliser, every unit standardised, on 256 validation images: mean over units, "
+        "then over layers; that of the network with batch norm after its ReLUs over that of the one with "
+        "it before."
     ),
     conditions=(
         "A small convolutional network with ReLU and short training. The paper argues for any activation, "
@@ -133,8 +135,8 @@ CLAIM = Claim(
     ),
     practice={
         "supported": (
-            "Put batch norm between the layer and its activation: it sees the more Gaussian values there, its "
-            "bias stands in for the layer's, and it can be folded into the layer before it."
+            "Put batch norm between the layer and its activation: it sees the more Gaussian values there, "
+            "its bias stands in for the layer's, and it can be folded into the layer before it."
         ),
         "not supported": (
             "For accuracy the place is not settled in a network such as this. Keep batch norm before the "

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.sides import best_setting, rates_note
+from normwright.lab.book.sides import best_setting, height_of_curve, rates_note
 from normwright.lab.judge import steps_to
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
@@ -47,11 +46,6 @@ def experiment(bench: Bench, seed: int) -> Trial:
     )
 
 
-def height_of_curve(result: RunResult) -> float:
-    """Mean validation accuracy over training: the higher, the sooner a run is good."""
-    return statistics.fmean(result.validation)
-
-
 def ratios(
     reached: Mapping[str, int | None], results: Mapping[str, RunResult]
 ) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -88,8 +82,8 @@ CLAIM = Claim(
     sentence="Weight decay does not do what batch norm does.",
     references=(
         "Ioffe & Szegedy 2015, arXiv:1502.03167 (batch norm, and less weight decay with it)",
-        "van Laarhoven 2017, arXiv:1706.05350 (with batch norm, weight decay sets the effective learning rate "
-        "and does not regularise)",
+        "van Laarhoven 2017, arXiv:1706.05350 (with batch norm, weight decay sets the effective learning "
+        "rate and does not regularise)",
         "Zhang et al. 2018, arXiv:1810.12281 (three things that weight decay does)",
     ),
     predictions=(
@@ -127,12 +121,12 @@ CLAIM = Claim(
             "chosen for generalisation, and with batch norm for the effective learning rate."
         ),
         "not supported": (
-            "In a network such as this one, batch norm's advantage in steps over weight decay is not certain: "
-            "measure both before you add either for the sake of speed."
+            "In a network such as this one, batch norm's advantage in steps over weight decay is not "
+            "certain: measure both before you add either for the sake of speed."
         ),
         "refuted": (
-            "Here weight decay is as good a way to train in few steps as batch norm. Try it first, because it "
-            "costs nothing in a step and ties no sample to its batch."
+            "Here weight decay is as good a way to train in few steps as batch norm. Try it first, because "
+            "it costs nothing in a step and ties no sample to its batch."
         ),
     },
     plot=Plot("Validation accuracy while training", "training step", "validation accuracy"),

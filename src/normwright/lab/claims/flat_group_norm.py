@@ -23,9 +23,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     sides = at_best_rates(bench, [(norm, size) for norm in NORMS for size in SIZES])
     runs = {place: vary(side, seed=seed) for place, side in sides.items()}
     bench.train(*runs.values())
-    errors = {
-        norm: {size: 100 - tested_points(bench, runs[norm, size]) for size in SIZES} for norm in NORMS
-    }
+    errors = {norm: {size: 100 - tested_points(bench, runs[norm, size]) for size in SIZES} for norm in NORMS}
     sizes = tuple(map(float, SIZES))
     return Trial(
         values=rises(errors["group"]),
@@ -56,8 +54,9 @@ CLAIM = Claim(
         if size != LARGE
     ),
     recipe=(
-        "LeNet with ReLU, one pass over 4,800 images of Fashion-MNIST at batch 32, 8 and 2, SGD with momentum "
-        "0.9 and a cosine schedule; group norm of at most 8 groups, each batch size at its own best rate."
+        "LeNet with ReLU, one pass over 4,800 images of Fashion-MNIST at batch 32, 8 and 2, SGD with "
+        "momentum 0.9 and a cosine schedule; group norm of at most 8 groups, each batch size at its own "
+        "best rate."
     ),
     measure="Share of the 10,000 test images that are misclassified at the end of training.",
     conditions=(

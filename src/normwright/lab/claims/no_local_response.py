@@ -100,22 +100,23 @@ CLAIM = Claim(
     predictions=(
         Prediction(
             "response_adds",
-            f"beside batch norm, local response normalisation adds at most {MATTERS:g} points of test accuracy",
+            f"beside batch norm, local response normalisation adds at most {MATTERS:g} points of test "
+            "accuracy",
             "points of accuracy",
             at_most=MATTERS,
         ),
         Prediction(
             "batch_is_no_worse",
-            f"test accuracy with batch norm alone is at most {MATTERS:g} points below that with local response "
-            "normalisation alone",
+            f"test accuracy with batch norm alone is at most {MATTERS:g} points below that with local "
+            "response normalisation alone",
             "points of accuracy",
             at_least=-MATTERS,
         ),
     ),
     recipe=(
-        "LeNet with ReLU on Fashion-MNIST, 400 steps of batch 32, SGD with momentum 0.9 and a cosine schedule; "
-        "batch norm before every ReLU, local response normalisation over 5 channels after those of the "
-        "convolutions, as in AlexNet."
+        "LeNet with ReLU on Fashion-MNIST, 400 steps of batch 32, SGD with momentum 0.9 and a cosine "
+        "schedule; batch norm before every ReLU, local response normalisation over 5 channels after those "
+        "of the convolutions, as in AlexNet."
     ),
     measure="Accuracy on the 10,000 test images at the end of training.",
     conditions=(
@@ -125,8 +126,8 @@ CLAIM = Claim(
     ),
     practice={
         "supported": (
-            "Leave local response normalisation out of any network that has batch norm; it is several times as "
-            "slow, and adds nothing. Keep it only to run old weights that were trained with it."
+            "Leave local response normalisation out of any network that has batch norm; it is several "
+            "times as slow, and adds nothing. Keep it only to run old weights that were trained with it."
         ),
         "not supported": (
             "There is no need to add local response normalisation beside batch norm, but in a network that "

@@ -35,7 +35,9 @@ def experiment(bench: Bench, seed: int) -> Trial:
     flat = bench.best_rates([recipe for side in settings.values() for recipe in side], RATES)
     rated = {name: [flat.pop(0) for _ in side] for name, side in settings.items()}
     sides = {name: best_setting(bench, recipes) for name, recipes in rated.items()}
-    alone = "batch" if best_setting(bench, [sides["batch"], sides["dropout"]]) is sides["batch"] else "dropout"
+    alone = (
+        "batch" if best_setting(bench, [sides["batch"], sides["dropout"]]) is sides["batch"] else "dropout"
+    )
     runs = {name: vary(side, seed=seed) for name, side in sides.items()}
     results = dict(zip(runs, bench.train(*runs.values()), strict=True))
     accuracy = {name: tested_points(bench, run) for name, run in runs.items()}
@@ -76,13 +78,14 @@ def unfitted(results: Mapping[str, RunResult]) -> tuple[str, ...]:
 CLAIM = Claim(
     number=6,
     sentence=(
-        "Batch norm regularises: dropout can go, and dropout with batch norm does no better than either alone."
+        "Batch norm regularises: dropout can go, and dropout with batch norm does no better than either "
+        "alone."
     ),
     references=(
         "Ioffe & Szegedy 2015, arXiv:1502.03167 (without dropout, Inception with batch norm does as well)",
         "Luo et al. 2018, arXiv:1809.00846 (what regularisation batch norm amounts to)",
-        "Li et al. 2018, arXiv:1801.05134 (together they often do worse: dropout changes the variance between "
-        "training and inference; with dropout after the last batch norm they may do better)",
+        "Li et al. 2018, arXiv:1801.05134 (together they often do worse: dropout changes the variance "
+        "between training and inference; with dropout after the last batch norm they may do better)",
     ),
     predictions=(
         Prediction(

@@ -12,7 +12,7 @@ from normwright.lab.book.small_set import RATES, SAYS, on_small_set
 # About 1 point of ImageNet's validation accuracy in the paper; half of that is still worth a shuffle.
 MATTERS = 0.5
 
-# The network without a normaliser is shown beside it: what it gains, the order of the samples gives by itself.
+# What a network without a normaliser gains, the order of the samples gives by itself.
 NORMS = {"batch": "batch norm", "none": "no normaliser"}
 ORDERS = {False: "fixed batches", True: "reshuffled"}
 
@@ -49,10 +49,10 @@ CLAIM = Claim(
     number=23,
     sentence="Reshuffling the training set each epoch helps batch norm.",
     references=(
-        "Ioffe & Szegedy 2015, arXiv:1502.03167 (shuffling more thoroughly adds about 1 point: the same samples "
-        "do not always share a batch)",
-        "Wu, Yun & Sra 2023, arXiv:2302.12444 (with fixed batches, batch norm may settle at a distorted optimum "
-        "or diverge)",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167 (shuffling more thoroughly adds about 1 point: the same "
+        "samples do not always share a batch)",
+        "Wu, Yun & Sra 2023, arXiv:2302.12444 (with fixed batches, batch norm may settle at a distorted "
+        "optimum or diverge)",
     ),
     predictions=(
         Prediction(
@@ -76,18 +76,20 @@ CLAIM = Claim(
     ),
     practice={
         "supported": (
-            "Reshuffle every epoch, and see that your loader does (a fixed sampler seed, or files read in one "
-            "order, keeps the batches as they were): with batch norm, who shares a batch matters."
+            "Reshuffle every epoch, and see that your loader does (a fixed sampler seed, or files read in "
+            "one order, keeps the batches as they were): with batch norm, who shares a batch matters."
         ),
         "not supported": (
             "Reshuffle every epoch, which costs nothing, but do not look to it for accuracy that you miss: "
             "the gain is too small to be certain here, or no greater with batch norm than without."
         ),
         "refuted": (
-            "Fixed batches do no harm that matters in training such as this. Where reshuffling is dear, as it "
-            "is for large files read in order, a good shuffle once is enough for batch norm too."
+            "Fixed batches do no harm that matters in training such as this. Where reshuffling is dear, as "
+            "it is for large files read in order, a good shuffle once is enough for batch norm too."
         ),
     },
-    plot=Plot("Accuracy with fixed and with reshuffled batches", "order of the samples", "test accuracy (points)"),
+    plot=Plot(
+        "Accuracy with fixed and with reshuffled batches", "order of the samples", "test accuracy (points)"
+    ),
     experiment=experiment,
 )

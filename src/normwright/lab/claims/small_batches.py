@@ -46,8 +46,8 @@ CLAIM = Claim(
         "Wu & He 2018, arXiv:1803.08494 (ResNet-50 on ImageNet: at batch 2, 34.7 % error with batch norm "
         "and 24.1 % with group norm)",
         "Ioffe 2017, arXiv:1702.03275 (batch renormalisation, made for small batches)",
-        "Wu & Johnson 2021, arXiv:2105.07576 (part of the loss is the gap between training and inference, and "
-        "better population statistics recover it)",
+        "Wu & Johnson 2021, arXiv:2105.07576 (part of the loss is the gap between training and inference, "
+        "and better population statistics recover it)",
     ),
     predictions=(
         Prediction(
@@ -91,12 +91,10 @@ CLAIM = Claim(
             "network such as this. Group norm is the safer choice where memory sets the batch size."
         ),
         "refuted": (
-            "The batch size alone does not rule out batch norm, nor does group or layer norm alone make small "
-            "batches safe: compare them in your own network, each at its own learning rate."
+            "The batch size alone does not rule out batch norm, nor does group or layer norm alone make "
+            "small batches safe: compare them in your own network, each at its own learning rate."
         ),
     },
-    plot=Plot(
-        "Accuracy by batch size", "samples per step", "test accuracy (points)", log_x=True
-    ),
+    plot=Plot("Accuracy by batch size", "samples per step", "test accuracy (points)", log_x=True),
     experiment=experiment,
 )

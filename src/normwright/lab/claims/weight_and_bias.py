@@ -37,7 +37,9 @@ def experiment(bench: Bench, seed: int) -> Trial:
     images = bench.data(runs[True]).validation_x[:IMAGES]
     straight = {affine: straightness(bench.network(run), images) for affine, run in runs.items()}
     return Trial(
-        values=measures(accuracy, {affine: tuple(by_layer.values()) for affine, by_layer in straight.items()}),
+        values=measures(
+            accuracy, {affine: tuple(by_layer.values()) for affine, by_layer in straight.items()}
+        ),
         series=tuple(
             Series(SIDES[affine], tuple(by_layer), tuple(by_layer.values()))
             for affine, by_layer in straight.items()
@@ -115,10 +117,12 @@ def _recipe(bench: Bench, affine: bool) -> Recipe:
 CLAIM = Claim(
     number=5,
     sentence=(
-        "Batch norm's weight and bias are needed: without them a sigmoid network is confined to its linear part."
+        "Batch norm's weight and bias are needed: without them a sigmoid network is confined to its linear "
+        "part."
     ),
     references=(
-        "Ioffe & Szegedy 2015, arXiv:1502.03167 (normalised inputs would keep a sigmoid in its linear regime)",
+        "Ioffe & Szegedy 2015, arXiv:1502.03167 (normalised inputs would keep a sigmoid in its linear "
+        "regime)",
         "Frankle, Schwab & Morcos 2020, arXiv:2003.00152 (what weight and bias alone can learn; leaving them "
         "out costs ResNets 0.5 to 2 points)",
     ),
@@ -144,30 +148,30 @@ CLAIM = Claim(
         ),
     ),
     recipe=(
-        "6 hidden layers of 100 sigmoid units on Fashion-MNIST, 1,800 steps of batch 60, Xavier start, SGD with "
-        "a cosine schedule; batch norm before every sigmoid, with and without weight and bias."
+        "6 hidden layers of 100 sigmoid units on Fashion-MNIST, 1,800 steps of batch 60, Xavier start, SGD "
+        "with a cosine schedule; batch norm before every sigmoid, with and without weight and bias."
     ),
     measure=(
-        "Accuracy on the 10,000 test images at the end; and the squared correlation between a sigmoid's input "
-        "and its output on 1,024 validation images, mean over units and layers."
+        "Accuracy on the 10,000 test images at the end; and the squared correlation between a sigmoid's "
+        "input and its output on 1,024 validation images, mean over units and layers."
     ),
     conditions=(
-        "Two passes over the data in a deep and narrow network. The paper makes the claim as an argument, and "
-        "measures nothing for it."
+        "Two passes over the data in a deep and narrow network. The paper makes the claim as an argument, "
+        "and measures nothing for it."
     ),
     practice={
         "supported": (
-            "Keep weight and bias in every batch norm before a sigmoid or tanh: the network uses them to widen "
-            "its inputs beyond the straight part, and loses accuracy without them."
+            "Keep weight and bias in every batch norm before a sigmoid or tanh: the network uses them to "
+            "widen its inputs beyond the straight part, and loses accuracy without them."
         ),
         "not supported": (
             "Keep weight and bias, which cost next to nothing, but expect little of them: at this length of "
             "training their gain in accuracy is not certain."
         ),
         "refuted": (
-            "Weight and bias may be left out where a library or a kernel is simpler without them: six layers of "
-            "nearly straight sigmoids still bend enough together, and the next layer's weights make up for "
-            "the rest. Keep them where weights are to be exchanged with others."
+            "Weight and bias may be left out where a library or a kernel is simpler without them: six "
+            "layers of nearly straight sigmoids still bend enough together, and the next layer's weights "
+            "make up for the rest. Keep them where weights are to be exchanged with others."
         ),
     },
     plot=Plot("How straight each layer's sigmoids are used", "hidden layer", "variance that a line explains"),
