@@ -15,8 +15,9 @@ Place = tuple[str, int]
 def at_best_rates(bench: Bench, places: Sequence[Place]) -> dict[Place, Recipe]:
     """Each normaliser at each batch size, at its own best rate.
 
-    LeNet with ReLU, one pass over the same images of Fashion-MNIST whatever the batch size, SGD with momentum
-    0.9 and a cosine schedule.
+    LeNet with ReLU, as many passes over the same few images of Fashion-MNIST whatever the batch size, SGD with
+    momentum 0.9 and a cosine schedule. With few images and many passes it is the data that limit the accuracy,
+    and not the number of steps, which is 16 times as large at batch 2 as at batch 32.
 
     Raises:
         NeedsRunsError: some pilot runs are not done yet.
@@ -26,17 +27,19 @@ def at_best_rates(bench: Bench, places: Sequence[Place]) -> dict[Place, Recipe]:
 
 
 def rates_at(norm: str, size: int) -> tuple[float, ...]:
-    """The learning rates that are tried: smaller ones for small batches, but not for batch norm.
+    """The learning rates that are tried: those around the best of trial runs, a factor of 4 apart.
+
+    Without batch norm a small batch asks for small steps.
 
     Example:
         >>> rates_at("group", 2), rates_at("batch", 2)
-        ((0.0003, 0.001, 0.004), (0.004, 0.016, 0.064))
+        ((0.0001, 0.0004, 0.0016), (0.004, 0.016, 0.064))
     """
-    if size <= 4 and norm != "batch":
-        return (0.0003, 0.001, 0.004)
-    if size <= 8 and norm != "batch":
-        return (0.001, 0.004, 0.016)
-    return (0.004, 0.016, 0.064)
+    if norm == "batch":
+        middle = 0.016 if size < 32 else 0.064
+    else:
+        middle = {2: 0.0004, 8: 0.004}.get(size, 0.008)
+    return (middle / 4, middle, middle * 4)
 
 
 def note_on_rates(sides: dict[Place, Recipe]) -> str:
@@ -53,9 +56,10 @@ def _recipe(bench: Bench, norm: str, size: int) -> Recipe:
         norm=norm,
         activation="relu",
         batch_size=size,
-        samples=bench.size(4_800, 1_600),
-        epochs=1,
+        samples=bench.size(600, 300),
+        epochs=bench.size(12, 6),
         evaluations=1,
+        validation=0.03,
         momentum=0.9,
         schedule="cosine",
     )

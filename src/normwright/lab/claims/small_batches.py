@@ -70,15 +70,15 @@ CLAIM = Claim(
         ),
     ),
     recipe=(
-        "LeNet with ReLU, one pass over 4,800 images of Fashion-MNIST at batch 32 and at batch 2, SGD with "
+        "LeNet with ReLU, 12 passes over 600 images of Fashion-MNIST at batch 32 and at batch 2, SGD with "
         "momentum 0.9 and a cosine schedule; each normaliser and batch size at its own best rate."
     ),
     measure="Accuracy on the 10,000 test images at the end of training: at batch 32 less that at batch 2.",
     conditions=(
-        "Both batch sizes see the same images once, so that batch 2 takes 16 times as many steps, as it does "
-        "in the papers. LeNet's normalisers stand behind two convolutions, where a moment of a batch of 2 "
-        "has hundreds of elements, and behind two linear layers, where it has 2; the papers' networks have "
-        "convolutions alone."
+        "Both batch sizes see the same images as often, so that batch 2 takes 16 times as many steps, as it "
+        "does in the papers. LeNet's normalisers stand behind two convolutions, where a moment of a batch of "
+        "2 has hundreds of elements, and behind two linear layers, where it has 2 and batch norm keeps no "
+        "more than which sample is the larger; the papers' networks have convolutions alone, and lose less."
     ),
     practice={
         "supported": (
