@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from normwright.lab.book.bench import Bench, make
-from normwright.lab.book.sides import best_rates_each, rates_note
+from normwright.lab.book.entrant import Entrant, best_of
+from normwright.lab.book.sides import rates_note
 from normwright.lab.recipe import Recipe
 
 Place = tuple[str, int]
 """A normaliser and a batch size."""
 
+_MIDDLE = {2: 0.0004, 8: 0.004, 32: 0.008}
+_MIDDLE_BATCH = {2: 0.016, 8: 0.016, 32: 0.064}
+
 
 def at_best_rates(bench: Bench, places: Sequence[Place]) -> dict[Place, Recipe]:
     """Each normaliser at each batch size, at its own best rate.
 
-    LeNet with ReLU, as many passes over the same few images of Fashion-MNIST whatever the batch size, SGD with
-    momentum 0.9 and a cosine schedule. With few images and many passes it is the data that limit the accuracy,
-    and not the number of steps, which is 16 times as large at batch 2 as at batch 32.
+    LeNet with ReLU, as many passes over the same few images of Fashion-MNIST whatever the batch size, SGD
+    with momentum 0.9 and a cosine schedule. With few images and many passes it is the data that limit the
+    accuracy, and not the number of steps, which is 16 times as large at batch 2 as at batch 32.
 
     Raises:
         NeedsRunsError: some pilot runs are not done yet.
     """
-    sides = [(_recipe(bench, norm, size), rates_at(norm, size)) for norm, size in places]
-    return dict(zip(places, best_rates_each(bench, sides), strict=True))
+    sides = [Entrant(_recipe(bench, norm, size), rates_at(norm, size)) for norm, size in places]
+    return dict(zip(places, best_of(bench, sides), strict=True))
 
 
 def rates_at(norm: str, size: int) -> tuple[float, ...]:
@@ -35,11 +39,8 @@ def rates_at(norm: str, size: int) -> tuple[float, ...]:
         >>> rates_at("group", 2), rates_at("batch", 2)
         ((0.0001, 0.0004, 0.0016), (0.004, 0.016, 0.064))
     """
-    if norm == "batch":
-        middle = 0.016 if size < 32 else 0.064
-    else:
-        middle = {2: 0.0004, 8: 0.004}.get(size, 0.008)
-    return (middle / 4, middle, middle * 4)
+    middle = _MIDDLE_BATCH if norm == "batch" else _MIDDLE
+    return tuple(middle[size] * factor for factor in (0.25, 1.0, 4.0))
 
 
 def note_on_rates(sides: dict[Place, Recipe]) -> str:

@@ -1,4 +1,4 @@
-"""The sides of a comparison: which of several settings stands for a side, and what it then reaches."""
+"""The sides of a comparison: which of several settings stands for a side, and at which rate it is judged."""
 
 from __future__ import annotations
 
@@ -6,33 +6,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from normwright.lab.book.bench import PILOT_SEED, Bench, NeedsRunsError, vary
+from normwright.lab.book.bench import PILOT_SEED, Bench, vary
 from normwright.lab.judge import final_metric
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
-
-
-def best_rates_each(bench: Bench, sides: Sequence[tuple[Recipe, Sequence[float]]]) -> list[Recipe]:
-    """Each recipe at the best of its own rates, where no one list of rates serves all.
-
-    See `Bench.best_rates`; all pilot runs are asked for at once.
-
-    Args:
-        bench: trains.
-        sides: a recipe, and the rates that are tried for it.
-    Raises:
-        NeedsRunsError: some pilot runs are not done yet.
-    """
-    best: list[Recipe] = []
-    needed: list[Recipe] = []
-    for recipe, rates in sides:
-        try:
-            best += bench.best_rates([recipe], rates)
-        except NeedsRunsError as needs:
-            needed += needs.recipes
-    if needed:
-        raise NeedsRunsError(needed)
-    return best
 
 
 def best_setting(bench: Bench, recipes: Sequence[Recipe]) -> Recipe:
@@ -53,11 +30,6 @@ def best_setting(bench: Bench, recipes: Sequence[Recipe]) -> Recipe:
 def height_of_curve(result: RunResult) -> float:
     """Mean validation accuracy over training: the higher, the sooner a run is good."""
     return statistics.fmean(result.validation)
-
-
-def tested_points(bench: Bench, recipe: Recipe) -> float:
-    """Test accuracy in points, from 0 to 100; NaN for a run that diverged."""
-    return 100 * bench.test(recipe)
 
 
 def rates_note(sides: Mapping[str, Recipe], rates: Sequence[float] | Mapping[str, Sequence[float]]) -> str:

@@ -11,7 +11,7 @@ from normwright.lab.recipe import Recipe
 RATES = (0.01, 0.03, 0.1)
 
 SAYS = (
-    "3 hidden layers of 200 ReLU units on 2,000 images of Fashion-MNIST, 30 epochs of batches of 50, SGD "
+    "Three hidden layers of 200 ReLU units on 2,000 images of Fashion-MNIST, 30 epochs of batches of 50, SGD "
     "with momentum 0.9 and a cosine schedule"
 )
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.gaussian import gaussian_distance
-from normwright.lab.book.sides import rates_note, tested_points
+from normwright.lab.book.points import test_points
+from normwright.lab.book.sides import rates_note
 from normwright.lab.recipe import PLACES, Recipe
 
 RATES = (0.01, 0.04, 0.16)
@@ -32,7 +33,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     sides = dict(zip(PLACES, best, strict=True))
     runs = {place: vary(side, seed=seed) for place, side in sides.items()}
     bench.train(*runs.values())
-    accuracy = {place: tested_points(bench, run) for place, run in runs.items()}
+    accuracy = {place: test_points(bench, run) for place, run in runs.items()}
     images = bench.data(runs["before"]).validation_x[:IMAGES]
     distances = {place: input_distances(bench.network(run), images) for place, run in runs.items()}
     means = {place: statistics.fmean(by_layer.values()) for place, by_layer in distances.items()}
@@ -135,7 +136,7 @@ CLAIM = Claim(
     ),
     practice={
         "supported": (
-            "Put batch norm between the layer and its activation: it sees the more Gaussian values there, "
+            "Put batch norm between the layer and its activation. It sees the more Gaussian values there, "
             "its bias stands in for the layer's, and it can be folded into the layer before it."
         ),
         "not supported": (

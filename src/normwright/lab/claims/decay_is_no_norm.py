@@ -103,7 +103,7 @@ CLAIM = Claim(
         ),
     ),
     recipe=(
-        "4 hidden layers of 100 sigmoid units on Fashion-MNIST, batch 60, Xavier start, plain SGD; "
+        "Four hidden layers of 100 sigmoid units on Fashion-MNIST, batch 60, Xavier start, plain SGD; "
         "weight decay of 0.0001 or 0.001 on all parameters."
     ),
     measure=(
@@ -122,7 +122,7 @@ CLAIM = Claim(
         ),
         "not supported": (
             "In a network such as this one, batch norm's advantage in steps over weight decay is not "
-            "certain: measure both before you add either for the sake of speed."
+            "certain. Measure both before you add either for the sake of speed."
         ),
         "refuted": (
             "Here weight decay is as good a way to train in few steps as batch norm. Try it first, because "

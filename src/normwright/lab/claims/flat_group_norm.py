@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from normwright.lab.book.batch_sizes import at_best_rates, note_on_rates
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.sides import tested_points
+from normwright.lab.book.points import test_points
 
 SIZES = (2, 8, 32)
 LARGE = SIZES[-1]
@@ -23,7 +23,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     sides = at_best_rates(bench, [(norm, size) for norm in NORMS for size in SIZES])
     runs = {place: vary(side, seed=seed) for place, side in sides.items()}
     bench.train(*runs.values())
-    errors = {norm: {size: 100 - tested_points(bench, runs[norm, size]) for size in SIZES} for norm in NORMS}
+    errors = {norm: {size: 100 - test_points(bench, runs[norm, size]) for size in SIZES} for norm in NORMS}
     sizes = tuple(map(float, SIZES))
     return Trial(
         values=rises(errors["group"]),
@@ -59,9 +59,9 @@ CLAIM = Claim(
     ),
     measure="Share of the 10,000 test images that are misclassified at the end of training.",
     conditions=(
-        "All batch sizes see the same images as often, as in the paper, so that batch 2 takes 16 times as many "
-        "steps, which a small network and a short training may use better: an error that falls with the "
-        "batch size counts as one that does not rise. Few images and many passes keep that small."
+        "All batch sizes see the same images as often, as in the paper, so that batch 2 takes 16 times as "
+        "many steps, which a small network and a short training may use better: an error that falls with "
+        "the batch size counts as one that does not rise. Few images and many passes keep that small."
     ),
     practice={
         "supported": (
@@ -69,8 +69,8 @@ CLAIM = Claim(
             "once the learning rate is chosen anew. The rate must come down with the batch size."
         ),
         "not supported": (
-            "Group norm's error may rise somewhat as the batch shrinks: choose the rate anew at every batch "
-            "size, and measure before you rely on a batch of 2."
+            "Group norm's error may rise somewhat as the batch shrinks. Choose the rate anew at every "
+            "batch size, and measure before you rely on a batch of 2."
         ),
         "refuted": (
             "Group norm does not by itself make small batches free: the noise of the gradient remains. "

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from normwright.functional import local_response_norm
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.sides import rates_note, tested_points
+from normwright.lab.book.points import test_points
+from normwright.lab.book.sides import rates_note
 from normwright.lab.networks import lenet
 from normwright.lab.recipe import NetworkRecipe, Recipe
 
@@ -57,7 +58,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     sides = dict(zip(SIDES, best, strict=True))
     runs = {name: vary(side, seed=seed) for name, side in sides.items()}
     bench.train(*runs.values())
-    accuracy = {name: tested_points(bench, run) for name, run in runs.items()}
+    accuracy = {name: test_points(bench, run) for name, run in runs.items()}
     heights = tuple(accuracy[name] for name in SIDES)
     return Trial(
         values=measures(accuracy),
@@ -107,8 +108,8 @@ CLAIM = Claim(
         ),
         Prediction(
             "batch_is_no_worse",
-            f"test accuracy with batch norm alone is at most {MATTERS:g} points below that with local "
-            "response normalisation alone",
+            "test accuracy with batch norm alone, less that with local response normalisation alone, is "
+            f"at least {-MATTERS:g} points",
             "points of accuracy",
             at_least=-MATTERS,
         ),
@@ -130,11 +131,11 @@ CLAIM = Claim(
             "times as slow, and adds nothing. Keep it only to run old weights that were trained with it."
         ),
         "not supported": (
-            "There is no need to add local response normalisation beside batch norm, but in a network that "
+            "There is no need to add local response normalisation beside batch norm. In a network that "
             "has it already, measure before you take it out."
         ),
         "refuted": (
-            "Local response normalisation still earns its place here: try it after the activation of the "
+            "Local response normalisation still earns its place here. Try it after the activation of the "
             "first convolutions, and weigh the points that it adds against its time."
         ),
     },

@@ -8,7 +8,8 @@ import numpy as np
 
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.sides import best_setting, rates_note, tested_points
+from normwright.lab.book.points import test_points
+from normwright.lab.book.sides import best_setting, rates_note
 from normwright.lab.book.small_set import RATES, SAYS, on_small_set
 from normwright.lab.run import RunResult
 
@@ -40,7 +41,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     )
     runs = {name: vary(side, seed=seed) for name, side in sides.items()}
     results = dict(zip(runs, bench.train(*runs.values()), strict=True))
-    accuracy = {name: tested_points(bench, run) for name, run in runs.items()}
+    accuracy = {name: test_points(bench, run) for name, run in runs.items()}
     names, heights = tuple(SIDES.values()), tuple(accuracy[name] for name in SIDES)
     chosen = {SIDES[name]: side for name, side in sides.items()}
     shares = ", ".join(f"{SIDES[name]} {sides[name].network.dropout:g}" for name in ("dropout", "both"))
@@ -96,7 +97,7 @@ CLAIM = Claim(
         ),
         Prediction(
             "dropout_can_go",
-            f"test accuracy with batch norm is at most {MATTERS:g} points below that with dropout",
+            f"test accuracy with batch norm, less that with dropout, is at least {-MATTERS:g} points",
             "points of accuracy",
             at_least=-MATTERS,
         ),
@@ -125,7 +126,7 @@ CLAIM = Claim(
         ),
         "not supported": (
             "Do not count on batch norm as the regulariser of a small data set, and do not drop dropout "
-            "unmeasured: compare both, each at its own rate and probability, on validation data."
+            "unmeasured. Compare both, each at its own rate and probability, on validation data."
         ),
         "refuted": (
             "Batch norm and regularisation are two decisions: choose batch norm for its optimisation, and "

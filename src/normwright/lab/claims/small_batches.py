@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from normwright.lab.book.batch_sizes import Place, at_best_rates, note_on_rates
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.sides import tested_points
+from normwright.lab.book.points import test_points
 
 NORMS = ("batch", "group", "layer")
 LARGE, SMALL = 32, 2
@@ -22,7 +22,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     sides = at_best_rates(bench, [(norm, size) for norm in NORMS for size in (SMALL, LARGE)])
     runs = {place: vary(side, seed=seed) for place, side in sides.items()}
     bench.train(*runs.values())
-    accuracy = {place: tested_points(bench, run) for place, run in runs.items()}
+    accuracy = {place: test_points(bench, run) for place, run in runs.items()}
     sizes = (float(SMALL), float(LARGE))
     return Trial(
         values=losses(accuracy),
@@ -92,7 +92,7 @@ CLAIM = Claim(
         ),
         "refuted": (
             "The batch size alone does not rule out batch norm, nor does group or layer norm alone make "
-            "small batches safe: compare them in your own network, each at its own learning rate."
+            "small batches safe. Compare them in your own network, each at its own learning rate."
         ),
     },
     plot=Plot("Accuracy by batch size", "samples per step", "test accuracy (points)", log_x=True),

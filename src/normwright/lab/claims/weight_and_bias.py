@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.sides import rates_note, tested_points
+from normwright.lab.book.points import test_points
+from normwright.lab.book.sides import rates_note
 from normwright.lab.recipe import Recipe
 
 RATES = (0.1, 0.5, 2.5)
@@ -33,7 +34,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     sides = dict(zip(SIDES, best, strict=True))
     runs = {affine: vary(side, seed=seed) for affine, side in sides.items()}
     bench.train(*runs.values())
-    accuracy = {affine: tested_points(bench, run) for affine, run in runs.items()}
+    accuracy = {affine: test_points(bench, run) for affine, run in runs.items()}
     images = bench.data(runs[True]).validation_x[:IMAGES]
     straight = {affine: straightness(bench.network(run), images) for affine, run in runs.items()}
     return Trial(
@@ -135,7 +136,7 @@ CLAIM = Claim(
         ),
         Prediction(
             "straight_without",
-            f"without them, a straight line explains at least {CONFINED:.0%} of what a sigmoid gives",
+            f"without them, a straight line explains at least {CONFINED:g} of what a sigmoid gives",
             "share of variance",
             at_least=CONFINED,
         ),
@@ -148,7 +149,7 @@ CLAIM = Claim(
         ),
     ),
     recipe=(
-        "6 hidden layers of 100 sigmoid units on Fashion-MNIST, 1,800 steps of batch 60, Xavier start, SGD "
+        "Six hidden layers of 100 sigmoid units on Fashion-MNIST, 1,800 steps of batch 60, Xavier start, SGD "
         "with a cosine schedule; batch norm before every sigmoid, with and without weight and bias."
     ),
     measure=(
@@ -161,12 +162,12 @@ CLAIM = Claim(
     ),
     practice={
         "supported": (
-            "Keep weight and bias in every batch norm before a sigmoid or tanh: the network uses them to "
+            "Keep weight and bias in every batch norm before a sigmoid or tanh. The network uses them to "
             "widen its inputs beyond the straight part, and loses accuracy without them."
         ),
         "not supported": (
-            "Keep weight and bias, which cost next to nothing, but expect little of them: at this length of "
-            "training their gain in accuracy is not certain."
+            "Keep weight and bias, which cost next to nothing. But expect little of them: at this length "
+            "of training what they gain is not certain."
         ),
         "refuted": (
             "Weight and bias may be left out where a library or a kernel is simpler without them: six "

@@ -10,7 +10,8 @@ import numpy as np
 
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.sides import height_of_curve, rates_note, tested_points
+from normwright.lab.book.points import test_points
+from normwright.lab.book.sides import height_of_curve, rates_note
 from normwright.lab.book.small_set import RATES, SAYS, on_small_set
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import Floats, RunResult
@@ -37,7 +38,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     fast = dict(zip(NORMS, bench.best_rates(recipes, RATES, score=height_of_curve), strict=True))
     runs = [vary(side, seed=seed) for side in (*accurate.values(), *fast.values())]
     results = dict(zip(NORMS, bench.train(*runs)[len(NORMS) :], strict=True))
-    accuracy = {norm: tested_points(bench, vary(accurate[norm], seed=seed)) for norm in ("weight", "batch")}
+    accuracy = {norm: test_points(bench, vary(accurate[norm], seed=seed)) for norm in ("weight", "batch")}
     speed_up, bounded = ratio_of_steps(results["none"], results["weight"])
     costs = {name: step_times(bench, timed(bench, name)) for name in ("lenet", "mlp")}
     return Trial(
@@ -167,7 +168,7 @@ CLAIM = Claim(
             "regularisation, which batch norm would have given."
         ),
         "not supported": (
-            "Weight norm is no cheap stand-in for batch norm on this evidence: measure steps, time and "
+            "Weight norm is no cheap stand-in for batch norm on this evidence. Measure steps, time and "
             "accuracy in your own network before you choose it, and look at the verdict of each part."
         ),
         "refuted": (
