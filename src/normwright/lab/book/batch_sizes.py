@@ -12,7 +12,7 @@ from normwright.lab.recipe import Recipe
 Place = tuple[str, int]
 """A normaliser and a batch size."""
 
-_MIDDLE = {2: 0.0004, 8: 0.004, 32: 0.008}
+_MIDDLE = {2: 0.0008, 8: 0.004, 32: 0.016}
 _MIDDLE_BATCH = {2: 0.016, 8: 0.016, 32: 0.064}
 
 
@@ -37,7 +37,7 @@ def rates_at(norm: str, size: int) -> tuple[float, ...]:
 
     Example:
         >>> rates_at("group", 2), rates_at("batch", 2)
-        ((0.0001, 0.0004, 0.0016), (0.004, 0.016, 0.064))
+        ((0.0002, 0.0008, 0.0032), (0.004, 0.016, 0.064))
     """
     middle = _MIDDLE_BATCH if norm == "batch" else _MIDDLE
     return tuple(middle[size] * factor for factor in (0.25, 1.0, 4.0))
