@@ -58,7 +58,7 @@ def test_what_the_literature_disputes_is_marked():
 def test_it_says_what_a_reader_must_know(claim):
     for text in (claim.sentence, claim.recipe, claim.measure, claim.conditions):
         assert text.endswith(".")
-        assert text[0].isupper()
+        assert not text[0].islower()
         assert "  " not in text
     assert claim.references
     assert all(any(c.isdigit() for c in text) for text in claim.references)

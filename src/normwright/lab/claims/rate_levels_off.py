@@ -73,7 +73,8 @@ CLAIM = Claim(
             ),
             Prediction(
                 f"level_{name}",
-                f"from batch {SIZES[-2]} to {SIZES[-1]:,}, {words} gains at most a factor of {LEVEL:g}",
+                f"{words} trains at most {LEVEL:g} times as many samples per second at batch {SIZES[-1]:,} "
+                f"as at {SIZES[-2]}",
                 "times",
                 at_most=LEVEL,
                 ratio=True,
