@@ -170,6 +170,16 @@ def test_a_measure_that_is_missing_is_told(folder):
         run(folder, seeds=1)
 
 
+@pytest.mark.parametrize(
+    "measure",
+    ['return Trial({"gain": 1.0, "loss": 1.0})', 'return Trial({"gain": 1.0}, bounded=("loss",))'],
+)
+def test_a_measure_that_nothing_predicts_is_told(folder, measure):
+    write_claim(folder / "claims", 90, measure=measure)
+    with only_claims_of(folder / "claims"), pytest.raises(RunError, match="seed 0 gave 'loss', too"):
+        run(folder, seeds=1)
+
+
 def test_series_of_unequal_length_are_told_with_the_claim(folder):
     write_claim(folder / "claims", 90, measure='Series("short", (1.0, 2.0), (1.0,))')
     with (

@@ -86,10 +86,17 @@ def measure(claim: Claim, seed: int, bench: Bench) -> Measured:
         ) from error
     finally:
         torch.set_num_threads(threads)
-    missing = [p.key for p in claim.predictions if p.key not in trial.values]
+    predicted = {prediction.key: None for prediction in claim.predictions}
+    missing = [key for key in predicted if key not in trial.values]
     if missing:
         raise RunError(
             f"claim {claim.number} ({claim.name}) must measure {missing[0]!r}, but seed {seed} did not"
+        )
+    more = [key for key in (*trial.values, *trial.bounded) if key not in predicted]
+    if more:
+        raise RunError(
+            f"claim {claim.number} ({claim.name}) must measure what it predicts, but seed {seed} gave "
+            f"{more[0]!r}, too: write a prediction about it, or leave it out"
         )
     return Measured(trial, tuple(bench.used), time.perf_counter() - begin)
 

@@ -3,68 +3,135 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.judge import steps_to
+from normwright.lab.book.deep_mlp import RATES, watched_mlp
+from normwright.lab.book.entrant import Entrant
+from normwright.lab.book.race import Heat, plan, steps_ratio
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
 
-# As the issue's trial run found, half a percent below what the network without batch norm ends at.
-TARGETS = (0.5, 0.6, 0.7, 0.75, 0.8)
-RATES = (0.03, 0.3, 3.0)
-MATTERS = 2.0
+# From what a poor linear classifier gives to what the plain network ends at.
+TARGETS = (0.7, 0.75, 0.8, 0.82, 0.84)
+PLOTTED = tuple(percent / 100 for percent in range(50, 86, 2))
+LENET_RATES = {"none": (0.3, 1.0, 3.0), "batch": (0.1, 0.3, 1.0)}
+
+# Of the paper: 31·10⁶ steps of Inception against 2.1·10⁶ of BN-x5, both to 72.2 %.
+PAPER = 14.0
+
+# A step with batch norm may cost half as much again: with fewer than so many steps saved, no time is.
+MATTERS = 1.5
 
 
 def experiment(bench: Bench, seed: int) -> Trial:
-    """One seed: steps of each side to each target, both at their best rate."""
-    batch, none = bench.best_rates([_recipe(bench, norm) for norm in ("batch", "none")], RATES)
-    with_norm, without = bench.train(vary(batch, seed=seed), vary(none, seed=seed))
-    ratios = {target: _ratio(with_norm, without, target) for target in TARGETS}
+    """One seed: steps of each side to the targets that the pilot runs chose."""
+    mlp = [Entrant(watched_mlp(bench, norm), RATES["sigmoid", norm]) for norm in ("none", "batch")]
+    lenet = [Entrant(_lenet(bench, norm), LENET_RATES[norm]) for norm in ("none", "batch")]
+    bench.train(*(run for side in mlp + lenet for run in side.pilots().values()))
+    heats = plan(bench, mlp[0], mlp[1], TARGETS)
+    most, last = max(heats, key=lambda heat: heat.ratio), heats[-1]
+    lenet_last = plan(bench, lenet[0], lenet[1], TARGETS)[-1]
+    races = [_run_of(mlp, most, seed), _run_of(mlp, last, seed), _run_of(lenet, lenet_last, seed)]
+    results = bench.train(*(run for race in races for run in race))
+    targets = {"speed_up": most, "to_the_best": last, "lenet": lenet_last}
+    values, bounded = {}, []
+    for i, (key, heat) in enumerate(targets.items()):
+        values[key], bound = steps_ratio(results[2 * i], results[2 * i + 1], heat.target)
+        bounded += [key] if bound else []
     return Trial(
-        values={"speed_up": max((r for r in ratios.values() if math.isfinite(r)), default=math.nan)},
-        series=(_curve("batch norm", "batch", with_norm), _curve("no normaliser", "none", without)),
+        values=values,
+        series=(
+            _by_target("MLP of sigmoids", results[0], results[1]),
+            _by_target("LeNet", results[4], results[5]),
+            Series("14, of the paper", PLOTTED, (PAPER,) * len(PLOTTED)),
+        ),
+        bounded=tuple(bounded),
+        notes=(
+            _note("the MLP's largest speed-up", most),
+            _note("the MLP's highest accuracy", last),
+            _note("LeNet's highest accuracy", lenet_last),
+        ),
     )
 
 
-def _recipe(bench: Bench, norm: str) -> Recipe:
-    epochs = bench.size(6, 2)
-    return make("mlp", "fashion-mnist", norm=norm, batch_size=60, epochs=epochs, evaluations=18)
-
-
-def _ratio(with_norm: RunResult, without: RunResult, target: float) -> float:
-    """Steps without over steps with; NaN where not both sides reach the target."""
-    fast, slow = steps_to(with_norm, target), steps_to(without, target)
-    return slow / fast if fast and slow else math.nan
-
-
-def _curve(name: str, norm: str, result: RunResult) -> Series:
-    return Series(
-        name, tuple(map(float, result.evaluation_steps)), tuple(map(float, result.validation)), norm
+def _lenet(bench: Bench, norm: str) -> Recipe:
+    """Few validation samples: to evaluate LeNet on all would take longer than to train it."""
+    steps, every = bench.size((1500, 50), (900, 50)) if norm == "none" else bench.size((500, 10), (150, 5))
+    return make(
+        "lenet",
+        "fashion-mnist",
+        norm=norm,
+        batch_size=bench.size(64, 32),
+        validation=0.02,
+        epochs=2,
+        max_steps=steps,
+        evaluations=steps // every // 2,
     )
+
+
+def _run_of(sides: Sequence[Entrant], heat: Heat, seed: int) -> tuple[Recipe, Recipe]:
+    slow, fast = (side.recipe for side in sides)
+    return vary(slow, lr=heat.slow_rate, seed=seed), vary(fast, lr=heat.fast_rate, seed=seed)
+
+
+def _by_target(name: str, slow: RunResult, fast: RunResult) -> Series:
+    ratios = (steps_ratio(slow, fast, target) for target in PLOTTED)
+    return Series(name, PLOTTED, tuple(math.nan if bound else ratio for ratio, bound in ratios), "batch")
+
+
+def _note(what: str, heat: Heat) -> str:
+    return (
+        f"Pilot runs put {what} at the target {heat.target:.0%}, with learning rate {heat.slow_rate:g} "
+        f"without and {heat.fast_rate:g} with batch norm."
+    )
+
+
+def _prediction(key: str, where: str) -> Prediction:
+    says = f"steps without over steps with batch norm are at least {MATTERS:g}, {where}"
+    return Prediction(key, says, "times", at_least=MATTERS, ratio=True)
 
 
 CLAIM = Claim(
     number=1,
     sentence="Batch norm reaches a given accuracy in fewer training steps.",
-    references=("Ioffe & Szegedy 2015, arXiv:1502.03167 (14 times fewer, Inception on ImageNet)",),
-    predictions=(
-        Prediction(
-            "speed_up",
-            f"steps without over steps with batch norm are at least {MATTERS:g}, where both get there",
-            "times",
-            at_least=MATTERS,
-            ratio=True,
-        ),
+    references=(
+        "Ioffe & Szegedy 2015, arXiv:1502.03167: 14 times fewer steps, Inception on ImageNet, to 72.2 %.",
+        "Zhang, Lipton, Li & Smola, Dive into Deep Learning, arXiv:2106.11342: LeNet on Fashion-MNIST with "
+        "and without batch norm.",
     ),
-    recipe="6 hidden layers of 100 sigmoid units on Fashion-MNIST, batch 60, Xavier start, plain SGD.",
-    measure="Training steps until the validation accuracy first reaches the target.",
-    conditions="A small network on a small set of images; the paper's figure is for Inception on ImageNet.",
+    predictions=(
+        _prediction("speed_up", "in the MLP, at the accuracy where pilot runs differ most"),
+        _prediction("to_the_best", "in the MLP, at the highest accuracy that both sides reach in pilot runs"),
+        _prediction("lenet", "in LeNet, at the highest accuracy that both sides reach in pilot runs"),
+    ),
+    recipe="An MLP of 6 hidden layers of 100 sigmoid units (5 in a quick run), batch 60; and LeNet with "
+    "sigmoids and average pooling, batch 64 (32). Fashion-MNIST Xavier start, "
+    "plain SGD at a constant rate.",
+    measure="Training steps until two evaluations in a row are at the target, on validation data. Each side "
+    "has the learning rate of three or four that gets it to that target first in pilot runs of another seed; "
+    f"the pilot runs also choose the target, of {', '.join(f'{target:.0%}' for target in TARGETS)}.",
+    conditions="The paper's figure is for Inception on ImageNet, which trains without batch norm too, and "
+    "includes a rate 5 times higher and other changes. Here the networks are small, and the MLP of sigmoids "
+    "stands still for its first 1,500 steps without batch norm: most of its speed-up is this standstill. "
+    "Steps are counted, not seconds: a step with batch norm takes longer.",
     practice={
-        "supported": "Put batch norm into deep networks with saturating activations.",
-        "not supported": "Do not count on it.",
-        "refuted": "Batch norm is no way to train faster here.",
+        "supported": "Where a deep network with saturating units is slow to start, put batch norm before the "
+        "activations: it takes a fraction of the steps, most of all to a middling accuracy. The gain shrinks "
+        "towards the accuracy at which both end, so expect less than the largest figure when training to the "
+        "end, and compare seconds too.",
+        "not supported": "Do not count on fewer steps from batch norm in a network like these. Try it "
+        "against no normaliser, each at its own best learning rate, before taking on its cost per step and "
+        "its dependence on the batch.",
+        "refuted": "In networks like these batch norm does not save steps once both sides have their best "
+        "learning rate. Tune the rate first; take a normaliser for other reasons.",
     },
-    plot=Plot("Validation accuracy while training", "training step", "validation accuracy"),
+    plot=Plot(
+        "How many times fewer steps with batch norm",
+        "target: validation accuracy",
+        "steps without over steps with",
+        log_y=True,
+    ),
     experiment=experiment,
 )

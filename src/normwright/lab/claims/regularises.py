@@ -1,0 +1,139 @@
+"""Claim 6: batch norm regularises, so that dropout can go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from normwright.lab.book.bench import Bench, vary
+from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
+from normwright.lab.book.points import test_points
+from normwright.lab.book.sides import best_setting, rates_note
+from normwright.lab.book.small_set import RATES, SAYS, on_small_set
+from normwright.lab.run import RunResult
+
+DROPOUTS = (0.2, 0.5)
+
+# Half a point: twice the standard error of an accuracy near 85 % of 10,000 test images is 0.7 points for
+# one network, and 0.3 for the mean of five.
+MATTERS = 0.5
+# Below this loss a network gives every training image the right class: what is left to gain is
+# generalisation, and not speed.
+FITTED = 0.1
+
+SIDES = {"none": "neither", "dropout": "dropout", "batch": "batch norm", "both": "both"}
+
+
+def experiment(bench: Bench, seed: int) -> Trial:
+    """One seed: test accuracy with neither, with dropout, with batch norm and with both."""
+    settings = {
+        "none": [on_small_set(bench, "none")],
+        "dropout": [on_small_set(bench, "none", dropout=share) for share in DROPOUTS],
+        "batch": [on_small_set(bench, "batch")],
+        "both": [on_small_set(bench, "batch", dropout=share) for share in DROPOUTS],
+    }
+    flat = bench.best_rates([recipe for side in settings.values() for recipe in side], RATES)
+    rated = {name: [flat.pop(0) for _ in side] for name, side in settings.items()}
+    sides = {name: best_setting(bench, recipes) for name, recipes in rated.items()}
+    alone = (
+        "batch" if best_setting(bench, [sides["batch"], sides["dropout"]]) is sides["batch"] else "dropout"
+    )
+    runs = {name: vary(side, seed=seed) for name, side in sides.items()}
+    results = dict(zip(runs, bench.train(*runs.values()), strict=True))
+    accuracy = {name: test_points(bench, run) for name, run in runs.items()}
+    names, heights = tuple(SIDES.values()), tuple(accuracy[name] for name in SIDES)
+    chosen = {SIDES[name]: side for name, side in sides.items()}
+    shares = ", ".join(f"{SIDES[name]} {sides[name].network.dropout:g}" for name in ("dropout", "both"))
+    return Trial(
+        values=measures(accuracy, alone),
+        series=(Series("test accuracy", names, heights),),
+        notes=(
+            rates_note(chosen, RATES),
+            f"Probability of dropout: {shares}. The better of the two alone: {SIDES[alone]}.",
+            *unfitted(results),
+        ),
+    )
+
+
+def measures(accuracy: Mapping[str, float], alone: str) -> dict[str, float]:
+    """The three differences, in points.
+
+    Args:
+        accuracy: test accuracy of each side.
+        alone: `batch` or `dropout`, whichever was the better alone on validation data.
+    """
+    return {
+        "batch_gains": accuracy["batch"] - accuracy["none"],
+        "dropout_can_go": accuracy["batch"] - accuracy["dropout"],
+        "both_gain": accuracy["both"] - accuracy[alone],
+    }
+
+
+def unfitted(results: Mapping[str, RunResult]) -> tuple[str, ...]:
+    """A note where a network without dropout did not come to fit its training images."""
+    left = [SIDES[name] for name in ("none", "batch") if np.mean(results[name].loss[-40:]) > FITTED]
+    return (f"Not fitted to the training images at the end: {', '.join(left)}.",) if left else ()
+
+
+CLAIM = Claim(
+    number=6,
+    sentence=(
+        "Batch norm regularises: dropout can go, and dropout with batch norm does no better than either "
+        "alone."
+    ),
+    references=(
+        "Ioffe & Szegedy 2015, arXiv:1502.03167 (without dropout, Inception with batch norm does as well)",
+        "Luo et al. 2018, arXiv:1809.00846 (what regularisation batch norm amounts to)",
+        "Li et al. 2018, arXiv:1801.05134 (together they often do worse: dropout changes the variance "
+        "between training and inference; with dropout after the last batch norm they may do better)",
+    ),
+    predictions=(
+        Prediction(
+            "batch_gains",
+            f"test accuracy with batch norm is at least {MATTERS:g} points above that with neither",
+            "points of accuracy",
+            at_least=MATTERS,
+        ),
+        Prediction(
+            "dropout_can_go",
+            f"test accuracy with batch norm, less that with dropout, is at least {-MATTERS:g} points",
+            "points of accuracy",
+            at_least=-MATTERS,
+        ),
+        Prediction(
+            "both_gain",
+            f"test accuracy with both is at most {MATTERS:g} points above that of the better alone",
+            "points of accuracy",
+            at_most=MATTERS,
+        ),
+    ),
+    recipe=f"{SAYS}; dropout of 0.2 or 0.5 after every hidden layer.",
+    measure=(
+        "Accuracy on the 10,000 test images at the end of training, when the networks without dropout fit "
+        "every training image. Rate, probability of dropout and the better one alone are chosen on "
+        "validation data, by runs of a seed of their own."
+    ),
+    conditions=(
+        "A small network that overfits a small set, where regularisation has something to do; the claim was "
+        "made for Inception on ImageNet. Batch norm's noise grows as the batch shrinks: here it is of 50. "
+        "Each dropout stands before the next layer's batch norm, as it does in most networks."
+    ),
+    practice={
+        "supported": (
+            "With batch norm in the network, leave dropout out at first: it costs steps and gains nothing "
+            "that the noise of the batch has not brought. Try it again only after the last batch norm."
+        ),
+        "not supported": (
+            "Do not count on batch norm as the regulariser of a small data set, and do not drop dropout "
+            "unmeasured. Compare both, each at its own rate and probability, on validation data."
+        ),
+        "refuted": (
+            "Batch norm and regularisation are two decisions: choose batch norm for its optimisation, and "
+            "dropout, more data or augmentation for generalisation, by validation accuracy. One does not "
+            "stand in for the other on small sets such as this."
+        ),
+    },
+    plot=Plot("Accuracy with dropout, batch norm, both and neither", "regulariser", "test accuracy (points)"),
+    experiment=experiment,
+)
