@@ -35,15 +35,17 @@ def larger_batches_first(evidence: Evidence) -> str:
     a batch norm over two elements, nothing is.
     """
     try:
-        found = [facts for facts in over_batches(evidence) if too_noisy(facts, facts.samples) == "batch_noise"]
+        over = over_batches(evidence)
     except SkipError:
         return ""
-    if not found:
+    noisy = [facts for facts in over if too_noisy(facts, facts.samples) == "batch_noise"]
+    if not noisy:
         return ""
-    fewest = min(found, key=lambda facts: facts.elements)
+    fewest = min(noisy, key=lambda facts: facts.elements)
     return (
-        f"Mend the size of the batch first (see batch_too_small), then look again: batch norm over "
-        f"{fewest.elements} elements, as in {fewest.layer or 'the network'}, lets little of the gradient back."
+        "Mend the size of the batch first (see batch_too_small), then look again: batch norm over "
+        f"{fewest.elements} elements, as in {fewest.layer or 'the network'}, lets little of the gradient "
+        "back."
     )
 
 
