@@ -161,7 +161,9 @@ def test_other_weights_are_written_and_it_is_told_what_they_fit(done, folder):
     _, output, errors = done["structure"]
     assert "2 of 2 findings mended" in output
     assert "written: other.pt" in output
-    assert "note: other.pt holds other weights than the function builds (no 1.bias): change the code" in errors
+    assert (
+        "note: other.pt holds other weights than the function builds (no 1.bias): change the code" in errors
+    )
     assert "--fix-only stale_statistics" in errors
     network = resolve(f"{folder / 'nets.py'}:net")()
     network[1].bias = None
