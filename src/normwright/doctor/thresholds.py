@@ -133,9 +133,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "weight of the newest batch",
         "below it more than 919 batches pass, an epoch of 60,000 images in batches of 64, until less than "
         "1 % of the running statistics is the initial 0 and 1. Experiment: lenet on Fashion-MNIST (SGD at "
-        "0.05 with momentum 0.9, batches of 64), accuracy in inference against that with statistics estimated "
-        "anew: 5 % left of the initial ones lose 2 to 7 points, 37 % to 41 % lose 28 to 43, 74 % lose 50 to "
-        "68. Keras's MobileNets have 0.001 and 0.0003, for 100,000s of batches",
+        "0.05 with momentum 0.9, batches of 64), accuracy in inference against that with statistics "
+        "estimated anew: 5 % left of the initial ones lose 2 to 7 points, 37 % to 41 % lose 28 to 43, "
+        "74 % lose 50 to 68. Keras's MobileNets have 0.001 and 0.0003, for 100,000s of batches",
     ),
     "dropout_variance": Threshold(
         1.5,
