@@ -111,3 +111,16 @@ def test_a_loss_by_its_name_is_told_what_to_be():
     network = torch.nn.Linear(3, 2)
     with pytest.raises(OptionError, match=r"the loss must be callable .*, but is 'mse'"):
         diagnose(network, [(torch.randn(8, 3), torch.randn(8, 2))], "mse")
+
+
+def test_a_cause_stands_before_what_follows_from_it():
+    torch.manual_seed(0)
+    x = torch.randn(16, 4)
+    x[3, 2] = math.nan
+    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3))
+    batch = x, torch.arange(16) % 3
+    found = diagnose(network, [batch] * 2, torch.nn.functional.cross_entropy, rules=["nonfinite_values"])
+    assert [row[2] for row in found.table().rows] == ["(network)", "0"]
+    ((first, second),) = found.grouped()
+    assert "input 0 holds 1" in first.message
+    assert second.value > first.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 import sys
 from pathlib import Path
@@ -202,7 +203,13 @@ BAD = {
     "large shapes": (np.zeros((30, 1, 64, 64)), np.zeros((30, 1, 32, 32)), {}, DataError, "(1, 64, 64)"),
     "constant": (np.ones((30, 2)), np.ones((30, 2)), {}, DataError, "'x[0]': constant; 'x[1]': constant"),
     "objects": (np.array([["a"]] * 30, dtype=object), X, {}, DataError, "must hold numbers"),
-    "complex": (torch.zeros(30, 2, dtype=torch.complex64), X, {}, DataError, "must be real numbers"),
+    "complex": (
+        torch.zeros(30, 2, dtype=torch.complex64),
+        X,
+        {},
+        DataError,
+        "samples of reference must be real numbers",
+    ),
     "scalar": (torch.tensor(1.0), X, {}, DataError, "one row each"),
     "ragged": ([torch.zeros(2, 3), torch.zeros(2, 4)], X, {}, DataError, "must have one shape"),
     "number": (3, X, {}, OptionError, "must be a path, the name of a data set"),
@@ -218,6 +225,13 @@ BAD = {
         polars.DataFrame({"a": X[:, 0]}),
         X,
         {"label": "a"},
+        DataError,
+        "class numbers from 0 on",
+    ),
+    "label of dates": (
+        polars.DataFrame({"a": X[:, 0], "day": [datetime.date(2020, 1, 1)] * len(X)}),
+        X,
+        {"label": "day"},
         DataError,
         "class numbers from 0 on",
     ),
@@ -238,7 +252,11 @@ def test_what_cannot_be_tested_is_named(case):
     [
         ("empty.csv", b"", "is empty"),
         ("head.csv", b"a,b\n", "at least one row"),
-        ("ragged.csv", b"a,b\n1,2\n3,4,5\n", "cannot be read as one"),
+        ("ragged.csv", b"a,b\n1,2\n3,4,5\n", "cannot be read as one (found more fields"),
+        ("ragged.csv", b"a,b\n1,2\n3,4,5\n", "commas between values and as many in every row"),
+        ("image.csv", b"\x89PNG\r\n\x1a\n\x00\x00", "must be a csv table in UTF-8"),
+        ("excel.csv", "a,b\n1,2\n".encode("utf-16"), "must be a csv table in UTF-8"),
+        ("latin.csv", "größe,b\n1,2\n".encode("latin-1"), "must be a csv table in UTF-8"),
         ("half.parquet", b"PAR1", "cannot be read as one"),
         ("half.npy", b"\x93NUMPY", "must be an .npy file of numbers"),
         ("pickled.npy", None, "must be an .npy file of numbers"),
@@ -252,6 +270,18 @@ def test_broken_files(tmp_path, name, content, words):
     with pytest.raises(DataError) as error:
         nw.shift_test(tmp_path / name, X)
     assert words in str(error.value)
+
+
+def test_a_ragged_table_does_not_speak_of_polars_arguments(tmp_path):
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3,4,5\n")
+    with pytest.raises(DataError) as error:
+        nw.shift_test(tmp_path / "ragged.csv", X)
+    assert "truncate" not in str(error.value)
+
+
+def test_values_beyond_float32_are_compared_without_a_warning():
+    table = polars.DataFrame({"a": X[:, 0].astype(np.float64) * 1e300, "b": X[:, 1]})
+    assert nw.shift_test(table, table).verdict == "no shift"
 
 
 def test_without_polars_the_extra_is_named(tmp_path, monkeypatch):

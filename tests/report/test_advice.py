@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from normwright.errors import StoreError
+from normwright.lab.batch_size.records import SkippedSize
 from normwright.report.advice import (
     render_batch_sizes,
     render_learning_rates,
@@ -164,6 +165,18 @@ def test_in_a_browser_all_is_drawn_and_nothing_scrolls_sideways(
     assert page.locator(".figure .main-svg").count() > 0
     beyond = "[...document.querySelectorAll('.figure .main-svg')].filter(s => s.clientWidth > innerWidth)"
     assert page.evaluate(f"{beyond}.length") == 0
+
+
+def test_in_a_browser_the_reason_of_a_size_that_was_not_run_is_in_sight(
+    open_page: Callable[..., Any],
+) -> None:
+    reason = "batch norm 'features.0.normaliser' would take a moment of one element, which has no variance"
+    found = dataclasses.replace(batch_sizes(), network="lenet", skipped=(SkippedSize(1, reason),))
+    page = open_page(render_batch_sizes(found), 1280)
+    table = page.locator("#sizes .scroll")
+    content, room = table.evaluate("element => [element.scrollWidth, element.clientWidth]")
+    assert content <= room
+    assert reason in table.text_content()
 
 
 def test_in_a_browser_names_of_layers_are_text(pages: dict[str, str], open_page: Callable[..., Any]) -> None:

@@ -10,6 +10,7 @@ from tables import normal, rows, text
 
 from normwright.errors import OptionError
 from normwright.shift.advice import advice
+from normwright.shift.columns import Rows, coded
 from normwright.shift.describe import described
 from normwright.shift.judge import check_options, judged
 from normwright.shift.report import Feature, LayerShift, NetworkShift, Recovery, verdict_of
@@ -96,3 +97,30 @@ def test_columns_are_described_in_words():
         rows(x=np.array(["2021-01-03"], dtype="M8[us]")),
     )
     assert described(["x"], *days) == ("2020-01-03 to 2020-01-03, 50.0% missing", "2021-01-03 to 2021-01-03")
+
+
+LACKING = {
+    "numbers": (np.array([1.0, 3.0]), "2 ± 1"),
+    "dates": (np.array(["2020-01-03", "2020-01-05"], "M8[us]"), "2020-01-03 to 2020-01-05"),
+    "durations": (np.array([2_000_000, 4_000_000], "m8[us]"), "3 ± 1 s"),
+    "texts": (np.array(["a", "a"], dtype=object), "'a' 100.0%"),
+}
+EMPTY = (np.full(2, np.nan), np.full(2, None, dtype=object), np.full(2, "NaT", "M8[us]"))
+
+
+@pytest.mark.parametrize("empty", EMPTY, ids=["NaN", "None", "NaT"])
+@pytest.mark.parametrize("kind", LACKING)
+def test_a_column_without_a_value_is_of_the_others_kind(kind, empty):
+    values, said = LACKING[kind]
+    full, bare = Rows("full", {"x": values}), Rows("bare", {"x": empty})
+    for first, second in ((full, bare), (bare, full)):
+        told = dict(zip((first.name, second.name), described(["x"], first, second), strict=True))
+        assert told["full"] == said
+        assert told["bare"].endswith("100.0% missing")
+        codes = coded(first, second).codes[:, 0]
+        assert np.isnan(codes).sum() == 2
+
+
+def test_numbers_near_the_end_of_their_range_have_a_mean():
+    rows = Rows("a", {"x": np.array([1e308, -1e308, 1e308])})
+    assert described(["x"], rows, rows)[0] == "3.333e+307 ± 9.43e+307"

@@ -104,7 +104,11 @@ FixOnly = Annotated[
 ]
 OutCheckpoint = Annotated[
     Path | None,
-    _own("Where the mended weights go, .safetensors or .pt, if the network has the same ones.", FIXING),
+    _own(
+        "Where the mended weights go, .safetensors or .pt. It says where they are others than the function "
+        "builds; --fix is then understood.",
+        FIXING,
+    ),
 ]
 Force = Annotated[
     bool,

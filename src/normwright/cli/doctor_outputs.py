@@ -13,7 +13,6 @@ import typer
 
 from normwright import __version__
 from normwright.cli.outputs import FOUND, check_output
-from normwright.errors import OptionError
 from normwright.lab.weights import WEIGHTS
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Outputs:
             where: file and line of the network's function, or "".
         Raises:
             StoreError: a file cannot be written.
-            OptionError: the mended network has other weights than the one that came.
+            OptionError: a checkpoint of this kind has no place for a weight.
         """
         from normwright.doctor.sarif import to_sarif
         from normwright.lab.store.whole import write_whole
@@ -80,23 +79,17 @@ class Outputs:
             write(diagnosis, self.out, mending=mending, command=_command())
             yield self.out
         if self.checkpoint is not None and mending is not None:
-            self._write_checkpoint(self.checkpoint, mending)
-            yield self.checkpoint
+            from normwright.lab.weights.write import write_weights
 
-    def _write_checkpoint(self, path: Path, mending: Mending) -> None:
-        from normwright.lab.weights.write import write_weights
-
-        if not mending.same_weights:
-            keeping = ",".join(mending.keeping)
-            raise OptionError(
-                f"{path} was not written: the mended network has other weights than the function builds. "
-                "Change the code as the table says"
-                + (f", or mend what keeps the structure: --fix-only {keeping}" if keeping else "")
+            write_weights(
+                mending.network, self.checkpoint, made_by={"normwright": __version__, "verb": "doctor"}
             )
-        write_weights(mending.network, path, made_by={"normwright": __version__, "verb": "doctor"})
+            yield self.checkpoint
+            if not mending.same_weights:
+                typer.echo(f"note: {_misfit(self.checkpoint, mending)}", err=True)
 
     def fail(self, diagnosis: Diagnosis) -> None:
-        """Ends with status 1 where something as grave as asked about was found.
+        """Ends with status 3 where something as grave as asked about was found.
 
         Raises:
             typer.Exit: it was.
@@ -110,6 +103,21 @@ class Outputs:
             above = " or above" if self.fail_on != SEVERITIES[0] else ""
             typer.echo(f"failed: {grave} of severity {self.fail_on}{above} (--fail-on)", err=True)
             raise typer.Exit(FOUND)
+
+
+_NAMED = 8  # weights that a note lists
+
+
+def _misfit(path: Path, mending: Mending) -> str:
+    """What must change in the code before the mended weights fit it."""
+    others = mending.other_weights
+    more = f"; and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    keeping = ",".join(mending.keeping)
+    without = f"; what keeps the code as it is: --fix-only {keeping}" if keeping else ""
+    return (
+        f"{path} holds other weights than the function builds ({'; '.join(others[:_NAMED])}{more}): change "
+        f"the code as the table says before you load it{without}"
+    )
 
 
 def _command() -> str:

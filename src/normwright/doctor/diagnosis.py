@@ -11,7 +11,7 @@ from typing import Any
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import SEVERITIES, Finding, Severity
 from normwright.doctor.in_short import finite_json, in_short
-from normwright.doctor.rule import Outcome
+from normwright.doctor.rule import Outcome, all_rules
 from normwright.network.table import Table
 
 MOST = 3  # rows that one rule takes in a table, which shows the worst: a deep network has a hundred layers
@@ -43,13 +43,19 @@ class Diagnosis:
         return sum(finding.severity == severity for finding in self.findings)
 
     def grouped(self) -> tuple[tuple[Finding, ...], ...]:
-        """The findings of each rule and severity together: the gravest first, and in each the worst first."""
+        """The findings of each rule and severity together: the gravest first, and in each the worst first.
+
+        Or in the order in which they were found, where the rule is causal.
+        """
 
         def place(finding: Finding) -> tuple[int, str]:
             return SEVERITIES.index(finding.severity), finding.rule
 
         groups = itertools.groupby(sorted(self.findings, key=place), key=place)
-        return tuple(tuple(sorted(group, key=_badness, reverse=True)) for _, group in groups)
+        return tuple(
+            tuple(group) if all_rules()[rule].causal else tuple(sorted(group, key=_badness, reverse=True))
+            for (_, rule), group in groups
+        )
 
     def record(self) -> dict[str, Any]:
         """The diagnosis as plain values, without the evidence."""

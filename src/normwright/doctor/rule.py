@@ -32,6 +32,7 @@ class Fault:
         severity: where it differs from the rule's.
         where: file and line of the code, or "".
         mechanical: the rule's treatment can mend this one.
+        advice: where it differs from the rule's.
     """
 
     layer: str
@@ -41,6 +42,7 @@ class Fault:
     severity: Severity | None = None
     where: str = ""
     mechanical: bool = True
+    advice: str = ""
 
 
 class Treat(Protocol):
@@ -65,6 +67,8 @@ class Rule:
         healthy, sick: a subject without and one with the defect, from which the rule is tested.
         treat: makes the change where that is mechanical.
         static: judged from the network's structure and its optimiser alone, without running it.
+        causal: it yields a cause before what follows from it, so that its findings are shown in that order
+            and not by their figures.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Rule:
     sick: Callable[[], Subject]
     treat: Treat | None = None
     static: bool = False
+    causal: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def _finding(rule: Rule, fault: Fault) -> Finding:
         fault.value,
         None if threshold is None else threshold.value,
         "" if threshold is None else threshold.source,
-        rule.advice,
+        fault.advice or rule.advice,
         fault.where,
         fault.mechanical,
     )

@@ -128,7 +128,7 @@ def _of_rows(rows: Rows, how: Reading) -> Samples:
         if how.label not in columns:
             raise OptionError(f"label must be a column of {rows.name}, but it has no {how.label!r}")
         values = columns.pop(how.label)
-        whole = values.dtype != object and bool(
+        whole = values.dtype.kind == "f" and bool(
             (np.isfinite(values) & (values % 1 == 0) & (values >= 0)).all()
         )
         if not whole:
@@ -140,7 +140,8 @@ def _of_rows(rows: Rows, how: Reading) -> Samples:
     numbers = [values for values in columns.values() if values.dtype.kind == "f"]
     inputs = None
     if len(numbers) == len(columns) and numbers:
-        inputs = torch.from_numpy(np.stack(numbers, axis=1).astype(np.float32))
+        with np.errstate(over="ignore"):  # beyond float32 they are infinite to a network
+            inputs = torch.from_numpy(np.stack(numbers, axis=1).astype(np.float32))
     return Samples(Rows(rows.name, columns, left_out=rows.left_out), inputs, labels)
 
 

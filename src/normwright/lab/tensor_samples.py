@@ -124,13 +124,13 @@ def samples_of(inputs: Any, labels: Tensor | None, name: str) -> Samples:
             notes = (
                 f"images of {name} are compared at {height} × {width} pixels, each the mean of a block.",
             )
-        columns, shape = _columns(compared, "x"), tuple(compared.shape[1:])
+        columns, shape = _columns(compared, "x", name), tuple(compared.shape[1:])
         rows = Rows(name, columns, shape if len(shape) > 1 else ())
     else:
         parts = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
         columns = {}
         for key, tensor in parts:
-            columns |= _columns(tensor, str(key))
+            columns |= _columns(tensor, str(key), name)
         rows = Rows(name, columns)
     if labels is not None and (labels.dim() != 1 or labels.is_floating_point() or len(labels) != len(rows)):
         labels = None
@@ -145,10 +145,10 @@ def _reduced(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images.to(torch.float32), (height, width))
 
 
-def _columns(tensor: Tensor, prefix: str) -> dict[str, Array]:
+def _columns(tensor: Tensor, prefix: str, name: str) -> dict[str, Array]:
     if tensor.dim() < 1 or tensor.is_complex():
         raise DataError(
-            f"samples must be real numbers, one row each, but a tensor {tuple(tensor.shape)} of "
+            f"samples of {name} must be real numbers, one row each, but a tensor {tuple(tensor.shape)} of "
             f"{tensor.dtype} came"
         )
     if tensor.is_floating_point():

@@ -97,7 +97,7 @@ def coded(reference: Rows, current: Rows) -> Coded:
                 f"{name!r} rises by whole numbers from row to row, as a row number does: if it is one, it "
                 "tells the sets apart by itself; leave it out."
             )
-        values = _joined(name, first, second)
+        values = _joined(first, second)
         keys = _mixed(keys, values)
         column, reason = _texts(values) if values.dtype == object else _numbers(values)
         if reason:
@@ -130,6 +130,8 @@ def kind_of(values: Array) -> str:
     """What a column holds, in words; "" where every value is missing."""
     if values.dtype == object:
         return "text" if any(value is not None for value in values) else ""
+    if values.dtype.kind in "mM" and np.isnat(values).all():
+        return ""
     if values.dtype.kind == "f" and np.isnan(values).all():
         return ""
     return _KINDS[values.dtype.kind]
@@ -167,21 +169,25 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:8])) + more
 
 
-def _joined(name: str, first: Array, second: Array) -> Array:
+def alike(first: Array, second: Array) -> tuple[Array, Array]:
+    """Both columns as one kind: one without a single value, which may have come as any, as the other's."""
+    if not kind_of(first):
+        return _missing(len(first), second.dtype), second
+    return first, second if kind_of(second) else _missing(len(second), first.dtype)
+
+
+def _missing(count: int, dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "O":
+        return np.full(count, None, dtype=object)
+    return np.full(count, "NaT", dtype) if dtype.kind in "mM" else np.full(count, np.nan)
+
+
+def _joined(first: Array, second: Array) -> Array:
     """Both columns in one, as float64, or as objects where it is text."""
+    first, second = alike(first, second)
     if object in (first.dtype, second.dtype):
-        # A column without a single value may have come as any kind.
-        if not kind_of(first) and second.dtype != object:
-            first = np.full(len(first), np.nan)
-        elif not kind_of(second) and first.dtype != object:
-            second = np.full(len(second), np.nan)
-        else:
-            return np.concatenate([_as_text(first), _as_text(second)])
+        return np.concatenate([first, second])
     return np.concatenate([as_float(first), as_float(second)])
-
-
-def _as_text(values: Array) -> Array:
-    return values if values.dtype == object else np.full(len(values), None, dtype=object)
 
 
 def as_float(values: Array) -> npt.NDArray[np.float64]:

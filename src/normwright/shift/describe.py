@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from normwright.shift.columns import Array, Rows, as_float
+from normwright.shift.columns import Array, Rows, alike, as_float
 
 
 def described(names: Sequence[str], reference: Rows, current: Rows) -> tuple[str, str]:
     """The columns in the reference, and in the current set.
 
-    Numbers: the mean over rows and columns ± the deviation. Text: the value whose share differs most. In
-    both, the share that is missing, where any is.
+    Numbers: the mean over rows and columns ± the deviation; durations likewise, in seconds. Text: the value
+    whose share differs most. In all, the share that is missing, where any is.
     """
-    first, second = ([rows.columns[name] for name in names] for rows in (reference, current))
+    pairs = [alike(reference.columns[name], current.columns[name]) for name in names]
+    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     if first[0].dtype == object or second[0].dtype == object:
         return _texts(first[0], second[0])
     if first[0].dtype.kind == "M":
@@ -26,8 +27,16 @@ def described(names: Sequence[str], reference: Rows, current: Rows) -> tuple[str
 
 def _numbers(columns: list[Array]) -> str:
     values = np.concatenate([as_float(column) for column in columns])
+    seconds = columns[0].dtype.kind == "m"
+    if seconds:
+        values /= 1e6
     finite = values[np.isfinite(values)]
-    said = f"{finite.mean():.4g} ± {finite.std():.3g}" if len(finite) else "no finite value"
+    said = "no finite value"
+    if len(finite):
+        # at most 1 in size, whose squares are numbers still
+        unit = float(np.abs(finite).max()) or 1.0
+        scaled = finite / unit
+        said = f"{scaled.mean() * unit:.4g} ± {scaled.std() * unit:.3g}{' s' * seconds}"
     return said + _missing(int(np.isnan(values).sum()), len(values))
 
 

@@ -187,7 +187,7 @@ class ShiftReport:
         """The verdict, and what it rests on."""
         sizes = (
             f"{self.reference_rows:,} rows of {self.reference} and {self.current_rows:,} of {self.current}, "
-            f"{self.columns:,} columns"
+            f"{self.columns:,} column{'' if self.columns == 1 else 's'}"
         )
         strong, sure = f"MCC {self.mcc:.2f}", f"p = {self.p_value:.2g}"
         said = {

@@ -304,3 +304,15 @@ def test_a_finding_that_becomes_graver_is_told_again():
             nn.functional.cross_entropy(network(torch.rand(128, 4)), torch.randint(2, (128,))).backward()
             optimiser.step()
     assert [finding.severity for finding in told] == ["note", "warning"]
+
+
+def test_its_name_tells_what_it_watches():
+    network = small()
+    optimiser = sgd(network)
+    with nw.Monitor(network, optimiser, every=3, steps=2, on_finding=lambda finding: None) as monitor:
+        assert repr(monitor) == "Monitor(Sequential, SGD, every=3, steps=2: 0 steps, no window yet)"
+        train(network, optimiser, 5)
+        count = len(monitor.findings)
+        assert repr(monitor).startswith("Monitor(Sequential, SGD, every=3, steps=2: 5 steps, 2 windows, ")
+        assert repr(monitor).count(" note") == (count > 0)
+    assert repr(monitor).endswith(", closed)")

@@ -22,7 +22,9 @@ import normwright as nw
         (0.5, ""),
         (0.1, ""),
         (0.01, ""),
-        (0.0003, ""),  # TensorFlow's MobileNets
+        (0.005, ""),
+        (0.001, "note"),  # Keras's MobileNetV3
+        (0.0003, "note"),  # TensorFlow's MobileNets
         (None, ""),
     ],
 )
@@ -30,6 +32,16 @@ def test_momentum(momentum, severity):
     network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=momentum))
     findings = found("momentum_extreme", network, torch.randn(8, 4))
     assert [finding.severity for finding in findings.values()] == ([severity] if severity else [])
+
+
+def test_momentum_so_small_that_statistics_are_known_late():
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=0.001))
+    finding = found("momentum_extreme", network, torch.randn(8, 4))["1"]
+    # ln(0.01) / ln(0.999) = 4602.9
+    assert "4,603 batches must pass until less than 1% of its running statistics are the initial" in (
+        finding.message
+    )
+    assert finding.fix().network[1].momentum == 0.1
 
 
 @pytest.mark.parametrize(

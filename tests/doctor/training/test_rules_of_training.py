@@ -277,3 +277,20 @@ def test_a_residual_branch_may_start_at_0():
     assert (finding.severity, finding.layer) == ("note", "0.norm")
     nn.init.constant_(network[0].norm.weight, 1e-5)
     assert found_in(network, batches, optimiser)["collapsed_scale"].severity == "warning"
+
+
+@pytest.mark.parametrize("samples", [2, 32])
+def test_a_batch_of_two_is_not_mended_by_another_normaliser(samples):
+    layers = [
+        part
+        for width in (16, 32, 32)
+        for part in (nn.Linear(width, 32, bias=False), nn.BatchNorm1d(32), nn.ReLU())
+    ]
+    # a gradient that small batches do not explain is there too
+    layers += [part for _ in range(6) for part in (nn.Linear(32, 32), nn.Sigmoid())] if samples > 2 else []
+    batches = tuple((torch.randn(samples, 16), torch.randint(4, (samples,))) for _ in range(8))
+    subject = Subject(nn.Sequential(*layers, nn.Linear(32, 4)), batches, CROSS_ENTROPY)
+    advice = {finding.rule: finding.advice for finding in examine(subject, RULES).findings}
+    first = "Mend the size of the batch first (see batch_too_small)"
+    assert advice["gradient_imbalance"].startswith(first) == (samples == 2)
+    assert ("normaliser after each" in advice["gradient_imbalance"]) == (samples != 2)

@@ -42,6 +42,7 @@ def test_everything_mechanical_is_mended_on_a_copy(sick):
     assert mending.after.findings == ()
     assert mending.network[0].bias is None
     assert not mending.same_weights
+    assert mending.other_weights == ("no 0.bias",)
     assert mending.keeping == ("stale_statistics", "weight_decay_on_norm")
     # what depends on the structure comes last
     assert mending.mended[-1].before.rule == "stale_statistics"
@@ -113,3 +114,22 @@ def test_the_record_is_plain(sick):
     record = json.loads(finite_json(mending.record()))
     assert [each["before"]["rule"] for each in record["mended"]] == [m.before.rule for m in mending.mended]
     assert record["same_weights"] is False
+    assert record["other_weights"] == ["no 0.bias"]
+
+
+def test_other_weights_are_told_by_name_and_shape(sick, monkeypatch):
+    def widened(subject: Subject, finding: Finding):
+        subject.network[0] = nn.Linear(4, 6, bias=False)
+        subject.network[3] = nn.Linear(6, 5)
+        subject.network.add_module("4", nn.Linear(5, 3, bias=False))
+        return subject.network, subject.optimiser
+
+    treated = dataclasses.replace(all_rules()["bias_before_norm"], treat=widened)
+    monkeypatch.setitem(module.all_rules(), "bias_before_norm", treated)
+    mending = mend(sick, examine(sick, RULES), RULES, only=["bias_before_norm"])
+    assert mending.other_weights == (
+        "no 0.bias",
+        "3.weight of shape (5, 6), not of shape (3, 6)",
+        "3.bias of shape (5,), not of shape (3,)",
+        "4.weight of shape (3, 5), which is new",
+    )

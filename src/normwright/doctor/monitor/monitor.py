@@ -101,6 +101,18 @@ class Monitor:
         """Those of the latest window."""
         return self._windows[-1].findings if self._windows else ()
 
+    def __repr__(self) -> str:
+        """What is watched, how often, and what was seen; nothing is computed for it."""
+        counted = collections.Counter(finding.severity for finding in self.findings)
+        found = ", ".join(f"{counted[severity]} {severity}" for severity in SEVERITIES if counted[severity])
+        state = f"{len(self._windows)} windows, the latest with {found or 'nothing found'}"
+        if not self._windows:
+            state = "no window yet"
+        return (
+            f"Monitor({type(self._network).__name__}, {type(self._optimiser).__name__}, every={self._every}, "
+            f"steps={self._steps}: {self._step} steps, {state}{'' if self._hooks else ', closed'})"
+        )
+
     def close(self) -> None:
         """Takes the hooks off; a window that is not complete is left out."""
         for hook in self._hooks:

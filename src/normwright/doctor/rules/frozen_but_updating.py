@@ -21,9 +21,15 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         if facts.meant_frozen and facts.moves:
             yield Fault(
                 facts.layer,
-                f"{facts.meant_frozen}, but its running statistics move {facts.moves:g} times a mini-batch",
+                f"{facts.meant_frozen}, but its running statistics move {_often(facts.moves)}",
                 facts.moves,
             )
+
+
+def _often(moves: float) -> str:
+    if moves < 1:
+        return f"in {moves:.0%} of the mini-batches"
+    return "with every mini-batch" if moves == 1 else f"{moves:g} times a mini-batch"
 
 
 def treat(subject: Subject, finding: Finding) -> tuple[nn.Module, Optimizer | None]:

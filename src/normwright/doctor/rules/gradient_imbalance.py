@@ -10,6 +10,7 @@ from normwright.doctor.evidence import Evidence
 from normwright.doctor.examples import sigmoid_network, two_classes
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.statistics.small_batches import larger_batches_first
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
 from normwright.doctor.training.profile import ends, ladder
@@ -29,6 +30,7 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     yield Fault(
         "", f"against the weights, the gradient of the layers {where} is {larger / smaller:.3g} times "
         f"that of the layers {other}", larger / smaller, "gradient_imbalance",
+        advice=larger_batches_first(evidence),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +18,15 @@ from normwright.doctor.thresholds import THRESHOLDS
 
 _DEFAULT = 0.1
 
+# With 5 % of the initial statistics left, the experiment of THRESHOLDS["momentum_slow"] loses accuracy still.
+_INITIAL = 0.01
+
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """One fault for each normaliser whose moving average covers too few batches, or too many."""
     greatest = THRESHOLDS["momentum_greatest"].value
     least = THRESHOLDS["momentum_least"].value
+    slow = THRESHOLDS["momentum_slow"].value
     for norm in evidence.normalisers:
         # None is the mean over all batches; what is frozen does not move, and is meant not to
         momentum = norm.momentum
@@ -58,6 +63,22 @@ def check(evidence: Evidence) -> Iterator[Fault]:
                 where=norm.where,
                 mechanical=mechanical,
             )
+        elif momentum < slow:
+            yield Fault(
+                norm.name,
+                f"momentum {momentum:g}: {_until_known(momentum):,.0f} batches must pass until less than "
+                f"{_INITIAL:.0%} of its running statistics are the initial 0 and 1",
+                momentum,
+                "momentum_slow",
+                "note",
+                norm.where,
+                mechanical,
+            )
+
+
+def _until_known(momentum: float) -> float:
+    """How many batches it takes until (1 − momentum)^batches, the weight of the initial 0 and 1, is small."""
+    return math.ceil(math.log(_INITIAL) / math.log1p(-momentum))
 
 
 def _window(momentum: float) -> float:
@@ -89,8 +110,8 @@ def healthy() -> Subject:
 
 
 def sick() -> Subject:
-    """Keras's default as it is written there, the last batch alone, and none at all."""
-    return _subject(0.99, 1.0, 0.0, 1e-5)
+    """Keras's default as it is written there, the last batch alone, none at all, hardly any, and slow."""
+    return _subject(0.99, 1.0, 0.0, 1e-5, 1e-3)
 
 
 def _subject(*momenta: float | None) -> Subject:

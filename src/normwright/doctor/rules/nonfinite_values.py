@@ -150,4 +150,5 @@ RULE = Rule(
     check=check,
     healthy=healthy,
     sick=sick,
+    causal=True,
 )

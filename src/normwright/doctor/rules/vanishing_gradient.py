@@ -10,6 +10,7 @@ from torch import nn
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.examples import sigmoid_network, two_classes
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.statistics.small_batches import larger_batches_first
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
 from normwright.doctor.training.profile import ladder
@@ -33,7 +34,8 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     rungs = ladder(evidence)
     most = max(rungs, key=lambda rung: rung.relative)
     if most.relative == 0:
-        yield Fault("", "no weights get any gradient", 0.0, "vanishing_gradient")
+        advice = larger_batches_first(evidence)
+        yield Fault("", "no weights get any gradient", 0.0, "vanishing_gradient", advice=advice)
         return
     enough = THRESHOLDS["vanishing_gradient"].value * most.relative
     starved = list(itertools.takewhile(lambda rung: rung.relative < enough, rungs))
@@ -43,7 +45,7 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         yield Fault(
             least.layer, f"its gradient, against its weights, is {share:.1e} of that of {most.layer}; "
             f"{len(starved)} of {len(rungs)} layers, from the input on, are as starved",
-            share, "vanishing_gradient",
+            share, "vanishing_gradient", advice=larger_batches_first(evidence),
         )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from normwright.doctor.evidence import Evidence
+from normwright.doctor.missing import SkipError
 from normwright.doctor.statistics.moments import MomentFacts
 from normwright.doctor.thresholds import THRESHOLDS
 
@@ -25,6 +26,27 @@ def too_noisy(facts: MomentFacts, samples: float) -> str:
     if noise_at(facts, samples) > THRESHOLDS["batch_noise"].value:
         return "batch_noise"
     return "batch_samples" if samples < THRESHOLDS["batch_samples"].value else ""
+
+
+def larger_batches_first(evidence: Evidence) -> str:
+    """The advice on gradients that moments of too few elements may have taken, or "".
+
+    Of m centred and scaled elements m − 2 degrees of freedom are left: of a gradient that comes back through
+    a batch norm over two elements, nothing is.
+    """
+    try:
+        over = over_batches(evidence)
+    except SkipError:
+        return ""
+    noisy = [facts for facts in over if too_noisy(facts, facts.samples) == "batch_noise"]
+    if not noisy:
+        return ""
+    fewest = min(noisy, key=lambda facts: facts.elements)
+    return (
+        "Mend the size of the batch first (see batch_too_small), then look again: batch norm over "
+        f"{fewest.elements} elements, as in {fewest.layer or 'the network'}, lets little of the gradient "
+        "back."
+    )
 
 
 def is_of_one(facts: MomentFacts, samples: int) -> bool:

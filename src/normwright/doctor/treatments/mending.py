@@ -52,7 +52,8 @@ class Mending:
         mended: one for each finding that has a mechanical fix, in the order in which they were made.
         before: the examination of what came.
         after: the examination of the mended copies.
-        same_weights: the mended network has the weights' names and shapes of the one that came.
+        other_weights: how the mended network's weights differ from those of the one that came in names and
+            shapes, each in a few words.
     """
 
     network: nn.Module = field(repr=False)
@@ -60,7 +61,12 @@ class Mending:
     mended: tuple[Mended, ...]
     before: Diagnosis
     after: Diagnosis
-    same_weights: bool
+    other_weights: tuple[str, ...]
+
+    @property
+    def same_weights(self) -> bool:
+        """The mended network has the weights' names and shapes of the one that came."""
+        return not self.other_weights
 
     @property
     def new(self) -> tuple[Finding, ...]:
@@ -92,6 +98,7 @@ class Mending:
                 for each in self.mended
             ],
             "same_weights": self.same_weights,
+            "other_weights": list(self.other_weights),
             "after": self.after.record(),
         }
 
@@ -163,7 +170,7 @@ def mend(
         tuple(dataclasses.replace(each, after=left.get(place)) for place, each in done.items()),
         diagnosis,
         now,
-        _shapes(twin.network) == _shapes(subject.network),
+        tuple(_other_weights(_shapes(subject.network), _shapes(twin.network))),
     )
 
 
@@ -184,6 +191,19 @@ def _next(
 
 def _shapes(network: nn.Module) -> dict[str, Any]:
     return {name: getattr(value, "shape", None) for name, value in network.state_dict().items()}
+
+
+def _other_weights(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    yield from (f"no {name}" for name in before if name not in after)
+    for name, shape in after.items():
+        if name not in before:
+            yield f"{name} {_in_words(shape)}, which is new"
+        elif shape != before[name]:
+            yield f"{name} {_in_words(shape)}, not {_in_words(before[name])}"
+
+
+def _in_words(shape: Any) -> str:
+    return "without a shape" if shape is None else f"of shape {tuple(shape)}"
 
 
 def _row(mended: Mended) -> tuple[str, ...]:

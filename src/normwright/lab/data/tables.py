@@ -16,6 +16,9 @@ TABLES = (".csv", ".parquet")
 # What people write where a value is missing; an empty field is missing without a word.
 _MISSING = ["NA", "N/A", "NaN", "nan", "null"]
 
+# A longer first line is looked at no further.
+_HEAD_BYTES = 1 << 20
+
 
 def read_table(path: Path) -> Rows:
     """The columns of a CSV (UTF-8, with a head) or Parquet file.
@@ -33,8 +36,11 @@ def read_table(path: Path) -> Rows:
         ) from fault
     if not path.is_file():
         raise DataError(f"{path} must be a file, but there is none")
+    is_csv = path.suffix == ".csv"
     try:
-        if path.suffix == ".parquet":
+        if is_csv:
+            _check_text(path)
+        if not is_csv:
             frame = polars.read_parquet(path)
         else:
             # The kind of a column is that of all its values, not of the first hundred.
@@ -44,10 +50,31 @@ def read_table(path: Path) -> Rows:
     except polars.exceptions.NoDataError as fault:
         raise DataError(f"{path} must hold at least one row, but is empty") from fault
     except (polars.exceptions.PolarsError, OSError, UnicodeDecodeError) as fault:
+        # What follows the first line tells a programmer which arguments of polars to set.
+        reason = str(fault).partition("\n")[0].rstrip(".:")
+        what_to_do = ": it must have a head, commas between values and as many in every row" * is_csv
         raise DataError(
-            f"{path} must be a {path.suffix[1:]} table, but cannot be read as one: {fault}"
+            f"{path} must be a {path.suffix[1:]} table, but cannot be read as one ({reason}){what_to_do}"
         ) from fault
     return rows_of_frame(frame, str(path))
+
+
+def _check_text(path: Path) -> None:
+    """Says of a file that is no text what polars takes for a table without rows, or with odd names.
+
+    Raises:
+        DataError: it holds a zero byte, as UTF-16 and archives do, or its head is not UTF-8.
+    """
+    with path.open("rb") as file:
+        head = file.readline(_HEAD_BYTES)
+    try:
+        readable = "\0" not in head.decode()
+    except UnicodeDecodeError as fault:
+        readable = fault.reason == "unexpected end of data" and len(head) == _HEAD_BYTES
+    if not readable:
+        raise DataError(
+            f"{path} must be a csv table in UTF-8, but its first line is not such text: save it as UTF-8"
+        )
 
 
 def is_frame(value: Any) -> bool:
