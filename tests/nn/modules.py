@@ -28,6 +28,9 @@ OWN = {
     "BatchRenorm1d": ((6,), (4, 6, 5)),
     "BatchRenorm2d": ((6,), (4, 6, 3, 5)),
     "BatchRenorm3d": ((6,), (4, 6, 2, 3, 5)),
+    "WhiteningNorm1d": ((6,), (4, 6, 5)),
+    "WhiteningNorm2d": ((6,), (4, 6, 3, 5)),
+    "WhiteningNorm3d": ((6,), (4, 6, 2, 3, 5)),
 }
 
 
