@@ -62,8 +62,8 @@ def test_copies_state_and_repr(copied):
         "method=iterative, iterations=5, activation=relu)"
     )
     fresh = nn.WhiteningNorm2d(6, group_size=2, method="iterative", activation="relu")
-    fresh.load_state_dict(module.state_dict())
     assert torch.equal(twin(x), module(x))
+    fresh.load_state_dict(module.state_dict())
     assert torch.equal(fresh.eval()(x), module.eval()(x))
     module.reset_parameters()
     assert torch.equal(module.running_projection, torch.eye(2).repeat(3, 1, 1))

@@ -7,9 +7,16 @@ import re
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+import normwright.nn as ours
 from normwright.errors import OptionError
 
-_NORMALISERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+#: Those that keep a projection where batch norm keeps a variance.
+WHITENING = (ours.WhiteningNorm1d, ours.WhiteningNorm2d, ours.WhiteningNorm3d)
+
+_NORMALISERS = (
+    *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm),
+    *(*WHITENING, ours.RecurrentBatchNorm, ours.BatchNormLSTM, ours.LayerNormLSTM),
+)
 
 # torchvision, detectron2 and Transformers (DetrFrozenBatchNorm2d, …) each have one that derives from
 # nn.Module alone; none is a dependency.
