@@ -98,6 +98,7 @@ PUBLIC = {
     "normwright.functional": [
         "batch_norm",
         "batch_renorm",
+        "ghost_batch_norm",
         "group_norm",
         "instance_norm",
         "layer_norm",
@@ -119,6 +120,9 @@ PUBLIC = {
         "FrozenBatchNorm1d",
         "FrozenBatchNorm2d",
         "FrozenBatchNorm3d",
+        "GhostBatchNorm1d",
+        "GhostBatchNorm2d",
+        "GhostBatchNorm3d",
         "GroupNorm",
         "InstanceNorm1d",
         "InstanceNorm2d",

@@ -176,14 +176,14 @@ def test_the_trace_holds_what_the_layers_did():
     ("norm", "size", "message"),
     [
         ("none", 1294, "at most the 1,293 samples"),
-        ("batch", 1, "last batch of one"),
-        ("batch", 4, "last batch of one of 1,293 samples: take 3 or 5"),
-        ("batch", 1292, "last batch of one"),
+        ("batch", 1, "last one of one"),
+        ("batch", 4, "last one of one of 1,293 samples: take 3 or 5"),
+        ("batch", 1292, "last one of one"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(norm, size, message):
     with pytest.raises(OptionError, match=message):
-        check_batch(recipe_for(norm, batch_size=size).training, 1293)
+        check_batch(recipe_for(norm, batch_size=size), 1293)
 
 
 @pytest.mark.parametrize(
@@ -191,22 +191,22 @@ def test_a_batch_that_does_not_fit_is_refused(norm, size, message):
     [
         ({"samples": 1294}, "samples must be at most the 1,293 samples .* but is 1,294: 0 takes all"),
         ({"samples": 100}, "at most the 100 samples .* but is 128"),
-        ({"samples": 257}, "last batch of one of 257 samples"),
-        ({"samples": 257, "max_steps": 3}, "last batch of one of 257 samples"),
+        ({"samples": 257}, "last one of one of 257 samples"),
+        ({"samples": 257, "max_steps": 3}, "last one of one of 257 samples"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(options, message):
     with pytest.raises(OptionError, match=message):
-        check_batch(recipe_for(**options).training, 1293)
+        check_batch(recipe_for(**options), 1293)
 
 
 def test_a_run_that_ends_before_the_last_batch_does_not_meet_it():
-    check_batch(recipe_for(samples=257, max_steps=2).training, 1293)
+    check_batch(recipe_for(samples=257, max_steps=2), 1293)
 
 
 @pytest.mark.parametrize(("norm", "size"), [("layer", 1), ("none", 4), ("batch", 1293), ("batch", 3)])
 def test_a_batch_that_fits_is_taken(norm, size):
-    check_batch(recipe_for(norm, batch_size=size).training, 1293)
+    check_batch(recipe_for(norm, batch_size=size), 1293)
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group", "rms"])

@@ -41,6 +41,12 @@ def test_the_coloured_elements_are_those_of_the_definition() -> None:
         "group": (n == last_n) & (c // 2 == last_c // 2),  # three groups of two channels
         "rms": n == last_n,
         "lrn": (n == last_n) & (s == last_s) & (c >= last_c - 4),
+        "renorm": c == last_c,
+        "ghost": (c == last_c) & (n >= 2),  # virtual batches of two of the four samples
+        "whitening": c // 2 == last_c // 2,
+        "weight": np.zeros(SHAPE, dtype=bool),
+        "recurrent-batch": (c == last_c) & (s == last_s),
+        "recurrent-layer": (n == last_n) & (s == last_s),
     }
     for norm in NORMS:
         np.testing.assert_array_equal(coloured(norm), expected[norm])

@@ -58,6 +58,7 @@ Initialisation = Annotated[
 InitStd = Annotated[float | None, of_network("init_std", "Standard deviation of normal.")]
 Dropout = Annotated[float | None, of_network("dropout", "Probability.")]
 Groups = Annotated[int | None, of_network("groups", "The most groups of group norm.")]
+GhostSize = Annotated[int | None, of_network("ghost_size", "Samples in a virtual batch of ghost norm.")]
 Affine = Annotated[bool | None, of_network("affine", "Whether normalisers have a weight and a bias.")]
 ImageSize = Annotated[int | None, of_data("image_size", "Pixels that images:DIR scales height and width to.")]
 DataDir = Annotated[

@@ -86,6 +86,9 @@ def compare(
     init_std: Annotated[float | None, of_network("init_std", "Standard deviation of normal.")] = None,
     dropout: Annotated[float | None, of_network("dropout", "Probability.")] = None,
     groups: Annotated[int | None, of_network("groups", "The most groups of group norm.")] = None,
+    ghost_size: Annotated[
+        int | None, of_network("ghost_size", "Samples in a virtual batch of ghost norm.")
+    ] = None,
     affine: Annotated[
         bool | None, of_network("affine", "Whether normalisers have a weight and a bias.")
     ] = None,

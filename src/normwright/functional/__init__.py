@@ -2,6 +2,7 @@
 
 from normwright.functional.batch_norm import batch_norm
 from normwright.functional.batch_renorm import batch_renorm
+from normwright.functional.ghost_batch_norm import ghost_batch_norm
 from normwright.functional.group_norm import group_norm
 from normwright.functional.instance_norm import instance_norm
 from normwright.functional.layer_norm import layer_norm
@@ -15,6 +16,7 @@ from normwright.functional.whitening_norm import whitening_norm
 __all__ = [
     "batch_norm",
     "batch_renorm",
+    "ghost_batch_norm",
     "group_norm",
     "instance_norm",
     "layer_norm",

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from normwright.errors import NormwrightError, OptionError
+from normwright.errors import NormwrightError, OptionError, ShapeError
 from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
 from normwright.lab.devices import device_of
@@ -23,10 +24,19 @@ from normwright.lab.grid import Grid, make_base
 from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.judge import Choice, Results, choose, edge_of, final_metric, make_rate_map, make_row
 from normwright.lab.objective import loss_named, metric_named
-from normwright.lab.recipe import Recipe
+from normwright.lab.placement import trial
+from normwright.lab.recipe import Recipe, TrainingRecipe
 from normwright.lab.records import Comparison, Row
 from normwright.lab.store import Store
-from normwright.lab.training import build, check_batch, evaluate, load_once, reproducible
+from normwright.lab.training import (
+    build,
+    check_batch,
+    evaluate,
+    load_once,
+    reproducible,
+    smallest_batch,
+    used_samples,
+)
 from normwright.lab.user_code import digest, is_user_code, name_of, not_while_importing
 from normwright.lab.verdict import SeedMetrics, verdict
 from normwright.lab.work import run_error
@@ -68,7 +78,8 @@ def compare(
             that a user's network holds are the ones replaced; its weights stay as its code made them,
             unless `initialisation` is given.
         data: `digits`, `fashion-mnist`, `mnist`, `cifar10`, `images:DIR`, or a user's function.
-        norms: of none, batch, layer, group, instance, rms, lrn.
+        norms: of none, batch, layer, group, instance, rms, lrn, renorm, ghost, whitening, weight,
+            recurrent-batch and recurrent-layer (these two inside of LSTMs).
         batch_sizes: samples per training step.
         lrs: learning rates.
         seeds: runs of each; the intervals are over these.
@@ -315,11 +326,26 @@ def _check(grid: Grid, data: Data) -> None:
     loss_named(grid.base.training.loss)
     metric_named(grid.base.training.metric)
     for norm in grid.norms:
-        for batch_size in grid.batch_sizes:
-            check_batch(grid.recipe(norm, batch_size, grid.lrs[0], 0).training, len(data.train_y))
-        recipe = grid.recipe(norm, grid.batch_sizes[0], grid.lrs[0], 0)
-        with _naming_the_run(recipe), reproducible(recipe.training):
-            build(recipe, data)
+        recipes = [grid.recipe(norm, batch_size, grid.lrs[0], 0) for batch_size in grid.batch_sizes]
+        for recipe in recipes:
+            check_batch(recipe, len(data.train_y))
+        with _naming_the_run(recipes[0]), reproducible(recipes[0].training):
+            network = build(recipes[0], data).module
+            if norm == "whitening":
+                for recipe in recipes:
+                    _check_whitening(network, recipe.training, used_samples(recipe.training, data))
+
+
+def _check_whitening(network: nn.Module, recipe: TrainingRecipe, data: Data) -> None:
+    """The smallest batch whitens every place: how many values one must have, the network alone tells."""
+    smallest = smallest_batch(recipe, len(data.train_y))
+    try:
+        trial(network, data.train_x[:smallest].to(recipe.device))
+    except ShapeError as error:
+        raise OptionError(
+            f"whitening norm cannot take the smallest batch that batch size {recipe.batch_size} makes, of "
+            f"{smallest} samples: take another batch size, or leave whitening norm out ({error})"
+        ) from error
 
 
 @contextmanager

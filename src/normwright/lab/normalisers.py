@@ -8,12 +8,19 @@ from typing import Any
 
 from torch import nn
 
-from normwright.errors import ShapeError, unknown_name
+from normwright.errors import OptionError, ShapeError, unknown_name
+from normwright.lab.layers_before import LAYER_NEEDED
 from normwright.lab.recipe import NORMS
 from normwright.nn import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
+    BatchRenorm1d,
+    BatchRenorm2d,
+    BatchRenorm3d,
+    GhostBatchNorm1d,
+    GhostBatchNorm2d,
+    GhostBatchNorm3d,
     GroupNorm,
     InstanceNorm1d,
     InstanceNorm2d,
@@ -21,13 +28,23 @@ from normwright.nn import (
     LayerNorm,
     LocalResponseNorm,
     RMSNorm,
+    WhiteningNorm1d,
+    WhiteningNorm2d,
+    WhiteningNorm3d,
 )
 
 Shape = tuple[int, ...]
 
-_BATCH = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
-_INSTANCE = (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
+_BY_AXES: dict[str, tuple[type[nn.Module], ...]] = {
+    "batch": (BatchNorm1d, BatchNorm2d, BatchNorm3d),
+    "instance": (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d),
+    "renorm": (BatchRenorm1d, BatchRenorm2d, BatchRenorm3d),
+    "ghost": (GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d),
+    "whitening": (WhiteningNorm1d, WhiteningNorm2d, WhiteningNorm3d),
+}
 _LRN_CHANNELS = 5  # as in AlexNet, the network that made it known
+# A batch must have more values per channel than a group has channels, and the last one may be small.
+_WHITENED = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,9 @@ class Choice:
         return self.kind(*self.args, **dict(self.options))
 
 
-def make(norm: str, shape: Shape, *, groups: int, affine: bool = True) -> nn.Module | None:
+def make(
+    norm: str, shape: Shape, *, groups: int, ghost_size: int = 32, affine: bool = True
+) -> nn.Module | None:
     """Builds a normaliser for inputs of one shape.
 
     | norm | module | undefined (None) |
@@ -55,61 +74,72 @@ def make(norm: str, shape: Shape, *, groups: int, affine: bool = True) -> nn.Mod
     | group | `GroupNorm(G, C)` | a group holds a single element |
     | instance | `InstanceNorm1d/2d/3d(C, affine=True)` | no space, or a single position |
     | lrn | `LocalResponseNorm(5)` | no space |
+    | renorm | `BatchRenorm1d/2d/3d(C)`, clipping relaxed over steps 100 to 800 (r) and 500 (d) | |
+    | ghost | `GhostBatchNorm1d/2d/3d(C, ghost_size=…, ragged=True)` | |
+    | whitening | `WhiteningNorm1d/2d/3d(C, group_size=…)`, the largest divisor of C that is at most 8 | |
+    | weight, recurrent-batch, recurrent-layer | `nn.Identity()`: see `layers_before` | |
 
     G is the largest divisor of C that is at most `groups` and leaves at least two channels per group,
     else 1. Over a single element a normaliser gives a constant. Instance norm gets a weight and a bias
-    as batch, layer and group norm have them. Draws no random numbers.
+    as batch, layer and group norm have them. Batch renorm's schedule is the paper's, 50 times shorter, as
+    the runs are that are compared. Draws no random numbers.
 
     Args:
         norm: one of `NORMS`.
         shape: (N, C, *space); N does not matter.
         groups: the most groups of group norm.
+        ghost_size: samples in a virtual batch of ghost norm; the last one of a batch may be smaller.
         affine: whether it has a weight and a bias, as far as its kind has any.
     Raises:
-        OptionError: an unknown normaliser.
-        ShapeError: a shape without channels, or with more than three spatial axes for batch or instance norm.
+        OptionError: an unknown normaliser, or one that is nothing without its weight.
+        ShapeError: a shape without channels, or with more spatial axes than there is a class for.
     Example:
         >>> make("group", (8, 12, 4, 4), groups=8)
         GroupNorm(6, 12, eps=1e-05, affine=True, bias=True)
         >>> make("instance", (8, 12), groups=8) is None
         True
     """
-    choice = choose(norm, tuple(shape), groups, affine)
+    choice = choose(norm, tuple(shape), groups, ghost_size, affine)
     return None if choice is None else choice.build()
 
 
-def choose(norm: str, shape: Shape, groups: int, affine: bool = True) -> Choice | None:
+def choose(norm: str, shape: Shape, groups: int, ghost_size: int = 32, affine: bool = True) -> Choice | None:
     """What `make` builds; two shapes that one module can serve give equal choices."""
     if norm not in NORMS:
         raise unknown_name("normaliser", norm, NORMS)
     if len(shape) < 2:
         raise ShapeError(f"a normaliser's input must be (N, C, *space), but its shape is {shape}")
+    if norm in LAYER_NEEDED and not affine:
+        raise OptionError(
+            f"affine must be True for {norm} norm, whose gains are part of what it computes: leave the "
+            "option or the normaliser out"
+        )
     channels, space = shape[1], shape[2:]
     alone = math.prod(shape[1:]) == 1
-    if norm == "none":
+    without = () if affine else (("affine", False),)
+    if norm == "none" or norm in LAYER_NEEDED:
         return Choice(nn.Identity)
-    if norm == "batch":
-        return Choice(_by_axes(_BATCH, norm, shape), (channels,), _if_without("affine", affine))
+    if norm in _BY_AXES and norm != "instance":
+        options: dict[str, Any] = {
+            "renorm": {"r_max_steps": (100, 800), "d_max_steps": (100, 500)},
+            "ghost": {"ghost_size": ghost_size, "ragged": True},
+            "whitening": {"group_size": _largest_divisor(channels, _WHITENED)},
+        }.get(norm, {})
+        return Choice(_by_axes(norm, shape), (channels,), (*options.items(), *without))
     if norm == "instance":
-        kind = _by_axes(_INSTANCE, norm, shape)
+        kind = _by_axes(norm, shape)
         return Choice(kind, (channels,), (("affine", affine),)) if math.prod(space) > 1 else None
     if norm == "lrn":
         return Choice(LocalResponseNorm, (_LRN_CHANNELS,)) if space else None
     if norm == "group":
-        args = (_group_count(channels, groups), channels)
-        return None if alone else Choice(GroupNorm, args, _if_without("affine", affine))
-    kind = {"layer": LayerNorm, "rms": RMSNorm}[norm]
-    return None if alone else Choice(kind, (shape[1:],), _if_without("elementwise_affine", affine))
+        return None if alone else Choice(GroupNorm, (_group_count(channels, groups), channels), without)
+    without = () if affine else (("elementwise_affine", False),)
+    return None if alone else Choice({"layer": LayerNorm, "rms": RMSNorm}[norm], (shape[1:],), without)
 
 
-def _if_without(option: str, affine: bool) -> tuple[tuple[str, Any], ...]:
-    """The option that leaves weight and bias out, where they are to be left out."""
-    return () if affine else ((option, False),)
-
-
-def _by_axes(kinds: tuple[type[nn.Module], ...], norm: str, shape: Shape) -> type[nn.Module]:
+def _by_axes(norm: str, shape: Shape) -> type[nn.Module]:
     """The class for so many spatial axes; the one for a single axis takes (N, C) too."""
-    axes = len(shape) - 2
+    kinds, axes = _BY_AXES[norm], len(shape) - 2
     if axes > len(kinds):
         raise ShapeError(
             f"{norm} norm takes at most {len(kinds)} spatial axes, but the input has shape {shape}"
@@ -118,5 +148,8 @@ def _by_axes(kinds: tuple[type[nn.Module], ...], norm: str, shape: Shape) -> typ
 
 
 def _group_count(channels: int, groups: int) -> int:
-    fitting = (g for g in range(min(groups, channels // 2), 0, -1) if channels % g == 0)
-    return next(fitting, 1)
+    return _largest_divisor(channels, min(groups, channels // 2))
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next((divisor for divisor in range(most, 0, -1) if number % divisor == 0), 1)

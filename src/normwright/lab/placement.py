@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from normwright.errors import OptionError
-from normwright.lab.normalisers import Shape, choose
+from normwright.lab.layers_before import LAYER_NEEDED, LAYERS, act_on_layer
+from normwright.lab.normalisers import Choice, Shape, choose
 from normwright.network.walk import find_normalisers, replace_module
+from normwright.nn import LayerNorm, RMSNorm
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,29 @@ class Placement:
 
 @dataclass(frozen=True)
 class _Place:
-    """One normaliser of the network, and the distinct shapes in which it met the example."""
+    """One normaliser of the network, the distinct shapes in which it met the example, and what was before it.
+
+    `layer` is the name of the layer that was called last before it, unless that is another place's already.
+    """
 
     name: str
     normaliser: nn.Module
     shapes: tuple[Shape, ...]
+    layer: str | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which normaliser is to be placed, and its options; see `make`."""
+
+    norm: str
+    groups: int
+    ghost_size: int
+    affine: bool
+
+    def choose(self, shape: Shape) -> Choice | None:
+        """The one for a shape."""
+        return choose(self.norm, shape, self.groups, self.ghost_size, self.affine)
 
 
 class Rows(nn.Module):
@@ -65,13 +85,23 @@ class Rows(nn.Module):
         return f"axes={self.axes}"
 
 
-def place(network: nn.Module, norm: str, example: Tensor, *, groups: int, affine: bool = True) -> Placement:
+def place(
+    network: nn.Module,
+    norm: str,
+    example: Tensor,
+    *,
+    groups: int,
+    ghost_size: int = 32,
+    affine: bool = True,
+) -> Placement:
     """Replaces every normaliser of a network, in place, by `norm`.
 
     One pass of `example` in training mode shows in what shape each normaliser meets its input; `make`
     builds the new one for that shape, with its own default options. Where `norm` is undefined stands
     `nn.Identity`. A layer or RMS norm over the last k axes takes all axes before them for samples,
-    so (N, T, C) with `LayerNorm(C)` counts as N·T samples of C channels.
+    so (N, T, C) with `LayerNorm(C)` counts as N·T samples of C channels. A normaliser that acts on the layer
+    before its place (see `layers_before`) is undefined where there is none that it can act on; the place
+    holds `nn.Identity` all the same.
 
     The pass leaves no trace: buffers, modes and PyTorch's random state are restored, also when
     it fails, and no module is replaced unless all can be. Torch's transformer layers lose their
@@ -81,8 +111,7 @@ def place(network: nn.Module, norm: str, example: Tensor, *, groups: int, affine
         network: changed in place.
         norm: one of `NORMS`.
         example: at least two samples, on the network's device.
-        groups: the most groups of group norm.
-        affine: whether `norm` has a weight and a bias.
+        groups, ghost_size, affine: see `make`.
     Raises:
         OptionError: the network holds no normaliser, or is one; one is never reached by the example,
             or reached in shapes that one `norm` cannot serve; `norm` is defined nowhere; a layer norm
@@ -96,17 +125,32 @@ def place(network: nn.Module, norm: str, example: Tensor, *, groups: int, affine
         (4, 6, 6)
     """
     places = _find_places(network, example)
-    modules = {spot.name: _build_for(spot, norm, groups, affine, example) for spot in places}
+    asked = _Asked(norm, groups, ghost_size, affine)
+    modules = {spot.name: _build_for(network, spot, asked, example) for spot in places}
     left_out = tuple(name for name, module in modules.items() if module is None)
     if len(left_out) == len(places):
-        raise OptionError(
-            f"{norm} norm must be defined at one normaliser of the network at least, but is at none of "
-            f"{', '.join(left_out)} (inputs {_list_shapes(places)}): leave it out for this network"
-        )
+        raise _defined_nowhere(norm, places)
+    for spot in places:
+        if norm in LAYER_NEEDED and spot.name not in left_out:
+            assert spot.layer is not None
+            act_on_layer(network, norm, spot.layer)
     for name, module in modules.items():
         replace_module(network, name, nn.Identity() if module is None else module)
     leave_fast_path(network)
     return Placement(tuple(modules), left_out)
+
+
+def _defined_nowhere(norm: str, places: list[_Place]) -> OptionError:
+    names = ", ".join(spot.name for spot in places)
+    if norm in LAYER_NEEDED:
+        return OptionError(
+            f"{norm} norm must have {LAYER_NEEDED[norm].words} to act on right before one normaliser of the "
+            f"network at least, but has none before {names}: leave it out for this network"
+        )
+    return OptionError(
+        f"{norm} norm must be defined at one normaliser of the network at least, but is at none of "
+        f"{names} (inputs {_list_shapes(places)}): leave it out for this network"
+    )
 
 
 def trial(network: nn.Module, example: Tensor) -> Any:
@@ -160,42 +204,59 @@ def _find_places(network: nn.Module, example: Tensor) -> list[_Place]:
             f"the network ({type(network).__name__}) must hold normalisers to be replaced, but holds none: "
             "put one of torch.nn (BatchNorm2d, LayerNorm, …) wherever a normaliser shall stand"
         )
-    shapes = _shapes_met(network, outermost, example)
+    shapes, layers = _seen(network, outermost, example)
     unmet = [name for name in outermost if name not in shapes]
     if unmet:
         raise OptionError(
             f"every normaliser must be reached by a batch, but the example {tuple(example.shape)} never "
             f"calls {', '.join(unmet)}: remove them, or call them as modules in the network's forward"
         )
-    return [_Place(name, outermost[name], tuple(met)) for name, met in shapes.items()]
+    return [_Place(name, outermost[name], tuple(met), layers[name]) for name, met in shapes.items()]
 
 
-def _shapes_met(
+def _seen(
     network: nn.Module, modules: dict[str, nn.Module], example: Tensor
-) -> dict[str, dict[Shape, None]]:
-    """The distinct input shapes of each module (a dict keeps order), in the order of the first calls."""
+) -> tuple[dict[str, dict[Shape, None]], dict[str, str | None]]:
+    """The distinct input shapes of each module (a dict keeps order), in the order of the first calls.
+
+    And for each the layer that was called last before its first call.
+    """
     shapes: dict[str, dict[Shape, None]] = {}
+    before: dict[str, str | None] = {}
+    last: list[str] = []
 
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
             shapes.setdefault(name, {})[tuple(x.shape)] = None
+            if name not in before:
+                taken = not last or last[-1] in before.values()
+                before[name] = None if taken else last[-1]
 
         return modules[name].register_forward_pre_hook(note, with_kwargs=True)
 
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
     handles = [watch(name) for name in modules]
+    handles += [
+        layer.register_forward_hook(lambda *_, name=name: last.append(name)) for name, layer in layers.items()
+    ]
     try:
         trial(network, example)
     finally:
         for handle in handles:
             handle.remove()
-    return shapes
+    return shapes, before
 
 
-def _build_for(spot: _Place, norm: str, groups: int, affine: bool, example: Tensor) -> nn.Module | None:
+def _build_for(network: nn.Module, spot: _Place, asked: _Asked, example: Tensor) -> nn.Module | None:
     """The normaliser for one place, on the device, in the dtype and in the mode of the one it replaces."""
+    norm = asked.norm
+    if norm in LAYER_NEEDED:
+        layer = None if spot.layer is None else network.get_submodule(spot.layer)
+        if not LAYER_NEEDED[norm].is_met_by(layer):
+            return None
     samples = [_as_samples(spot, shape) for shape in spot.shapes]
-    choice, *others = (choose(norm, shape, groups, affine) for shape in samples)
+    choice, *others = map(asked.choose, samples)
     if choice is None or None in others:
         return None
     if any(other != choice for other in others):
@@ -206,7 +267,8 @@ def _build_for(spot: _Place, norm: str, groups: int, affine: bool, example: Tens
     module = choice.build()
     axes = len(samples[0]) - 1
     # Layer and RMS norm take any axes before their own; the others count theirs from the front.
-    if norm not in ("none", "layer", "rms") and any(len(shape) != axes + 1 for shape in spot.shapes):
+    shaped = choice.kind not in (nn.Identity, LayerNorm, RMSNorm)
+    if shaped and any(len(shape) != axes + 1 for shape in spot.shapes):
         module = Rows(module, axes)
     old = next((p for p in spot.normaliser.parameters() if p.is_floating_point()), example)
     return module.to(device=old.device, dtype=old.dtype).train(spot.normaliser.training)

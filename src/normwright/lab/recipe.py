@@ -13,7 +13,21 @@ from typing import Any
 
 from normwright.errors import OptionError, unknown_name
 
-NORMS = ("none", "batch", "layer", "group", "instance", "rms", "lrn")
+NORMS = (
+    "none",
+    "batch",
+    "layer",
+    "group",
+    "instance",
+    "rms",
+    "lrn",
+    "renorm",
+    "ghost",
+    "whitening",
+    "weight",
+    "recurrent-batch",
+    "recurrent-layer",
+)
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "prelu", "rrelu")
 PLACES = ("before", "after")
 INITIALISATIONS = ("own", "xavier", "kaiming", "normal")
@@ -22,7 +36,7 @@ SCHEDULES = ("constant", "cosine")
 
 # Fields that came later are left out of a recipe's text at their default, so that a run from before
 # they came keeps its name, and is not done again.
-_ADDED = frozenset({"affine", "shuffle", "samples", "max_steps"})
+_ADDED = frozenset({"affine", "ghost_size", "shuffle", "samples", "max_steps"})
 
 
 def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
@@ -80,6 +94,7 @@ class NetworkRecipe:
         init_std: standard deviation of `normal`.
         dropout: probability, in the built-in networks.
         groups: the most groups of group norm; each group keeps at least two channels.
+        ghost_size: samples in a virtual batch of ghost norm; must divide the batch size.
         affine: whether the normalisers have a weight and a bias, as far as their kind has any.
         digest: SHA-256 of a user's source file, so that a changed file is another recipe; else empty.
     """
@@ -93,11 +108,12 @@ class NetworkRecipe:
     init_std: float = 0.01
     dropout: float = 0.0
     groups: int = 8
+    ghost_size: int = 32
     affine: bool = True
     digest: str = ""
 
     def __post_init__(self) -> None:
-        for what in ("depth", "width", "groups"):
+        for what in ("depth", "width", "groups", "ghost_size"):
             _whole(what, getattr(self, what), 1)
         _above_zero("init_std", self.init_std)
         _share("dropout", self.dropout)

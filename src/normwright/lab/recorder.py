@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from normwright.lab.run import LayerTrace
 from normwright.network.acceleration.fused_call import watch
@@ -130,15 +131,17 @@ class Recorder:
 
 
 def _weights_by_layer(network: nn.Module) -> dict[str, list[Tensor]]:
-    """Each module that owns a weight, normalisers apart: a linear or convolution layer, an LSTM."""
+    """Each module that owns a weight, normalisers apart: a linear or convolution layer, an LSTM.
+
+    Of a weight that is computed from others, as by weight norm, those that are trained.
+    """
     normalisers = set(find_normalisers(network).values())
     found = {}
     for name, module in network.named_modules():
-        own = [
-            parameter
-            for key, parameter in module.named_parameters(recurse=False)
-            if key.startswith("weight") and parameter.requires_grad
-        ]
+        given = [*module.named_parameters(recurse=False)]
+        if is_parametrized(module):
+            given += module.parametrizations.named_parameters()  # type: ignore[operator, union-attr]
+        own = [parameter for key, parameter in given if key.startswith("weight") and parameter.requires_grad]
         if own and module not in normalisers and not isinstance(module, nn.PReLU):
             found[name] = list(own)
     return found

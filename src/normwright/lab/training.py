@@ -43,7 +43,11 @@ class Trained:
     weights: dict[str, Tensor]
 
 
-def check_batch(recipe: TrainingRecipe, samples: int) -> None:
+# Those that take the moments of each channel over the samples of a batch.
+_OVER_THE_BATCH = ("batch", "renorm", "ghost", "whitening")
+
+
+def check_batch(recipe: Recipe, samples: int) -> None:
     """A batch must fit the training split, and batch norm needs two samples in every batch.
 
     Args:
@@ -51,28 +55,41 @@ def check_batch(recipe: TrainingRecipe, samples: int) -> None:
         samples: of the whole training split.
     Raises:
         OptionError: more samples are asked for than there are; the batch is larger than the split, or leaves
-            batch norm a last batch of one.
+            a normaliser over the batch a last batch of one; virtual batches do not divide the batch.
     """
-    size = recipe.batch_size
-    if recipe.samples > samples:
+    training, norm, size = recipe.training, recipe.training.norm, recipe.training.batch_size
+    if training.samples > samples:
         raise OptionError(
             f"samples must be at most the {samples:,} samples of the training split, but is "
-            f"{recipe.samples:,}: 0 takes all"
+            f"{training.samples:,}: 0 takes all"
         )
-    samples = recipe.samples or samples
+    samples = training.samples or samples
     if size > samples:
         raise OptionError(
             f"batch size must be at most the {samples:,} samples of the training split, but is {size:,}"
         )
-    cut_short = 0 < recipe.max_steps < steps_per_epoch(recipe, samples)
-    last = size if cut_short else samples % size or size
-    if recipe.norm == "batch" and last == 1:
-        better = [other for other in (size - 1, size + 1, size + 2) if other > 1 and samples % other != 1]
+    ghost_size = recipe.network.ghost_size
+    if norm == "ghost" and size % ghost_size:
         raise OptionError(
-            f"batch norm needs at least two samples in every batch, but batch size {size} leaves a last "
-            f"batch of one of {samples:,} samples: take {' or '.join(map(str, better[:2]))}, or leave "
-            "batch norm out"
+            f"ghost norm needs batches of whole virtual batches, but batch size {size} is no multiple of "
+            f"the ghost_size {ghost_size}: take a ghost_size that divides it, or leave ghost norm out"
         )
+    last = smallest_batch(training, samples)
+    least = last % ghost_size or ghost_size if norm == "ghost" else last
+    if norm in _OVER_THE_BATCH and least == 1:
+        better = [other for other in (size - 1, size + 1, size + 2) if other > 1 and samples % other != 1]
+        advice = f"take {' or '.join(map(str, better[:2]))}" if norm != "ghost" else "take another ghost_size"
+        raise OptionError(
+            f"{norm} norm needs at least two samples in every {'virtual ' if norm == 'ghost' else ''}batch, "
+            f"but batch size {size} leaves a last one of one of {samples:,} samples: {advice}, or leave "
+            f"{norm} norm out"
+        )
+
+
+def smallest_batch(recipe: TrainingRecipe, samples: int) -> int:
+    """Samples of the smallest batch of a run over so many: the last of an epoch, if the run comes so far."""
+    cut_short = 0 < recipe.max_steps < steps_per_epoch(recipe, samples)
+    return recipe.batch_size if cut_short else samples % recipe.batch_size or recipe.batch_size
 
 
 def steps_per_epoch(recipe: TrainingRecipe, samples: int) -> int:
@@ -136,7 +153,7 @@ def train(recipe: Recipe, data: Data, *, on_step: OnStep | None = None) -> Train
         UserCodeError: a user's network, loss or metric returns the wrong thing.
         Whatever a user's code raises.
     """
-    check_batch(recipe.training, len(data.train_y))
+    check_batch(recipe, len(data.train_y))
     with reproducible(recipe.training):
         built = build(recipe, data)
         used = used_samples(recipe.training, data).to(recipe.training.device)

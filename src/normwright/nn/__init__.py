@@ -8,6 +8,7 @@ from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from normwright.nn.batch_norm_lstm import BatchNormLSTM
 from normwright.nn.batch_renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from normwright.nn.frozen_batch_norm import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
+from normwright.nn.ghost_batch_norm import GhostBatchNorm1d, GhostBatchNorm2d, GhostBatchNorm3d
 from normwright.nn.group_norm import GroupNorm
 from normwright.nn.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from normwright.nn.layer_norm import LayerNorm
@@ -30,6 +31,9 @@ __all__ = [
     "FrozenBatchNorm1d",
     "FrozenBatchNorm2d",
     "FrozenBatchNorm3d",
+    "GhostBatchNorm1d",
+    "GhostBatchNorm2d",
+    "GhostBatchNorm3d",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",

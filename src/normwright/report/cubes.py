@@ -84,8 +84,21 @@ def axis_names() -> tuple[AxisName, ...]:
     )
 
 
+_ALL, _HALF = slice(None), SHAPE[0] // 2
+# What a moment is taken over, as an index into the cube; with time along the axis of space.
+_MARKED = {
+    "lrn": (NEAREST[0], slice(-LRN_WINDOW, None), NEAREST[2]),
+    "renorm": (_ALL, NEAREST[1]),
+    "ghost": (slice(_HALF, None), NEAREST[1]),
+    "whitening": (_ALL, slice(-(SHAPE[1] // GROUPS), None)),
+    "recurrent-batch": (_ALL, NEAREST[1], NEAREST[2]),
+    "recurrent-layer": (NEAREST[0], _ALL, NEAREST[2]),
+}
 _FORMULAS = {
     "none": "y = x",
+    "renorm": "y = (x̂ · r + d) · weight + bias, r and d towards the running moments",
+    "whitening": "y = covariance^(−1/2) · (x − mean) · weight + bias",
+    "weight": "y = x; before it, weight = g · v / ‖v‖",
     "rms": "y = x / √(mean(x²) + eps) · weight",
     "lrn": "y = x / (k + α · mean(x²))^β",
 }
@@ -98,6 +111,22 @@ _WORDS = {
     "group": "A group of channels of one sample, over space: between layer and instance.",
     "rms": "As layer norm, but the mean is taken as 0 and not removed.",
     "lrn": "A window of neighbouring channels at one place of one sample; it slides along the channels.",
+    "renorm": "As batch norm, corrected to what the running moments will give in inference.",
+    "ghost": "As batch norm, over a part of the batch alone: large batches keep the noise of small ones.",
+    "whitening": "A group of channels over all samples and space: made uncorrelated, not standardised alone.",
+    "weight": "No moment is taken: the weight of the layer before has a length and a direction of its own.",
+    "recurrent-batch": "Inside of the LSTM: one unit over all samples, at one time step.",
+    "recurrent-layer": "Inside of the LSTM: all units of one sample, at one time step.",
+}
+
+# Of those that are in no table of axes: what a moment is taken over, and how many elements that are.
+_REDUCES = {
+    "lrn": (f"{LRN_WINDOW} neighbouring channels", str(LRN_WINDOW)),
+    "renorm": ("N, H, W", "N·H·W"),
+    "ghost": ("ghost_size of N, H, W", "ghost_size·H·W"),
+    "whitening": ("N, H, W, for a group of channels together", "group_size·N·H·W"),
+    "recurrent-batch": ("N, at each time step", "N"),
+    "recurrent-layer": ("C, at each time step", "C"),
 }
 
 
@@ -116,13 +145,13 @@ def cube(norm: str) -> Cube:
     style = style_of(norm)
     marked = coloured(norm)
     row = {row.kind: row for row in TABLE}.get(norm)
-    window = f"{LRN_WINDOW} neighbouring channels"
+    reduces, elements = _REDUCES.get(norm, ("nothing", "none"))
     return Cube(
         style=style,
         faces=tuple(_faces(marked, style.colour)),
         formula=_FORMULAS.get(norm, _STANDARDISE),
-        reduces=", ".join(row.reduces) if row else window if norm == "lrn" else "nothing",
-        elements=row.elements if row else str(LRN_WINDOW) if norm == "lrn" else "none",
+        reduces=", ".join(row.reduces) if row else reduces,
+        elements=row.elements if row else elements,
         counted=f"{int(marked.sum())} of the {marked.size} elements drawn" if marked.any() else "",
         words=_WORDS[norm],
     )
@@ -138,8 +167,8 @@ def coloured(norm: str) -> Mask:
     if norm in KINDS:
         return same_moment(norm, SHAPE, NEAREST, groups=GROUPS if norm == "group" else None)
     marked = np.zeros(SHAPE, dtype=np.bool_)
-    if norm == "lrn":
-        marked[NEAREST[0], -LRN_WINDOW:, NEAREST[2]] = True
+    if norm in _MARKED:
+        marked[_MARKED[norm]] = True
     return marked
 
 

@@ -22,8 +22,10 @@ class Style:
     marker: str
 
 
-# Okabe & Ito's palette (jfly.uni-koeln.de/color), which eight in a hundred men also tell apart.
-# Its yellow is left out (too pale on white); plain grey stands for "no normaliser".
+# The seven of old have Okabe & Ito's palette (jfly.uni-koeln.de/color), which eight in a hundred men also
+# tell apart. Its yellow is left out (too pale on white); plain grey stands for "no normaliser". No palette
+# has sixteen colours that all can tell apart: the others have Tol's (personal.sron.nl/~pault), darker ones,
+# and each its own mark.
 STYLES = {
     "none": Style("none", "#4d5560", "x"),
     "batch": Style("batch", "#0072b2", "circle"),
@@ -32,6 +34,12 @@ STYLES = {
     "instance": Style("instance", "#cc79a7", "triangle-up"),
     "rms": Style("RMS", "#d55e00", "triangle-down"),
     "lrn": Style("LRN", "#56b4e9", "star"),
+    "renorm": Style("renorm", "#332288", "cross"),
+    "ghost": Style("ghost", "#44aa99", "pentagon"),
+    "whitening": Style("whitening", "#882255", "hexagram"),
+    "weight": Style("weight", "#117733", "hourglass"),
+    "recurrent-batch": Style("recurrent batch", "#661100", "triangle-right"),
+    "recurrent-layer": Style("recurrent layer", "#bb5566", "triangle-left"),
 }
 
 

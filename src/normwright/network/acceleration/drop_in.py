@@ -17,7 +17,8 @@ DROP_INS: dict[type[nn.Module], type[nn.Module]] = {
     getattr(torch.nn, name, getattr(normwright.nn, name)): getattr(normwright.nn, name)
     for name in normwright.nn.__all__
     if name != "LocalResponseNorm"  # for which there is no kernel
-    and not name.startswith("BatchRenorm")  # whose own forward corrects what the operator is given
+    # All others of normwright's own have a forward that does more than call an operator.
+    and (hasattr(torch.nn, name) or name.startswith("FrozenBatchNorm"))
 }
 
 
@@ -43,8 +44,8 @@ def drop_in_for(module: nn.Module) -> type[nn.Module] | str:
     own = unfrozen_class(kind)
     if own in DROP_INS:
         return DROP_INS[own] if own is kind else frozen_class(DROP_INS[own])
-    if kind.__module__ == normwright.nn.BatchRenorm1d.__module__:
-        return "batch renorm is normwright's own, and corrects what its operator is given"
+    if kind.__module__.startswith("normwright.nn.") and not hasattr(torch.nn, kind.__name__):
+        return f"{kind.__name__} is normwright's own, and does more than call an operator"
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by torch.jit"
     if parametrize.is_parametrized(module):
