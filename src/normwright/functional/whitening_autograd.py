@@ -102,7 +102,8 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tens
         of_projection = along
         if weight is not None:
             of_projection = along * weight.to(along.dtype).view(groups, size, 1)
-        (of_covariance,) = torch.autograd.grad(*ctx.root, of_projection, retain_graph=True)
+        root, leaf = ctx.root
+        (of_covariance,) = torch.autograd.grad(root, [leaf], of_projection, retain_graph=True)
         of_dy = _weighted(projection, weight).mT
         of_x = (of_covariance + of_covariance.mT) / count
         dx = passes.combine(dy, of_dy, x, centring, of_x, -(of_dy @ sums) / count)

@@ -13,10 +13,13 @@ from normwright.errors import OptionError
 #: Those that keep a projection where batch norm keeps a variance.
 WHITENING = (ours.WhiteningNorm1d, ours.WhiteningNorm2d, ours.WhiteningNorm3d)
 
-_NORMALISERS = (
-    *(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm),
-    *(*WHITENING, ours.RecurrentBatchNorm, ours.BatchNormLSTM, ours.LayerNormLSTM),
-)
+#: Those whose moments in training are of a part of the batch.
+GHOSTS = (ours.GhostBatchNorm1d, ours.GhostBatchNorm2d, ours.GhostBatchNorm3d)
+
+#: Those that may keep running statistics.
+KEEPING = (_NormBase, *WHITENING, ours.RecurrentBatchNorm)
+
+_NORMALISERS = (*KEEPING, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
 # torchvision, detectron2 and Transformers (DetrFrozenBatchNorm2d, …) each have one that derives from
 # nn.Module alone; none is a dependency.
@@ -24,7 +27,7 @@ _FROZEN = re.compile(r"FrozenBatchNorm\dd$")
 
 
 def is_normaliser(module: nn.Module) -> bool:
-    """Whether the module is a normaliser of PyTorch, or derives from one.
+    """Whether the module is a normaliser of PyTorch or of `normwright.nn`, or derives from one.
 
     Example:
         >>> is_normaliser(nn.SyncBatchNorm(4)), is_normaliser(nn.Identity())
@@ -38,8 +41,9 @@ def is_normaliser(module: nn.Module) -> bool:
 def find_normalisers(network: nn.Module) -> dict[str, nn.Module]:
     """Finds every normaliser of a network by its qualified name, in registration order.
 
-    Batch (synchronised and frozen too), instance, layer, group, RMS and local response normalisers
-    count, and whatever derives from them. A module that stands under several names is listed once,
+    Batch (synchronised, frozen, ghost, split, masked and recurrent too), instance, layer, group, RMS and
+    local response normalisers count, whitening, and whatever derives from them. A normalised LSTM is none:
+    its normalisers are found within it. A module that stands under several names is listed once,
     under the first. The network itself, if it is a normaliser, has the name "".
 
     Example:

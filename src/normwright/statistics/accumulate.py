@@ -14,6 +14,7 @@ from normwright.backends.merged import Merged, merge, move_running
 from normwright.errors import OptionError
 from normwright.functional.collectives import Ranks, gathered, ranks_of
 from normwright.nn.bookkeeping import is_recomputation
+from normwright.statistics.counted import counted
 
 
 @contextlib.contextmanager
@@ -87,7 +88,8 @@ class _Tally:
         """Merges a micro-batch into those before; a forward pre-hook."""
         if not module.training or is_recomputation():
             return
-        x = [*args, *named.values()][0]
+        x = counted(module, args, named)
+        assert x is not None
         batch = Merged(*torch.ops.normwright.channel_moments(x.detach()))
         # Outside a call of the network nothing says where the next micro-batch begins.
         use = self.next if self.within_call else 0

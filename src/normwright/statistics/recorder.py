@@ -38,9 +38,7 @@ class Seen:
 
     def merged(self, other: Seen) -> Seen:
         """What both have seen."""
-        return Seen(
-            self.estimate.merged(other.estimate), self.uses + other.uses, self.eps, self.whitening
-        )
+        return Seen(self.estimate.merged(other.estimate), self.uses + other.uses, self.eps, self.whitening)
 
     def statistics(self, estimator: Estimator) -> tuple[Tensor, Tensor]:
         """What the layer's buffers shall hold: the mean, and the variance or the projection."""

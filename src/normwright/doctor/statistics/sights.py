@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from normwright.doctor.statistics.sight import (
@@ -21,6 +21,7 @@ from normwright.doctor.statistics.sight import (
 )
 from normwright.network.walk import is_normaliser
 from normwright.nn.bookkeeping import is_recomputation
+from normwright.statistics.counted import counted
 
 See = Callable[[Sight], None]
 Answered = Callable[[Sight, object], None]
@@ -110,7 +111,7 @@ class _Lookout(TorchFunctionMode):
                 self._bare.clear()
             frame = _Frame(name, module)
             self._frames.append(frame)
-            x = next((value for value in (*args, *named.values()) if isinstance(value, Tensor)), None)
+            x = counted(module, args, named)
             # what a backward runs again reaches no mode of PyTorch's
             if x is not None and (calls_no_function(module) or is_recomputation()):
                 frame.sight = self._show(sight_of_module(name, module, x))
