@@ -232,6 +232,8 @@ def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str 
         raise _NotAffineError("its class does other than normalise")
     if "val" not in value.meta:
         raise _NotAffineError("nothing reads its result")
+    if -1 in shape_of(source):
+        raise _NotAffineError("how many elements it is given depends on their values, as under a mask")
     if source.meta["val"].dtype != value.meta["val"].dtype or shape_of(source) != shape_of(value):
         raise _NotAffineError("it changes the dtype or the shape")
     try:
