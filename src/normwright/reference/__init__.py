@@ -27,6 +27,8 @@ Read the files in this order:
     population.py      what to use instead of a mini-batch's moments at inference: three estimates
     renormalise.py     batch norm whose training is near to its inference
     whitening.py       decorrelating as well as standardising
+    masked.py          batch norm of padded sequences
+    recurrent.py       LSTMs that are normalised at each time step
     local_response.py  the odd one out, which batch norm replaced
 
 Everything here is plain and slow on purpose: every other implementation is tested against it.
@@ -45,6 +47,7 @@ from normwright.reference.axes import KINDS, TABLE, Axes, TableRow, axes_of
 from normwright.reference.cube import moment_labels, same_moment
 from normwright.reference.epilogue import FusedGradients, fused, fused_backward
 from normwright.reference.local_response import local_response_norm, local_response_norm_backward
+from normwright.reference.masked import masked_batch_norm, masked_batch_norm_backward
 from normwright.reference.moments import Moments, moments
 from normwright.reference.normalise import Gradients, Normalised, normalise, normalise_backward
 from normwright.reference.normalisers import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
@@ -56,6 +59,7 @@ from normwright.reference.population import (
     total,
     within,
 )
+from normwright.reference.recurrent import LSTMPass, LSTMWeights, normalised_lstm
 from normwright.reference.renormalise import Renormalised, batch_renorm, batch_renorm_backward
 from normwright.reference.whitening import Whitened, whitening_norm, whitening_norm_backward
 
@@ -67,6 +71,8 @@ __all__ = [
     "FusedGradients",
     "Gradients",
     "InferenceMap",
+    "LSTMPass",
+    "LSTMWeights",
     "Moments",
     "Normalised",
     "Population",
@@ -87,11 +93,14 @@ __all__ = [
     "layer_norm",
     "local_response_norm",
     "local_response_norm_backward",
+    "masked_batch_norm",
+    "masked_batch_norm_backward",
     "moment_labels",
     "moments",
     "moving_average",
     "normalise",
     "normalise_backward",
+    "normalised_lstm",
     "rms_norm",
     "same_moment",
     "total",

@@ -86,6 +86,9 @@ class Recorder:
         x = call.x
         rows = x.shape[0] if layer.per_sample else 1
         count = x.numel() // (rows * x.shape[1]) if x.numel() else 0
+        if count == 1 and layer.step:
+            # The last sequence of its batch to go on: as in training, the running statistics serve.
+            return _inference(call)
         if count == 1:
             self._refuse_one(layer, x)
         if call.whitening is not None:
@@ -158,6 +161,16 @@ def _whitened(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
     whitened = whiten(x, call.weight, call.bias, rule)
     unbiased = whitened.covariance * (count / (count - 1))
     return whitened.y, whitened.mean.unsqueeze(0), unbiased.unsqueeze(0)
+
+
+def _inference(call: Call) -> Tensor:
+    assert call.running_mean is not None
+    assert call.running_var is not None
+    moments = (call.running_mean, call.running_var, call.eps, call.activation)
+    y: Tensor = torch.ops.normwright.channel_affine.default(
+        call.x, call.residual, call.weight, call.bias, *moments
+    )
+    return y
 
 
 def _per_batch(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
