@@ -89,6 +89,10 @@ FAMILY: dict[str, Member] = {
     "ghost": Member(_image(lambda: ours.GhostBatchNorm1d(CHANNELS, ghost_size=16))),
     "whitening": Member(_image(lambda: ours.WhiteningNorm1d(CHANNELS, group_size=3))),
     "iterative": Member(_image(lambda: ours.WhiteningNorm1d(CHANNELS, group_size=3, method="iterative"))),
+    "split": Member(_image(lambda: ours.SplitBatchNorm1d(CHANNELS))),
+    "one domain": Member(_image(lambda: ours.SplitBatchNorm1d(CHANNELS, domains=1))),
+    "filter response": Member(_image(lambda: ours.FilterResponseNorm(CHANNELS))),
+    "dynamic tanh": Member(_image(lambda: ours.DynamicTanh(CHANNELS, axis=1))),
     "masked": Member(_image(lambda: ours.MaskedBatchNorm1d(CHANNELS), Padded), padded=True),
     "recurrent": Member(lambda before=None: Unrolled(ours.RecurrentBatchNorm(CHANNELS, LENGTH, gain=1.0))),
     "batch LSTM": Member(

@@ -27,29 +27,45 @@ RECALIBRATED = {
     "whitening": SERVED,
     "iterative": SERVED,
     "masked": SERVED,
+    "split": SERVED,
+    "one domain": SERVED,
+    "filter response": "keeps no statistics",
+    "dynamic tanh": "keeps no statistics",
     "layer LSTM": "keeps no statistics",
 }
 ADAPTED = RECALIBRATED | {
     "whitening": "keeps a projection, which cannot be blended with another's: recalibrate it",
     "iterative": "keeps a projection, which cannot be blended with another's: recalibrate it",
+    "recurrent": "keeps statistics for each time step",
+    "batch LSTM": "keeps statistics for each time step",
 }
 FOLDED = {
     "renorm": SERVED,
     "ghost": SERVED,
     "whitening": "mixes the channels of its groups",
     "iterative": "mixes the channels of its groups",
+    "split": "it keeps statistics of 2 domains",
+    "one domain": SERVED,
+    "filter response": "its statistics are those of its input",
+    "dynamic tanh": "it takes no moments",
     "masked": "how many elements it is given depends on their values, as under a mask",
     "recurrent": "it is called with more than a tensor",
     "batch LSTM": "in a graph of its own",
     "layer LSTM": "its statistics are those of its input",
 }
-FROZEN = dict.fromkeys(FAMILY, SERVED) | {"layer LSTM": "it has no running statistics"}
+FROZEN = dict.fromkeys(FAMILY, SERVED) | dict.fromkeys(
+    ("layer LSTM", "filter response", "dynamic tanh"), "it has no running statistics"
+)
 PART = "which takes its numbers and does not call it"
 CONVERTED = {
     "renorm": SERVED,
     "ghost": SERVED,
     "whitening": "it decorrelates the channels of a group",
     "iterative": "it decorrelates the channels of a group",
+    "split": "it keeps statistics of 2 domains",
+    "one domain": SERVED,
+    "filter response": "it leaves the mean",
+    "dynamic tanh": "it takes no moments",
     "masked": "it leaves padding out of its moments",
     "recurrent": "it keeps statistics for each time step",
     "batch LSTM": PART,
@@ -190,13 +206,13 @@ def test_convert(name, to):
         else:
             assert same(state(converted), before)
             assert torch.equal(converted(x), network(x))
-        back = nw.convert(converted, {"renorm": "renormalised"}.get(name, name))
+        back = nw.convert(converted, {"renorm": "renormalised", "one domain": "split"}.get(name, name))
         assert repr(back) == repr(network)
         assert same(state(back), before)
     assert same(state(network), before)
 
 
-@pytest.mark.parametrize("to", ["whitening", "recurrent", "masked"])
+@pytest.mark.parametrize("to", ["whitening", "recurrent", "masked", "filter_response", "dynamic_tanh"])
 def test_convert_to_what_no_other_kind_becomes(to):
     with pytest.raises(OptionError, match=f"is asked to be {to}: it .* Train a network with it"):
         nw.convert(nn.BatchNorm1d(4), to)
@@ -258,3 +274,27 @@ def test_accumulated_statistics_leave_padding_out():
     elements = x.transpose(1, 2)[counts].double()
     torch.testing.assert_close(norm.running_mean.double(), elements.mean(0), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(norm.running_var.double(), elements.var(0), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrap", [ours.weight_norm, ours.weight_standardization, nn.utils.parametrizations.weight_norm]
+)
+def test_fold_leaves_a_plain_weight(wrap):
+    network = Image(nn.BatchNorm1d(CHANNELS), wrap(nn.Conv1d(CHANNELS, CHANNELS, 3))).eval()
+    x = batches_of("renorm")[0][0]
+    network.train()(x)
+    y = network.eval()(x)
+    folded, report = fold_with_report(network, x)
+    assert list(dict(folded.before.named_parameters())) == ["weight", "bias"]
+    assert report.normalisers[0].into == ("before",)
+    assert close(folded(x), y)
+
+
+def test_each_domain_is_recalibrated_by_its_own_batches():
+    network, batches = network_of("split"), batches_of("split")
+    first = network.norm.running_mean.clone()
+    with ours.domain(network, 1):
+        nw.recalibrate(network, batches)
+    mean = torch.cat([x for x, _ in batches]).mean((0, 2))
+    torch.testing.assert_close(network.norm.running_mean_1, mean, rtol=1e-5, atol=1e-5)
+    assert torch.equal(network.norm.running_mean, first)

@@ -52,7 +52,7 @@ def convert(
     to: Annotated[
         str,
         typer.Option(
-            help="batch, synchronised, frozen, renormalised, ghost, group, instance, layer or rms.",
+            help="batch, synchronised, frozen, renormalised, ghost, split, group, instance, layer or rms.",
             show_default=False,
         ),
     ],

@@ -16,10 +16,16 @@ WHITENING = (ours.WhiteningNorm1d, ours.WhiteningNorm2d, ours.WhiteningNorm3d)
 #: Those whose moments in training are of a part of the batch.
 GHOSTS = (ours.GhostBatchNorm1d, ours.GhostBatchNorm2d, ours.GhostBatchNorm3d)
 
+#: Those that keep statistics of several domains.
+SPLIT = (ours.SplitBatchNorm1d, ours.SplitBatchNorm2d, ours.SplitBatchNorm3d)
+
 #: Those that may keep running statistics.
 KEEPING = (_NormBase, *WHITENING, ours.RecurrentBatchNorm)
 
-_NORMALISERS = (*KEEPING, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+_NORMALISERS = (
+    *(*KEEPING, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm),
+    *(ours.FilterResponseNorm, ours.DynamicTanh),
+)
 
 # torchvision, detectron2 and Transformers (DetrFrozenBatchNorm2d, …) each have one that derives from
 # nn.Module alone; none is a dependency.
@@ -42,7 +48,7 @@ def find_normalisers(network: nn.Module) -> dict[str, nn.Module]:
     """Finds every normaliser of a network by its qualified name, in registration order.
 
     Batch (synchronised, frozen, ghost, split, masked and recurrent too), instance, layer, group, RMS and
-    local response normalisers count, whitening, and whatever derives from them. A normalised LSTM is none:
+    local response normalisers count, whitening, filter response norm and dynamic tanh, and whatever derives from them. A normalised LSTM is none:
     its normalisers are found within it. A module that stands under several names is listed once,
     under the first. The network itself, if it is a normaliser, has the name "".
 

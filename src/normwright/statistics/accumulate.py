@@ -30,7 +30,8 @@ def accumulate(network: nn.Module) -> Iterator[None]:
     A layer that the network uses several times moves once for each use, as it would with the whole batch;
     a synchronised one, towards the moments over all processes, which takes one collective in all. What
     activation checkpointing runs a second time is not counted. After an exception the running statistics
-    are what they were at the beginning. Other normalisers, and those in inference mode, are left alone.
+    are what they were at the beginning. Other normalisers, those of several domains and those in inference
+    mode are left alone.
 
     Args:
         network: whose batch norms are meant; call it, or what holds it, within.
@@ -50,7 +51,10 @@ def accumulate(network: nn.Module) -> Iterator[None]:
     tallies = [
         _Tally(name, module)
         for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats and module.running_mean is not None
+        if isinstance(module, _BatchNorm)
+        and module.track_running_stats
+        and module.running_mean is not None
+        and getattr(module, "domains", 1) == 1
     ]
     call = _Call(tallies)
     handles = [

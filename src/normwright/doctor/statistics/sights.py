@@ -19,7 +19,7 @@ from normwright.doctor.statistics.sight import (
     sight_of_function,
     sight_of_module,
 )
-from normwright.network.walk import is_normaliser
+from normwright.network.walk import SPLIT, is_normaliser
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.statistics.counted import counted
 
@@ -111,7 +111,8 @@ class _Lookout(TorchFunctionMode):
                 self._bare.clear()
             frame = _Frame(name, module)
             self._frames.append(frame)
-            x = counted(module, args, named)
+            told = isinstance(module, SPLIT) and (len(args) > 2 or named.get("domains") is not None)
+            x = None if told else counted(module, args, named)  # told: of which domain, or of several
             # what a backward runs again reaches no mode of PyTorch's
             if x is not None and (calls_no_function(module) or is_recomputation()):
                 frame.sight = self._show(sight_of_module(name, module, x))

@@ -23,6 +23,8 @@ _BY_NAME = {
     "frozenbatchnorm": "frozen",
     "whiteningnorm": "whitening",
     "recurrentbatchnorm": "recurrent",
+    "filterresponsenorm": "filter_response",
+    "dynamictanh": "dynamic_tanh",
     "rms": "rms",
     "layernorm": "layer",
     "localresponse": "local_response",
@@ -46,8 +48,8 @@ class NormaliserFacts:
         name: qualified name of the module; of a function as in the graph, "module: function".
         functional: it is a function's call.
         kind: "batch", "synchronised", "frozen", "renormalised", "ghost", "split", "whitening", "recurrent",
-            "group", "instance", "layer", "rms", "local_response", or "" for a class whose formula is not
-            known.
+            "group", "instance", "layer", "rms", "local_response", "filter_response", "dynamic_tanh", or "" for
+            a class whose formula is not known.
         known: it computes that kind's formula and nothing else: no subclass with a forward of its own.
         what: the class's or function's name.
         features: channels, or elements of the normalised shape; None where not known.
@@ -118,7 +120,7 @@ def _of_module(name: str, module: Any, network: nn.Module, calls: list[Operation
     # a network that came in inference mode is put into training mode as a whole
     trains = module.training or not network.training
     frozen = is_frozen(module)
-    by_data = not tracks or (trains and not frozen)
+    by_data = kind != "dynamic_tanh" and (not tracks or (trains and not frozen))
     features = _features(module, weight)
     groups = getattr(module, "num_groups", None)
     elements = [
@@ -245,7 +247,7 @@ def _elements(
     if kind in (*_OVER_BATCH, "frozen", "recurrent"):
         return everything // features
     samples = shape[0] if everything // features > 0 and _has_batch(kind, shape, features) else 1
-    if kind == "instance":
+    if kind in ("instance", "filter_response"):
         return everything // (samples * features)
     return everything // (samples * groups) if kind == "group" and groups else None
 

@@ -50,15 +50,15 @@ def convert(
 ) -> Network:
     """Turns normalisers into another kind, keeping all that the new kind can hold, and remembering the rest.
 
-    Kinds are batch, synchronised, frozen, renormalised, ghost, group, instance, layer (over channels and
-    space) and rms. Weight, bias, eps, momentum, statistics, device, dtype, mode, requires_grad, hooks and
+    Kinds are batch, synchronised, frozen, renormalised, ghost, split (of one domain), group, instance, layer
+    (over channels and space) and rms. Weight, bias, eps, momentum, statistics, device, dtype, mode, requires_grad, hooks and
     attributes are kept; an optimiser's parameters stay the same objects where the shape stays. What the new
     kind has no use for is remembered by the module, so that converting back gives it again: a network
     converted there and back is the same in inference to the bit. What would be lost is refused
     (`rules.TABLE` lists it), and so is what no other kind does: whitening, statistics per time step, masks.
 
-    Batch, synchronised, frozen, renormalised and ghost norms are the same in inference, and go over exactly.
-    Others are not: with `calibrate`, weight and bias are fitted to what the network computed before, layer by
+    Batch, synchronised, frozen, renormalised, ghost and split norms are the same in inference, and go over
+    exactly. Others are not: with `calibrate`, weight and bias are fitted to what the network computed before, layer by
     layer, by least squares per channel over all batches in float64.
 
     Layer norm takes its shape (C, *space) from `example` or `calibrate`, weight and bias repeated over space.
@@ -69,8 +69,8 @@ def convert(
         to: the kind to turn them into.
         names: which, by qualified name, of a normaliser or of what holds some, or as a function
             (name, module) -> bool.
-        of: which, by kind. Without both, every batch norm (synchronised, frozen, renormalised and ghost
-            too), and what an earlier call made of one; an instance, group, layer or RMS norm is never taken
+        of: which, by kind. Without both, every batch norm (synchronised, frozen, renormalised, ghost and
+            split too), and what an earlier call made of one; an instance, group, layer or RMS norm is never taken
             by mistake.
         groups: the most groups of group norm; None for those of before, else 32. There are fewer where a
             group would have less than two channels, or less than 16 elements.

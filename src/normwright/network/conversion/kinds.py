@@ -13,7 +13,7 @@ from normwright.network.conversion.memory import memory_of
 from normwright.network.frozen_class import unfrozen_class
 
 #: Moments over batch and space in training; one multiply-add per channel in inference.
-BATCH_KINDS = ("batch", "synchronised", "frozen", "renormalised", "ghost")
+BATCH_KINDS = ("batch", "synchronised", "frozen", "renormalised", "ghost", "split")
 #: Weight and bias per channel.
 CHANNEL_KINDS = (*BATCH_KINDS, "group", "instance")
 #: Weight and bias per element of a sample.
@@ -26,7 +26,7 @@ SETTINGS = frozenset(
         *("num_features", "eps", "momentum", "affine", "track_running_stats", "process_group"),
         *("num_groups", "num_channels", "normalized_shape", "elementwise_affine", "activation"),
         *("r_max", "d_max", "r_max_steps", "d_max_steps"),
-        *("ghost_size", "ragged"),
+        *("ghost_size", "ragged", "domains", "domain"),
     }
 )
 
@@ -64,6 +64,7 @@ _BY_AXES = {
     "frozen": "FrozenBatchNorm",
     "renormalised": "BatchRenorm",
     "ghost": "GhostBatchNorm",
+    "split": "SplitBatchNorm",
     "instance": "InstanceNorm",
 }
 _OF_ANY_AXES = {
@@ -79,6 +80,8 @@ CLASSES = _known_classes()
 NOT_CONVERTED = {
     "whitening": ("WhiteningNorm", "it decorrelates the channels of a group, which no other kind does"),
     "recurrent": ("RecurrentBatchNorm", "it keeps statistics for each time step, and others one for all"),
+    "filter_response": ("FilterResponseNorm", "it leaves the mean, and ends in a threshold of its own"),
+    "dynamic_tanh": ("DynamicTanh", "it takes no moments, and bends what comes in"),
     "masked": ("MaskedBatchNorm1d", "it leaves padding out of its moments, which others would count"),
 }
 
@@ -136,6 +139,8 @@ def species_of(module: nn.Module) -> Species | str:
     why_not = _behaviour_of_its_own(module, base)
     if why_not:
         return why_not
+    if getattr(module, "domains", 1) != 1:
+        return f"it keeps statistics of {module.domains} domains, and others of one"
     species = CLASSES[base]
     # One group is layer norm over channels and space; a conversion remembers which of them was meant.
     if species.kind == "group" and memory_of(module).kind == "layer" and module.num_groups == 1:

@@ -204,6 +204,8 @@ class Planner:
         options: dict[str, Any] = {"affine": False, "track_running_stats": tracked, "device": "meta"}
         if to == "ghost":
             options |= {"ghost_size": self.options.ghost_size or GHOST_SIZE, "ragged": True}
+        if to == "split":
+            options["domains"] = 1
         return cls(channels, eps, **options), (channels,)
 
     def _element_prototype(self, eps: float) -> tuple[nn.Module, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from torch.fx import Node
 from normwright.errors import NormwrightError
 from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of, written_by
 from normwright.network.folding.algebra import Affine, affine_of
+from normwright.network.walk import SPLIT
 
 _BATCH_NORMS = frozenset(
     {
@@ -105,6 +106,11 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
         call, name = _innermost(node)
         group = groups.get(call, ())
         module = modules.get(name)
+        if isinstance(module, SPLIT) and module.domains > 1:
+            reason = f"it keeps statistics of {module.domains} domains, of which this call uses one"
+            found.append(Unfoldable(name, type(module).__name__, name, reason))
+            taken.update(group)
+            continue
         if module is not None and group and _may_be_normaliser(module, group):
             try:
                 found.append(_chain(flow, group, name, type(module).__name__, name))
