@@ -48,9 +48,9 @@ def find_normalisers(network: nn.Module) -> dict[str, nn.Module]:
     """Finds every normaliser of a network by its qualified name, in registration order.
 
     Batch (synchronised, frozen, ghost, split, masked and recurrent too), instance, layer, group, RMS and
-    local response normalisers count, whitening, filter response norm and dynamic tanh, and whatever derives from them. A normalised LSTM is none:
-    its normalisers are found within it. A module that stands under several names is listed once,
-    under the first. The network itself, if it is a normaliser, has the name "".
+    local response normalisers count, whitening, filter response norm and dynamic tanh, and whatever derives
+    from them. A normalised LSTM is none: its normalisers are found within it. A module that stands under
+    several names is listed once, under the first. The network itself, if it is a normaliser, has the name "".
 
     Example:
         >>> list(find_normalisers(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LayerNorm(4))))

@@ -48,8 +48,8 @@ class NormaliserFacts:
         name: qualified name of the module; of a function as in the graph, "module: function".
         functional: it is a function's call.
         kind: "batch", "synchronised", "frozen", "renormalised", "ghost", "split", "whitening", "recurrent",
-            "group", "instance", "layer", "rms", "local_response", "filter_response", "dynamic_tanh", or "" for
-            a class whose formula is not known.
+            "group", "instance", "layer", "rms", "local_response", "filter_response", "dynamic_tanh", or ""
+            for a class whose formula is not known.
         known: it computes that kind's formula and nothing else: no subclass with a forward of its own.
         what: the class's or function's name.
         features: channels, or elements of the normalised shape; None where not known.

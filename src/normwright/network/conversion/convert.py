@@ -51,15 +51,16 @@ def convert(
     """Turns normalisers into another kind, keeping all that the new kind can hold, and remembering the rest.
 
     Kinds are batch, synchronised, frozen, renormalised, ghost, split (of one domain), group, instance, layer
-    (over channels and space) and rms. Weight, bias, eps, momentum, statistics, device, dtype, mode, requires_grad, hooks and
-    attributes are kept; an optimiser's parameters stay the same objects where the shape stays. What the new
-    kind has no use for is remembered by the module, so that converting back gives it again: a network
-    converted there and back is the same in inference to the bit. What would be lost is refused
-    (`rules.TABLE` lists it), and so is what no other kind does: whitening, statistics per time step, masks.
+    (over channels and space) and rms. Weight, bias, eps, momentum, statistics, device, dtype, mode,
+    requires_grad, hooks and attributes are kept; an optimiser's parameters stay the same objects where the
+    shape stays. What the new kind has no use for is remembered by the module, so that converting back gives
+    it again: a network converted there and back is the same in inference to the bit. What would be lost is
+    refused (`rules.TABLE` lists it), and so is what no other kind does: whitening, statistics per time step
+    or of several domains, masks.
 
     Batch, synchronised, frozen, renormalised, ghost and split norms are the same in inference, and go over
-    exactly. Others are not: with `calibrate`, weight and bias are fitted to what the network computed before, layer by
-    layer, by least squares per channel over all batches in float64.
+    exactly. Others are not: with `calibrate`, weight and bias are fitted to what the network computed before,
+    layer by layer, by least squares per channel over all batches in float64.
 
     Layer norm takes its shape (C, *space) from `example` or `calibrate`, weight and bias repeated over space.
     Without them, or where the shape varies, it becomes `GroupNorm(1, C)`: the same moments at any size.
@@ -70,8 +71,8 @@ def convert(
         names: which, by qualified name, of a normaliser or of what holds some, or as a function
             (name, module) -> bool.
         of: which, by kind. Without both, every batch norm (synchronised, frozen, renormalised, ghost and
-            split too), and what an earlier call made of one; an instance, group, layer or RMS norm is never taken
-            by mistake.
+            split too), and what an earlier call made of one; an instance, group, layer or RMS norm is never
+            taken by mistake.
         groups: the most groups of group norm; None for those of before, else 32. There are fewer where a
             group would have less than two channels, or less than 16 elements.
         ghost_size: samples in a virtual batch of ghost norm, the last of which may be smaller; None for those

@@ -136,11 +136,11 @@ def species_of(module: nn.Module) -> Species | str:
         return known
     if base is None:
         return f"its class {type(module).__name__} is not one whose formula is known here"
+    if getattr(module, "domains", 1) != 1:
+        return f"it keeps statistics of {module.domains} domains, and others of one"
     why_not = _behaviour_of_its_own(module, base)
     if why_not:
         return why_not
-    if getattr(module, "domains", 1) != 1:
-        return f"it keeps statistics of {module.domains} domains, and others of one"
     species = CLASSES[base]
     # One group is layer norm over channels and space; a conversion remembers which of them was meant.
     if species.kind == "group" and memory_of(module).kind == "layer" and module.num_groups == 1:

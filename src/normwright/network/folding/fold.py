@@ -36,7 +36,6 @@ from normwright.network.folding.untraced import decisions_without_trace
 from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
 from normwright.network.trace import UntraceableError
 from normwright.network.walk import KEEPING, WHITENING, find_normalisers
-from normwright.nn import DynamicTanh
 
 Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
 
@@ -283,8 +282,6 @@ def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:
 def _why_unmet(module: nn.Module, flow: Flow | None) -> str:
     if isinstance(module, WHITENING):
         return "it mixes the channels of its groups, which is no scale and shift of each"
-    if isinstance(module, DynamicTanh):
-        return "it takes no moments, and bends what comes in"
     if isinstance(module, KEEPING):
         blocks = () if flow is None else flow.graph.nodes
         inner = next((named_block(b) for b in blocks if isinstance(b.target, HigherOrderOperator)), None)

@@ -16,6 +16,7 @@ from normwright.errors import NormwrightError
 from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of, written_by
 from normwright.network.folding.algebra import Affine, affine_of
 from normwright.network.walk import SPLIT
+from normwright.nn import DynamicTanh
 
 _BATCH_NORMS = frozenset(
     {
@@ -106,9 +107,10 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
         call, name = _innermost(node)
         group = groups.get(call, ())
         module = modules.get(name)
-        if isinstance(module, SPLIT) and module.domains > 1:
-            reason = f"it keeps statistics of {module.domains} domains, of which this call uses one"
+        reason = "" if module is None else _never_folded(module)
+        if reason:
             found.append(Unfoldable(name, type(module).__name__, name, reason))
+            taken.add(node)
             taken.update(group)
             continue
         if module is not None and group and _may_be_normaliser(module, group):
@@ -128,6 +130,15 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
             found.append(_function_site(flow, node, name, module, place))
             taken.add(node)
     return found
+
+
+def _never_folded(module: nn.Module) -> str:
+    """Why a module is none that is folded, though it calls the operator that others do, or ""."""
+    if isinstance(module, SPLIT) and module.domains > 1:
+        return f"it keeps statistics of {module.domains} domains, of which this call uses one"
+    if isinstance(module, DynamicTanh):
+        return "it takes no moments, and bends what comes in"
+    return ""
 
 
 def _function_site(

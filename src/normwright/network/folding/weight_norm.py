@@ -11,12 +11,11 @@ from torch.nn.utils.weight_norm import WeightNorm
 import normwright.nn as ours
 from normwright.errors import OptionError
 
-
 _PARAMETRIZATIONS = (_WeightNorm, ours.WeightNorm, ours.WeightStandardization)
 
 
 def weight_normed(module: nn.Module) -> tuple[str, ...]:
-    """Names of a module's weights that are weight-normed, by either of PyTorch's ways or ours, or standardised.
+    """Names of a module's weights that are weight-normed, by PyTorch's ways or ours, or standardised.
 
     Example:
         >>> weight_normed(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)))
