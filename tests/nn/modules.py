@@ -42,6 +42,9 @@ OWN = {
     "SplitBatchNorm3d": ((6,), (4, 6, 2, 3, 5)),
 }
 
+#: What takes sequences, their lengths or a mask.
+OF_SEQUENCES = {"BatchNormLSTM", "LayerNormLSTM", "MaskedBatchNorm1d", "RecurrentBatchNorm"}
+
 #: What acts on a module or on its weight, and takes no input of a network.
 ON_MODULES = {
     "WeightNorm",
