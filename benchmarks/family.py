@@ -3,7 +3,7 @@
     python -m benchmarks.family [--seconds 1] [--threads 1]
 
 The contender is what a member stands beside: batch norm for those that take their moments over the batch,
-instance norm for filter response norm, layer norm for dynamic tanh, the plain layer for what acts on its
+PyTorch's own operations for whitening, instance norm for filter response norm, layer norm for dynamic tanh, the plain layer for what acts on its
 weight. Both run in turn on the same tensors; the ratio is the median of the ratios of the repetitions.
 """
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.alternate import alternate_for
+from benchmarks.plain_whitening import PlainWhitening
 from normwright import nn as fused
 
 IMAGES, WIDE, VECTORS, TOKENS = (32, 64, 32, 32), (64, 256, 14, 14), (1024, 256), (32, 128, 256)
@@ -45,10 +46,15 @@ def rows() -> Iterator[Row]:
         yield _row("split batch norm, one domain", batch, partial(fused.SplitBatchNorm2d, c))
         yield _row("split batch norm, mixed", batch, partial(_mixed, c, shape[0]))
         yield _row("batch renorm", batch, partial(fused.BatchRenorm2d, c))
+        whitened = ("whitening by PyTorch", shape, last)
+        yield _row("whitening, zca", whitened, partial(fused.WhiteningNorm2d, c))
+        yield _row("whitening, iterative", whitened, partial(fused.WhiteningNorm2d, c, method="iterative"))
         instance = ("instance norm", shape, last)
         yield _row("filter response norm", instance, partial(fused.FilterResponseNorm, c, tlu=False))
         yield _row("filter response norm, TLU", instance, partial(fused.FilterResponseNorm, c))
         yield _row("dynamic tanh", batch, partial(fused.DynamicTanh, c, axis=1))
+    whitened = ("whitening by PyTorch", VECTORS, False)
+    yield _row("whitening, zca", whitened, lambda: fused.WhiteningNorm1d(VECTORS[1]))
     vectors = ("batch norm", VECTORS, False)
     yield _row("ghost batch norm, 128", vectors, lambda: fused.GhostBatchNorm1d(VECTORS[1], ghost_size=128))
     yield _row("dynamic tanh", ("layer norm", TOKENS, False), lambda: fused.DynamicTanh(TOKENS[-1]))
@@ -69,6 +75,7 @@ def _row(member: str, beside: tuple[str, tuple[int, ...], bool], make: Callable[
     contender, shape, last = beside
     kinds: dict[str, Callable[[], nn.Module]] = {
         "batch norm": lambda: (fused.BatchNorm2d if len(shape) == 4 else fused.BatchNorm1d)(shape[1]),
+        "whitening by PyTorch": lambda: PlainWhitening(shape[1]),
         "instance norm": lambda: fused.InstanceNorm2d(shape[1], affine=True),
         "layer norm": lambda: fused.LayerNorm(shape[-1]),
         "convolution": lambda: nn.Conv2d(shape[1], shape[1], 3),

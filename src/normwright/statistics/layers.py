@@ -11,7 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from normwright.errors import OptionError, unknown_name
-from normwright.network.walk import find_normalisers, is_normaliser
+from normwright.network.walk import WHITENING, find_normalisers, is_normaliser
 from normwright.nn import RecurrentBatchNorm
 
 
@@ -23,7 +23,7 @@ class Layer:
         name: the module's qualified name; where a module calls `batch_norm` with buffers of its own, the
             module's, or the buffer's where it is not called running_mean.
         kind: the module's class's name.
-        mean, variance: qualified names of the buffers.
+        mean, variance: qualified names of the buffers; of whitening, the projection's for the variance's.
         per_sample: the moments are those of each sample, as in instance norm.
         step: which row of the buffers, where these hold statistics for each time step.
         count: qualified name of the batches counted for each time step, likewise.
@@ -54,7 +54,7 @@ class Layers:
         network: its normalisers are found by what they are; a call of `batch_norm` or `instance_norm` with
             buffers that any of its modules registered counts as a layer too.
         chosen: names of the modules to act on; None for all.
-        instance_norm: whether instance norm that keeps statistics counts.
+        instance_norm: whether instance norm that keeps statistics counts, and whitening.
         recurrent: whether statistics per time step count.
     Raises:
         OptionError: a chosen name is none of the network's, or a layer has not seen its first batch (lazy).
@@ -169,6 +169,11 @@ def _reason_to_leave(
             return "keeps no statistics: track_running_stats=False"
         if isinstance(module, _InstanceNorm) and not instance_norm:
             return "normalises each sample by itself"
+    elif isinstance(module, WHITENING):
+        if module.running_mean is None:
+            return "keeps no statistics: track_running_stats=False"
+        if not instance_norm:
+            return "keeps a projection, which cannot be blended with another's: recalibrate it"
     elif isinstance(module, RecurrentBatchNorm):
         if not recurrent:
             return "keeps statistics for each time step: recalibrate() estimates these anew"

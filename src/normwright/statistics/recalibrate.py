@@ -57,7 +57,8 @@ def recalibrate(
     While it reads, each normaliser normalises by its batch, so that those after it see what they will see;
     everything else runs in the mode that it is in. A normaliser in inference mode inside a network in
     training mode is taken for frozen, as is one whose class is called Frozen…. Moments are kept and merged
-    in float64. Only running_mean and running_var are changed, at the end and all at once.
+    in float64. Only running_mean and running_var are changed, at the end and all at once; of whitening,
+    running_mean and running_projection, that of the covariance which the same formulas give of products.
 
     A `RecurrentBatchNorm`, as in a `BatchNormLSTM`, has its statistics estimated for each time step that the
     sequences reach, which counts as seen from then on; the report joins its steps. One under a mask
@@ -118,8 +119,8 @@ def recalibrate(
     for layer, seen in share.layers.items():
         mean, variance = layer.moments_in(network)
         values[layer] = (
-            fitting(seen.estimate.elements.mean, mean, layer),
-            fitting(seen.estimate.variance(estimator), variance, layer),
+            fitting(seen.statistics(estimator)[0], mean, layer),
+            fitting(seen.statistics(estimator)[1], variance, layer),
         )
         change = _change(layer, seen, estimator, mean, variance)
         before = changes.get(layer.name) if layer.step is not None else None
@@ -178,7 +179,7 @@ def _change(
     layer: Layer, seen: Seen, estimator: Estimator, running_mean: Tensor, running_var: Tensor
 ) -> LayerChange:
     estimate = seen.estimate
-    new = estimate.elements.mean, estimate.variance(estimator)
+    new_mean, second = seen.statistics(estimator)
     largest = [float(error.max()) for error in estimate.standard_errors(estimator)]
     mean_error, variance_error = (error if math.isfinite(error) else None for error in largest)
     return LayerChange(
@@ -186,7 +187,7 @@ def _change(
         layer.kind,
         seen.uses,
         int(estimate.elements.count),
-        *moved((running_mean, running_var), new, seen.eps),
+        *moved((running_mean, seen.variances(running_var)), (new_mean, seen.variances(second)), seen.eps),
         mean_error,
         variance_error,
     )
