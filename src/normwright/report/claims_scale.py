@@ -10,7 +10,7 @@ far from it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from normwright.lab.book import words
@@ -155,8 +155,7 @@ def _range(values: Iterable[float]) -> tuple[float, float]:
     return min(-0.6, *places) if places else -0.6, max(1.6, *places) if places else 1.6
 
 
-def _ticks(low: float, high: float, place: object) -> tuple[tuple[float, str], ...]:
-    assert callable(place)
+def _ticks(low: float, high: float, place: Callable[[float], float]) -> tuple[tuple[float, str], ...]:
     seen = [tick for tick in _TICKS if low <= math.asinh(tick) <= high]
     if len(seen) > 7:
         seen = [tick for tick in seen if abs(tick) not in (3, 30)]

@@ -52,7 +52,7 @@ def in_unit(value: float, unit: str) -> str:
     shown, (first, *rest) = number(value), unit.split(" ")
     if shown in ("1", "−1") and first.endswith("s") and first != "times":
         first = first.removesuffix("s")
-    return " ".join([shown, first, *rest])
+    return " ".join([shown, first, *rest]).strip()
 
 
 def effects(record: ClaimRecord) -> str:
