@@ -41,7 +41,7 @@ def watched_mlp(bench: Bench, norm: str, activation: str = "sigmoid", **options:
     if (norm, activation) == ("none", "sigmoid"):
         epochs, steps, evaluations = bench.size((6, 0, 15), (2, 0, 18))
     else:
-        epochs, steps, evaluations = bench.size((1, 0, 90), (1, 300, 30))
+        epochs, steps, evaluations = bench.size((1, 0, 90), (1, 300, 90))
     watched = {"epochs": epochs, "max_steps": steps, "evaluations": evaluations, "records": 60}
     return deep_mlp(bench, norm, activation=activation, **{**watched, **options})
 
