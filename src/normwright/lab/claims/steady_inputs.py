@@ -230,10 +230,10 @@ CLAIM = Claim(
             "learning rates."
         ),
         "refuted": (
-            "By at least one measure batch norm does not hold layers' inputs steady, though it may speed up "
-            "training all the same. Take a drifting distribution in a monitor for a fact about the "
-            "network, not for a fault that a normaliser must mend, and choose normalisers by accuracy and "
-            "by the range of learning rates."
+            "By at least one measure batch norm does not steady layers' inputs by as much as would matter, "
+            "though it may speed up training all the same. Take a drifting distribution in a monitor for a "
+            "fact about the network, not for a fault that a normaliser must mend, and choose normalisers by "
+            "accuracy and by the range of learning rates."
         ),
     },
     plot=Plot(
