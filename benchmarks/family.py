@@ -3,8 +3,9 @@
     python -m benchmarks.family [--seconds 1] [--threads 1]
 
 The contender is what a member stands beside: batch norm for those that take their moments over the batch,
-PyTorch's own operations for whitening, instance norm for filter response norm, layer norm for dynamic tanh, the plain layer for what acts on its
-weight. Both run in turn on the same tensors; the ratio is the median of the ratios of the repetitions.
+PyTorch's own operations for whitening, instance norm for filter response norm, layer norm for dynamic tanh,
+the plain layer for what acts on its weight. Both run in turn on the same tensors; the ratio is the median of
+the ratios of the repetitions.
 """
 
 from __future__ import annotations
