@@ -270,6 +270,77 @@ def renormalised(
     return Bounds(plain.y + e_y, plain.dx + e_dx, plain.dresidual, e_dweight, plain.dbias)
 
 
+@_ieee
+def whitened(
+    x: np.ndarray,
+    dy: np.ndarray,
+    group_size: int,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    eps: float,
+    dtype: torch.dtype,
+    parameters: torch.dtype,
+) -> Bounds:
+    """The bounds of whitening, by norms within a group; x and dy are (N, C, *space), m positions.
+
+    x - mean has one rounding, a product of two of them three, and a sum of m in any order at most m more: the
+    covariance is wrong by e = (m + 3)·u·mean(‖x_c‖²). The root's derivative has the norm λ^(-3/2)/2, λ the
+    least eigenvalue and eps. Newton's iteration p has it too, by induction from |p'| ≤ p³/2: with q = p²S,
+    the next slope is at most p³(5 - 3q)/4, and the cube of the next p half of p³(3 - q)³/8, of which the
+    former is the tangent at q = 1; by its trace, it moves by e·λ^(-3/2) besides. So P is wrong by
+    1.5·e·λ^(-3/2), its second derivative's norm 3/4·λ^(-5/2) is that of its derivative's error, and what is
+    d-dimensional takes (d + 6)·√d roundings of the product of norms, √d for the signs.
+    """
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    u = UNIT[compute] + 2 * depth(x[:, 0].size) * 2.0**-53
+    n, channels = x.shape[:2]
+    groups, count = channels // group_size, x[:, 0].size
+    view = (n, groups, group_size, -1)
+    centred = x - x.mean(tuple(a for a in range(x.ndim) if a != 1), keepdims=True)
+    centred, dy = centred.reshape(view), dy.reshape(view)
+    gain, start = (part.reshape(1, groups, group_size, 1) for part in (weight, bias))
+    covariance = np.einsum("ngis,ngjs->gij", centred, centred) / count
+    values, vectors = np.linalg.eigh(covariance)
+    least = values[:, 0].clip(min=0) + eps
+    root = (vectors / np.sqrt(values.clip(min=0) + eps)[:, None, :]) @ vectors.swapaxes(1, 2)
+    size = np.linalg.norm(centred, axis=2, keepdims=True)
+    # a mean far from zero is split in two, of which the lower part is rounded with the offset
+    low = UNIT[torch.float32] * np.abs(x).max() * math.sqrt(group_size)
+    size = size + low
+
+    def each(values: np.ndarray) -> np.ndarray:
+        return values.reshape(1, groups, 1, 1)
+
+    def over(values: np.ndarray) -> np.ndarray:
+        return values.sum((0, 3), keepdims=True)
+
+    e_covariance = each((count + 3) * u * over(size**2)[0, :, 0, 0] / count)
+    norm, least = each(least**-0.5), each(least)
+    e_root = 1.5 * e_covariance * least**-1.5
+    roundings = (group_size + 6) * math.sqrt(group_size) * u
+    y = np.einsum("gij,ngjs->ngis", root, centred) * gain + start
+    e_y = np.abs(gain) * size * (e_root + roundings * norm) + 3 * u * (np.abs(y) + np.abs(start))
+    g = np.linalg.norm(gain * dy, axis=2, keepdims=True)
+    along = over(g * size)
+    e_along = (count + 4) * u * along
+    of_covariance = along / (2 * least**1.5)
+    e_of_covariance = e_along / (2 * least**1.5) + 3 * 0.75 * e_covariance * along * least**-2.5
+    level = g + over(g) / count
+    e_dx = e_root * level + 2 / count * e_of_covariance * size
+    e_dx = e_dx + 2 * roundings * (norm * level + 2 / count * of_covariance * size)
+    terms = np.abs(dy) * size
+    e_dweight = over(terms * (e_root + (count + 4) * u * norm)).reshape(-1)
+    dweight, dbias = over(terms * norm).reshape(-1), over(np.abs(dy)).reshape(-1)
+    unit = UNIT[parameters]
+    return Bounds(
+        (e_y + rounded(y, dtype)).reshape(x.shape),
+        (e_dx + UNIT[dtype] * (norm * level + 2 / count * of_covariance * size) + 0 * dy).reshape(x.shape),
+        np.zeros(()),
+        e_dweight + unit * dweight,
+        count * u * dbias + unit * dbias,
+    )
+
+
 # Two chains of the same float64 operations in another order, as two formulas of one derivative are.
 # Each order of derivative multiplies the number of operations that a value goes through by about eight:
 # below 8^3 = 512 for the third, each rounding by 2^-53 of the largest value on the way, which the
@@ -324,3 +395,18 @@ ROUND_TRIP = 24 * UNIT[torch.float32]
 # size 1 and a sum has at most 120 terms: theirs and ours each within some 16 roundings forward, and in a
 # gradient of a square within depth(120) more, 2·(32 + 96)·u.
 AGREEMENT = 256 * UNIT[torch.float32]
+
+
+# A normalised LSTM over T steps, in units of the largest output, with eps = 1/2, gains of at most 1/2 and 5
+# units of weights below 1/√5. A change of h comes back through W_hh (its rows add up to √5 at most), the
+# normaliser (1/√eps·gain = 0.71, and three times that where the moments move along), the gates' slopes (1/4,
+# 1/4 and 1), and the cell's normaliser: times 2.24·0.71·3·1.5 < 8. A step has fewer than 64 roundings of its
+# own, in ours and in the reference. A backward carries the forward's errors back through as many steps.
+def recurrent(dtype: torch.dtype, steps: int) -> float:
+    """Largest error of an output, for outputs of size 1."""
+    return 64 * 8.0**steps * UNIT[dtype]
+
+
+def recurrent_gradient(dtype: torch.dtype, steps: int) -> float:
+    """Largest error of a gradient, likewise."""
+    return 64 * 8.0 ** (2 * steps) * UNIT[dtype]

@@ -150,6 +150,15 @@ def test_several_processes_give_the_same_numbers(done, tmp_path):
         ({"data": "fashion-mnist", "data_dir": "/nowhere"}, DataError, "/nowhere"),
         ({"network": "missing.py:net"}, UserCodeError, "does not exist"),
         ({"network": lambda: None}, UserCodeError, "top level of a file"),
+        ({"norms": ("recurrent-batch",)}, OptionError, "must have an LSTM to act on"),
+        ({"norms": ("ghost",), "ghost_size": 48}, OptionError, "no multiple of the ghost_size 48"),
+        ({"norms": ("weight",), "affine": False}, OptionError, "affine must be True for weight norm"),
+        # 1,293 samples leave a last batch of 5, and the groups are of 8 channels.
+        (
+            {"norms": ("whitening",), "batch_sizes": (1288,)},
+            OptionError,
+            "cannot take the smallest batch that batch size 1288 makes, of 5 samples: take another",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, changes, error, message):
@@ -289,3 +298,11 @@ def test_the_command_says_everything_that_is_not_a_default(tmp_path):
         "normwright compare lenet --data digits --norm none --batch-size 8 --lr 0.12345678,3 --seeds 2 "
         f"--epochs 10 --target 0.5 --dropout 0.5 --image-size 16 --momentum 0.9 --out {tmp_path}"
     )
+
+
+def test_the_command_says_what_is_switched_off(tmp_path):
+    options = {"affine": False, "shuffle": False, "samples": 64, "max_steps": 9, "ghost_size": 4}
+    base = make_base("mlp", "digits", norm="ghost", batch_size=8, lr=0.1, **options)
+    command = command_line(Grid(base, ("ghost",), (8,), (0.1,), 2), 0.5, tmp_path)
+    said = "--ghost-size 4 --no-affine --no-shuffle --samples 64 --max-steps 9"
+    assert f"--target 0.5 {said} --out" in command

@@ -32,6 +32,19 @@ MAKES = [
     ("group", (2, 1, 3, 3), fused.GroupNorm(1, 1)),
     ("lrn", (2, 6, 5, 4), fused.LocalResponseNorm(5)),
     ("lrn", (2, 6, 1, 1), fused.LocalResponseNorm(5)),
+    ("renorm", (2, 6, 5), fused.BatchRenorm1d(6, r_max_steps=(100, 800), d_max_steps=(100, 500))),
+    ("ghost", (2, 6), fused.GhostBatchNorm1d(6, ghost_size=32, ragged=True)),
+    ("ghost", (2, 6, 5, 4, 3), fused.GhostBatchNorm3d(6, ghost_size=32, ragged=True)),
+    ("whitening", (2, 6, 5, 4), fused.WhiteningNorm2d(6, group_size=6)),
+    ("whitening", (2, 20, 5, 4), fused.WhiteningNorm2d(20, group_size=5)),
+    ("whitening", (20, 16), fused.WhiteningNorm1d(16, group_size=8)),
+    ("frn", (2, 6, 5, 4), fused.FilterResponseNorm(6, tlu=False)),
+    ("dyt", (2, 6, 5, 4), fused.DynamicTanh(6, axis=1)),
+    ("dyt", (2, 6), fused.DynamicTanh(6, axis=1)),
+    ("ws", (2, 6, 5, 4), fused.GroupNorm(3, 6)),
+    ("weight", (2, 6), nn.Identity()),
+    ("recurrent-batch", (2, 6), nn.Identity()),
+    ("recurrent-layer", (2, 6), nn.Identity()),
 ]
 
 UNDEFINED = [
@@ -42,7 +55,12 @@ UNDEFINED = [
     ("layer", (2, 1)),
     ("rms", (2, 1, 1)),
     ("lrn", (2, 6)),
+    ("frn", (2, 6)),
+    ("frn", (2, 6, 1, 1)),
+    ("ws", (2, 1)),
 ]
+
+IDENTITIES = ("none", "weight", "recurrent-batch", "recurrent-layer")
 
 
 @pytest.mark.parametrize(("norm", "shape", "expected"), MAKES, ids=str)
@@ -54,11 +72,13 @@ def test_makes_what_the_shape_asks_for(norm: str, shape: tuple[int, ...], expect
     assert made(torch.randn(shape)).shape == shape
 
 
-@pytest.mark.parametrize(("norm", "shape"), [case[:2] for case in MAKES if case[0] != "none"], ids=str)
+@pytest.mark.parametrize(
+    ("norm", "shape"), [case[:2] for case in MAKES if case[0] not in IDENTITIES], ids=str
+)
 def test_without_weight_and_bias(norm: str, shape: tuple[int, ...]) -> None:
     made = make(norm, shape, groups=8, affine=False)
     assert made is not None
-    assert not list(made.parameters())
+    assert [name for name, _ in made.named_parameters()] == (["alpha"] if norm == "dyt" else [])
     assert made(torch.randn(shape)).shape == shape
 
 
@@ -90,3 +110,9 @@ def test_an_unknown_normaliser_suggests_the_nearest() -> None:
 def test_a_shape_that_cannot_be_normalised(norm: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="shape"):
         make(norm, shape, groups=8)
+
+
+@pytest.mark.parametrize("norm", ["weight", "recurrent-batch", "recurrent-layer"])
+def test_one_that_is_nothing_without_its_gains(norm: str) -> None:
+    with pytest.raises(OptionError, match=f"affine must be True for {norm} norm"):
+        make(norm, (2, 6), groups=8, affine=False)

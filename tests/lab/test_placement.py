@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 import normwright.nn as fused
 from normwright.errors import OptionError
@@ -50,12 +51,19 @@ STRANGE_PLACES = ("norms.0", "norms.1", "late")
         ("group", (fused.GroupNorm, fused.GroupNorm, fused.GroupNorm)),
         ("instance", (fused.InstanceNorm2d, fused.InstanceNorm2d, nn.Identity)),
         ("lrn", (fused.LocalResponseNorm, fused.LocalResponseNorm, nn.Identity)),
+        ("renorm", (fused.BatchRenorm2d, fused.BatchRenorm2d, fused.BatchRenorm1d)),
+        ("ghost", (fused.GhostBatchNorm2d, fused.GhostBatchNorm2d, fused.GhostBatchNorm1d)),
+        ("frn", (fused.FilterResponseNorm, fused.FilterResponseNorm, nn.Identity)),
+        ("dyt", (fused.DynamicTanh, fused.DynamicTanh, fused.DynamicTanh)),
+        ("weight", (nn.Identity, nn.Identity, nn.Identity)),
+        ("ws", (fused.GroupNorm, fused.GroupNorm, nn.Identity)),
     ],
 )
 def test_places_in_a_network_of_the_user(norm: str, kinds: tuple[type, ...]) -> None:
     network = Strange()
     placement = place(network, norm, EXAMPLE, groups=8)
-    left_out = ("late",) if norm in ("instance", "lrn") else ()
+    # The last has no layer right before it: the dropout's input is the second normaliser's.
+    left_out = ("late",) if norm in ("instance", "lrn", "frn", "weight", "ws") else ()
     assert placement == Placement(STRANGE_PLACES, left_out)
     assert tuple(type(network.get_submodule(name)) for name in STRANGE_PLACES) == kinds
     assert network.again is network.norms[1]
@@ -315,3 +323,75 @@ def test_the_new_normaliser_has_the_dtype_of_the_old_one() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)).double()
     place(network, "layer", EXAMPLE.double(), groups=4)
     assert network[1].weight.dtype == torch.float64
+
+
+def test_weight_norm_changes_what_is_trained_and_not_what_is_computed() -> None:
+    torch.manual_seed(0)
+    convolutions = (nn.ConvTranspose2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    network = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(72, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    bare = copy.deepcopy(network)
+    place(bare, "none", EXAMPLE, groups=8)
+    state = torch.get_rng_state()
+    assert place(network, "weight", EXAMPLE, groups=8) == Placement(("1", "6"), ())
+    assert torch.equal(torch.get_rng_state(), state)
+    x = torch.randn(3, 1, 6, 6)
+    torch.testing.assert_close(network(x), bare(x))
+    assert [is_parametrized(network[at]) for at in (0, 3, 5, 7)] == [True, False, True, False]
+    assert network[0].parametrizations.weight.original0.shape == (1, 4, 1, 1)
+    assert network[5].parametrizations.weight.original0.shape == (5, 1)
+
+
+def test_a_weight_that_is_computed_already_is_left_out() -> None:
+    layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(36, 4))
+    network = nn.Sequential(nn.Flatten(), layer, nn.BatchNorm1d(4), nn.Linear(4, 3), nn.BatchNorm1d(3))
+    assert place(network, "ws", EXAMPLE, groups=8).left_out == ("2",)
+
+
+@pytest.mark.parametrize("norm", ["recurrent-batch", "recurrent-layer"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_recurrent_normaliser_takes_the_place_of_an_lstm(norm: str, bidirectional: bool) -> None:
+    network = Sequence(bidirectional)
+    weights = {name: parameter.clone() for name, parameter in network.lstm.named_parameters()}
+    state = torch.get_rng_state()
+    assert place(network, norm, torch.zeros(2, 7, 3), groups=8) == Placement(("norm",), ())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (
+        type(network.lstm)
+        is {"recurrent-batch": fused.BatchNormLSTM, "recurrent-layer": fused.LayerNormLSTM}[norm]
+    )
+    for name, weight in weights.items():
+        assert torch.equal(network.lstm.get_parameter(name), weight)
+    assert network(torch.randn(4, 7, 3)).shape == (4, 2)
+
+
+class Sequence(nn.Module):
+    def __init__(self, bidirectional: bool) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 5, num_layers=2, batch_first=True, bidirectional=bidirectional)
+        self.norm = nn.BatchNorm1d(10 if bidirectional else 5)
+        self.head = nn.Linear(10 if bidirectional else 5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.lstm(x)
+        result: Tensor = self.head(self.norm(y[:, -1]))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("network", "norm", "message"),
+    [
+        (Sequence(False), "weight", "must have a linear or convolution layer to act on right before"),
+        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), "recurrent-batch", "must have an LSTM to act on"),
+        (nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 4)), "ws", "has none before 0: leave it out"),
+    ],
+)
+def test_a_network_without_the_layer_that_a_normaliser_acts_on(
+    network: nn.Module, norm: str, message: str
+) -> None:
+    before = state_of(network)
+
+    def act() -> None:
+        with pytest.raises(OptionError, match=message):
+            place(network, norm, torch.zeros(2, 7, 3), groups=8)
+
+    assert_unchanged(network, before, act)

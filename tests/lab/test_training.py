@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from normwright.errors import OptionError, UserCodeError
+from normwright.lab import normalisers
 from normwright.lab.grid import make_base
 from normwright.lab.training import (
     build,
@@ -179,6 +180,11 @@ def test_the_trace_holds_what_the_layers_did():
         ("batch", 1, "last one of one"),
         ("batch", 4, "last one of one of 1,293 samples: take 3 or 5"),
         ("batch", 1292, "last one of one"),
+        ("renorm", 1292, "renorm norm needs at least two samples"),
+        ("whitening", 1292, "whitening norm needs at least two samples"),
+        ("ghost", 48, "batch size 48 is no multiple of the ghost_size 32: take a ghost_size that divides it"),
+        ("ghost", 16, "no multiple of the ghost_size 32"),
+        ("ghost", 323 * 4, "no multiple"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(norm, size, message):
@@ -200,6 +206,16 @@ def test_samples_that_do_not_fit_are_refused(options, message):
         check_batch(recipe_for(**options), 1293)
 
 
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [(97, "in every virtual batch"), (129, "virtual batch, .* take another ghost_size")],
+)
+def test_a_virtual_batch_of_one_is_refused(samples, message):
+    with pytest.raises(OptionError, match=message):
+        check_batch(recipe_for("ghost", batch_size=64, samples=samples), 1293)
+    check_batch(recipe_for("ghost", batch_size=64, samples=98), 1293)
+
+
 def test_a_run_that_ends_before_the_last_batch_does_not_meet_it():
     check_batch(recipe_for(samples=257, max_steps=2), 1293)
 
@@ -207,6 +223,26 @@ def test_a_run_that_ends_before_the_last_batch_does_not_meet_it():
 @pytest.mark.parametrize(("norm", "size"), [("layer", 1), ("none", 4), ("batch", 1293), ("batch", 3)])
 def test_a_batch_that_fits_is_taken(norm, size):
     check_batch(recipe_for(norm, batch_size=size), 1293)
+
+
+FAMILY = [("mlp", norm) for norm in ("renorm", "ghost", "whitening", "dyt", "weight", "ws")]
+FAMILY += [("lenet", "frn"), ("lstm", "recurrent-batch"), ("lstm", "recurrent-layer")]
+
+
+@pytest.mark.parametrize(("network", "norm"), FAMILY)
+def test_every_member_of_the_family_trains_and_is_built_again(network, norm):
+    options = {"width": 8, "depth": 1, "epochs": 2, "samples": 256, "batch_size": 64, "records": 2}
+    recipe = make_base(network, "digits", norm=norm, lr=1e-2, optimiser="adamw", **options)
+    trained = run_recipe(recipe)
+    assert not trained.result.diverged
+    assert trained.result.loss[-1] < trained.result.loss[0]
+    assert np.isfinite(trained.result.trace.gradient).all()
+    assert any("conv" in name or "linear" in name or "lstm" in name for name in trained.result.trace.layers)
+    data = load_once(recipe.data, None)
+    again = build(recipe, data).module
+    again.load_state_dict(trained.weights)
+    score = evaluate(again, data.validation_x, data.validation_y, "accuracy")
+    assert score == trained.result.validation[-1]
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group", "rms"])
@@ -360,7 +396,8 @@ def test_peak_memory_grows_with_the_batch_and_the_normaliser():
 )
 def test_a_network_is_accelerated_on_the_cpu(monkeypatch, device, module):
     # Whatever the lab builds its normalisers of, torch's stand for a network of the user's own.
-    monkeypatch.setattr("normwright.lab.normalisers._BATCH", (torch.nn.BatchNorm1d,) * 3)
+    kinds = (torch.nn.BatchNorm1d,) * 3
+    monkeypatch.setitem(vars(normalisers)["_BY_AXES"], "batch", kinds)
     recipe = recipe_for()
     data = load_once(recipe.data, None)
     names = list(build(recipe, data).module.state_dict())

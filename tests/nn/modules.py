@@ -28,6 +28,31 @@ OWN = {
     "BatchRenorm1d": ((6,), (4, 6, 5)),
     "BatchRenorm2d": ((6,), (4, 6, 3, 5)),
     "BatchRenorm3d": ((6,), (4, 6, 2, 3, 5)),
+    "WhiteningNorm1d": ((6,), (4, 6, 5)),
+    "WhiteningNorm2d": ((6,), (4, 6, 3, 5)),
+    "WhiteningNorm3d": ((6,), (4, 6, 2, 3, 5)),
+    "DynamicTanh": ((5,), (4, 6, 3, 5)),
+    "FilterResponseNorm": ((6,), (4, 6, 3, 5)),
+    "GhostBatchNorm1d": ((6,), (4, 6, 5)),
+    "GhostBatchNorm2d": ((6,), (4, 6, 3, 5)),
+    "GhostBatchNorm3d": ((6,), (4, 6, 2, 3, 5)),
+    "Maxout": ((2,), (4, 6, 3, 5)),
+    "SplitBatchNorm1d": ((6,), (4, 6, 5)),
+    "SplitBatchNorm2d": ((6,), (4, 6, 3, 5)),
+    "SplitBatchNorm3d": ((6,), (4, 6, 2, 3, 5)),
+}
+
+#: What takes sequences, their lengths or a mask.
+OF_SEQUENCES = {"BatchNormLSTM", "LayerNormLSTM", "MaskedBatchNorm1d", "RecurrentBatchNorm"}
+
+#: What acts on a module or on its weight, and takes no input of a network.
+ON_MODULES = {
+    "WeightNorm",
+    "WeightStandardization",
+    "domain",
+    "init_weight_norm_",
+    "weight_norm",
+    "weight_standardization",
 }
 
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from modules import NORMALISERS, OWN, THEIRS, fill, input_of
+from modules import NORMALISERS, OF_SEQUENCES, ON_MODULES, OWN, THEIRS, fill, input_of
 from tolerances import AGREEMENT, UNIT
 
 from normwright import nn
@@ -46,7 +46,7 @@ def both(name, arguments=None, options=None):
 
 
 def test_every_module_is_here():
-    assert set(nn.__all__) == set(NORMALISERS) | set(OWN)
+    assert set(nn.__all__) == set(NORMALISERS) | set(OWN) | ON_MODULES | OF_SEQUENCES
 
 
 @pytest.mark.parametrize(("name", "arguments", "options"), CONSTRUCTORS, ids=str)

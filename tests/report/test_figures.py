@@ -44,7 +44,10 @@ def test_the_coloured_elements_are_those_of_the_definition() -> None:
         "renorm": c == last_c,
         "ghost": (c == last_c) & (n >= 2),  # virtual batches of two of the four samples
         "whitening": c // 2 == last_c // 2,
+        "frn": (n == last_n) & (c == last_c),
+        "dyt": np.zeros(SHAPE, dtype=bool),
         "weight": np.zeros(SHAPE, dtype=bool),
+        "ws": (n == last_n) & (c // 2 == last_c // 2),
         "recurrent-batch": (c == last_c) & (s == last_s),
         "recurrent-layer": (n == last_n) & (s == last_s),
     }

@@ -52,7 +52,7 @@ def convert(
     to: Annotated[
         str,
         typer.Option(
-            help="batch, synchronised, frozen, renormalised, group, instance, layer or rms.",
+            help="batch, synchronised, frozen, renormalised, ghost, split, group, instance, layer or rms.",
             show_default=False,
         ),
     ],
@@ -69,6 +69,12 @@ def convert(
         typer.Option(
             help="The most groups of group norm; fewer where one would be too small. [dim](32)[/dim]",
             show_default=False,
+        ),
+    ] = None,
+    ghost_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Samples in a virtual batch of ghost norm. [dim](32)[/dim]", show_default=False, min=1
         ),
     ] = None,
     names: Annotated[
@@ -125,7 +131,9 @@ def convert(
         from normwright.network.conversion.convert import convert_with_report
 
         shown: Any = None if example is None else random_example(given.network, example)
-        options: dict[str, Any] = {"names": names, "of": of, "groups": groups, "lossy": lossy}
+        options: dict[str, Any] = {
+            "names": names, "of": of, "groups": groups, "ghost_size": ghost_size, "lossy": lossy
+        }  # fmt: skip
         converted, report = convert_with_report(
             given.network, to, **options, example=shown, calibrate=given.batches, inplace=True
         )

@@ -24,7 +24,7 @@ def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) 
     """
     if method == "iterative":
         return _newton_schulz(covariance, eps, iterations)
-    projection: Tensor = _InverseRoot.apply(covariance, eps)[0]  # type: ignore[no-untyped-call]
+    projection: Tensor = _InverseRoot.apply(covariance, eps)[0]
     return projection
 
 
@@ -57,7 +57,7 @@ class _InverseRoot(torch.autograd.Function):
         # R·dΣ + dΣ·R = −P·dP·P, where R = P⁻¹ = (Σ + eps·I)·P, as a function of Σ for the next derivative
         root = covariance @ projection + ctx.eps * projection
         right = -projection @ ((dprojection + dprojection.mT) / 2) @ projection
-        return _Lyapunov.apply(root, right, vectors, roots), None  # type: ignore[no-untyped-call]
+        return _Lyapunov.apply(root, right, vectors, roots), None
 
 
 class _Lyapunov(torch.autograd.Function):
@@ -79,7 +79,7 @@ class _Lyapunov(torch.autograd.Function):
     def backward(ctx: Any, dsolution: Tensor) -> Any:
         root, solution, vectors, roots = ctx.saved_tensors
         # The map is its own adjoint; and dY solves R·dY + dY·R = dQ − dR·Y − Y·dR.
-        dright = _Lyapunov.apply(root, dsolution, vectors, roots)  # type: ignore[no-untyped-call]
+        dright = _Lyapunov.apply(root, dsolution, vectors, roots)
         return -(dright @ solution.mT + solution.mT @ dright), dright, None, None
 
 

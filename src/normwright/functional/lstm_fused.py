@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normwright.functional.lstm_inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm_plain import plain_layer
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -45,21 +46,9 @@ class Forward:
     squashed: Tensor
 
 
-def run_forward(
-    x: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias: Tensor | None,
-    gain_ih: Tensor | None,
-    gain_hh: Tensor | None,
-    gain_c: Tensor | None,
-    bias_c: Tensor | None,
-    sizes: Sequence[int],
-    norms: Any,
-) -> Forward:
+def run_forward(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> Forward:
     """See `lstm_layer`."""
+    x, hidden, cell, weight_ih, weight_hh, bias, gain_ih, gain_hh, gain_c, bias_c = inputs
     steps, units = list(sizes), hidden.shape[1]
     from_input = x.mm(weight_ih.t())
     from_hidden, gates = torch.empty_like(from_input), torch.empty_like(from_input)
@@ -105,8 +94,9 @@ class FusedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *call: Any) -> Any:
         """See `lstm_layer`."""
-        *inputs, sizes, norms = call
-        done = run_forward(*inputs, sizes, norms)
+        *tensors, sizes, norms = call
+        inputs = LstmInputs(*tensors)
+        done = run_forward(inputs, sizes, norms)
         ctx.sizes, ctx.norms = sizes, norms
         kept = (done.from_input, done.from_hidden, done.gates, done.cells, done.squashed)
         ctx.save_for_backward(*inputs, *kept, done.results[0])
@@ -116,46 +106,42 @@ class FusedLayer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *given: Tensor | None) -> Any:
         """The gradients of x, hidden, cell and the seven weights."""
-        inputs = ctx.saved_tensors[:10]
+        saved = ctx.saved_tensors
+        inputs, kept = LstmInputs(*saved[:10]), saved[10:]
         wanted = ctx.needs_input_grad[:10]
         if torch.is_grad_enabled():
             gradients = _differentiable(inputs, wanted, ctx.sizes, ctx.norms, given)
         else:
-            gradients = _run_backward(inputs, ctx.saved_tensors[10:], wanted, ctx.sizes, ctx.norms, given)
+            gradients = _run_backward(inputs, kept, wanted, ctx.sizes, ctx.norms, given)
         return *gradients, None, None
 
 
 def _differentiable(
-    inputs: Sequence[Tensor | None],
+    inputs: LstmInputs,
     wanted: Sequence[bool],
     sizes: Sequence[int],
-    norms: Any,
+    norms: LstmNorms,
     given: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     """The gradients as functions of inputs and of what is given, for a derivative of them."""
-    results = plain_layer(*inputs, sizes, norms)  # type: ignore[arg-type]
+    results = plain_layer(inputs, sizes, norms)
     used = [(y, dy) for y, dy in zip(results, given, strict=True) if dy is not None]
-    sources = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want]
+    sources = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want and tensor is not None]
     outputs, gradients = zip(*used, strict=True)
     found = iter(torch.autograd.grad(outputs, sources, gradients, create_graph=True, allow_unused=True))
     return [next(found) if want else None for want in wanted]
 
 
 def _run_backward(
-    inputs: Sequence[Tensor | None],
+    inputs: LstmInputs,
     kept: Sequence[Tensor],
     wanted: Sequence[bool],
     sizes: Sequence[int],
-    norms: Any,
+    norms: LstmNorms,
     given: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     x, hidden, cell, weight_ih, weight_hh, bias, gain_ih, gain_hh, gain_c, bias_c = inputs
     from_input, from_hidden, gates, cells, squashed, output = kept
-    assert x is not None
-    assert hidden is not None
-    assert cell is not None
-    assert weight_ih is not None
-    assert weight_hh is not None
     dy, dh_last, dc_last = given
     steps, units = list(sizes), hidden.shape[1]
     dh, dc = (
@@ -177,9 +163,8 @@ def _run_backward(
         strict=True,
     )
     d_input, gains = [], _Sums()
-    for (
-        step, size, dy_row, c_before, in_row, row, c, s, d_row, dz_row, i, f, g, o, di, df, dg, do, sigmoids, ds
-    ) in reversed(list(rows)):  # fmt: skip
+    for step, size, dy_row, c_before, in_row, row, c, s, d_row, dz_row, *rest in reversed(list(rows)):
+        i, f, g, o, di, df, dg, do, sigmoids, d_sigmoids = rest
         dh_row, dc_row = dh[:size], dc[:size]
         if dy_row is not None:
             dh_row.add_(dy_row)
@@ -190,7 +175,7 @@ def _run_backward(
         torch.mul(through, c_before, out=df)
         torch.mul(through, i, out=dg)
         torch.mul(through, f, out=dc_row)
-        _sigmoid_backward(ds, sigmoids, grad_input=ds)
+        _sigmoid_backward(d_sigmoids, sigmoids, grad_input=d_sigmoids)
         _tanh_backward(dg, g, grad_input=dg)
         _sigmoid_backward(do, o, grad_input=do)
         d_of_row, of_hh, _ = norms.of_hidden.backward(step, dz_row, row, gain_hh, None, None)

@@ -3,90 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from normwright.functional.lstm_fused import FusedLayer, run_forward
+from normwright.functional.lstm_inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm_plain import plain_layer
-from normwright.functional.step_norms import StepNorm
 
 
-@dataclass(frozen=True, eq=False)
-class LayerWeights:
-    """What a layer learns, H units and I inputs; the gates stand in PyTorch's order i, f, g, o.
-
-    Args:
-        weight_ih: (4H, I).
-        weight_hh: (4H, H).
-        bias: (4H,), or None for 0.
-        gain_ih, gain_hh: (4H,), the gains of the two paths' normalisers; None for 1.
-        gain_c, bias_c: (H,), those of the cell's.
-    """
-
-    weight_ih: Tensor
-    weight_hh: Tensor
-    bias: Tensor | None
-    gain_ih: Tensor | None
-    gain_hh: Tensor | None
-    gain_c: Tensor | None
-    bias_c: Tensor | None
-
-    @property
-    def all(self) -> tuple[Tensor | None, ...]:
-        """In the order of the fields."""
-        paths = (self.weight_ih, self.weight_hh, self.bias, self.gain_ih, self.gain_hh)
-        return (*paths, self.gain_c, self.bias_c)
-
-
-@dataclass(frozen=True, eq=False)
-class LayerNorms:
-    """The three normalisers of a layer, for one pass over the time steps."""
-
-    of_input: StepNorm
-    of_hidden: StepNorm
-    of_cell: StepNorm
-
-    def close(self) -> None:
-        """Ends a forward pass."""
-        for norm in (self.of_input, self.of_hidden, self.of_cell):
-            norm.close()
-
-
-def lstm_layer(
-    x: Tensor,
-    sizes: Sequence[int],
-    hidden: Tensor,
-    cell: Tensor,
-    weights: LayerWeights,
-    norms: LayerNorms,
-) -> tuple[Tensor, Tensor, Tensor]:
+def lstm_layer(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> tuple[Tensor, Tensor, Tensor]:
     """Runs a normalised LSTM over the time steps.
 
-        gates = N(W_hh·h)·gain_hh + N(W_ih·x)·gain_ih + bias,   i, f, o = σ(…), g = tanh(…)
+        gates = N(W_hh·h)·gain_hh + N(W_ih·x)·gain_ih + bias,   i, f, o = σ(…),  g = tanh(…)
         c ← f·c + i·g,    h ← o·tanh(N(c)·gain_c + bias_c)
 
     Args:
-        x: (S, I), the steps one after the other; S = Σ sizes.
+        inputs: x, the hidden state and the weights.
         sizes: how many sequences have each step; the longest sequences stand first.
-        hidden, cell: (N, H), before the first step; N = sizes[0].
-        weights, norms: of the layer.
+        norms: of the layer, new for each pass.
     Returns:
         h of every step (S, H), and h and c of each sequence's last step (N, H).
+    References:
+        Cooijmans et al. 2017, arXiv:1603.09025; Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     """
-    call = (x, hidden, cell, *weights.all)
-    plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if plain or (forward_ad._current_level >= 0 and _has_tangent(call)):
-        result = plain_layer(*call, sizes, norms)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in call):
-        result = FusedLayer.apply(*call, tuple(sizes), norms)
+    if _is_transformed(inputs):
+        results = plain_layer(inputs, sizes, norms)
+    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
+        results = FusedLayer.apply(*inputs, tuple(sizes), norms)
     else:
-        result = run_forward(*call, sizes, norms).results
+        results = run_forward(inputs, sizes, norms).results
     norms.close()
-    return result
+    return results
 
 
-def _has_tangent(call: Sequence[Tensor | None]) -> bool:
-    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in call)
+def _is_transformed(inputs: LstmInputs) -> bool:
+    """Whether the compiler, `torch.func` or a forward-mode derivative asks, which know no kernels."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    if forward_ad._current_level < 0:
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs)

@@ -7,28 +7,16 @@ derivatives, the transforms of `torch.func`, and the compiler.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from normwright.functional.lstm_inputs import LstmInputs, LstmNorms
 
-def plain_layer(
-    x: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias: Tensor | None,
-    gain_ih: Tensor | None,
-    gain_hh: Tensor | None,
-    gain_c: Tensor | None,
-    bias_c: Tensor | None,
-    sizes: Sequence[int],
-    norms: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
+
+def plain_layer(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> tuple[Tensor, Tensor, Tensor]:
     """See `lstm_layer`."""
-    h, c = hidden, cell
+    x, h, c, weight_ih, weight_hh, bias, gain_ih, gain_hh, gain_c, bias_c = inputs
     outputs: list[Tensor] = []
     ended: list[tuple[Tensor, Tensor]] = []
     for step, (size, row) in enumerate(zip(sizes, x.mm(weight_ih.t()).split(list(sizes)), strict=True)):

@@ -10,6 +10,10 @@ from torch import Tensor
 from normwright.errors import ShapeError
 from normwright.functional.arguments import check_epilogue
 from normwright.functional.batch_norm import batch_norm
+from normwright.functional.joining import Join, Spread
+
+# Elements of a sequence from which copying it run by run is faster than gathering it element by element.
+_WORTH_A_COPY = 2048
 
 
 def masked_batch_norm(
@@ -52,16 +56,31 @@ def masked_batch_norm(
         raise ShapeError(f"expected 3D input (got {input.dim()}D input): padded sequences are (N, C, L)")
     check_mask(mask, (input.shape[0], input.shape[2]), "batch by length")
     check_epilogue(input, residual, activation)
-    batch, channels, length = input.shape
+    call = (running_mean, running_var, weight, bias, training, momentum, eps)
     settings: dict[str, Any] = {"activation": activation, "num_batches_tracked": num_batches_tracked}
+    lengths = _lengths_of(input, mask)
+    if lengths is not None:
+        if residual is not None:
+            settings["residual"] = Join.apply(residual, lengths).unsqueeze(0)
+        y = batch_norm(Join.apply(input, lengths).unsqueeze(0), *call, **settings)
+        whole: Tensor = Spread.apply(y.squeeze(0), lengths, input.shape[2])
+        return whole
+    batch, channels, length = input.shape
     places = mask.flatten().nonzero().flatten()
-    rows = _rows(input).index_select(0, places)
     if residual is not None:
         settings["residual"] = _rows(residual).index_select(0, places)
-    moments = (running_mean, running_var, weight, bias)
-    y = batch_norm(rows, *moments, training, momentum, eps, **settings)
-    whole = y.new_zeros(batch * length, channels).index_copy(0, places, y)
-    return whole.view(batch, length, channels).transpose(1, 2)
+    y = batch_norm(_rows(input).index_select(0, places), *call, **settings)
+    rows = y.new_zeros(batch * length, channels).index_copy(0, places, y)
+    return rows.view(batch, length, channels).transpose(1, 2)
+
+
+def _lengths_of(x: Tensor, mask: Tensor) -> list[int] | None:
+    """How long each sequence is, where padding lies at the ends alone and sequences are worth a copy each."""
+    if torch.compiler.is_compiling() or x.is_cuda or x.numel() < _WORTH_A_COPY * len(x):
+        return None
+    lengths = mask.sum(1)
+    ends = torch.arange(mask.shape[1], device=mask.device) < lengths.unsqueeze(1)
+    return lengths.tolist() if torch.equal(mask, ends) else None
 
 
 def check_mask(mask: Tensor, shape: tuple[int, ...], axes: str) -> None:

@@ -61,6 +61,10 @@ def recurrent_batch_norm(
     check_step_statistics(features, running_mean, running_var, num_batches_tracked, momentum)
     count = running_mean if num_batches_tracked is None else num_batches_tracked
     slot = StepStatistics(running_mean, running_var, count, momentum).slot(step)
-    moments = (None, None) if training and not moving else (running_mean[slot], running_var[slot])
-    counted = num_batches_tracked[slot] if num_batches_tracked is not None and training and moving else None
-    return batch_norm(input, *moments, weight, bias, training, momentum, eps, num_batches_tracked=counted)
+    mean: Tensor | None = running_mean[slot]
+    variance: Tensor | None = running_var[slot]
+    counted = None if num_batches_tracked is None or not training else num_batches_tracked[slot]
+    if training and not moving:
+        mean = variance = counted = None
+    call = (mean, variance, weight, bias, training, momentum, eps)
+    return batch_norm(input, *call, num_batches_tracked=counted)

@@ -93,6 +93,7 @@ class BatchSteps:
         activation: str | None,
     ) -> Tensor:
         """See `StepNorm`."""
+        y: Tensor
         if self._is_of_batch(step, x):
             mean, variance = x.new_zeros((2, x.shape[1]), dtype=statistics_dtype(x)).unbind()
             # Asked for a momentum of 1, the kernel leaves the batch's mean and unbiased variance.
@@ -117,12 +118,11 @@ class BatchSteps:
         wanted = DX | DWEIGHT | DBIAS
         moments = self._moments.get(step)
         if moments is None:
-            known = self._constants[step]
-            call = (dy, x, None, weight, bias, *known, self._eps, activation, wanted)
-            dx, _, dweight, dbias = _channel_affine_backward(*call)
+            known = (*self._constants[step], self._eps, activation)
+            dx, _, dweight, dbias = _channel_affine_backward(dy, x, None, weight, bias, *known, wanted)
         else:
-            call = (dy, x, None, weight, bias, None, moments, activation, wanted)
-            dx, _, dweight, dbias = _channels_backward(*call)
+            kept = (None, moments, activation)
+            dx, _, dweight, dbias = _channels_backward(dy, x, None, weight, bias, *kept, wanted)
         return dx, dweight, dbias
 
     def plain(self, step: int, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

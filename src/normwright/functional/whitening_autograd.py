@@ -46,7 +46,7 @@ def whiten(x: Tensor, weight: Tensor | None, bias: Tensor | None, rule: Rule) ->
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         y, *moments = _plainly(x, weight, bias, rule)
         return Whitened(y, *(moment.detach() for moment in moments))
-    return Whitened(*_Whitening.apply(x, weight, bias, rule))  # type: ignore[no-untyped-call]
+    return Whitened(*_Whitening.apply(x, weight, bias, rule))
 
 
 def project(
@@ -69,10 +69,13 @@ class _Whitening(torch.autograd.Function):
         groups = x.shape[1] // rule.group_size
         centring = passes.Centring.about(mean, (m2 / count).sqrt(), x)
         covariance = passes.covariance(x, centring, groups)
-        projection = rule.projection(covariance)
+        leaf = covariance.detach().requires_grad_(ctx.needs_input_grad[0])
+        with torch.enable_grad():  # of small matrices: the backward goes on from there
+            root = rule.projection(leaf)
+        projection, ctx.root = root.detach(), (root, leaf)
         y = passes.project(x, centring, _weighted(projection, weight), bias)
         ctx.rule, ctx.bias_dtype = rule, None if bias is None else bias.dtype
-        ctx.save_for_backward(x, weight, bias, mean, covariance, projection, *centring)
+        ctx.save_for_backward(x, weight, bias, projection, *centring)
         ctx.mark_non_differentiable(mean, covariance, projection)
         ctx.set_materialize_grads(False)
         return y, mean, covariance, projection
@@ -89,7 +92,7 @@ class _Whitening(torch.autograd.Function):
 
 def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """dx = P·(g − mean(g)) + 2/m·dΣ·(x − mean), and the sums: `reference/whitening.py`."""
-    x, weight, _, _, covariance, projection, *centring = ctx.saved_tensors
+    x, weight, _, projection, *centring = ctx.saved_tensors
     to_x, to_weight, to_bias = ctx.needs_input_grad[:3]
     groups, size, count = len(projection), projection.shape[1], x.numel() // x.shape[1]
     centring = passes.Centring(*centring)
@@ -99,9 +102,8 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tens
         of_projection = along
         if weight is not None:
             of_projection = along * weight.to(along.dtype).view(groups, size, 1)
-        with torch.enable_grad():
-            leaf = covariance.detach().requires_grad_()
-            (of_covariance,) = torch.autograd.grad(ctx.rule.projection(leaf), leaf, of_projection)
+        root, leaf = ctx.root
+        (of_covariance,) = torch.autograd.grad(root, [leaf], of_projection, retain_graph=True)
         of_dy = _weighted(projection, weight).mT
         of_x = (of_covariance + of_covariance.mT) / count
         dx = passes.combine(dy, of_dy, x, centring, of_x, -(of_dy @ sums) / count)

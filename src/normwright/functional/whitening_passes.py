@@ -126,7 +126,7 @@ def combine(
 def _pieces(x: Tensor) -> Iterator[slice]:
     """Samples of the batch, as many as make a piece; the cut depends on the shape alone."""
     most = _PIECE if x.device.type == "cpu" else _DEVICE_PIECE
-    step = max(1, most * len(x) // x.numel())
+    step = max(1, most * len(x) // max(x.numel(), 1))
     for start in range(0, len(x), step):
         yield slice(start, start + step)
 

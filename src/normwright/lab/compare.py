@@ -77,7 +77,8 @@ def compare(
             that a user's network holds are the ones replaced; its weights stay as its code made them,
             unless `initialisation` is given.
         data: `digits`, `fashion-mnist`, `mnist`, `cifar10`, `images:DIR`, or a user's function.
-        norms: of none, batch, layer, group, instance, rms, lrn, renorm, ghost, whitening, weight,
+        norms: of none, batch, layer, group, instance, rms, lrn, renorm, ghost, whitening, frn
+            (filter response), dyt (dynamic tanh), weight, ws (weight standardisation, and group norm),
             recurrent-batch and recurrent-layer (these two inside of LSTMs).
         batch_sizes: samples per training step.
         lrs: learning rates.

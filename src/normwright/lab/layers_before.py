@@ -1,7 +1,8 @@
 """Normalisers that act on the layer before their place, and not on what comes out of it.
 
-Weight norm computes the weight of that layer anew from a length and a direction; a recurrent normaliser works
-inside of an LSTM, where no module could be put. Their places hold the identity.
+Weight norm computes the weight of that layer anew from a length and a direction, and weight standardisation
+from one that it standardises; a recurrent normaliser works inside of an LSTM, where no module could be put.
+Their places hold the identity, but for weight standardisation: it is used with group norm, as in its paper.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 from normwright.network.walk import replace_module
-from normwright.nn import BatchNormLSTM, LayerNormLSTM
+from normwright.nn import BatchNormLSTM, LayerNormLSTM, weight_norm, weight_standardization
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,21 @@ class LayerNeed:
             return False
         if isinstance(layer, nn.LSTM):
             return type(layer) is nn.LSTM and not layer.proj_size
-        return "weight" in layer._parameters
+        weight = layer._parameters.get("weight")
+        # Over a single input a weight has no direction of its own, and nothing to be standardised over.
+        return weight is not None and weight.numel() > max(weight.shape[:2])
 
 
 _WEIGHT = LayerNeed("a linear or convolution layer", (nn.Linear, _ConvNd))
 _LSTM = LayerNeed("an LSTM", (nn.LSTM,))
 
-LAYER_NEEDED = {"weight": _WEIGHT, "recurrent-batch": _LSTM, "recurrent-layer": _LSTM}
+LAYER_NEEDED = {"weight": _WEIGHT, "ws": _WEIGHT, "recurrent-batch": _LSTM, "recurrent-layer": _LSTM}
 """The normalisers that act on a layer, and what layer."""
 
-LAYERS = (*_WEIGHT.kinds, nn.RNNBase)
+ACTS_ALONE = ("weight", "recurrent-batch", "recurrent-layer")
+"""Those of them whose place holds the identity."""
+
+LAYERS: tuple[type[nn.Module], ...] = (*_WEIGHT.kinds, nn.RNNBase)
 """What counts as the layer before a place, whether or not a normaliser can act on it."""
 
 
@@ -69,6 +74,8 @@ def act_on_layer(network: nn.Module, norm: str, name: str) -> None:
             "recurrent-layer": LayerNormLSTM,
         }
         replace_module(network, name, _with_weights_of(layer, kinds[norm]))
+    elif norm == "ws":
+        weight_standardization(layer)
     else:
         # A transposed convolution keeps its weight as (in, out, …).
         weight_norm(layer, dim=1 if isinstance(layer, _ConvTransposeNd) else 0)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from normwright.errors import OptionError, ShapeError, unknown_name
-from normwright.lab.layers_before import LAYER_NEEDED
+from normwright.lab.layers_before import ACTS_ALONE
 from normwright.lab.recipe import NORMS
 from normwright.nn import (
     BatchNorm1d,
@@ -18,6 +18,8 @@ from normwright.nn import (
     BatchRenorm1d,
     BatchRenorm2d,
     BatchRenorm3d,
+    DynamicTanh,
+    FilterResponseNorm,
     GhostBatchNorm1d,
     GhostBatchNorm2d,
     GhostBatchNorm3d,
@@ -77,6 +79,9 @@ def make(
     | renorm | `BatchRenorm1d/2d/3d(C)`, clipping relaxed over steps 100 to 800 (r) and 500 (d) | |
     | ghost | `GhostBatchNorm1d/2d/3d(C, ghost_size=…, ragged=True)` | |
     | whitening | `WhiteningNorm1d/2d/3d(C, group_size=…)`, the largest divisor of C that is at most 8 | |
+    | frn | `FilterResponseNorm(C, tlu=False)`, as the network activates | no space, or a single position |
+    | dyt | `DynamicTanh(C, axis=1)` | |
+    | ws | as group, after a layer with standardised weights: see `layers_before` | as group |
     | weight, recurrent-batch, recurrent-layer | `nn.Identity()`: see `layers_before` | |
 
     G is the largest divisor of C that is at most `groups` and leaves at least two channels per group,
@@ -109,7 +114,7 @@ def choose(norm: str, shape: Shape, groups: int, ghost_size: int = 32, affine: b
         raise unknown_name("normaliser", norm, NORMS)
     if len(shape) < 2:
         raise ShapeError(f"a normaliser's input must be (N, C, *space), but its shape is {shape}")
-    if norm in LAYER_NEEDED and not affine:
+    if norm in ACTS_ALONE and not affine:
         raise OptionError(
             f"affine must be True for {norm} norm, whose gains are part of what it computes: leave the "
             "option or the normaliser out"
@@ -117,21 +122,27 @@ def choose(norm: str, shape: Shape, groups: int, ghost_size: int = 32, affine: b
     channels, space = shape[1], shape[2:]
     alone = math.prod(shape[1:]) == 1
     without = () if affine else (("affine", False),)
-    if norm == "none" or norm in LAYER_NEEDED:
+    if norm == "none" or norm in ACTS_ALONE:
         return Choice(nn.Identity)
     if norm in _BY_AXES and norm != "instance":
-        options: dict[str, Any] = {
+        of_norm: dict[str, dict[str, Any]] = {
             "renorm": {"r_max_steps": (100, 800), "d_max_steps": (100, 500)},
             "ghost": {"ghost_size": ghost_size, "ragged": True},
             "whitening": {"group_size": _largest_divisor(channels, _WHITENED)},
-        }.get(norm, {})
+        }
+        options = of_norm.get(norm, {})
         return Choice(_by_axes(norm, shape), (channels,), (*options.items(), *without))
     if norm == "instance":
         kind = _by_axes(norm, shape)
         return Choice(kind, (channels,), (("affine", affine),)) if math.prod(space) > 1 else None
     if norm == "lrn":
         return Choice(LocalResponseNorm, (_LRN_CHANNELS,)) if space else None
-    if norm == "group":
+    if norm == "frn":
+        alone = math.prod(space) == 1
+        return None if alone else Choice(FilterResponseNorm, (channels,), (("tlu", False), *without))
+    if norm == "dyt":
+        return Choice(DynamicTanh, (channels,), (("axis", 1), *without))
+    if norm in ("group", "ws"):
         return None if alone else Choice(GroupNorm, (_group_count(channels, groups), channels), without)
     without = () if affine else (("elementwise_affine", False),)
     return None if alone else Choice({"layer": LayerNorm, "rms": RMSNorm}[norm], (shape[1:],), without)

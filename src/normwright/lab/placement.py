@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -235,17 +236,21 @@ def _seen(
 
         return modules[name].register_forward_pre_hook(note, with_kwargs=True)
 
-    layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
+    layers: dict[str, nn.Module] = {
+        name: module for name, module in network.named_modules() if isinstance(module, LAYERS)
+    }
     handles = [watch(name) for name in modules]
-    handles += [
-        layer.register_forward_hook(lambda *_, name=name: last.append(name)) for name, layer in layers.items()
-    ]
+    handles += [layer.register_forward_hook(partial(_note, last, name)) for name, layer in layers.items()]
     try:
         trial(network, example)
     finally:
         for handle in handles:
             handle.remove()
     return shapes, before
+
+
+def _note(names: list[str], name: str, *_: Any) -> None:
+    names.append(name)
 
 
 def _build_for(network: nn.Module, spot: _Place, asked: _Asked, example: Tensor) -> nn.Module | None:

@@ -24,7 +24,10 @@ NORMS = (
     "renorm",
     "ghost",
     "whitening",
+    "frn",
+    "dyt",
     "weight",
+    "ws",
     "recurrent-batch",
     "recurrent-layer",
 )

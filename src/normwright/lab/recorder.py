@@ -140,7 +140,7 @@ def _weights_by_layer(network: nn.Module) -> dict[str, list[Tensor]]:
     for name, module in network.named_modules():
         given = [*module.named_parameters(recurse=False)]
         if is_parametrized(module):
-            given += module.parametrizations.named_parameters()  # type: ignore[operator, union-attr]
+            given += module.parametrizations.named_parameters()
         own = [parameter for key, parameter in given if key.startswith("weight") and parameter.requires_grad]
         if own and module not in normalisers and not isinstance(module, nn.PReLU):
             found[name] = list(own)

@@ -172,11 +172,15 @@ def shape_of(value: Node) -> tuple[int, ...]:
 
 
 def sizes_of(tensor: Any) -> tuple[int, ...]:
-    """The sizes of a traced tensor with the example."""
+    """The sizes of a traced tensor with the example; -1 for one that depends on values, as under a mask."""
     # Asking a symbol for its number as such would bind the program to it.
-    return tuple(
-        int(size.node.hint) if isinstance(size, torch.SymInt) else int(size) for size in tensor.shape
-    )
+    return tuple(_size_of(size) for size in tensor.shape)
+
+
+def _size_of(size: Any) -> int:
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    return -1 if size.node.hint is None else int(size.node.hint)
 
 
 def calls_around(node: Node) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
@@ -22,7 +21,7 @@ from normwright.network.frozen_class import (
     unfrozen_class,
 )
 from normwright.network.table import Table
-from normwright.network.walk import find_normalisers, take_classes
+from normwright.network.walk import KEEPING, find_normalisers, take_classes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -89,8 +88,8 @@ def freeze(network: Network, *, names: Iterable[str] | None = None, inplace: boo
     A frozen normaliser stays in inference: it normalises by its running statistics and leaves them as they
     are, whatever mode the network is put in. It keeps its parameters (which are still trained), buffers,
     hooks, momentum and `state_dict`, every reference to it, and its own forward; its class becomes a
-    subclass of its class. Batch (synchronised too) and instance norm in any dimension can be frozen, and
-    what derives from them.
+    subclass of its class. Batch norm (synchronised, ghost, split, masked and recurrent too), instance norm
+    and whitening in any dimension can be frozen, and what derives from them.
 
     Convert to `torch.nn.SyncBatchNorm` before freezing: PyTorch's conversion makes new modules, which train.
 
@@ -200,9 +199,9 @@ def why_not_frozen(module: nn.Module) -> str:
         return ""
     if isinstance(module, LazyModuleMixin):
         return "it is lazy: freeze the network after its first batch"
-    if not isinstance(module, _NormBase):
+    if not isinstance(module, KEEPING):
         return "it has no running statistics"
-    if not module.track_running_stats or module.running_mean is None or module.running_var is None:
+    if not getattr(module, "track_running_stats", True) or module.running_mean is None:
         return "it does not track its statistics"
     if parametrize.is_parametrized(module):
         return "its parameters are parametrized, which gives it a class of its own"

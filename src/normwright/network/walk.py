@@ -7,9 +7,25 @@ import re
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+import normwright.nn as ours
 from normwright.errors import OptionError
 
-_NORMALISERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+#: Those that keep a projection where batch norm keeps a variance.
+WHITENING = (ours.WhiteningNorm1d, ours.WhiteningNorm2d, ours.WhiteningNorm3d)
+
+#: Those whose moments in training are of a part of the batch.
+GHOSTS = (ours.GhostBatchNorm1d, ours.GhostBatchNorm2d, ours.GhostBatchNorm3d)
+
+#: Those that keep statistics of several domains.
+SPLIT = (ours.SplitBatchNorm1d, ours.SplitBatchNorm2d, ours.SplitBatchNorm3d)
+
+#: Those that may keep running statistics.
+KEEPING = (_NormBase, *WHITENING, ours.RecurrentBatchNorm)
+
+_NORMALISERS = (
+    *(*KEEPING, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm),
+    *(ours.FilterResponseNorm, ours.DynamicTanh),
+)
 
 # torchvision, detectron2 and Transformers (DetrFrozenBatchNorm2d, …) each have one that derives from
 # nn.Module alone; none is a dependency.
@@ -17,7 +33,7 @@ _FROZEN = re.compile(r"FrozenBatchNorm\dd$")
 
 
 def is_normaliser(module: nn.Module) -> bool:
-    """Whether the module is a normaliser of PyTorch, or derives from one.
+    """Whether the module is a normaliser of PyTorch or of `normwright.nn`, or derives from one.
 
     Example:
         >>> is_normaliser(nn.SyncBatchNorm(4)), is_normaliser(nn.Identity())
@@ -31,9 +47,10 @@ def is_normaliser(module: nn.Module) -> bool:
 def find_normalisers(network: nn.Module) -> dict[str, nn.Module]:
     """Finds every normaliser of a network by its qualified name, in registration order.
 
-    Batch (synchronised and frozen too), instance, layer, group, RMS and local response normalisers
-    count, and whatever derives from them. A module that stands under several names is listed once,
-    under the first. The network itself, if it is a normaliser, has the name "".
+    Batch (synchronised, frozen, ghost, split, masked and recurrent too), instance, layer, group, RMS and
+    local response normalisers count, whitening, filter response norm and dynamic tanh, and whatever derives
+    from them. A normalised LSTM is none: its normalisers are found within it. A module that stands under
+    several names is listed once, under the first. The network itself, if it is a normaliser, has the name "".
 
     Example:
         >>> list(find_normalisers(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LayerNorm(4))))

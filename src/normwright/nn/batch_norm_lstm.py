@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from normwright.errors import ShapeError
 from normwright.functional.step_norms import BatchSteps, StepNorm
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.normalised_lstm import NormalisedLSTM
@@ -55,16 +54,21 @@ class BatchNormLSTM(NormalisedLSTM):
         gain: float = 0.1,
         **kwargs: Any,
     ) -> None:
-        self._made = {"max_length": max_length, "eps": eps, "momentum": momentum, "gain": gain}
+        self._settings: dict[str, Any] = {
+            "max_length": max_length,
+            "eps": eps,
+            "momentum": momentum,
+            "gain": gain,
+        }
         super().__init__(*args, **kwargs)
         self.max_length = max_length
 
     def _new_norms(self, **made: Any) -> dict[str, torch.nn.Module]:
         units = self.hidden_size
         return {
-            "norm_ih": RecurrentBatchNorm(4 * units, bias=False, **self._made, **made),
-            "norm_hh": RecurrentBatchNorm(4 * units, bias=False, **self._made, **made),
-            "norm_c": RecurrentBatchNorm(units, **self._made, **made),
+            "norm_ih": RecurrentBatchNorm(4 * units, bias=False, **self._settings, **made),
+            "norm_hh": RecurrentBatchNorm(4 * units, bias=False, **self._settings, **made),
+            "norm_c": RecurrentBatchNorm(units, **self._settings, **made),
         }
 
     def _step_norm(self, norm: RecurrentBatchNorm) -> StepNorm:

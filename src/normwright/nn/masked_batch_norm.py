@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
-from normwright.functional import masked_batch_norm
-from normwright.nn.batch_norm import BatchNorm1d, running_statistics
+from normwright.functional import batch_norm, masked_batch_norm
+from normwright.nn.activation import known_activation, with_activation
+from normwright.nn.batch_norm import running_statistics
 from normwright.nn.parameters import weight_and_bias
 
 
-class MaskedBatchNorm1d(BatchNorm1d):
+class MaskedBatchNorm1d(torch.nn.BatchNorm1d):
     """Batch normalisation of padded sequences (N, C, L), in which padding counts for nothing.
 
     It computes what batch norm of the joined unpadded sequences does, and 0 at padding. Without a mask it is
@@ -26,6 +27,12 @@ class MaskedBatchNorm1d(BatchNorm1d):
         >>> norm(torch.randn(2, 3, 5), lengths=torch.tensor([5, 2]))[1, :, 2:].abs().max()
         tensor(0., grad_fn=<MaxBackward1>)
     """
+
+    activation: str | None = None
+
+    def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.activation = known_activation(activation)
 
     def forward(
         self,
@@ -48,26 +55,30 @@ class MaskedBatchNorm1d(BatchNorm1d):
         """
         if mask is not None and lengths is not None:
             raise OptionError("lengths= and mask= say the same: pass one of them")
-        if mask is None and lengths is None:
-            return super().forward(input, residual)
         self._check_input_dim(input)
-        if mask is None:
-            assert lengths is not None
+        if lengths is not None:
             mask = _mask_of(input, lengths)
         running_mean, running_var, num_batches_tracked = running_statistics(self)
-        options: dict[str, Any] = {"residual": residual, "activation": self.activation}
-        return masked_batch_norm(
-            input,
-            mask,
+        call: tuple[Any, ...] = (
             running_mean,
             running_var,
             *weight_and_bias(self),
             self.training or running_mean is None,
             self.momentum,
             self.eps,
-            num_batches_tracked=num_batches_tracked,
-            **options,
         )
+        options: dict[str, Any] = {
+            "residual": residual,
+            "activation": self.activation,
+            "num_batches_tracked": num_batches_tracked,
+        }
+        if mask is None:
+            return batch_norm(input, *call, **options)
+        return masked_batch_norm(input, mask, *call, **options)
+
+    def extra_repr(self) -> str:
+        """`torch.nn`'s, with the activation where there is one."""
+        return with_activation(super().extra_repr(), self.activation)
 
 
 def _mask_of(x: Tensor, lengths: Tensor) -> Tensor:

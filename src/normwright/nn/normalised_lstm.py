@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from normwright.errors import OptionError, ShapeError
-from normwright.functional.lstm_layer import LayerNorms, LayerWeights, lstm_layer
+from normwright.functional.lstm_inputs import LstmInputs, LstmNorms
+from normwright.functional.lstm_layer import lstm_layer
 from normwright.functional.step_norms import StepNorm
 from normwright.nn.sequences import Steps, lengths_of, packed_steps, padded, padded_steps
 
@@ -126,8 +127,8 @@ class NormalisedLSTM(torch.nn.LSTM):
                     suffix = f"l{layer}_reverse" if direction else f"l{layer}"
                     h, c = (tensor[layer * directions + direction].to(dtype) for tensor in hx)
                     given = rows.index_select(0, back) if direction and back is not None else rows
-                    weights, norms = self._weights(suffix, dtype), self._norms(suffix)
-                    out, h, c = lstm_layer(given, steps.sizes, h, c, weights, norms)
+                    inputs, norms = self._inputs(suffix, given, h, c), self._norms(suffix)
+                    out, h, c = lstm_layer(inputs, steps.sizes, norms)
                     ways.append(out.index_select(0, back) if direction and back is not None else out)
                     last.append((h, c))
                 rows = torch.cat(ways, 1) if len(ways) > 1 else ways[0]
@@ -138,21 +139,15 @@ class NormalisedLSTM(torch.nn.LSTM):
             h, c = h.index_select(1, steps.back), c.index_select(1, steps.back)
         return rows, (h, c)
 
-    def _weights(self, suffix: str, dtype: torch.dtype) -> LayerWeights:
+    def _inputs(self, suffix: str, x: Tensor, h: Tensor, c: Tensor) -> LstmInputs:
+        weight_ih, weight_hh = (getattr(self, f"{name}_{suffix}") for name in ("weight_ih", "weight_hh"))
         bias = getattr(self, f"bias_ih_{suffix}") + getattr(self, f"bias_hh_{suffix}") if self.bias else None
         of_input, of_hidden, of_cell = self._norms_of(suffix)
-        return LayerWeights(
-            getattr(self, f"weight_ih_{suffix}").to(dtype),
-            getattr(self, f"weight_hh_{suffix}").to(dtype),
-            bias,
-            of_input.weight,
-            of_hidden.weight,
-            of_cell.weight,
-            of_cell.bias,
-        )
+        gains = (of_input.weight, of_hidden.weight, of_cell.weight)
+        return LstmInputs(x, h, c, weight_ih.to(x.dtype), weight_hh.to(x.dtype), bias, *gains, of_cell.bias)
 
-    def _norms(self, suffix: str) -> LayerNorms:
-        return LayerNorms(*(self._step_norm(norm) for norm in self._norms_of(suffix)))
+    def _norms(self, suffix: str) -> LstmNorms:
+        return LstmNorms(*(self._step_norm(norm) for norm in self._norms_of(suffix)))
 
     def _norms_of(self, suffix: str) -> list[Any]:
         return [getattr(self, f"{name}_{suffix}") for name in ("norm_ih", "norm_hh", "norm_c")]

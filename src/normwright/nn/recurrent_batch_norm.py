@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from normwright.errors import OptionError
 from normwright.functional import recurrent_batch_norm
 from normwright.functional.step_statistics import StepStatistics
-from normwright.nn.bookkeeping import is_recomputation, is_re_estimated
+from normwright.nn.bookkeeping import is_re_estimated, is_recomputation
 from normwright.nn.parameters import weight_and_bias
 
 
@@ -68,7 +70,7 @@ class RecurrentBatchNorm(nn.Module):
             raise OptionError(f"momentum must lie between 0 and 1, but is {momentum}")
         self.num_features, self.max_length = num_features, max_length
         self.eps, self.momentum, self.affine, self.gain = eps, momentum, affine, gain
-        made = {"device": device, "dtype": dtype}
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
         self.weight = nn.Parameter(torch.empty(num_features, **made)) if affine else None
         self.bias = nn.Parameter(torch.empty(num_features, **made)) if affine and bias else None
         self.register_buffer("running_mean", torch.zeros(max_length, num_features, **made))

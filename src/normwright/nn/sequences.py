@@ -1,4 +1,4 @@
-"""Batches of sequences as recurrent layers take them: packed, padded with lengths or a mask, or of one length."""
+"""Batches of sequences as recurrent layers take them: packed, padded, or of one length."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Steps:
     back: Tensor | None = None
 
     def reversed_rows(self) -> Tensor:
-        """(S,), where in `rows` each element of the sequences read from their ends stands; its own inverse."""
+        """(S,), which of `rows` each becomes in sequences read from their ends; its own inverse."""
         device = self.rows.device
         if self.sizes[0] == self.sizes[-1]:
             whole = torch.arange(len(self.rows), device=device).view(len(self.sizes), -1)
@@ -91,7 +91,7 @@ def lengths_of(x: Tensor, lengths: Tensor | None, mask: Tensor | None, batch_fir
             )
     if lengths is None or torch.compiler.is_compiling():
         return lengths
-    if batch and not (1 <= int(lengths.min()) and int(lengths.max()) <= steps):
+    if batch and not (int(lengths.min()) >= 1 and int(lengths.max()) <= steps):
         raise ShapeError(
             f"every sequence must have from 1 to {steps} steps, but lengths reach from {int(lengths.min())} "
             f"to {int(lengths.max())}: leave sequences without a step out of the batch"

@@ -27,6 +27,11 @@ Read the files in this order:
     population.py      what to use instead of a mini-batch's moments at inference: three estimates
     renormalise.py     batch norm whose training is near to its inference
     whitening.py       decorrelating as well as standardising
+    domains.py         batch norm over parts of a batch: virtual batches, domains
+    without_batch.py   filter response norm, dynamic tanh, maxout
+    weights.py         normalising a weight in place of what it computes
+    masked.py          batch norm of padded sequences
+    recurrent.py       LSTMs that are normalised at each time step
     local_response.py  the odd one out, which batch norm replaced
 
 Everything here is plain and slow on purpose: every other implementation is tested against it.
@@ -43,8 +48,10 @@ Example:
 from normwright.reference.activation import ACTIVATIONS, activate, activate_backward
 from normwright.reference.axes import KINDS, TABLE, Axes, TableRow, axes_of
 from normwright.reference.cube import moment_labels, same_moment
+from normwright.reference.domains import split_batch_norm, split_batch_norm_backward, virtual_batches
 from normwright.reference.epilogue import FusedGradients, fused, fused_backward
 from normwright.reference.local_response import local_response_norm, local_response_norm_backward
+from normwright.reference.masked import masked_batch_norm, masked_batch_norm_backward
 from normwright.reference.moments import Moments, moments
 from normwright.reference.normalise import Gradients, Normalised, normalise, normalise_backward
 from normwright.reference.normalisers import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
@@ -56,8 +63,11 @@ from normwright.reference.population import (
     total,
     within,
 )
+from normwright.reference.recurrent import LSTMPass, LSTMWeights, normalised_lstm
 from normwright.reference.renormalise import Renormalised, batch_renorm, batch_renorm_backward
+from normwright.reference.weights import standardise_weight, weight_norm
 from normwright.reference.whitening import Whitened, whitening_norm, whitening_norm_backward
+from normwright.reference.without_batch import dynamic_tanh, filter_response_norm, maxout
 
 __all__ = [
     "ACTIVATIONS",
@@ -67,6 +77,8 @@ __all__ = [
     "FusedGradients",
     "Gradients",
     "InferenceMap",
+    "LSTMPass",
+    "LSTMWeights",
     "Moments",
     "Normalised",
     "Population",
@@ -79,6 +91,8 @@ __all__ = [
     "batch_norm",
     "batch_renorm",
     "batch_renorm_backward",
+    "dynamic_tanh",
+    "filter_response_norm",
     "fused",
     "fused_backward",
     "group_norm",
@@ -87,14 +101,23 @@ __all__ = [
     "layer_norm",
     "local_response_norm",
     "local_response_norm_backward",
+    "masked_batch_norm",
+    "masked_batch_norm_backward",
+    "maxout",
     "moment_labels",
     "moments",
     "moving_average",
     "normalise",
     "normalise_backward",
+    "normalised_lstm",
     "rms_norm",
     "same_moment",
+    "split_batch_norm",
+    "split_batch_norm_backward",
+    "standardise_weight",
     "total",
+    "virtual_batches",
+    "weight_norm",
     "whitening_norm",
     "whitening_norm_backward",
     "within",

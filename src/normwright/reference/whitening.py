@@ -197,7 +197,8 @@ def _projection_backward(
         turned = vectors.swapaxes(1, 2) @ _symmetric(of_projection) @ vectors
         rows, columns = roots[:, :, None], roots[:, None, :]
         turned = -turned / (rows * columns * (rows + columns))
-        return vectors @ turned @ vectors.swapaxes(1, 2)
+        whole: Array = vectors @ turned @ vectors.swapaxes(1, 2)
+        return whole
     trace, steps = _iterated(covariance, eps, iterations)
     identity = np.eye(covariance.shape[1])
     scaled = (covariance + eps * identity) / trace
@@ -212,7 +213,8 @@ def _projection_backward(
     # P = P_T·tr^(−1/2), and S = Σ/tr: what the trace takes of both, along the identity
     along = -(_symmetric(of_projection) * steps[-1]).sum((1, 2), keepdims=True) / (2 * trace**1.5)
     along = along - (of_scaled * scaled).sum((1, 2), keepdims=True) / trace
-    return _symmetric(of_scaled) / trace + along * identity
+    of_covariance: Array = _symmetric(of_scaled) / trace + along * identity
+    return of_covariance
 
 
 def _symmetric(matrices: Array) -> Array:

@@ -37,7 +37,10 @@ STYLES = {
     "renorm": Style("renorm", "#332288", "cross"),
     "ghost": Style("ghost", "#44aa99", "pentagon"),
     "whitening": Style("whitening", "#882255", "hexagram"),
+    "frn": Style("FRN", "#999933", "bowtie"),
+    "dyt": Style("DyT", "#aa4499", "diamond-tall"),
     "weight": Style("weight", "#117733", "hourglass"),
+    "ws": Style("WS + group", "#6699cc", "hexagon"),
     "recurrent-batch": Style("recurrent batch", "#661100", "triangle-right"),
     "recurrent-layer": Style("recurrent layer", "#bb5566", "triangle-left"),
 }

@@ -14,6 +14,7 @@ from normwright.backends.merged import Merged, merge, move_running
 from normwright.errors import OptionError
 from normwright.functional.collectives import Ranks, gathered, ranks_of
 from normwright.nn.bookkeeping import is_recomputation
+from normwright.statistics.counted import counted
 
 
 @contextlib.contextmanager
@@ -29,7 +30,8 @@ def accumulate(network: nn.Module) -> Iterator[None]:
     A layer that the network uses several times moves once for each use, as it would with the whole batch;
     a synchronised one, towards the moments over all processes, which takes one collective in all. What
     activation checkpointing runs a second time is not counted. After an exception the running statistics
-    are what they were at the beginning. Other normalisers, and those in inference mode, are left alone.
+    are what they were at the beginning. Other normalisers, those of several domains and those in inference
+    mode are left alone.
 
     Args:
         network: whose batch norms are meant; call it, or what holds it, within.
@@ -49,7 +51,10 @@ def accumulate(network: nn.Module) -> Iterator[None]:
     tallies = [
         _Tally(name, module)
         for name, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats and module.running_mean is not None
+        if isinstance(module, _BatchNorm)
+        and module.track_running_stats
+        and module.running_mean is not None
+        and getattr(module, "domains", 1) == 1
     ]
     call = _Call(tallies)
     handles = [
@@ -87,7 +92,8 @@ class _Tally:
         """Merges a micro-batch into those before; a forward pre-hook."""
         if not module.training or is_recomputation():
             return
-        x = [*args, *named.values()][0]
+        x = counted(module, args, named)
+        assert x is not None
         batch = Merged(*torch.ops.normwright.channel_moments(x.detach()))
         # Outside a call of the network nothing says where the next micro-batch begins.
         use = self.next if self.within_call else 0

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +40,13 @@ class Accumulator:
     m2: Tensor
 
     @classmethod
-    def of(cls, elements: Tensor) -> Accumulator:
+    def of(cls, elements: Tensor) -> Self:
         """The moments of (B, C) elements over B."""
         zeros = torch.zeros(elements.shape, dtype=torch.float64)
         return cls.of_batches(torch.ones(len(elements)), elements, zeros)
 
     @classmethod
-    def of_batches(cls, counts: Tensor, means: Tensor, m2s: Tensor) -> Accumulator:
+    def of_batches(cls, counts: Tensor, means: Tensor, m2s: Tensor) -> Self:
         """The moments of B mini-batches merged.
 
         Args:
@@ -63,17 +67,54 @@ class Accumulator:
         """The biased variance, m2/count."""
         return self.m2 / self.count
 
-    def merged(self, other: Accumulator) -> Accumulator:
+    def merged(self, other: Self) -> Self:
         """The moments of the elements of both."""
         count = self.count + other.count
         share = torch.where(count > 0, other.count / count, torch.zeros_like(count))
         apart = other.mean - self.mean
-        return Accumulator(
+        return type(self)(
             count,
             self.mean + apart * share,
             self.m2 + other.m2 + apart.square() * self.count * share,
         )
 
-    def faded(self, share: float) -> Accumulator:
+    def faded(self, share: float) -> Self:
         """The same moments, with each element counting for `share` of one."""
-        return Accumulator(self.count * share, self.mean, self.m2 * share)
+        return type(self)(self.count * share, self.mean, self.m2 * share)
+
+
+class CovarianceAccumulator(Accumulator):
+    """Moments of groups of d channels: m2 is (G, d, d), the sums of products of deviations from the mean.
+
+    It merges as the other does, with the products of each group's differences where that has squares.
+
+    Example:
+        >>> parts = [torch.tensor([[1.0, 1.0], [3.0, 5.0]]), torch.tensor([[8.0, 0.0]])]
+        >>> zeros = torch.zeros(3, 1, 2, 2)
+        >>> whole = CovarianceAccumulator.of_batches(torch.ones(3), torch.cat(parts), zeros)
+        >>> torch.allclose(whole.variance[0], torch.cov(torch.cat(parts).double().T, correction=0))
+        True
+    """
+
+    @classmethod
+    def of_batches(cls, counts: Tensor, means: Tensor, m2s: Tensor) -> Self:
+        """The moments of B mini-batches merged: counts (B,), means (B, C), m2s (B, G, d, d)."""
+        counts, means, m2s = (tensor.to("cpu", torch.float64) for tensor in (counts, means, m2s))
+        count = counts.sum()
+        mean = means[0] + (counts.unsqueeze(1) * (means - means[0])).sum(0) / count
+        m2 = m2s + counts.view(-1, 1, 1, 1) * _products(means - mean, m2s)
+        return cls(count, mean, m2.sum(0))
+
+    def merged(self, other: Self) -> Self:
+        """The moments of the elements of both."""
+        count = self.count + other.count
+        share = torch.where(count > 0, other.count / count, torch.zeros_like(count))
+        apart = other.mean - self.mean
+        m2 = self.m2 + other.m2 + _products(apart, self.m2) * self.count * share
+        return type(self)(count, self.mean + apart * share, m2)
+
+
+def _products(apart: Tensor, like: Tensor) -> Tensor:
+    """(…, C) deviations to the products (…, G, d, d) within each group, the shape of `like`."""
+    columns = apart.reshape(*like.shape[:-1], 1)
+    return columns @ columns.mT

@@ -84,7 +84,7 @@ def adapt(
     """
     network = unwrapped(network)
     check_iterable(batches)
-    found = Layers(network, layers, instance_norm=False)
+    found = Layers(network, layers, instance_norm=False, recurrent=False)
     found.check_any()
     check_source_weight(source_weight, found.normalisers)
     warn_of_dropout(network)
@@ -100,7 +100,7 @@ def adapt(
     changes, values = {}, {}
     for layer, seen in share.layers.items():
         blended = adapter.blend(layer, seen)
-        mean, variance = network.get_buffer(layer.mean), network.get_buffer(layer.variance)
+        mean, variance = layer.moments_in(network)
         values[layer] = (
             fitting(blended.mean, mean, layer),
             fitting(blended.variance, variance, layer),

@@ -38,7 +38,7 @@ class Adapter:
     def normalise(self, layer: Layer, call: Call) -> Tensor:
         """The y of a call that normalises by the blend of all that was seen, this batch with it."""
         x = call.x
-        mean, variance = self._network.get_buffer(layer.mean), self._network.get_buffer(layer.variance)
+        mean, variance = layer.moments_in(self._network)
         if x.numel():
             means, variances = _sample_moments(x)
             bad = (means.isfinite() & variances.isfinite()).logical_not().any(0)
@@ -61,7 +61,7 @@ class Adapter:
 
     def blend(self, layer: Layer, evidence: Evidence) -> Blend:
         """The layer's statistics from this evidence."""
-        mean, variance = self._network.get_buffer(layer.mean), self._network.get_buffer(layer.variance)
+        mean, variance = layer.moments_in(self._network)
         weight = self._weight.get(layer.name) if isinstance(self._weight, Mapping) else self._weight
         return blend(evidence, _wide(mean), _wide(variance), weight)
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from normwright.statistics.accumulator import Accumulator
+from normwright.statistics.accumulator import Accumulator, CovarianceAccumulator
 
 Estimator = Literal["total", "within"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
@@ -36,12 +36,13 @@ class Estimate:
         Args:
             counts: (B,), at least 2.
             means: (B, C).
-            variances: (B, C), unbiased.
+            variances: (B, C), unbiased; or covariances (B, G, d, d) of groups of channels.
         """
-        degrees = (counts.double() - 1).unsqueeze(1)
+        degrees = (counts.double() - 1).view(-1, *[1] * (variances.dim() - 1))
         nothing = torch.zeros(variances.shape, dtype=torch.float64)
+        kind = CovarianceAccumulator if variances.dim() > 2 else Accumulator
         return cls(
-            Accumulator.of_batches(counts, means, variances.cpu() * degrees),
+            kind.of_batches(counts, means, variances.cpu() * degrees),
             Accumulator.of_batches(counts, variances, nothing),
             len(counts),
         )
@@ -55,7 +56,10 @@ class Estimate:
         )
 
     def variance(self, estimator: Estimator) -> Tensor:
-        """(C,): of all elements, Σ(x − mean)²/M, or the mean of the unbiased variances of mini-batches."""
+        """(C,): of all elements, Σ(x − mean)²/M, or the mean of the unbiased variances of mini-batches.
+
+        (G, d, d) where covariances were given.
+        """
         return self.elements.variance if estimator == "total" else self.variances.mean
 
     def standard_errors(self, estimator: Estimator) -> tuple[Tensor, Tensor]:
@@ -69,8 +73,10 @@ class Estimate:
             error of the variance  √( Σ m_B·(s²_B − s²)² / ((B − 1)·M)  +  2/(B − 1)·between² )
 
         between, the variance of the mini-batches' means, is a part of the total variance alone. Infinite for
-        one mini-batch; zero where a channel is constant.
+        one mini-batch; zero where a channel is constant. Of covariances, those of the variances among them.
         """
+        if self.elements.m2.dim() > 2:
+            return self._of_channels().standard_errors(estimator)
         if self.batches < 2:
             return torch.full_like(self.elements.mean, math.inf), torch.full_like(
                 self.elements.mean, math.inf
@@ -86,9 +92,23 @@ class Estimate:
         scale = torch.where(constant, torch.ones_like(variance), variance)
         return of_mean / scale.sqrt(), of_variance.sqrt() / scale
 
+    def _of_channels(self) -> Estimate:
+        """The estimate of each channel by itself, of covariances."""
+        elements, variances = self.elements, self.variances
+        return Estimate(
+            Accumulator(elements.count, elements.mean, diagonal(elements.m2)),
+            Accumulator(variances.count, diagonal(variances.mean), diagonal(variances.m2)),
+            self.batches,
+        )
+
     def _between(self) -> Tensor:
         """The variance of the mini-batches' means: the total one less that inside mini-batches."""
         count = self.elements.count
         # Σ (m_B − 1)·s²_B, with the weights m_B of `variances`; at most 1/m off where counts are unequal.
         inside = self.variances.mean * (count - self.batches)
         return ((self.elements.m2 - inside) / count).clamp_min(0)
+
+
+def diagonal(covariances: Tensor) -> Tensor:
+    """(C,), the variances among the covariances (G, d, d) of groups of channels."""
+    return covariances.diagonal(dim1=-2, dim2=-1).flatten(-2)

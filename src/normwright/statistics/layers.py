@@ -11,7 +11,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from normwright.errors import OptionError, unknown_name
-from normwright.network.walk import find_normalisers, is_normaliser
+from normwright.network.walk import WHITENING, find_normalisers, is_normaliser
+from normwright.nn import RecurrentBatchNorm
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,10 @@ class Layer:
         name: the module's qualified name; where a module calls `batch_norm` with buffers of its own, the
             module's, or the buffer's where it is not called running_mean.
         kind: the module's class's name.
-        mean, variance: qualified names of the buffers.
+        mean, variance: qualified names of the buffers; of whitening, the projection's for the variance's.
         per_sample: the moments are those of each sample, as in instance norm.
+        step: which row of the buffers, where these hold statistics for each time step.
+        count: qualified name of the batches counted for each time step, likewise.
     """
 
     name: str
@@ -31,6 +34,17 @@ class Layer:
     mean: str
     variance: str
     per_sample: bool
+    step: int | None = None
+    count: str | None = None
+
+    def moments_in(self, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """The running mean and variance themselves, (C,) each."""
+        mean, variance = network.get_buffer(self.mean), network.get_buffer(self.variance)
+        return (mean, variance) if self.step is None else (mean[self.step], variance[self.step])
+
+    def count_in(self, network: nn.Module) -> Tensor | None:
+        """How many batches a time step has seen, itself; None where it is not counted by step."""
+        return None if self.count is None else network.get_buffer(self.count)[self.step]
 
 
 class Layers:
@@ -40,13 +54,19 @@ class Layers:
         network: its normalisers are found by what they are; a call of `batch_norm` or `instance_norm` with
             buffers that any of its modules registered counts as a layer too.
         chosen: names of the modules to act on; None for all.
-        instance_norm: whether instance norm that keeps statistics counts.
+        instance_norm: whether instance norm that keeps statistics counts, and whitening.
+        recurrent: whether statistics per time step count.
     Raises:
         OptionError: a chosen name is none of the network's, or a layer has not seen its first batch (lazy).
     """
 
     def __init__(
-        self, network: nn.Module, chosen: Collection[str] | None = None, *, instance_norm: bool = True
+        self,
+        network: nn.Module,
+        chosen: Collection[str] | None = None,
+        *,
+        instance_norm: bool = True,
+        recurrent: bool = True,
     ) -> None:
         modules = dict(network.named_modules())
         for name in chosen or ():
@@ -56,7 +76,7 @@ class Layers:
         self.left = {
             name: reason
             for name, module in modules.items()
-            if (reason := _reason_to_leave(name, module, network, chosen, instance_norm))
+            if (reason := _reason_to_leave(name, module, network, chosen, instance_norm, recurrent))
         }
         self._owners: dict[int, tuple[str, str, nn.Module]] = {}
         for name, module in modules.items():
@@ -74,7 +94,7 @@ class Layers:
         """The layer whose statistics a call uses, or None where they are nobody's or to be left alone."""
         if mean is None or variance is None:
             return None
-        known = self._known.get(id(mean))
+        known = self._known.get(id(mean)) or self._of_step(mean, variance)
         if known is not None or id(mean) not in self._owners or id(variance) not in self._owners:
             return known
         buffer, owner, module = self._owners[id(mean)]
@@ -89,6 +109,19 @@ class Layers:
         )
         self._known[id(mean)] = layer
         return layer
+
+    def _of_step(self, mean: Tensor, variance: Tensor) -> Layer | None:
+        """The layer whose statistics of one time step these are: rows, which PyTorch makes at every call."""
+        whole, others = mean._base, variance._base
+        if whole is None or others is None or not {id(whole), id(others)} <= self._owners.keys():
+            return None
+        buffer, owner, module = self._owners[id(whole)]
+        if owner in self.left or not isinstance(module, RecurrentBatchNorm):
+            return None
+        step = (mean.storage_offset() - whole.storage_offset()) // whole.stride(0)
+        count = f"{owner}.num_batches_tracked" if owner else "num_batches_tracked"
+        variances = self._owners[id(others)][0]
+        return Layer(owner, type(module).__name__, buffer, variances, False, step, count)
 
     def check_any(self) -> None:
         """Raises OptionError where the network's normalisers keep no statistics at all.
@@ -117,7 +150,12 @@ class Layers:
 
 
 def _reason_to_leave(
-    name: str, module: nn.Module, network: nn.Module, chosen: Collection[str] | None, instance_norm: bool
+    name: str,
+    module: nn.Module,
+    network: nn.Module,
+    chosen: Collection[str] | None,
+    instance_norm: bool,
+    recurrent: bool,
 ) -> str | None:
     if any("Frozen" in kind.__name__ for kind in type(module).__mro__):
         return "frozen"
@@ -131,6 +169,14 @@ def _reason_to_leave(
             return "keeps no statistics: track_running_stats=False"
         if isinstance(module, _InstanceNorm) and not instance_norm:
             return "normalises each sample by itself"
+    elif isinstance(module, WHITENING):
+        if module.running_mean is None:
+            return "keeps no statistics: track_running_stats=False"
+        if not instance_norm:
+            return "keeps a projection, which cannot be blended with another's: recalibrate it"
+    elif isinstance(module, RecurrentBatchNorm):
+        if not recurrent:
+            return "keeps statistics for each time step: recalibrate() estimates these anew"
     elif is_normaliser(module):
         return "keeps no statistics"
     if network.training and not module.training:

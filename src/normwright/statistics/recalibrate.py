@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from normwright.errors import OptionError, unknown_name
+from normwright.nn.bookkeeping import re_estimating
 from normwright.statistics.batches import (
     Caller,
     ForwardFn,
@@ -56,7 +57,12 @@ def recalibrate(
     While it reads, each normaliser normalises by its batch, so that those after it see what they will see;
     everything else runs in the mode that it is in. A normaliser in inference mode inside a network in
     training mode is taken for frozen, as is one whose class is called Frozen…. Moments are kept and merged
-    in float64. Only running_mean and running_var are changed, at the end and all at once.
+    in float64. Only running_mean and running_var are changed, at the end and all at once; of whitening,
+    running_mean and running_projection, that of the covariance which the same formulas give of products.
+
+    A `RecurrentBatchNorm`, as in a `BatchNormLSTM`, has its statistics estimated for each time step that the
+    sequences reach, which counts as seen from then on; the report joins its steps. One under a mask
+    (`MaskedBatchNorm1d`) has them of what counts.
 
     Args:
         network: changed in place. A wrapper (DistributedDataParallel, torch.compile) is looked through;
@@ -108,14 +114,17 @@ def recalibrate(
         raise nothing_read("estimate")
     if not share.layers:
         raise none_called(found.normalisers)
-    changes, values = {}, {}
+    changes: dict[str, LayerChange] = {}
+    values = {}
     for layer, seen in share.layers.items():
-        mean, variance = network.get_buffer(layer.mean), network.get_buffer(layer.variance)
+        mean, variance = layer.moments_in(network)
         values[layer] = (
-            fitting(seen.estimate.elements.mean, mean, layer),
-            fitting(seen.estimate.variance(estimator), variance, layer),
+            fitting(seen.statistics(estimator)[0], mean, layer),
+            fitting(seen.statistics(estimator)[1], variance, layer),
         )
-        changes[layer.name] = _change(layer, seen, estimator, mean, variance)
+        change = _change(layer, seen, estimator, mean, variance)
+        before = changes.get(layer.name) if layer.step is not None else None
+        changes[layer.name] = change if before is None else before.with_step(change)
     rows = in_order(found, changes, lambda name, kind, why: LayerChange(name, kind, reason=why))
     report = RecalibrationReport(estimator, rows, share.samples, share.batches, reader.stopped)
     return Recalibration(report, Replacement(network, values))
@@ -140,7 +149,7 @@ class _Reader:
     def read(self, batches: Iterable[Any]) -> Share[Seen]:
         recorder = Recorder()
         samples = 0
-        with untouched(self._network, self._found.modules):
+        with untouched(self._network, self._found.modules), re_estimating():
             for batch in batches:
                 recorder.batch += 1
                 with Watch(self._found, recorder.normalise):
@@ -170,7 +179,7 @@ def _change(
     layer: Layer, seen: Seen, estimator: Estimator, running_mean: Tensor, running_var: Tensor
 ) -> LayerChange:
     estimate = seen.estimate
-    new = estimate.elements.mean, estimate.variance(estimator)
+    new_mean, second = seen.statistics(estimator)
     largest = [float(error.max()) for error in estimate.standard_errors(estimator)]
     mean_error, variance_error = (error if math.isfinite(error) else None for error in largest)
     return LayerChange(
@@ -178,7 +187,7 @@ def _change(
         layer.kind,
         seen.uses,
         int(estimate.elements.count),
-        *moved((running_mean, running_var), new, seen.eps),
+        *moved((running_mean, seen.variances(running_var)), (new_mean, seen.variances(second)), seen.eps),
         mean_error,
         variance_error,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from normwright.network.table import Table
 from normwright.statistics.replacement import Replacement
@@ -33,6 +33,23 @@ class LayerChange:
     mean_error: float | None = None
     variance_error: float | None = None
     reason: str = ""
+
+    def with_step(self, other: LayerChange) -> LayerChange:
+        """The change of two time steps together: the sums, and the larger of the changes and errors."""
+        low, high = zip(self.variance_ratio, other.variance_ratio, strict=True)
+        return replace(
+            self,
+            uses=self.uses + other.uses,
+            elements=self.elements + other.elements,
+            mean_shift=max(self.mean_shift, other.mean_shift),
+            variance_ratio=(min(low), max(high)),
+            mean_error=_larger(self.mean_error, other.mean_error),
+            variance_error=_larger(self.variance_error, other.variance_error),
+        )
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else max(one, other)
 
 
 @dataclass(frozen=True)

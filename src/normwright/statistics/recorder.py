@@ -10,7 +10,8 @@ from torch import Tensor
 
 from normwright.backends.moments import statistics_dtype
 from normwright.errors import DataError, ShapeError
-from normwright.statistics.estimate import Estimate
+from normwright.functional.whitening_autograd import Rule, whiten
+from normwright.statistics.estimate import Estimate, Estimator, diagonal
 from normwright.statistics.layers import Layer
 from normwright.statistics.watch import Call
 
@@ -27,25 +28,45 @@ class Seen:
         estimate: of its population.
         uses: how often it was called.
         eps: as its calls had it.
+        whitening: how a projection is made of its covariance; None where it normalises by variances.
     """
 
     estimate: Estimate
     uses: int
     eps: float
+    whitening: Rule | None = None
 
     def merged(self, other: Seen) -> Seen:
         """What both have seen."""
-        return Seen(self.estimate.merged(other.estimate), self.uses + other.uses, self.eps)
+        return Seen(self.estimate.merged(other.estimate), self.uses + other.uses, self.eps, self.whitening)
+
+    def statistics(self, estimator: Estimator) -> tuple[Tensor, Tensor]:
+        """What the layer's buffers shall hold: the mean, and the variance or the projection."""
+        second = self.estimate.variance(estimator)
+        if self.whitening is not None:
+            second = self.whitening.projection(second)
+        return self.estimate.elements.mean, second
+
+    def variances(self, buffer: Tensor) -> Tensor:
+        """(C,), what the second of the layer's buffers says of the channels' variances."""
+        if self.whitening is None:
+            return buffer
+        wide = buffer.detach().to("cpu", torch.float64)  # P = (Σ + eps·I)^(−1/2), where nobody has averaged
+        return (diagonal(torch.linalg.pinv(wide @ wide.mT)) - self.eps).clamp_min(0)
 
 
 class _Moments(NamedTuple):
-    """Of one call: (rows, C) each of the means and the unbiased variances, of as many elements a row."""
+    """Of one call: (rows, C) each of the means and the unbiased variances, of as many elements a row.
+
+    Where it whitens, covariances stand for the variances: (1, G, d, d).
+    """
 
     batch: int
     elements: int
     eps: float
     means: Tensor
     variances: Tensor
+    whitening: Rule | None = None
 
 
 class Recorder:
@@ -65,12 +86,18 @@ class Recorder:
         x = call.x
         rows = x.shape[0] if layer.per_sample else 1
         count = x.numel() // (rows * x.shape[1]) if x.numel() else 0
+        if count == 1 and layer.step:
+            # The last sequence of its batch to go on: as in training, the running statistics serve.
+            return _inference(call)
         if count == 1:
             self._refuse_one(layer, x)
-        y, means, variances = (_per_sample if layer.per_sample else _per_batch)(call, count)
+        if call.whitening is not None:
+            self._refuse_few(layer, call.whitening, count)
+        take = _whitened if call.whitening else _per_sample if layer.per_sample else _per_batch
+        y, means, variances = take(call, count)
         if count:
             waiting = self._waiting.setdefault(layer, [])
-            waiting.append(_Moments(self.batch, count, call.eps, means, variances))
+            waiting.append(_Moments(self.batch, count, call.eps, means, variances, call.whitening))
             if len(waiting) >= _WAITING:
                 self.merge()
         return y
@@ -89,14 +116,16 @@ class Recorder:
             means = torch.cat([moments.means for moments in waiting]).to("cpu", torch.float64)
             variances = torch.cat([moments.variances for moments in waiting]).to("cpu", torch.float64)
             rows = torch.tensor([len(moments.means) for moments in waiting])
-            bad = (means.isfinite() & variances.isfinite()).logical_not()
+            spread = diagonal(variances) if variances.dim() > 2 else variances
+            bad = (means.isfinite() & spread.isfinite()).logical_not()
             if bad.any():
                 row = int(bad.any(1).nonzero()[0])
                 which = int(torch.searchsorted(rows.cumsum(0), row, right=True))
                 broken.append((waiting[which].batch, layer, bad[row].nonzero().flatten()))
                 continue
             counts = torch.tensor([moments.elements for moments in waiting]).repeat_interleave(rows)
-            new = Seen(Estimate.of_batches(counts, means, variances), len(waiting), waiting[-1].eps)
+            estimate, last = Estimate.of_batches(counts, means, variances), waiting[-1]
+            new = Seen(estimate, len(waiting), last.eps, last.whitening)
             merged[layer] = self.seen[layer].merged(new) if layer in self.seen else new
         if broken:
             # Layers are in the order of their first call; min keeps the first of equals.
@@ -112,6 +141,36 @@ class Recorder:
             f"{place}, but batch {self.batch} gave it {tuple(x.shape)}: the variance of one value is "
             "unknown. Use larger batches, and drop_last=True where the last holds one sample"
         )
+
+    def _refuse_few(self, layer: Layer, rule: Rule, count: int) -> None:
+        if 0 < count <= rule.group_size:
+            raise ShapeError(
+                f"layer {layer.name!r} ({layer.kind}) must be given more positions than the "
+                f"{rule.group_size} channels of a group, but batch {self.batch} gave it {count}: the "
+                "covariance of fewer is singular. Use larger batches, and drop_last=True where the last is "
+                "small"
+            )
+
+
+def _whitened(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    x, rule = call.x, call.whitening
+    assert rule is not None
+    groups = x.shape[1] // rule.group_size
+    if not count:
+        return torch.empty_like(x), x.new_zeros(1, x.shape[1]), x.new_zeros(1, groups, *[rule.group_size] * 2)
+    whitened = whiten(x, call.weight, call.bias, rule)
+    unbiased = whitened.covariance * (count / (count - 1))
+    return whitened.y, whitened.mean.unsqueeze(0), unbiased.unsqueeze(0)
+
+
+def _inference(call: Call) -> Tensor:
+    assert call.running_mean is not None
+    assert call.running_var is not None
+    moments = (call.running_mean, call.running_var, call.eps, call.activation)
+    y: Tensor = torch.ops.normwright.channel_affine.default(
+        call.x, call.residual, call.weight, call.bias, *moments
+    )
+    return y
 
 
 def _per_batch(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:

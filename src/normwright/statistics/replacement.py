@@ -25,7 +25,12 @@ class Replacement:
         self._network = network
         self._after = dict(values)
         self._before = {layer: _copies(self._now(layer)) for layer in values}
+        counts = {layer: layer.count_in(network) for layer in values}
+        self._counts = {layer: count.clone() for layer, count in counts.items() if count is not None}
         self._write(self._after)
+        for count in counts.values():
+            if count is not None:
+                count.clamp_(min=1)  # a time step that was seen now, if never in training
 
     def undo(self, *, force: bool = False) -> None:
         """Puts the statistics of before back, to the bit; what else changed since stays. Twice is as once.
@@ -50,6 +55,10 @@ class Replacement:
                 "undo(force=True); nothing was changed"
             )
         self._write(self._before)
+        for layer, before in self._counts.items():
+            count = layer.count_in(self._network)
+            assert count is not None
+            count.copy_(before)
 
     def _is_there(self, layer: Layer) -> bool:
         try:
@@ -62,7 +71,7 @@ class Replacement:
         return any(_same(self._now(layer), known[layer]) for known in (self._after, self._before))
 
     def _now(self, layer: Layer) -> Moments:
-        return self._network.get_buffer(layer.mean), self._network.get_buffer(layer.variance)
+        return layer.moments_in(self._network)
 
     @torch.no_grad()
     def _write(self, values: Mapping[Layer, Moments]) -> None:

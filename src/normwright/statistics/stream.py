@@ -54,7 +54,7 @@ class AdaptedStream:
         if not 0 <= decay < 1:
             raise OptionError(f"decay must be at least 0 and less than 1, but is {decay}")
         self._network = unwrapped(network)
-        self._found = Layers(self._network, layers, instance_norm=False)
+        self._found = Layers(self._network, layers, instance_norm=False, recurrent=False)
         self._found.check_any()
         check_source_weight(source_weight, self._found.normalisers)
         self._adapter = Adapter(self._network, source_weight, decay)

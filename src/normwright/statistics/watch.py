@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from normwright.errors import ShapeError
+from normwright.functional.whitening_autograd import Rule
+from normwright.functional.whitening_norm import whiten_by
 from normwright.statistics.layers import Layer, Layers
 
 
@@ -23,6 +25,7 @@ class Call:
         x: (N, C, *space).
         running_mean, running_var: (C,), or None.
         per_sample: the call is instance norm's.
+        whitening: how the projection, which stands for running_var, is made; None where none is.
     """
 
     x: Tensor
@@ -34,6 +37,7 @@ class Call:
     eps: float
     activation: str | None = None
     per_sample: bool = False
+    whitening: Rule | None = None
 
 
 Normalise = Callable[[Layer, Call], Tensor]
@@ -163,6 +167,20 @@ def _channels_forward(
     return Call(x, residual, weight, bias, running_mean, running_var, eps, activation)
 
 
+def _whitening_norm(
+    x: Tensor,
+    mean: Tensor,
+    projection: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    method: str,
+    iterations: int,
+) -> Call:
+    rule = Rule(projection.shape[-1], eps, method, iterations)
+    return Call(x, None, weight, bias, mean, projection, eps, whitening=rule)
+
+
 _OURS = torch.ops.normwright
 
 _READERS: dict[Any, Callable[..., Call]] = {
@@ -173,6 +191,7 @@ _READERS: dict[Any, Callable[..., Call]] = {
     _OURS.channel_affine.default: _channel_affine,
     _OURS.channel_affine_out.default: _channel_affine,
     _OURS.channels_forward.default: _channels_forward,
+    whiten_by: _whitening_norm,
 }
 
 

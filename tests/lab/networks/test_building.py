@@ -17,7 +17,8 @@ from normwright.lab.recipe import ACTIVATIONS, NORMS, NetworkRecipe
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 NO_SPACE = {"mlp", "lstm"}
-NEEDS_SPACE = {"instance", "lrn"}
+NEEDS_SPACE = {"instance", "lrn", "frn"}
+RECURRENT = {"recurrent-batch", "recurrent-layer"}
 
 
 def recipe_for(name: str, **changes: object) -> NetworkRecipe:
@@ -25,7 +26,7 @@ def recipe_for(name: str, **changes: object) -> NetworkRecipe:
 
 
 def images(shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))
+    return torch.randn(12, *shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -38,11 +39,15 @@ def test_forward_and_backward_are_finite(name: str, norm: str, shape: tuple[int,
         with pytest.raises(OptionError, match=f"^{norm} norm must be defined at one normaliser"):
             build_network(recipe, norm, shape, 10)
         return
+    if (norm in RECURRENT) != (name == "lstm") and norm in {"weight", "ws", *RECURRENT}:
+        with pytest.raises(OptionError, match=f"^{norm} norm must have an? .* to act on"):
+            build_network(recipe, norm, shape, 10)
+        return
     network = build_network(recipe, norm, shape, 10).module
     assert network.training
     output = network(images(shape))
-    assert output.shape == (4, 10)
-    nn.functional.cross_entropy(output, torch.tensor([0, 3, 9, 3])).backward()
+    assert output.shape == (12, 10)
+    nn.functional.cross_entropy(output, torch.tensor([0, 3, 9, 3] * 3)).backward()
     assert torch.isfinite(output).all()
     for parameter in network.parameters():
         assert parameter.grad is not None

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from normwright.network.walk import GHOSTS, SPLIT, WHITENING
 from normwright.nn.bookkeeping import is_recomputation
 
 # Rows of layer, group and RMS norm that are looked at in one call: their variances are wanted in the
@@ -98,11 +99,27 @@ def calls_no_function(module: nn.Module) -> bool:
 def sight_of_module(name: str, module: nn.Module, x: Tensor) -> Sight | None:
     """The call of a normaliser by its own settings, or None for a module of no known kind."""
     kind = type(module).__name__
+    if isinstance(module, GHOSTS):
+        x = x[: module.ghost_size]  # one virtual batch: what a moment is of
+    if isinstance(module, WHITENING):
+        by_batch = module.training or module.running_mean is None
+        weight: Any = module.weight
+        return _channels(
+            name, module, x, module.running_mean, None, weight, module.eps, bare=False, kind=kind,
+            per_sample=False, by_batch=by_batch, momentum=module.momentum,
+        )  # fmt: skip
     if isinstance(module, _NormBase):
         per_sample = isinstance(module, _InstanceNorm)
         if per_sample and x.dim() == module._get_no_batch_dim():  # type: ignore[operator]
             x = x.unsqueeze(0)
         mean, variance = module.running_mean, module.running_var
+        if isinstance(module, SPLIT):
+            if isinstance(module.domain, Tensor):  # samples of several domains
+                return None
+            if module.domain:
+                mean, variance = (
+                    getattr(module, f"{part}_{module.domain}") for part in ("running_mean", "running_var")
+                )
         by_batch = module.training or mean is None or (per_sample and not module.track_running_stats)
         return _channels(
             name, module, x, mean, variance, module.weight, module.eps,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from normwright.doctor.statistics.sight import (
@@ -19,8 +19,9 @@ from normwright.doctor.statistics.sight import (
     sight_of_function,
     sight_of_module,
 )
-from normwright.network.walk import is_normaliser
+from normwright.network.walk import SPLIT, is_normaliser
 from normwright.nn.bookkeeping import is_recomputation
+from normwright.statistics.counted import counted
 
 See = Callable[[Sight], None]
 Answered = Callable[[Sight, object], None]
@@ -110,7 +111,8 @@ class _Lookout(TorchFunctionMode):
                 self._bare.clear()
             frame = _Frame(name, module)
             self._frames.append(frame)
-            x = next((value for value in (*args, *named.values()) if isinstance(value, Tensor)), None)
+            told = isinstance(module, SPLIT) and (len(args) > 2 or named.get("domains") is not None)
+            x = None if told else counted(module, args, named)  # told: of which domain, or of several
             # what a backward runs again reaches no mode of PyTorch's
             if x is not None and (calls_no_function(module) or is_recomputation()):
                 frame.sight = self._show(sight_of_module(name, module, x))

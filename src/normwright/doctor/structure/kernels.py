@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-import normwright.nn as ours
 from normwright.backends import backends
 from normwright.doctor.structure.graph import Graph, Operation
 from normwright.doctor.subject import Subject
 from normwright.network.acceleration.accelerate import accelerate_with_report
+from normwright.network.frozen_class import unfrozen_class
 
 _BACKENDS = {"cpu": "native", "cuda": "triton"}
 
@@ -73,8 +73,9 @@ def kernels_of(subject: Subject, graph: Graph | None) -> tuple[KernelFacts, ...]
 
 
 def _has_own(module: nn.Module) -> bool:
-    """Whether a module calls a kernel in a way of its own, which nw.accelerate has nothing to add to."""
-    return isinstance(module, ours.BatchRenorm1d | ours.BatchRenorm2d | ours.BatchRenorm3d)
+    """Whether a module is normwright's alone and computes in its own way, which nothing is faster than."""
+    kind = unfrozen_class(type(module))
+    return kind.__module__.startswith("normwright.nn.") and not hasattr(nn, kind.__name__)
 
 
 def _is_function(call: Operation) -> bool:

@@ -17,10 +17,14 @@ from normwright.network.conversion.kinds import CLASSES, known_base, species_of
 from normwright.network.frozen_class import is_frozen, unfrozen_class
 
 #: Of these, the moments run over the samples of the batch while the network trains.
-_OVER_BATCH = ("batch", "synchronised", "renormalised")
+_OVER_BATCH = ("batch", "synchronised", "renormalised", "ghost", "split", "whitening")
 
 _BY_NAME = {
     "frozenbatchnorm": "frozen",
+    "whiteningnorm": "whitening",
+    "recurrentbatchnorm": "recurrent",
+    "filterresponsenorm": "filter_response",
+    "dynamictanh": "dynamic_tanh",
     "rms": "rms",
     "layernorm": "layer",
     "localresponse": "local_response",
@@ -43,8 +47,9 @@ class NormaliserFacts:
     Args:
         name: qualified name of the module; of a function as in the graph, "module: function".
         functional: it is a function's call.
-        kind: "batch", "synchronised", "frozen", "renormalised", "group", "instance", "layer", "rms",
-            "local_response", or "" for a class whose formula is not known.
+        kind: "batch", "synchronised", "frozen", "renormalised", "ghost", "split", "whitening", "recurrent",
+            "group", "instance", "layer", "rms", "local_response", "filter_response", "dynamic_tanh", or ""
+            for a class whose formula is not known.
         known: it computes that kind's formula and nothing else: no subclass with a forward of its own.
         what: the class's or function's name.
         features: channels, or elements of the normalised shape; None where not known.
@@ -53,7 +58,7 @@ class NormaliserFacts:
         elements: per moment in the example's call, the least of several calls; None where there was none, or
             the graph is missing.
         by_data: while the network trains it normalises by its input's moments, not by running ones.
-        over_batch: and these run over the samples of the batch.
+        over_batch: and these run over the samples of the batch, with one set of running ones for every call.
         eps: as it is set, or None.
         momentum: PyTorch's, the weight of the newest batch; None for a cumulative average, or none at all.
         affine: it has a weight.
@@ -115,7 +120,7 @@ def _of_module(name: str, module: Any, network: nn.Module, calls: list[Operation
     # a network that came in inference mode is put into training mode as a whole
     trains = module.training or not network.training
     frozen = is_frozen(module)
-    by_data = not tracks or (trains and not frozen)
+    by_data = kind != "dynamic_tanh" and (not tracks or (trains and not frozen))
     features = _features(module, weight)
     groups = getattr(module, "num_groups", None)
     elements = [
@@ -132,7 +137,7 @@ def _of_module(name: str, module: Any, network: nn.Module, calls: list[Operation
         len(_normalised_shape(module)) or None,
         min((count for count in elements if count is not None), default=None),
         by_data,
-        by_data and kind in _OVER_BATCH,
+        by_data and (kind in _OVER_BATCH or getattr(module, "max_length", None) == 1),
         _number(getattr(module, "eps", getattr(module, "variance_epsilon", None))),
         _number(getattr(module, "momentum", None)),
         isinstance(weight, Tensor),
@@ -158,13 +163,7 @@ def kind_of_module(module: nn.Module) -> str:
     if base is not None:
         return CLASSES[base].kind
     named = type(module).__name__.lower()
-    kinds = {
-        "frozenbatchnorm": "frozen",
-        "rms": "rms",
-        "layernorm": "layer",
-        "localresponse": "local_response",
-    }
-    return next((kind for part, kind in kinds.items() if part in named), "")
+    return next((kind for part, kind in _BY_NAME.items() if part in named), "")
 
 
 def _of_function(call: Operation) -> NormaliserFacts:
@@ -245,10 +244,10 @@ def _elements(
     if not shape or not features or 0 in shape:
         return None
     everything = math.prod(shape)
-    if kind in ("batch", "synchronised", "renormalised", "frozen"):
+    if kind in (*_OVER_BATCH, "frozen", "recurrent"):
         return everything // features
     samples = shape[0] if everything // features > 0 and _has_batch(kind, shape, features) else 1
-    if kind == "instance":
+    if kind in ("instance", "filter_response"):
         return everything // (samples * features)
     return everything // (samples * groups) if kind == "group" and groups else None
 

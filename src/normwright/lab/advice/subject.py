@@ -23,6 +23,7 @@ from normwright.lab.recipe import NetworkRecipe, Recipe, TrainingRecipe
 from normwright.lab.training import build
 from normwright.lab.user_code import is_user_code
 from normwright.network.walk import find_normalisers
+from normwright.nn import WeightNorm
 from normwright.statistics.batches import ForwardFn, unwrapped
 
 # What a recipe must name and these tests vary themselves.
@@ -170,4 +171,5 @@ class _Shape:
 
 
 def _count(network: nn.Module) -> int:
-    return len(find_normalisers(network))
+    """The normalisers of a network, weight norm too, which is no module that a batch goes through."""
+    return len(find_normalisers(network)) + sum(isinstance(part, WeightNorm) for part in network.modules())

@@ -69,8 +69,14 @@ def build_network(
     initialise(module, recipe.initialisation, recipe.init_std)
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     example = torch.zeros(2, *sample_shape, device=device)
-    options = {"groups": recipe.groups, "ghost_size": recipe.ghost_size, "affine": recipe.affine}
-    placement = place(module, norm, example, **options)
+    placement = place(
+        module,
+        norm,
+        example,
+        groups=recipe.groups,
+        ghost_size=recipe.ghost_size,
+        affine=recipe.affine,
+    )
     return BuiltNetwork(module.train(), placement)
 
 

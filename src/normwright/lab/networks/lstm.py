@@ -15,8 +15,9 @@ def build(recipe: NetworkRecipe, sample_shape: tuple[int, ...], classes: int) ->
     """`depth` LSTM layers of `width` units, a normaliser after each, a linear output from the last row.
 
     An image (C, H, W) is a sequence of H steps with C·W features. The normalisers take every step of
-    every sample as one sample: the statistics of batch norm run over samples and steps alike. The
-    recipe's activation and place have no meaning here, as an LSTM has its own gates.
+    every sample as one sample: the statistics of batch norm run over samples and steps alike. (Those of
+    recurrent-batch and recurrent-layer are taken inside of the LSTMs, step by step.) The recipe's activation
+    and place have no meaning here, as an LSTM has its own gates.
 
     Args:
         recipe: depth, width and dropout (after every normaliser) count.

@@ -28,6 +28,7 @@ from normwright.network.conversion.plan import Plan, Planner, describe
 from normwright.network.conversion.report import Conversion, ConversionReport, Gap
 from normwright.network.conversion.rules import rule_for
 from normwright.network.conversion.select import Names, choose
+from normwright.nn.normalised_lstm import NormalisedLSTM
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -39,6 +40,7 @@ def convert(
     names: Names | None = None,
     of: Iterable[str] | None = None,
     groups: int | None = None,
+    ghost_size: int | None = None,
     example: Any = None,
     calibrate: Iterable[Any] | None = None,
     forward_fn: Forward | None = None,
@@ -48,15 +50,17 @@ def convert(
 ) -> Network:
     """Turns normalisers into another kind, keeping all that the new kind can hold, and remembering the rest.
 
-    Kinds are batch, synchronised, frozen, renormalised, group, instance, layer (over channels and space) and
-    rms. Weight, bias, eps, momentum, statistics, device, dtype, mode, requires_grad, hooks and attributes are
-    kept; an optimiser's parameters stay the same objects where the shape stays. What the new kind has no use
-    for is remembered by the module, so that converting back gives it again: a network converted there and
-    back is the same in inference to the bit. What would be lost is refused (`rules.TABLE` lists it).
+    Kinds are batch, synchronised, frozen, renormalised, ghost, split (of one domain), group, instance, layer
+    (over channels and space) and rms. Weight, bias, eps, momentum, statistics, device, dtype, mode,
+    requires_grad, hooks and attributes are kept; an optimiser's parameters stay the same objects where the
+    shape stays. What the new kind has no use for is remembered by the module, so that converting back gives
+    it again: a network converted there and back is the same in inference to the bit. What would be lost is
+    refused (`rules.TABLE` lists it), and so is what no other kind does: whitening, statistics per time step
+    or of several domains, masks.
 
-    Batch, synchronised, frozen and renormalised norms are the same in inference, and go over exactly. Others
-    are not: with `calibrate`, weight and bias are fitted to what the network computed before, layer by layer,
-    by least squares per channel over all batches in float64.
+    Batch, synchronised, frozen, renormalised, ghost and split norms are the same in inference, and go over
+    exactly. Others are not: with `calibrate`, weight and bias are fitted to what the network computed before,
+    layer by layer, by least squares per channel over all batches in float64.
 
     Layer norm takes its shape (C, *space) from `example` or `calibrate`, weight and bias repeated over space.
     Without them, or where the shape varies, it becomes `GroupNorm(1, C)`: the same moments at any size.
@@ -66,10 +70,13 @@ def convert(
         to: the kind to turn them into.
         names: which, by qualified name, of a normaliser or of what holds some, or as a function
             (name, module) -> bool.
-        of: which, by kind. Without both, every batch norm (synchronised, frozen and renormalised too), and
-            what an earlier call made of one; an instance, group, layer or RMS norm is never taken by mistake.
+        of: which, by kind. Without both, every batch norm (synchronised, frozen, renormalised, ghost and
+            split too), and what an earlier call made of one; an instance, group, layer or RMS norm is never
+            taken by mistake.
         groups: the most groups of group norm; None for those of before, else 32. There are fewer where a
             group would have less than two channels, or less than 16 elements.
+        ghost_size: samples in a virtual batch of ghost norm, the last of which may be smaller; None for those
+            of before, else 32.
         example: a tensor, a tuple of positional arguments or a dict of keyword arguments, on which the
             network is run in inference to see the shapes that its normalisers meet.
         calibrate: batches as a data loader gives them: a tensor, (input, target, …) of which the input is
@@ -99,8 +106,8 @@ def convert(
         BatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
     """
     return convert_with_report(
-        network, to, names=names, of=of, groups=groups, example=example, calibrate=calibrate,
-        forward_fn=forward_fn, metric=metric, lossy=lossy, inplace=inplace,
+        network, to, names=names, of=of, groups=groups, ghost_size=ghost_size, example=example,
+        calibrate=calibrate, forward_fn=forward_fn, metric=metric, lossy=lossy, inplace=inplace,
     )[0]  # fmt: skip
 
 
@@ -111,6 +118,7 @@ def convert_with_report(
     names: Names | None = None,
     of: Iterable[str] | None = None,
     groups: int | None = None,
+    ghost_size: int | None = None,
     example: Any = None,
     calibrate: Iterable[Any] | None = None,
     forward_fn: Forward | None = None,
@@ -131,7 +139,9 @@ def convert_with_report(
         raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
     chosen = tuple(choose(network, to, names, of))
     _check_known(network, chosen, to)
-    options = Options(to, groups, lossy, calibrated=calibrate is not None, training=network.training)
+    options = Options(
+        to, groups, ghost_size, lossy, calibrated=calibrate is not None, training=network.training
+    )
     batches = None if calibrate is None else repeatable(calibrate)
     forward = forward_fn or call_with_batch
     seen: dict[str, Calls] | None = None
@@ -165,10 +175,18 @@ def convert_with_report(
 
 def _check_known(network: nn.Module, names: tuple[str, ...], to: str) -> None:
     """Every normaliser does what its known class does; asked before a copy, which some cannot be made of."""
-    found = {name: species_of(network.get_submodule(name)) for name in names}
+    found = {name: _part_of(network, name) or species_of(network.get_submodule(name)) for name in names}
     refused: dict[str, Exception | str] = {n: why for n, why in found.items() if isinstance(why, str)}
     if refused:
         raise _refusal(refused, to)
+
+
+def _part_of(network: nn.Module, name: str) -> str:
+    """Of which module a normaliser is a part that is not called, or ""."""
+    owner = network.get_submodule(name.rpartition(".")[0]) if name else network
+    if not isinstance(owner, NormalisedLSTM) or owner is network.get_submodule(name):
+        return ""
+    return f"it is a part of a {type(owner).__name__}, which takes its numbers and does not call it"
 
 
 def _see(
@@ -221,6 +239,8 @@ def _convert(
 def _is_already(module: nn.Module, species: Species, options: Options) -> bool:
     if species.kind != options.to:
         return False
+    if species.kind == "ghost":
+        return options.ghost_size in (None, module.ghost_size)
     asked = options.groups
     return species.kind != "group" or asked is None or asked == module.num_groups
 

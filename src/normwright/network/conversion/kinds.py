@@ -13,7 +13,7 @@ from normwright.network.conversion.memory import memory_of
 from normwright.network.frozen_class import unfrozen_class
 
 #: Moments over batch and space in training; one multiply-add per channel in inference.
-BATCH_KINDS = ("batch", "synchronised", "frozen", "renormalised")
+BATCH_KINDS = ("batch", "synchronised", "frozen", "renormalised", "ghost", "split")
 #: Weight and bias per channel.
 CHANNEL_KINDS = (*BATCH_KINDS, "group", "instance")
 #: Weight and bias per element of a sample.
@@ -26,6 +26,7 @@ SETTINGS = frozenset(
         *("num_features", "eps", "momentum", "affine", "track_running_stats", "process_group"),
         *("num_groups", "num_channels", "normalized_shape", "elementwise_affine", "activation"),
         *("r_max", "d_max", "r_max_steps", "d_max_steps"),
+        *("ghost_size", "ragged", "domains", "domain"),
     }
 )
 
@@ -62,6 +63,8 @@ _BY_AXES = {
     "batch": "BatchNorm",
     "frozen": "FrozenBatchNorm",
     "renormalised": "BatchRenorm",
+    "ghost": "GhostBatchNorm",
+    "split": "SplitBatchNorm",
     "instance": "InstanceNorm",
 }
 _OF_ANY_AXES = {
@@ -71,6 +74,16 @@ _OF_ANY_AXES = {
     "rms": "RMSNorm",
 }
 CLASSES = _known_classes()
+
+#: What a normaliser of normwright's own does that no kind here does, and why it becomes none: by the class's
+#: name without its axes.
+NOT_CONVERTED = {
+    "whitening": ("WhiteningNorm", "it decorrelates the channels of a group, which no other kind does"),
+    "recurrent": ("RecurrentBatchNorm", "it keeps statistics for each time step, and others one for all"),
+    "filter_response": ("FilterResponseNorm", "it leaves the mean, and ends in a threshold of its own"),
+    "dynamic_tanh": ("DynamicTanh", "it takes no moments, and bends what comes in"),
+    "masked": ("MaskedBatchNorm1d", "it leaves padding out of its moments, which others would count"),
+}
 
 # What a class statement leaves behind without saying anything about behaviour.
 _SILENT = frozenset(
@@ -118,8 +131,13 @@ def species_of(module: nn.Module) -> Species | str:
     axes = axes_of_foreign(module) if base is None else None
     if axes is not None:
         return Species("frozen", axes, False)
+    known = next((why for stem, why in NOT_CONVERTED.values() if type(module).__name__.startswith(stem)), "")
+    if known and type(module).__module__.startswith("normwright.nn."):
+        return known
     if base is None:
         return f"its class {type(module).__name__} is not one whose formula is known here"
+    if getattr(module, "domains", 1) != 1:
+        return f"it keeps statistics of {module.domains} domains, and others of one"
     why_not = _behaviour_of_its_own(module, base)
     if why_not:
         return why_not

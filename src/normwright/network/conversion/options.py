@@ -14,6 +14,7 @@ class Options:
     Args:
         to: one of `KINDS`.
         groups: the most groups; None for those of before, else 32.
+        ghost_size: samples in a virtual batch; None for those of before, else 32.
         lossy: what `rules.TABLE` says is lost may be.
         calibrated: statistics will be taken from batches.
         training: the mode of the network, which a norm that was frozen takes; it has none of its own.
@@ -22,6 +23,7 @@ class Options:
 
     to: str
     groups: int | None = None
+    ghost_size: int | None = None
     lossy: bool = False
     calibrated: bool = False
     training: bool = False

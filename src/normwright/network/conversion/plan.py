@@ -28,6 +28,9 @@ from normwright.network.conversion.memory import Former, memory_of
 from normwright.network.conversion.observe import Calls
 from normwright.network.conversion.options import Options
 
+#: Samples in a virtual batch where none are said.
+GHOST_SIZE = 32
+
 
 @dataclass
 class Plan:
@@ -198,7 +201,11 @@ class Planner:
             self._check_space(axes)
             return cls(channels, eps, affine=False, track_running_stats=False), (channels,)
         tracked = not self.carried.is_untracked() or to in ("frozen", "renormalised")
-        options = {"affine": False, "track_running_stats": tracked, "device": "meta"}
+        options: dict[str, Any] = {"affine": False, "track_running_stats": tracked, "device": "meta"}
+        if to == "ghost":
+            options |= {"ghost_size": self.options.ghost_size or GHOST_SIZE, "ragged": True}
+        if to == "split":
+            options["domains"] = 1
         return cls(channels, eps, **options), (channels,)
 
     def _element_prototype(self, eps: float) -> tuple[nn.Module, tuple[int, ...]]:
@@ -269,6 +276,8 @@ class Planner:
             carried["eps"] = None
         if "momentum" in settings and self.options.to in BATCH_KINDS:
             carried["momentum"] = self._momentum(settings["momentum"])
+        if "ghost_size" in settings and self.options.ghost_size is not None:
+            carried["ghost_size"] = self.options.ghost_size
         if "activation" in settings:
             carried["activation"] = getattr(self.module, "activation", None)
         return carried

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable
 from torch import nn
 
 from normwright.errors import OptionError, unknown_name
-from normwright.network.conversion.kinds import BATCH_KINDS, CLASSES, KINDS, known_base, species_of
+from normwright.network.conversion.kinds import (
+    BATCH_KINDS,
+    CLASSES,
+    KINDS,
+    NOT_CONVERTED,
+    known_base,
+    species_of,
+)
 from normwright.network.conversion.memory import memory_of
 from normwright.network.walk import find_normalisers
 
@@ -61,6 +68,11 @@ def _checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
         raise OptionError(f"of= must be kinds in a list or tuple, but is the text {of!r}: write ({of!r},)")
     kinds = None if of is None else tuple(of)
     for kind in (to, *(kinds or ())):
+        if kind in NOT_CONVERTED:
+            raise OptionError(
+                f"a normaliser must be converted to one of {', '.join(KINDS)}, but is asked to be {kind}: "
+                f"{NOT_CONVERTED[kind][1]}. Train a network with it, as normwright compare does"
+            )
         if kind not in KINDS:
             raise unknown_name("kind of normaliser", kind, KINDS)
     return kinds

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
-from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -36,7 +35,7 @@ from normwright.network.folding.undo import all_or_nothing
 from normwright.network.folding.untraced import decisions_without_trace
 from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
 from normwright.network.trace import UntraceableError
-from normwright.network.walk import find_normalisers
+from normwright.network.walk import KEEPING, WHITENING, find_normalisers
 
 Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
 
@@ -281,7 +280,9 @@ def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:
 
 
 def _why_unmet(module: nn.Module, flow: Flow | None) -> str:
-    if isinstance(module, _NormBase):
+    if isinstance(module, WHITENING):
+        return "it mixes the channels of its groups, which is no scale and shift of each"
+    if isinstance(module, KEEPING):
         blocks = () if flow is None else flow.graph.nodes
         inner = next((named_block(b) for b in blocks if isinstance(b.target, HigherOrderOperator)), None)
         if inner is not None:

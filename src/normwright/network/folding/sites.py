@@ -15,6 +15,8 @@ from torch.fx import Node
 from normwright.errors import NormwrightError
 from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of, written_by
 from normwright.network.folding.algebra import Affine, affine_of
+from normwright.network.walk import SPLIT
+from normwright.nn import DynamicTanh
 
 _BATCH_NORMS = frozenset(
     {
@@ -105,6 +107,12 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
         call, name = _innermost(node)
         group = groups.get(call, ())
         module = modules.get(name)
+        reason = "" if module is None else _never_folded(module)
+        if reason:
+            found.append(Unfoldable(name, type(module).__name__, name, reason))
+            taken.add(node)
+            taken.update(group)
+            continue
         if module is not None and group and _may_be_normaliser(module, group):
             try:
                 found.append(_chain(flow, group, name, type(module).__name__, name))
@@ -122,6 +130,15 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
             found.append(_function_site(flow, node, name, module, place))
             taken.add(node)
     return found
+
+
+def _never_folded(module: nn.Module) -> str:
+    """Why a module is none that is folded, though it calls the operator that others do, or ""."""
+    if isinstance(module, SPLIT) and module.domains > 1:
+        return f"it keeps statistics of {module.domains} domains, of which this call uses one"
+    if isinstance(module, DynamicTanh):
+        return "it takes no moments, and bends what comes in"
+    return ""
 
 
 def _function_site(
@@ -232,6 +249,8 @@ def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str 
         raise _NotAffineError("its class does other than normalise")
     if "val" not in value.meta:
         raise _NotAffineError("nothing reads its result")
+    if -1 in shape_of(source):
+        raise _NotAffineError("how many elements it is given depends on their values, as under a mask")
     if source.meta["val"].dtype != value.meta["val"].dtype or shape_of(source) != shape_of(value):
         raise _NotAffineError("it changes the dtype or the shape")
     try:

@@ -8,11 +8,14 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+import normwright.nn as ours
 from normwright.errors import OptionError
+
+_PARAMETRIZATIONS = (_WeightNorm, ours.WeightNorm, ours.WeightStandardization)
 
 
 def weight_normed(module: nn.Module) -> tuple[str, ...]:
-    """Names of a module's weights that are weight-normed, by either of PyTorch's ways.
+    """Names of a module's weights that are weight-normed, by PyTorch's ways or ours, or standardised.
 
     Example:
         >>> weight_normed(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)))
@@ -23,9 +26,9 @@ def weight_normed(module: nn.Module) -> tuple[str, ...]:
 
 
 def remove_weight_norm(module: nn.Module) -> tuple[str, ...]:
-    """Makes every weight-normed weight of a module a plain parameter, in place.
+    """Makes every weight-normed or standardised weight of a module a plain parameter, in place.
 
-        weight = g·v/‖v‖
+        weight = g·v/‖v‖, or (v − mean)/√(variance + eps)
 
     The values are those that the module computed with, to the bit, in their dtype; a weight requires a
     gradient if g or v did. The module has its own class again, and takes its place in `state_dict` as before.
@@ -46,7 +49,7 @@ def remove_weight_norm(module: nn.Module) -> tuple[str, ...]:
     names = weight_normed(module)
     for name in _parametrized(module):
         chain = module.get_submodule(f"parametrizations.{name}")
-        others = [type(part).__name__ for part in chain.children() if not isinstance(part, _WeightNorm)]
+        others = [type(part).__name__ for part in chain.children() if not isinstance(part, _PARAMETRIZATIONS)]
         if others:
             raise OptionError(
                 f"{name} must have no parametrization but its weight norm, but has {', '.join(others)} too: "
@@ -88,7 +91,7 @@ def _parametrized(module: nn.Module) -> tuple[str, ...]:
     return tuple(
         name
         for name, chain in chains.items()
-        if any(isinstance(part, _WeightNorm) for part in chain)  # type: ignore[attr-defined]
+        if any(isinstance(part, _PARAMETRIZATIONS) for part in chain)  # type: ignore[attr-defined]
     )
 
 

@@ -1,0 +1,128 @@
+"""What each member of the family costs: training forward and backward beside the closest kernel's.
+
+    python -m benchmarks.family [--seconds 1] [--threads 1]
+
+The contender is what a member stands beside: batch norm for those that take their moments over the batch,
+PyTorch's own operations for whitening, instance norm for filter response norm, layer norm for dynamic tanh,
+the plain layer for what acts on its weight. Both run in turn on the same tensors; the ratio is the median of
+the ratios of the repetitions.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.alternate import alternate_for
+from benchmarks.plain_whitening import PlainWhitening
+from normwright import nn as fused
+
+IMAGES, WIDE, VECTORS, TOKENS = (32, 64, 32, 32), (64, 256, 14, 14), (1024, 256), (32, 128, 256)
+ASKED = 2.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One member, what it is measured beside, and on what."""
+
+    member: str
+    contender: str
+    shape: tuple[int, ...]
+    channels_last: bool
+    make: Callable[[], nn.Module]
+    make_contender: Callable[[], nn.Module]
+
+
+def rows() -> Iterator[Row]:
+    """Every member, on the shapes that it is used on."""
+    for shape, last in ((IMAGES, False), (IMAGES, True), (WIDE, False)):
+        c = shape[1]
+        batch = ("batch norm", shape, last)
+        yield _row("ghost batch norm, 8", batch, partial(fused.GhostBatchNorm2d, c, ghost_size=8))
+        yield _row("split batch norm, one domain", batch, partial(fused.SplitBatchNorm2d, c))
+        yield _row("split batch norm, mixed", batch, partial(_mixed, c, shape[0]))
+        yield _row("batch renorm", batch, partial(fused.BatchRenorm2d, c))
+        whitened = ("whitening by PyTorch", shape, last)
+        yield _row("whitening, zca", whitened, partial(fused.WhiteningNorm2d, c))
+        yield _row("whitening, iterative", whitened, partial(fused.WhiteningNorm2d, c, method="iterative"))
+        instance = ("instance norm", shape, last)
+        yield _row("filter response norm", instance, partial(fused.FilterResponseNorm, c, tlu=False))
+        yield _row("filter response norm, TLU", instance, partial(fused.FilterResponseNorm, c))
+        yield _row("dynamic tanh", batch, partial(fused.DynamicTanh, c, axis=1))
+    whitened = ("whitening by PyTorch", VECTORS, False)
+    yield _row("whitening, zca", whitened, lambda: fused.WhiteningNorm1d(VECTORS[1]))
+    vectors = ("batch norm", VECTORS, False)
+    yield _row("ghost batch norm, 128", vectors, lambda: fused.GhostBatchNorm1d(VECTORS[1], ghost_size=128))
+    yield _row("dynamic tanh", ("layer norm", TOKENS, False), lambda: fused.DynamicTanh(TOKENS[-1]))
+    convolution = ("convolution", (16, 64, 16, 16), False)
+    yield _row("weight norm", convolution, lambda: fused.weight_norm(nn.Conv2d(64, 64, 3)))
+    standardised = fused.weight_standardization
+    yield _row("weight standardisation", convolution, lambda: standardised(nn.Conv2d(64, 64, 3)))
+    yield _row("maxout, 2", ("ReLU", IMAGES, False), lambda: fused.Maxout(2))
+
+
+def _mixed(channels: int, samples: int) -> nn.Module:
+    module = fused.SplitBatchNorm2d(channels)
+    module.domain = torch.arange(samples) % 2
+    return module
+
+
+def _row(member: str, beside: tuple[str, tuple[int, ...], bool], make: Callable[[], nn.Module]) -> Row:
+    contender, shape, last = beside
+    kinds: dict[str, Callable[[], nn.Module]] = {
+        "batch norm": lambda: (fused.BatchNorm2d if len(shape) == 4 else fused.BatchNorm1d)(shape[1]),
+        "whitening by PyTorch": lambda: PlainWhitening(shape[1]),
+        "instance norm": lambda: fused.InstanceNorm2d(shape[1], affine=True),
+        "layer norm": lambda: fused.LayerNorm(shape[-1]),
+        "convolution": lambda: nn.Conv2d(shape[1], shape[1], 3),
+        "ReLU": nn.ReLU,
+    }
+    return Row(member, contender, shape, last, make, kinds[contender])
+
+
+def measure(row: Row, seconds: float) -> tuple[float, float]:
+    """The member's median time in seconds, and its ratio to the contender's."""
+    x = torch.randn(row.shape)
+    if row.channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    tasks = {"member": _training(row.make(), x), "contender": _training(row.make_contender(), x)}
+    timings = alternate_for(tasks, seconds=seconds)
+    return timings["member"].median, timings["member"].ratio_to(timings["contender"])
+
+
+def _training(module: nn.Module, x: Tensor) -> Callable[[], None]:
+    leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    dy = torch.randn_like(module(leaf))
+
+    def step() -> None:
+        leaf.grad = None
+        module.zero_grad()
+        module(leaf).backward(dy)
+
+    return step
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(arguments.threads)
+    print(f"| member | shape | beside | ms | ratio (asked: {ASKED:g}) |\n|---|---|---|---:|---:|")
+    for row in rows():
+        time, ratio = measure(row, arguments.seconds)
+        layout = ", channels-last" if row.channels_last else ""
+        shape = "×".join(map(str, row.shape))
+        measured = f"{1000 * time:.2f} | {ratio:.2f}"
+        print(f"| {row.member} | {shape}{layout} | {row.contender} | {measured} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

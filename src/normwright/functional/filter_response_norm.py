@@ -1,0 +1,103 @@
+"""Filter response normalisation as a function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from normwright.backends.activation import ACTIVATIONS
+from normwright.errors import OptionError, ShapeError
+from normwright.functional.arguments import (
+    check_epilogue,
+    check_floating_point,
+    check_parameter_dtypes,
+    is_channel_vector,
+)
+from normwright.functional.instances import Mapped, normalise_instances
+
+
+def filter_response_norm(
+    input: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    threshold: Tensor | None = None,
+    eps: float | Tensor = 1e-6,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """Divides each channel of each sample by its root mean square over space; then a thresholded linear unit.
+
+        y = activation(max(x/√(mean(x²) + eps)·weight + bias, threshold) + residual)
+
+    No mean is taken away, and nothing depends on the rest of the batch or on the other channels.
+
+    Args:
+        input: (N, C, *space), floating point, any memory format.
+        weight: (C,), or None for 1; input's dtype, or float32 with a half-precision input.
+        bias: (C,), or None for 0.
+        threshold: (C,), τ of the thresholded linear unit (TLU) max(y, τ); None leaves the unit out.
+        eps: added to the mean square; same unit as input². A number, or a scalar tensor that may be learned.
+        residual: input's shape, added before the activation.
+        activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+    Returns:
+        input's shape, dtype and memory format.
+    Raises:
+        ShapeError: no space, or a single position, over which a mean square says nothing; or a vector that is
+            not (C,).
+        OptionError: eps not above 0, or an unknown activation.
+        DtypeError: an input that is not floating point, or parameters of another dtype.
+    References:
+        Singh & Krishnan 2020, arXiv:1911.09737.
+    Example:
+        >>> filter_response_norm(torch.tensor([[[3.0, 4.0, 5.0]]]), threshold=torch.ones(1), eps=1e-12)
+        tensor([[[1.0000, 1.0000, 1.2247]]])
+    """
+    check_floating_point("filter_response_norm", input)
+    check_epilogue(input, residual, activation)
+    _check(input, eps, weight=weight, bias=bias, threshold=threshold)
+    check_parameter_dtypes(input, weight, bias, threshold)
+    if not input.numel():
+        y = input + 0 * sum(vector.sum() for vector in (weight, bias, threshold) if vector is not None)
+    else:
+        learned = eps if isinstance(eps, Tensor) else None
+        fixed = 0.0 if isinstance(eps, Tensor) else eps
+
+        def algebra(
+            mean: Tensor,
+            variance: Tensor,
+            weight: Tensor | None,
+            bias: Tensor | None,
+            threshold: Tensor | None,
+            learned: Tensor | None,
+        ) -> Mapped:
+            square = variance + mean.square() + fixed
+            rstd = (square if learned is None else square + learned).rsqrt()
+            scale = rstd if weight is None else rstd * weight
+            shift = torch.zeros_like(rstd) if bias is None else bias.to(rstd.dtype).expand_as(rstd)
+            return Mapped(torch.zeros_like(rstd), scale, shift if threshold is None else shift - threshold)
+
+        # max(z, τ) = relu(z - τ) + τ: the operator has a ReLU.
+        unit = None if threshold is None else "relu"
+        y, _ = normalise_instances(input, algebra, (weight, bias, threshold, learned), unit)
+        if threshold is not None:
+            y = y + threshold.to(y.dtype).view(-1, *[1] * (y.dim() - 2))
+    if residual is not None:
+        y = y + residual.to(y.dtype)
+    return ACTIVATIONS[activation].value(y) if activation else y
+
+
+def _check(x: Tensor, eps: float | Tensor, **vectors: Tensor | None) -> None:
+    if x.dim() < 3 or x.shape[2:].numel() == 1:
+        raise ShapeError(
+            f"filter response norm takes (N, C, *space) with more than one position, but got "
+            f"{list(x.shape)}: over a single one x/√(x²) is its sign alone. Use layer or batch norm there"
+        )
+    for name, vector in vectors.items():
+        if not is_channel_vector(vector, x.shape[1]):
+            assert vector is not None
+            raise ShapeError(
+                f"{name} must be ({x.shape[1]},), one per channel, but has shape {list(vector.shape)}"
+            )
+    if not isinstance(eps, Tensor) and not eps > 0:
+        raise OptionError(f"eps must be above 0, so that a channel of zeros has an output, but is {eps}")

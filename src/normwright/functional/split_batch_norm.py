@@ -1,0 +1,137 @@
+"""Batch normalisation with statistics for each of several domains, as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from normwright.errors import OptionError, ShapeError
+from normwright.functional.batch_norm import batch_norm, check_call
+
+# running_mean, running_var and num_batches_tracked of one domain.
+Running = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def split_batch_norm(
+    input: Tensor,
+    domains: int | Tensor,
+    running: Sequence[Running],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | None = 0.1,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """Normalises each sample with the moments of its domain; weight and bias are those of all.
+
+        y = batch_norm(x of domain d),    for each domain d by itself
+
+    Args:
+        input: (N, C) or (N, C, *space), floating point, any memory format.
+        domains: the domain of all samples, or (N,) integers, the domain of each.
+        running: (running_mean, running_var, num_batches_tracked) of each domain, as of `batch_norm`; those of
+            the domains in the batch are moved in place in training. Each may be None where batch norm's may.
+        weight: (C,), or None for 1; input's dtype, or float32 with a half-precision input.
+        bias: (C,), or None for 0.
+        training: normalise by the moments of this batch's samples of a domain.
+        momentum: share of the batch in a domain's running statistics; None is the cumulative mean.
+        eps: added to the variance; same unit as input².
+        residual: input's shape, added before the activation.
+        activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
+    Returns:
+        input's shape and dtype.
+    Raises:
+        ShapeError: domains that are not (N,), one value per channel in a domain in training, or a vector that
+            is not (C,).
+        OptionError: a domain that there is not, or what `batch_norm` refuses.
+        DtypeError: an input that is not floating point, domains that are no integers, or parameters of
+            another dtype.
+    References:
+        Xie et al. 2020, arXiv:1911.09665; Zając, Żołna & Jastrzębski 2019, arXiv:1904.03515.
+    Example:
+        >>> x, domains = torch.tensor([[1.0], [10.0], [3.0], [30.0]]), torch.tensor([0, 1, 0, 1])
+        >>> split_batch_norm(x, domains, [(None, None, None)] * 2, training=True, eps=1e-12).flatten()
+        tensor([-1., -1.,  1.,  1.])
+    """
+    affine = (weight, bias)
+    if not isinstance(domains, Tensor):
+        domain = known_domain(domains, len(running))
+        mean, variance, counted = running[domain]
+        return batch_norm(
+            input,
+            mean,
+            variance,
+            *affine,
+            training,
+            momentum,
+            eps,
+            residual=residual,
+            activation=activation,
+            num_batches_tracked=counted,
+        )
+    check_call("batch_norm", input, residual, (None, None, *affine), activation, eps, training=training)
+    known_domains(domains, len(running), input.shape[0])
+    members = [(domains == domain).nonzero().squeeze(1).to(input.device) for domain in range(len(running))]
+    present = [(domain, rows) for domain, rows in enumerate(members) if rows.numel()]
+    if training:
+        _check_counts(input, present)
+    parts = [
+        split_batch_norm(
+            input.index_select(0, rows),
+            domain,
+            running,
+            *affine,
+            training,
+            momentum,
+            eps,
+            residual=None if residual is None else residual.index_select(0, rows),
+            activation=activation,
+        )
+        for domain, rows in present
+    ]
+    if not parts:
+        return batch_norm(input, None, None, *affine, True, eps=eps, activation=activation)
+    back = torch.cat([rows for _, rows in present]).argsort()
+    return torch.cat(parts).index_select(0, back)
+
+
+def known_domain(domain: int, domains: int) -> int:
+    """The domain itself, once it is known to be one of so many."""
+    if isinstance(domain, bool) or not isinstance(domain, int):
+        raise OptionError(
+            f"a domain must be a whole number or an integer tensor (N,), but is {domain!r}: count them from 0"
+        )
+    if not 0 <= domain < domains:
+        raise OptionError(f"a domain must be one of 0 to {domains - 1}, but is {domain}")
+    return domain
+
+
+def known_domains(domains: Tensor, count: int, samples: int) -> Tensor:
+    """The tensor itself, once it is known to hold a domain for each sample."""
+    if domains.is_floating_point() or domains.is_complex() or domains.dtype == torch.bool:
+        raise OptionError(f"domains must be integers, but are {domains.dtype}: count them from 0")
+    if domains.shape != (samples,):
+        raise ShapeError(
+            f"domains must be ({samples},), one for each sample, but has shape {list(domains.shape)}"
+        )
+    if samples and not 0 <= int(domains.min()) <= int(domains.max()) < count:
+        raise OptionError(
+            f"a domain must be one of 0 to {count - 1}, but {int(domains.min())} to {int(domains.max())} came"
+        )
+    return domains
+
+
+def _check_counts(x: Tensor, present: list[tuple[int, Tensor]]) -> None:
+    """Checked for all before any statistics are moved."""
+    for domain, rows in present:
+        if len(rows) == 1 and x.shape[1] and x[0].numel() == x.shape[1]:
+            raise ShapeError(
+                f"Expected more than 1 value per channel when training, but domain {domain} has one sample "
+                f"of this batch {list(x.shape)}: the variance of one value is unknown. Give every "
+                "domain of a batch two samples or more, or none"
+            )

@@ -1,0 +1,195 @@
+"""Batch norm over parts of a batch, virtual batches and domains, against the float64 reference."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tolerances import RUNNING, UNIT, Analysis, assert_within
+
+from normwright.errors import DtypeError, OptionError, ShapeError
+from normwright.functional import batch_norm, ghost_batch_norm, split_batch_norm
+from normwright.reference import axes_of, moments, virtual_batches
+from normwright.reference import split_batch_norm as reference
+from normwright.reference import split_batch_norm_backward as reference_backward
+
+EPS = 2.0**-7
+SHAPES = [(6, 3), (6, 3, 5), (6, 4, 3, 4), (6, 2, 3, 2, 3)]
+DTYPES = [
+    (torch.float64, torch.float64),
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float32),
+]
+LAYOUTS = ["contiguous", "channels-last", "sliced"]
+DOMAINS = torch.tensor([1, 0, 1, 2, 0, 2])
+
+
+def ghost(x, weight, bias, **options):
+    return ghost_batch_norm(x, None, None, weight, bias, True, eps=EPS, ghost_size=2, **options)
+
+
+def split(x, weight, bias, **options):
+    return split_batch_norm(x, DOMAINS, [(None, None, None)] * 3, weight, bias, True, eps=EPS, **options)
+
+
+CASES = {"ghost": (ghost, virtual_batches(6, 2)), "split": (split, DOMAINS.numpy())}
+
+
+def call_of(shape, dtype, parameters, layout="contiguous", level=0.0):
+    draw = torch.Generator().manual_seed(0)
+    x = torch.rand(shape, generator=draw, dtype=torch.float64) * 6 - 2 + level
+    dy = torch.rand(shape, generator=draw, dtype=torch.float64) * 2 - 1
+    weight, bias = (torch.rand(shape[1], generator=draw, dtype=torch.float64) * 4 - 2 for _ in range(2))
+    x = x.to(dtype)
+    if layout == "channels-last":
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    if layout == "sliced":
+        x = x.repeat_interleave(2, -1)[..., ::2]
+    return x, dy.to(dtype), weight.to(parameters), bias.to(parameters)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
+@pytest.mark.parametrize("level", [0.0, 200.0])
+def test_forward_and_gradients(case, shape, layout, dtype, parameters, level):
+    function, domains = CASES[case]
+    x, dy, weight, bias = call_of(shape, dtype, parameters, layout, level)
+    arrays = [tensor.double().numpy() for tensor in (x, weight, bias)]
+    leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]
+    y = function(*leaves)
+    gradients = torch.autograd.grad(y, leaves, dy)
+    assert y.dtype == dtype
+    if case == "ghost" and layout != "sliced":
+        assert y.stride() == torch.empty_like(x).stride()
+
+    expected = reference(arrays[0], domains, *arrays[1:], EPS)
+    wide_dy = dy.double().numpy()
+    expected_gradients = reference_backward(wide_dy, arrays[0], domains, arrays[1], EPS)
+    e_y, e_dx = np.empty(shape), np.empty(shape)
+    e_dweight, e_dbias = (UNIT[parameters] * np.abs(part) for part in expected_gradients[1:])
+    for label in np.unique(domains):
+        rows = domains == label
+        axes = axes_of("batch", x[rows].shape)
+        mean, variance = (np.expand_dims(part, axes.reduce) for part in moments(arrays[0][rows], axes))
+        call = (arrays[0][rows], axes, arrays[1], arrays[2], None, mean, 1 / np.sqrt(variance + EPS), None)
+        bounds = Analysis(*call, dtype).gradients(wide_dy[rows], parameters)
+        e_y[rows], e_dx[rows] = bounds.y, bounds.dx
+        # Summed once more over the parts, in float32 or wider.
+        e_dweight, e_dbias = e_dweight + 2 * bounds.dweight, e_dbias + 2 * bounds.dbias
+    assert_within(y, expected, e_y, "y")
+    assert_within(gradients[0], expected_gradients.dx, e_dx, "dx")
+    assert_within(gradients[1], expected_gradients.dweight, e_dweight, "dweight")
+    assert_within(gradients[2], expected_gradients.dbias, e_dbias, "dbias")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("shape", [(6, 2), (6, 2, 3)], ids=str)
+def test_derivatives_of_both_orders(case, shape):
+    x, _, weight, bias = call_of(shape, torch.float64, torch.float64)
+    leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    assert torch.autograd.gradcheck(CASES[case][0], leaves)
+    assert torch.autograd.gradgradcheck(CASES[case][0], leaves)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize("samples", [6, 7])
+def test_ghost_statistics_move_once_for_each_virtual_batch_in_order(layout, momentum, samples):
+    x, *_ = call_of((samples, 3, 5), torch.float32, torch.float32, layout)
+    mean, variance, counted = torch.ones(3), torch.full((3,), 2.0), torch.tensor(4)
+    other_mean, other_variance, other_counted = (part.clone() for part in (mean, variance, counted))
+    options = {"ghost_size": 2, "ragged": True, "num_batches_tracked": counted}
+    y = ghost_batch_norm(x, mean, variance, training=True, momentum=momentum, **options)
+    moved = {"training": True, "momentum": momentum, "num_batches_tracked": other_counted}
+    parts = [batch_norm(part, other_mean, other_variance, **moved) for part in x.split(2)]
+    # Both are float32 to within their roundings of elements of size 4 and statistics of size 4.
+    assert float((y - torch.cat(parts)).abs().max()) <= 64 * UNIT[torch.float32]
+    assert counted == other_counted == 4 + math.ceil(samples / 2)
+    for ours, theirs in ((mean, other_mean), (variance, other_variance)):
+        assert float((ours - theirs).abs().max()) <= 4 * 4 * 4 * RUNNING[torch.float32]
+    assert not torch.equal(mean, torch.ones(3))
+
+
+def test_inference_is_batch_norm_s():
+    x, _, weight, bias = call_of((5, 3, 4), torch.float32, torch.float32)
+    running = (torch.rand(3), torch.rand(3) + 1)
+    expected = batch_norm(x, *running, weight, bias, activation="relu")
+    options = {"activation": "relu"}
+    assert torch.equal(ghost_batch_norm(x, *running, weight, bias, ghost_size=2, **options), expected)
+    kept = [(None, None, None), (*running, None)]
+    assert torch.equal(split_batch_norm(x, 1, kept, weight, bias, **options), expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_residual_and_activation(case, layout):
+    x, residual, weight, bias = call_of((6, 3, 4), torch.float64, torch.float64, layout)
+    plain = CASES[case][0](x, weight, bias)
+    y = CASES[case][0](x, weight, bias, residual=residual, activation="silu")
+    torch.testing.assert_close(y, torch.nn.functional.silu(plain + residual), rtol=0, atol=1e-14)
+
+
+def test_one_domain_is_batch_norm_to_the_bit():
+    x, _, weight, bias = call_of((6, 3, 4), torch.float32, torch.float32)
+    expected = batch_norm(x, None, None, weight, bias, True)
+    assert torch.equal(split_batch_norm(x, 0, [(None, None, None)], weight, bias, True), expected)
+
+
+def test_ghost_bad_calls_leave_the_statistics():
+    x, mean, variance = torch.randn(6, 3), torch.zeros(3), torch.ones(3)
+    for given, options, error, message in (
+        (
+            x,
+            {"ghost_size": 4},
+            ShapeError,
+            "6 samples are 1 virtual batches of 4 and 2 left over: take another",
+        ),
+        (x, {"ghost_size": 8}, ShapeError, "0 virtual batches of 8 and 6 left over"),
+        (x, {"ghost_size": 0}, OptionError, "at least 1 and a whole number, but is 0"),
+        (x, {"ghost_size": 2.0}, OptionError, "at least 1 and a whole number, but is 2.0"),
+        (x, {"ghost_size": 1}, ShapeError, "Expected more than 1 value per channel"),
+        (x, {"ghost_size": 5, "ragged": True}, ShapeError, "Expected more than 1 value per channel"),
+        (x, {"ghost_size": 2, "momentum": None}, OptionError, "needs num_batches_tracked"),
+        (x, {"ghost_size": 2, "activation": "rely"}, OptionError, "did you mean 'relu'"),
+        (x.int(), {"ghost_size": 2}, DtypeError, "not implemented for 'Int'"),
+    ):
+        with pytest.raises(error, match=message):
+            ghost_batch_norm(given, mean, variance, training=True, **options)
+    assert torch.equal(mean, torch.zeros(3))
+    assert torch.equal(variance, torch.ones(3))
+    assert ghost_batch_norm(torch.randn(6, 3, 2), None, None, training=True, ghost_size=1).shape == (6, 3, 2)
+
+
+def test_split_bad_calls_leave_the_statistics():
+    x = torch.randn(6, 3)
+    running = [(torch.zeros(3), torch.ones(3), torch.tensor(0)) for _ in range(2)]
+    for domains, error, message in (
+        (2, OptionError, "one of 0 to 1, but is 2"),
+        (True, OptionError, "a whole number or an integer tensor"),
+        (torch.tensor([0, 1]), ShapeError, r"must be \(6,\), one for each sample, but has shape \[2\]"),
+        (torch.tensor([0, 1, 0, 1, 0, 3]), OptionError, "one of 0 to 1, but 0 to 3 came"),
+        (torch.zeros(6), OptionError, "must be integers"),
+        (torch.tensor([0, 0, 0, 0, 0, 1]), ShapeError, "domain 1 has one sample of this batch"),
+    ):
+        with pytest.raises(error, match=message):
+            split_batch_norm(x, domains, running, training=True)
+    for mean, variance, counted in running:
+        assert not mean.any()
+        assert torch.equal(variance, torch.ones(3))
+        assert counted == 0
+
+
+def test_empty_batches_move_nothing():
+    mean, variance, counted = torch.zeros(3), torch.ones(3), torch.tensor(0)
+    options = {"training": True, "num_batches_tracked": counted}
+    assert ghost_batch_norm(torch.empty(0, 3, 2), mean, variance, ghost_size=2, **options).shape == (0, 3, 2)
+    none = torch.empty(0, dtype=torch.long)
+    y = split_batch_norm(torch.empty(0, 3, 2), none, [(mean, variance, counted)], training=True)
+    assert y.shape == (0, 3, 2)
+    assert not mean.any()
+    assert counted == 0

@@ -1,0 +1,159 @@
+"""Filter response norm, dynamic tanh and maxout against the float64 reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tolerances import UNIT, Analysis, assert_within, rounded
+
+from normwright.errors import DtypeError, OptionError, ShapeError
+from normwright.functional import dynamic_tanh, filter_response_norm, maxout
+from normwright.reference import axes_of
+from normwright.reference import dynamic_tanh as reference_tanh
+from normwright.reference import filter_response_norm as reference
+from normwright.reference import maxout as reference_maxout
+
+EPS = 2.0**-7
+SHAPES = [(3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 3, 2)]
+DTYPES = [
+    (torch.float64, torch.float64),
+    (torch.float32, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float32),
+]
+LAYOUTS = ["contiguous", "channels-last", "sliced"]
+
+
+def call_of(shape, dtype, parameters, layout="contiguous"):
+    draw = torch.Generator().manual_seed(0)
+    x = (torch.rand(shape, generator=draw, dtype=torch.float64) * 6 - 2).to(dtype)
+    if layout == "channels-last":
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    if layout == "sliced":
+        x = x.repeat_interleave(2, -1)[..., ::2]
+    vectors = [torch.rand(shape[1], generator=draw, dtype=torch.float64) * 4 - 2 for _ in range(3)]
+    return x, [vector.to(parameters) for vector in vectors]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
+@pytest.mark.parametrize("tlu", [True, False])
+def test_filter_response_norm(shape, layout, dtype, parameters, tlu):
+    x, (weight, bias, threshold) = call_of(shape, dtype, parameters, layout)
+    threshold = threshold if tlu else None
+    y = filter_response_norm(x, weight, bias, threshold, EPS)
+    assert y.dtype == dtype
+    if layout != "sliced":
+        assert y.stride() == torch.empty_like(x).stride()
+    arrays = [None if part is None else part.double().numpy() for part in (x, weight, bias, threshold)]
+    axes = axes_of("instance", shape)
+    rstd = 1 / np.sqrt((arrays[0] ** 2).mean(axes.reduce, keepdims=True) + EPS)
+    analysis = Analysis(arrays[0], axes, *arrays[1:3], None, 0 * rstd, rstd, None, dtype, center=False)
+    bound = analysis.y()
+    if tlu:  # τ is taken away and added again, each a rounding of |z| + |τ|, and to y's dtype
+        size = np.abs(analysis.z).reshape(shape) + np.abs(arrays[3]).reshape(-1, *[1] * (len(shape) - 2))
+        bound = bound + 3 * UNIT[dtype] * size
+    assert_within(y, reference(*arrays, EPS), bound, "y")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_filter_response_norm_s_derivatives(layout, activation):
+    x, vectors = call_of((2, 3, 2, 3), torch.float64, torch.float64, layout)
+    eps, residual = torch.tensor(0.3, dtype=torch.float64), torch.ones_like(x)
+    leaves = [part.detach().requires_grad_() for part in (x, *vectors, eps, residual)]
+
+    def call(x, weight, bias, threshold, eps, residual):
+        epilogue = {"residual": residual, "activation": activation}
+        return filter_response_norm(x, weight, bias, threshold, eps, **epilogue)
+
+    assert torch.autograd.gradcheck(call, leaves)
+    assert torch.autograd.gradgradcheck(call, leaves)
+
+
+def test_filter_response_norm_s_invariants():
+    x, (weight, bias, _) = call_of((2, 3, 4, 5), torch.float64, torch.float64)
+    y = filter_response_norm(x, eps=1e-300)
+    torch.testing.assert_close(y.square().mean((2, 3)), torch.ones(2, 3, dtype=torch.float64))
+    torch.testing.assert_close(filter_response_norm(7 * x, eps=1e-300), y)  # by scale, not by shift
+    assert not torch.allclose(filter_response_norm(x + 1, eps=1e-300), y)
+    alone = filter_response_norm(x[:1], weight, bias)
+    assert torch.equal(filter_response_norm(x, weight, bias)[:1], alone)
+
+
+def test_an_empty_batch():
+    weight = torch.ones(3, requires_grad=True)
+    y = filter_response_norm(torch.empty(0, 3, 4, 4), weight)
+    y.sum().backward()
+    assert y.shape == (0, 3, 4, 4)
+    assert not weight.grad.any()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
+def test_dynamic_tanh(layout, dtype, parameters):
+    x, (weight, bias, _) = call_of((2, 3, 4, 5), dtype, parameters, layout)
+    alpha = torch.tensor(0.75, dtype=parameters)
+    y = dynamic_tanh(x, alpha, weight, bias, axis=1)
+    assert y.dtype == dtype
+    arrays = [part.double().numpy() for part in (x, weight, bias)]
+    last = np.moveaxis(arrays[0], 1, -1)
+    expected = np.moveaxis(reference_tanh(last, 0.75, *arrays[1:]), -1, 1)
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    # alpha·x: a rounding, of which a tanh passes less on than it has; tanh 2, and a rounding to y's dtype
+    # between the two calls; the map two.
+    scale = np.abs(arrays[1]).reshape(-1, 1, 1) + np.abs(arrays[2]).reshape(-1, 1, 1)
+    bound = (8 * UNIT[compute] + UNIT[dtype]) * scale + rounded(expected, dtype)
+    assert_within(y, expected, bound, "y")
+    other = dynamic_tanh(x.movedim(1, -1), alpha, weight, bias)
+    assert_within(other.movedim(-1, 1), expected, bound, "y by the last axis")
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_dynamic_tanh_s_derivatives(axis):
+    x, (weight, bias, _) = call_of((2, 3, 3), torch.float64, torch.float64)
+    leaves = [part.requires_grad_() for part in (x, torch.tensor(0.7, dtype=torch.float64), weight, bias)]
+    assert torch.autograd.gradcheck(lambda *call: dynamic_tanh(*call, axis=axis), leaves)
+    assert torch.autograd.gradgradcheck(lambda *call: dynamic_tanh(*call, axis=axis), leaves)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 6])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_maxout(pieces, dtype):
+    x = torch.randn(2, 6, 3, dtype=torch.float64).to(dtype)
+    y = maxout(x, pieces)
+    assert np.array_equal(y.double().numpy(), reference_maxout(x.double().numpy(), pieces))
+    assert torch.equal(maxout(x.movedim(1, -1), pieces, axis=-1), y.movedim(1, -1))
+    leaf = x.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: maxout(x, pieces), leaf)
+
+
+def test_maxout_shares_the_gradient_of_equals():
+    for pieces in (2, 4):
+        x = torch.ones(1, 4, requires_grad=True)
+        maxout(x, pieces).sum().backward()
+        assert torch.equal(x.grad, torch.full((1, 4), 1 / pieces))
+
+
+def test_bad_calls():
+    x = torch.randn(2, 3, 4)
+    for call, error, message in (
+        (lambda: filter_response_norm(x[:, :, 0]), ShapeError, "more than one position"),
+        (lambda: filter_response_norm(x[:, :, :1]), ShapeError, "Use layer or batch norm there"),
+        (lambda: filter_response_norm(x, torch.ones(4)), ShapeError, r"weight must be \(3,\)"),
+        (lambda: filter_response_norm(x, None, None, torch.ones(4)), ShapeError, r"threshold must be \(3,\)"),
+        (lambda: filter_response_norm(x, eps=0.0), OptionError, "eps must be above 0"),
+        (lambda: filter_response_norm(x, activation="rely"), OptionError, "did you mean 'relu'"),
+        (lambda: filter_response_norm(x.int()), DtypeError, "not implemented for 'Int'"),
+        (lambda: filter_response_norm(x, torch.ones(3).double()), DtypeError, "mixed dtype"),
+        (lambda: dynamic_tanh(x, weight=torch.ones(3)), ShapeError, r"weight must be \(4,\)"),
+        (lambda: dynamic_tanh(x, axis=3), ShapeError, "one of the 3 axes"),
+        (lambda: dynamic_tanh(x.int()), DtypeError, "not implemented for 'Int'"),
+        (lambda: maxout(x, 2), ShapeError, "2 does not divide the 3 of axis 1"),
+        (lambda: maxout(x, 0), OptionError, "at least 1 and a whole number"),
+        (lambda: maxout(x, 2, axis=5), ShapeError, "one of the 3 axes"),
+    ):
+        with pytest.raises(error, match=message):
+            call()

@@ -1,0 +1,243 @@
+"""Both normalised LSTMs against the float64 formula, in every form that a batch of sequences takes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sequences import INPUTS, KINDS, UNITS, lstm_of, reference_of, sequences
+from tolerances import assert_within, recurrent
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+
+from normwright import nn
+from normwright.errors import OptionError, ShapeError
+
+LENGTHS = [[6, 6, 6, 6], [4, 6, 2, 6], [3, 3, 6, 6]]
+FORMS = [
+    {},
+    {"bidirectional": True},
+    {"num_layers": 2},
+    {"num_layers": 2, "bidirectional": True, "bias": False},
+]
+
+
+def assert_is(got, expected, bound):
+    for name, ours, theirs in zip(("output", "h", "c"), got, expected, strict=False):
+        assert_within(ours, theirs, np.full(theirs.shape, bound), name)
+
+
+def mask_of(lengths, steps=6):
+    return torch.arange(steps).unsqueeze(1) < torch.tensor(lengths)
+
+
+@pytest.mark.parametrize("options", FORMS, ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+@pytest.mark.parametrize("name", KINDS)
+def test_training_is_the_formula(name, lengths, options):
+    module, x = lstm_of(name, **options), sequences()
+    hx = tuple(torch.rand(module.num_layers * (1 + module.bidirectional), 4, UNITS).double() for _ in "hc")
+    for given in (None, hx):
+        expected = reference_of(module, x, lengths, given)
+        output, (h, c) = module(x, given, lengths=torch.tensor(lengths))
+        assert_is((output, h, c), expected, recurrent(torch.float64, 6 * module.num_layers))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_in_single_precision(name):
+    module, x = lstm_of(name, torch.float32), sequences(3, dtype=torch.float32)
+    output, (h, c) = module(x)
+    assert output.dtype == torch.float32
+    assert_is((output, h, c), reference_of(module, x, [3] * 4), recurrent(torch.float32, 3))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_and_autocast(name, dtype):
+    """Within what rounding x and the weights to that dtype does, over two steps."""
+    module, x = lstm_of(name, torch.float32), sequences(2, dtype=torch.float32)
+    expected = reference_of(module, x, [2] * 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, (h, c) = module(x)
+    assert output.dtype == torch.bfloat16
+    assert_is((output, h, c), expected, recurrent(torch.bfloat16, 2))
+    output, (h, c) = copy.deepcopy(module).to(dtype)(x.to(dtype))
+    assert output.dtype == h.dtype == dtype
+    assert_is((output, h, c), expected, recurrent(dtype, 2))
+    output.float().sum().backward()
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_every_form_of_a_batch_is_one(name, options):
+    """The same bits: they all come to the same rows."""
+    lengths, x = [4, 6, 2, 6], sequences()
+    fresh = lstm_of(name, **options)
+
+    def run(*given, batch_first=False, **named):
+        module = copy.deepcopy(fresh)
+        module.batch_first = batch_first
+        return module(*given, **named)
+
+    output, last = run(x, lengths=torch.tensor(lengths))
+    assert not output[~mask_of(lengths)].any()
+    packed = pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
+    results = [
+        run(x, lengths=lengths),
+        run(x, mask=mask_of(lengths)),
+        run(x.transpose(0, 1), mask=mask_of(lengths).t(), batch_first=True),
+        run(x.transpose(0, 1).contiguous(), lengths=torch.tensor(lengths), batch_first=True),
+        run(packed),
+    ]
+    for form, (y, state) in enumerate(results):
+        if isinstance(y, PackedSequence):
+            y = pad_packed_sequence(y)[0]
+        y = y.transpose(0, 1) if form in (2, 3) else y
+        assert torch.equal(y, output), form
+        assert all(map(torch.equal, state, last)), form
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_sorted_and_unsorted_packing(name):
+    x, order = sequences(), [1, 3, 0, 2]
+    parts = [x[:length, row] for row, length in enumerate([4, 6, 2, 6])]
+    fresh = lstm_of(name, bidirectional=True)
+    unsorted, state = copy.deepcopy(fresh)(pack_sequence(parts, enforce_sorted=False))
+    given = pack_sequence([parts[row] for row in order])
+    arranged, arranged_state = fresh(given)
+    assert arranged.sorted_indices is None
+    assert torch.equal(unsorted.data, arranged.data)
+    for one, other in zip(state, arranged_state, strict=True):
+        assert torch.equal(one[:, order], other)
+
+
+def test_a_single_sequence_without_a_batch():
+    module = lstm_of("LayerNormLSTM", batch_first=True, bidirectional=True)
+    x = sequences(batch=1)[:, 0]
+    hx = (torch.rand(2, UNITS).double(), torch.rand(2, UNITS).double())
+    output, (h, c) = module(x, hx)
+    batched, (batched_h, batched_c) = module(x[None], (hx[0][:, None], hx[1][:, None]))
+    assert torch.equal(output, batched[0])
+    assert torch.equal(h, batched_h[:, 0])
+    assert torch.equal(c, batched_c[:, 0])
+    assert h.shape == c.shape == (2, UNITS)
+    evaluated = lstm_of("BatchNormLSTM").eval()
+    assert evaluated(x)[0].shape == (6, UNITS)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_padding_has_no_part_in_anything(name):
+    """A padded batch is its unpadded sequences: outputs, gradients, statistics; padding may be NaN."""
+    lengths = [4, 6, 2, 6]
+    results = []
+    for filling in (0.0, float("nan"), 1e30):
+        module = lstm_of(name, num_layers=2, bidirectional=True)
+        x = sequences()
+        x[~mask_of(lengths)] = filling
+        x.requires_grad_()
+        output, (h, c) = module(x, lengths=lengths)
+        (output.square().sum() + h.sum() + c.sum()).backward()
+        assert not x.grad[~mask_of(lengths)].any()
+        gradients = [parameter.grad for parameter in module.parameters()]
+        results.append([output, h, c, *gradients, *module.buffers(), x.grad])
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_constructor_and_checkpoint_are_torch_s(name):
+    call = ((INPUTS, UNITS, 2, True, True, 0.25, True), {})
+    theirs, ours = torch.nn.LSTM(*call[0]), getattr(nn, name)(*call[0])
+    assert isinstance(ours, torch.nn.LSTM)
+    done = ours.load_state_dict(theirs.state_dict(), strict=False)
+    assert not done.unexpected_keys
+    assert all(key.startswith("norm_") for key in done.missing_keys)
+    for key, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], tensor)
+    for key in ("num_layers", "bias", "batch_first", "dropout", "bidirectional"):
+        assert getattr(ours, key) == getattr(theirs, key)
+    y, (h, c) = ours(torch.randn(4, 6, INPUTS))
+    their_y, (their_h, _) = theirs(torch.randn(4, 6, INPUTS))
+    assert y.shape == their_y.shape
+    assert h.shape == c.shape == their_h.shape
+    assert repr(ours).startswith(f"{name}(\n  3, 5, num_layers=2, batch_first=True, dropout=0.25, bidirect")
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_copies(name, copied):
+    module, x = lstm_of(name, num_layers=2), sequences()
+    module(x)
+    twin = copied(module)
+    assert torch.equal(twin(x)[0], module(x)[0])
+    other = lstm_of(name, num_layers=2, seed=5)
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other.eval()(x)[0], module.eval()(x)[0])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_parameters_start_as_the_papers_say(name):
+    module = getattr(nn, name)(INPUTS, 16)
+    gain = 0.1 if name == "BatchNormLSTM" else 1.0
+    for _ in range(2):
+        for part in ("ih", "hh", "c"):
+            norm = getattr(module, f"norm_{part}_l0")
+            assert torch.equal(norm.weight, torch.full_like(norm.weight, gain))
+            assert norm.bias is None if part != "c" else not norm.bias.any()
+        assert 0.2 < module.weight_hh_l0.abs().max() <= 0.25
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(9)
+        module.reset_parameters()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_dropout_lies_between_the_layers(name):
+    module = lstm_of(name, num_layers=2, dropout=1.0)
+    x = sequences()
+    output, (h, _) = module(x)
+    assert h[0].abs().min() > 0  # the first layer's own
+    assert torch.equal(output, module(2 * x)[0])  # nothing of it reaches the second
+    assert not torch.equal(module.eval()(x)[0], module(2 * x)[0])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_bad_calls(name):
+    module, x = lstm_of(name), sequences()
+    before = copy.deepcopy(module.state_dict())
+    packed = pack_sequence([x[:, 0], x[:3, 1]])
+    whole, lengths = torch.ones(6, 4, dtype=torch.bool), torch.tensor([6, 4, 2, 1])
+    hole, one_empty = whole.clone(), whole.clone()
+    hole[2, 1], one_empty[:, 3] = False, False
+    for given, named, error, message in (
+        ((x,), {"mask": whole.t()}, ShapeError, r"mask must be boolean and \(6, 4\), steps by batch"),
+        ((x,), {"mask": whole.float()}, ShapeError, "mask must be boolean"),
+        ((x,), {"mask": ~whole}, ShapeError, "the mask is False everywhere"),
+        ((x,), {"mask": hole}, ShapeError, "without a hole, but the mask of sequence 1"),
+        ((x,), {"mask": one_empty}, ShapeError, "from 1 to 6 steps, but lengths reach from 0 to 6"),
+        ((x,), {"lengths": lengths[:3]}, ShapeError, r"lengths must be \(4,\)"),
+        ((x,), {"lengths": lengths.float()}, ShapeError, r"lengths must be \(4,\), an integer"),
+        ((x,), {"lengths": lengths + 1}, ShapeError, "lengths reach from 2 to 7"),
+        ((x,), {"lengths": lengths, "mask": whole}, OptionError, "pass one of them"),
+        ((packed,), {"lengths": lengths[:2]}, OptionError, "a packed batch knows its lengths"),
+        ((x[:, 0],), {"mask": whole[:, 0]}, OptionError, "a single sequence"),
+        ((x[..., :2],), {}, RuntimeError, "must be equal to input_size"),
+        ((x[None],), {}, ShapeError, "Expected input to be 2D or 3D, got 4D"),
+        ((x[:0],), {}, ShapeError, "larger than 0"),
+        ((x.float(),), {}, ValueError, "does not match weight dtype"),
+        ((x, (torch.zeros(1, 3, UNITS).double(),) * 2), {}, ShapeError, r"Expected hidden size \(1, 4, 5\)"),
+        ((x[:, 0], (torch.zeros(1, 1, UNITS).double(),) * 2), {}, ShapeError, "with an unbatched input"),
+    ):
+        with pytest.raises(error, match=message):
+            module(*given, **named)
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_projection(name):
+    for call in (((3, 5), {"proj_size": 2}), ((3, 5, 1, True, False, 0.0, False, 2), {})):
+        with pytest.raises(OptionError, match="proj_size must be 0"):
+            getattr(nn, name)(*call[0], **call[1])
