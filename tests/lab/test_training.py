@@ -12,6 +12,7 @@ import torch
 from normwright.errors import OptionError, UserCodeError
 from normwright.lab import normalisers
 from normwright.lab.grid import make_base
+from normwright.lab.recipe import DataRecipe
 from normwright.lab.training import (
     build,
     check_batch,
@@ -420,3 +421,11 @@ def test_accelerating_changes_a_run_by_roundings_alone(monkeypatch, activation):
     for side in ("input", "output"):
         one, other = getattr(fast.result.trace, side)[0], getattr(plain.result.trace, side)[0]
         assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max()
+
+
+def test_data_that_were_loaded_are_those_of_another_recipe_only_if_it_splits_them_alike():
+    tenth = load_once(DataRecipe(name="digits"), None)
+    known = DataRecipe(name="digits", digest=tenth.digest)
+    assert load_once(known, None) is tenth
+    half = load_once(dataclasses.replace(known, validation=0.5), None)
+    assert len(half.validation_y) > 4 * len(tenth.validation_y)

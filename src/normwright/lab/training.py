@@ -166,16 +166,19 @@ def run_recipe(recipe: Recipe, *, directory: Path | None = None, on_step: OnStep
 
 
 # The data set of the last run of this process; most often the next run has the same.
-_last_loaded: dict[str, Data] = {}
+_last_loaded: dict[DataRecipe, Data] = {}
 
 
 def load_once(recipe: DataRecipe, directory: Path | None) -> Data:
-    """`load`, remembered by the data's digest; a recipe without one reads the data anew."""
-    if recipe.digest and recipe.digest in _last_loaded:
-        return _last_loaded[recipe.digest]
+    """`load`, remembered by the recipe with its digest; one without a digest reads the data anew.
+
+    The digest is that of the source, and does not tell how it is split.
+    """
+    if recipe.digest and recipe in _last_loaded:
+        return _last_loaded[recipe]
     data = load(recipe, directory=directory)
     _last_loaded.clear()
-    _last_loaded[data.digest] = data
+    _last_loaded[dataclasses.replace(recipe, digest=data.digest)] = data
     return data
 
 

@@ -51,5 +51,6 @@ def test_as_most_code_has_it_every_norm_is_pytorchs_and_the_answers_are_the_same
     assert norms
     assert all(type(norm).__module__ == "torch.nn.modules.batchnorm" for norm in norms)
     assert not any(norm.training for norm in norms)
+    assert not any(module in norms for module in network.modules())
     x = data.test_x[:20]
     torch.testing.assert_close(plain(x), network(x))

@@ -47,4 +47,6 @@ def test_neighbours_share_and_the_last_share_may_be_smaller(network):
     means = shared(network, 4)[0].norm_c_l0.running_mean
     assert torch.equal(means[0], means[3])
     assert torch.equal(means[4], means[5])
+    own = network[0].norm_c_l0.running_mean
+    torch.testing.assert_close(means[5], own[4:STEPS].mean(0))  # not with steps that nothing has reached
     assert not torch.equal(means[3], means[4])

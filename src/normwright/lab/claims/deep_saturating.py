@@ -25,7 +25,7 @@ MATTERS = 10.0
 
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: the accuracy of each activation with and without batch norm."""
-    sides = [Entrant(_recipe(bench, *side), rates[bench.size(0, 1) :]) for side, rates in RATES.items()]
+    sides = [Entrant(_recipe(bench, *side), rates) for side, rates in RATES.items()]
     best = best_of(bench, sides)
     runs = {side: vary(recipe, seed=seed) for side, recipe in zip(RATES, best, strict=True)}
     results = bench.train(*runs.values())
@@ -55,7 +55,7 @@ def _recipe(bench: Bench, activation: str, norm: str) -> Recipe:
         depth=bench.size(DEPTH, QUICK_DEPTH),
         epochs=2,
         max_steps=bench.size(*STEPS[norm]),
-        evaluations=bench.size(15, 10),
+        evaluations=bench.size(15, 60),
     )
 
 

@@ -16,7 +16,7 @@ from normwright.lab.run import RunResult
 # From what a poor linear classifier gives to what the plain network ends at.
 TARGETS = (0.7, 0.75, 0.8, 0.82, 0.84)
 PLOTTED = tuple(percent / 100 for percent in range(50, 86, 2))
-LENET_RATES = {"none": (0.3, 1.0, 3.0), "batch": (0.1, 0.3, 1.0)}
+LENET_RATES = {"none": (0.3, 1.0, 3.0), "batch": (0.03, 0.1, 0.3, 1.0)}
 
 # Of the paper: 31·10⁶ steps of Inception against 2.1·10⁶ of BN-x5, both to 72.2 %.
 PAPER = 14.0

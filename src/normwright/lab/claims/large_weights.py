@@ -27,7 +27,7 @@ EXPLODES, HELD, MATTERS = 10.0, 2.0, 10.0
 
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: first gradients by the scale of the weights, and what training from large ones gives."""
-    sides = [Entrant(_training(bench, norm), RATES[norm][:: bench.size(1, 2)]) for norm in RATES]
+    sides = [Entrant(_training(bench, norm), RATES[norm]) for norm in RATES]
     best = best_of(bench, sides)
     looks = [_look(bench, norm, std, seed) for norm in NORMS for std in DEVIATIONS]
     trained = [vary(recipe, seed=seed) for recipe in best]

@@ -20,7 +20,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: the gain in accuracy by depth."""
     depths = bench.size(DEPTHS, QUICK_DEPTHS)
     sides = [
-        Entrant(_recipe(bench, norm, depth), rates[bench.size(0, len(rates) - 2) :])
+        Entrant(_recipe(bench, norm, depth), rates[bench.size(0, len(rates) - 3) :])
         for norm, rates in RATES.items()
         for depth in depths
     ]
