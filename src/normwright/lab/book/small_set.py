@@ -8,7 +8,7 @@ from normwright.lab.book.bench import Bench, make
 from normwright.lab.recipe import Recipe
 
 # Momentum of 0.9 multiplies a rate by ten in the long run.
-RATES = (0.01, 0.04, 0.16)
+RATES = (0.0025, 0.01, 0.04, 0.16)
 
 SAYS = (
     "Three hidden layers of 200 ReLU units on 2,000 images of Fashion-MNIST, 30 epochs of batches of 50, SGD "

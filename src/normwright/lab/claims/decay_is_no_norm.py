@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
+from normwright.lab.book.entrant import Entrant
 from normwright.lab.book.sides import best_setting, height_of_curve, rates_note
 from normwright.lab.judge import steps_to
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
 
 RATES = (0.3, 1.0, 3.0)
+BATCH_RATES = (0.1, 0.3, 1.0)
 # 1e-4 is what most image networks are trained with; ten times that is the most in common use.
 DECAYS = (1e-4, 1e-3)
 
@@ -25,12 +27,15 @@ SIDES = {"none": "neither", "decay": "weight decay", "batch": "batch norm"}
 
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: steps to the target with neither, with weight decay and with batch norm."""
-    settings = [
-        _recipe(bench, "none"),
-        _recipe(bench, "batch"),
-        *(vary(_recipe(bench, "none"), weight_decay=decay) for decay in DECAYS),
+    plain = _recipe(bench, "none")
+    entrants = [
+        Entrant(_recipe(bench, "batch"), BATCH_RATES),
+        *(Entrant(vary(plain, weight_decay=decay), RATES) for decay in (0.0, *DECAYS)),
     ]
-    none, batch, *decays = bench.best_rates(settings, RATES, score=height_of_curve)
+    bench.train(*(run for side in entrants for run in side.pilots().values()))
+    batch, none, *decays = (
+        bench.best_rates([side.recipe], side.rates, score=height_of_curve)[0] for side in entrants
+    )
     sides = {"none": none, "decay": best_setting(bench, decays), "batch": batch}
     runs = {name: vary(side, seed=seed) for name, side in sides.items()}
     results = dict(zip(runs, bench.train(*runs.values()), strict=True))
@@ -40,7 +45,10 @@ def experiment(bench: Bench, seed: int) -> Trial:
         bounded=bounded,
         series=tuple(_curve(name, result) for name, result in results.items()),
         notes=(
-            rates_note({SIDES[name]: side for name, side in sides.items()}, RATES),
+            rates_note(
+                {SIDES[name]: side for name, side in sides.items()},
+                {SIDES[name]: BATCH_RATES if name == "batch" else RATES for name in SIDES},
+            ),
             f"Weight decay: {sides['decay'].training.weight_decay:g}.",
         ),
     )
