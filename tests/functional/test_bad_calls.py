@@ -175,7 +175,15 @@ def test_momentum_none_needs_a_count():
         functional.batch_norm(x, three.clone(), three.clone(), training=True, momentum=None)
 
 
-@pytest.mark.parametrize("name", [name for name in functional.__all__ if name != "batch_renorm"])
+# Of those that PyTorch has not, synchronised batch norm alone has a model there: its batch norm.
+OF_PYTORCH = [*(name for name in functional.__all__ if hasattr(torch.nn.functional, name)), "sync_batch_norm"]
+
+
+def test_the_drop_ins_are_known():
+    assert len(OF_PYTORCH) == 7
+
+
+@pytest.mark.parametrize("name", OF_PYTORCH)
 def test_the_signature_is_pytorchs_with_keywords_added(name):
     synchronised = name == "sync_batch_norm"  # which PyTorch has as a module alone
     model = "batch_norm" if synchronised else name

@@ -93,7 +93,7 @@ def test_the_claim_runs_to_its_end(tmp_path, monkeypatch, module):
     assert record.verdict == "no verdict"
     assert all(outcome.effect.mean > 0 for outcome in record.outcomes)
     assert record.cost.runs == 4
-    moves, changes = (line for line in record.lines if line.norm == "batch")
+    moves, changes = (line for line in record.lines if line.name.endswith(", batch norm"))
     assert moves.x == (10.0, 15.0, 20.0)
     assert changes.x == (10.0, 20.0)
 
