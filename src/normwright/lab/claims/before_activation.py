@@ -16,7 +16,7 @@ from normwright.lab.book.points import test_points
 from normwright.lab.book.sides import rates_note
 from normwright.lab.recipe import PLACES, Recipe
 
-RATES = (0.01, 0.04, 0.16)
+RATES = (0.01, 0.04, 0.16, 0.64)
 PLACES_SAID = {"before": "what a layer gives", "after": "what its ReLU gives"}
 
 # Half a point of accuracy is what one would move a layer for. A Gaussian that a ReLU cuts off at its mean has

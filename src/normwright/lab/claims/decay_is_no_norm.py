@@ -13,7 +13,7 @@ from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
 
 RATES = (0.3, 1.0, 3.0)
-BATCH_RATES = (0.1, 0.3, 1.0)
+BATCH_RATES = (0.03, 0.1, 0.3)
 # 1e-4 is what most image networks are trained with; ten times that is the most in common use.
 DECAYS = (1e-4, 1e-3)
 
