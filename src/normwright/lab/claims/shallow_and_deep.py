@@ -10,7 +10,7 @@ from normwright.lab.book.points import test_points
 from normwright.lab.recipe import Recipe
 
 DEPTHS, QUICK_DEPTHS = (1, 2, 4, 8), (1, 2, 6)
-RATES = {"none": (0.3, 1.0, 3.0), "batch": (0.03, 0.1, 0.3, 1.0)}
+RATES = {"none": (0.3, 1.0, 3.0, 10.0), "batch": (0.03, 0.1, 0.3, 1.0)}
 STEPS, QUICK_STEPS = 600, 150
 
 LITTLE, MUCH = 3.0, 10.0
