@@ -70,7 +70,7 @@ CLAIM = Claim(
     recipe=f"MLPs of {', '.join(map(str, DEPTHS))} hidden layers of 100 sigmoid units on Fashion-MNIST, "
     f"batch 60, Xavier start, plain SGD for {STEPS} steps ({QUICK_STEPS} in a quick run).",
     measure="Test accuracy at the end, with batch norm less without, each depth and side at its best of "
-    "three or four rates.",
+    "four rates (three).",
     conditions="A short training: with more steps the shallow networks meet, and the deep one without batch "
     "norm begins to learn. Sigmoids, which lose most by depth.",
     practice={
