@@ -1,6 +1,6 @@
 """What each member of the family costs: training forward and backward beside the closest kernel's.
 
-    python -m benchmarks.family [--seconds 1] [--threads 1]
+    python -m benchmarks.family [--seconds 1] [--threads 1] [--only filter]
 
 The contender is what a member stands beside: batch norm for those that take their moments over the batch,
 PyTorch's own operations for whitening, instance norm for filter response norm, layer norm for dynamic tanh, the plain layer for what acts on its
@@ -111,11 +111,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="members whose name holds this")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     print(f"| member | shape | beside | ms | ratio (asked: {ASKED:g}) |\n|---|---|---|---:|---:|")
     for row in rows():
+        if arguments.only not in row.member:
+            continue
         time, ratio = measure(row, arguments.seconds)
         layout = ", channels-last" if row.channels_last else ""
         shape = "×".join(map(str, row.shape))

@@ -75,13 +75,14 @@ def filter_response_norm(
             rstd = (square if learned is None else square + learned).rsqrt()
             scale = rstd if weight is None else rstd * weight
             shift = torch.zeros_like(rstd) if bias is None else bias.to(rstd.dtype).expand_as(rstd)
-            return Mapped(torch.zeros_like(rstd), scale, shift if threshold is None else shift - threshold)
+            if threshold is None:
+                return Mapped(torch.zeros_like(rstd), scale, shift)
+            level = threshold.to(rstd.dtype).expand_as(rstd)
+            return Mapped(torch.zeros_like(rstd), scale, shift - level, rise=level)
 
         # max(z, τ) = relu(z - τ) + τ: the operator has a ReLU.
         unit = None if threshold is None else "relu"
         y, _ = normalise_instances(input, algebra, (weight, bias, threshold, learned), unit)
-        if threshold is not None:
-            y = y + threshold.to(y.dtype).view(-1, *[1] * (y.dim() - 2))
     if residual is not None:
         y = y + residual.to(y.dtype)
     return ACTIVATIONS[activation].value(y) if activation else y
