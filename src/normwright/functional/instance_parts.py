@@ -7,8 +7,8 @@ at a time where its channels lie innermost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ _channel_affine_backward = torch.ops.normwright.channel_affine_backward.default
 _channel_affine_out = torch.ops.normwright.channel_affine_out.default
 _channel_moments = torch.ops.normwright.channel_moments.default
 
-# Elements of a part: 1 MB of float32, half of a second cache, so that what a call wrote the next one finds there.
+# Elements of a part: 1 MB of float32, so that what a call has written the next one finds in the second cache.
 _PART = 1 << 18
 # Elements of a sample below which a call for each costs more than a copy of the batch.
 _WORTH_A_CALL = 1 << 12
@@ -59,70 +59,75 @@ def laid_out_like(y: Tensor, x: Tensor) -> Tensor:
     return y if y.stride() == x.stride() else torch.empty_like(x, dtype=y.dtype).copy_(y)
 
 
-class Maps(NamedTuple):
-    """y = activation((x - centre)·scale + shift) + rise, each (N·C,), in `compute_dtype(x)`."""
-
-    centre: Tensor
-    scale: Tensor
-    shift: Tensor
-    rise: Tensor | None
-    activation: str | None
-
-
-def _known_parts(x: Tensor) -> Parts:
+def known_parts(x: Tensor) -> Parts:
+    """How x is cut, which can be."""
     parts = parts_of(x)
     assert parts is not None
     return parts
 
 
+def in_any_order(function: Callable[..., Any], x: Tensor, *call: Any) -> Any:
+    """function(x, *call), y or a tuple that begins with it, by way of a copy where x cannot be cut.
+
+    y has x's memory format, if x is contiguous or has its channels innermost.
+    """
+    if parts_of(x) is not None:
+        return function(x, *call)
+    found = function(x.contiguous(), *call)
+    if not x.movedim(1, -1).is_contiguous():
+        return found
+    y = found if isinstance(found, Tensor) else found[0]
+    y = y.movedim(1, -1).contiguous().movedim(-1, 1)
+    return y if isinstance(found, Tensor) else (y, *found[1:])
+
+
+class Maps(NamedTuple):
+    """y = activation((x - centre)·scale + shift), each (N·C,), in `compute_dtype(x)`."""
+
+    centre: Tensor
+    scale: Tensor
+    shift: Tensor
+    activation: str | None
+
+
 def instance_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each instance, (N·C,)."""
-    found = [_channel_moments(part) for part in _known_parts(x).longest(x)]
+    found = [_channel_moments(part) for part in known_parts(x).longest(x)]
     mean, m2 = (torch.cat([part[i] for part in found]) for i in (1, 2))
     return mean, m2 / found[0][0]
 
 
 def mapped_instances(x: Tensor, maps: Maps) -> Tensor:
     """y."""
-    parts, one = _known_parts(x), torch.ones_like(maps.scale)
-    centre, scale, shift, rise, activation = maps
-    if parts.end_to_end and rise is None:
-        y: Tensor = _channel_affine(parts.whole(x), None, scale, shift, centre, one, 0.0, activation)
+    parts, one = known_parts(x), torch.ones_like(maps.scale)
+    *vectors, activation = (maps.scale, maps.shift, maps.centre, one, maps.activation)
+    if parts.end_to_end:
+        y: Tensor = _channel_affine(parts.whole(x), None, *vectors, 0.0, activation)
         return y.view(x.shape)
     y = torch.empty_like(x)
-    vectors = [part.split(parts.instances) for part in (scale, shift, centre, one)]
-    rises = [None] * len(vectors[0]) if rise is None else rise.split(parts.instances)
-    zeros = (0 * one).split(parts.instances)
-    for seen, out, *vector, ones, zero, up in zip(
-        parts.of(x), parts.of(y), *vectors, zeros, rises, strict=True
-    ):
-        _channel_affine_out(seen, None, *vector, ones, 0.0, activation, out)
-        if up is not None:
-            _channel_affine_out(out, None, None, up, zero, ones, 0.0, None, out)
+    split = (vector.split(parts.instances) for vector in vectors)
+    for seen, out, *vector in zip(parts.of(x), parts.of(y), *split, strict=True):
+        _channel_affine_out(seen, None, *vector, 0.0, activation, out)
     return y
 
 
 def map_gradients(dy: Tensor, x: Tensor, maps: Maps) -> list[Tensor]:
-    """Σdz·(x - centre) and Σdz of each instance, (N·C,), the gradients by scale and shift; and that by rise."""
-    parts, one = _known_parts(x), torch.ones_like(maps.scale)
+    """Σdz·(x - centre) and Σdz of each instance, (N·C,): the gradients by scale and shift."""
+    parts, one = known_parts(x), torch.ones_like(maps.scale)
     vectors = [maps.scale, maps.shift, maps.centre, one]
     split = [[part] if parts.end_to_end else part.split(parts.instances) for part in vectors]
     found = []
     for dy_part, seen, *vector in zip(parts.longest(dy), parts.longest(x), *split, strict=True):
         call = (*vector, 0.0, maps.activation, DWEIGHT | DBIAS)
         found.append(_channel_affine_backward(dy_part, seen, None, *call)[2:])
-    sums = [torch.cat(of_parts) for of_parts in zip(*found, strict=True)]
-    if maps.rise is not None:
-        moments = [_channel_moments(part) for part in parts.longest(dy)]
-        sums.append(torch.cat([mean * count for count, mean, _ in moments]))
-    return sums
+    return [torch.cat(of_parts) for of_parts in zip(*found, strict=True)]
 
 
 def instance_gradient(
     dy: Tensor, x: Tensor, maps: Maps, mean: Tensor, dmean: Tensor, dvariance: Tensor
 ) -> Tensor:
     """dx, given the gradients by the mean and the variance of each instance."""
-    parts, dtype, size = _known_parts(x), compute_dtype(x), x.shape[2:].numel()
+    parts, dtype, size = known_parts(x), compute_dtype(x), x.shape[2:].numel()
     level, slope = mean.to(dtype), (dvariance * (2 / size)).to(dtype)
     constant = (dmean / size + (level - mean) * slope).to(dtype)
     one, dx = torch.ones_like(maps.scale), torch.empty_like(x)

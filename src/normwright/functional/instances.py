@@ -18,12 +18,12 @@ from normwright.backends.activation import ACTIVATIONS
 from normwright.backends.moments import compute_dtype
 from normwright.functional.instance_parts import (
     Maps,
+    in_any_order,
     instance_gradient,
     instance_moments,
     laid_out_like,
     map_gradients,
     mapped_instances,
-    parts_of,
 )
 
 
@@ -34,18 +34,12 @@ class Mapped(NamedTuple):
         centre: (N, C), a constant to the gradient: what is taken from x first, so that nothing cancels.
         scale, shift: (N, C).
         told: what is to be known besides y, without gradients.
-        rise: (N, C), added after the activation.
     """
 
     centre: Tensor
     scale: Tensor
     shift: Tensor
     told: tuple[Tensor, ...] = ()
-    rise: Tensor | None = None
-
-    def maps(self) -> list[Tensor]:
-        """Those that have gradients."""
-        return [self.scale, self.shift] if self.rise is None else [self.scale, self.shift, self.rise]
 
 
 # (mean, variance, *parameters) -> Mapped; the moments are (N, C), float64 where the operators' are.
@@ -55,7 +49,7 @@ Algebra = Callable[..., Mapped]
 def normalise_instances(
     x: Tensor, algebra: Algebra, parameters: tuple[Tensor | None, ...], activation: str | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """y = activation((x - centre)·scale + shift) + rise, with gradients of every order, and what the algebra tells.
+    """y = activation((x - centre)·scale + shift), with gradients of every order, and what the algebra tells.
 
     Args:
         x: (N, C, *space), floating point, any memory format, not empty.
@@ -67,12 +61,8 @@ def normalise_instances(
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return _in_plain_operations(x, algebra, parameters, activation)
-    if parts_of(x) is not None:
-        y, *told = _Instances.apply(x, algebra, activation, *parameters)
-        return y, tuple(told)
-    y, *told = _Instances.apply(x.contiguous(), algebra, activation, *parameters)
-    innermost = x.movedim(1, -1).is_contiguous()
-    return y.movedim(1, -1).contiguous().movedim(-1, 1) if innermost else y, tuple(told)
+    y, *told = in_any_order(_Instances.apply, x, algebra, activation, *parameters)
+    return y, tuple(told)
 
 
 def _in_plain_operations(
@@ -86,8 +76,6 @@ def _in_plain_operations(
     y = torch.addcmul(shift, wide - centre.detach(), scale)
     if activation:
         y = ACTIVATIONS[activation].value(y)
-    if mapped.rise is not None:
-        y = y + mapped.rise.view(shape)
     return y.to(x.dtype), tuple(part.detach() for part in mapped.told)
 
 
@@ -106,8 +94,7 @@ class _Instances(torch.autograd.Function):
         exact, scale, shift = (part.detach().reshape(-1) for part in mapped[:3])
         dtype = compute_dtype(x)
         centre, narrow = exact.to(dtype), scale.to(dtype)
-        rise = None if mapped.rise is None else mapped.rise.detach().reshape(-1).to(dtype)
-        maps = Maps(centre, narrow, (shift + (centre - exact) * scale).to(dtype), rise, activation)
+        maps = Maps(centre, narrow, (shift + (centre - exact) * scale).to(dtype), activation)
         told = tuple(part.detach() for part in mapped.told)
         ctx.save_for_backward(x, *parameters)
         ctx.call = (algebra, leaves, mapped, maps, (centre - exact).to(dtype))
@@ -124,13 +111,13 @@ class _Instances(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _differentiable_backward(dy, x, algebra, maps.activation, parameters)
         dy = laid_out_like(dy, x)
-        dscale, dshift, *drise = map_gradients(dy, x, maps)
+        dscale, dshift = map_gradients(dy, x, maps)
         of_maps = [
             part.view(x.shape[:2]).to(of.dtype)
-            for part, of in zip((dscale + dshift * too_much, dshift, *drise), mapped.maps(), strict=True)
+            for part, of in zip((dscale + dshift * too_much, dshift), mapped[1:3], strict=True)
         ]
         inputs = [leaf for leaf in leaves if leaf is not None]
-        found = iter(torch.autograd.grad(mapped.maps(), inputs, of_maps, retain_graph=True, allow_unused=True))
+        found = iter(torch.autograd.grad(mapped[1:3], inputs, of_maps, retain_graph=True, allow_unused=True))
         gradients = [None if leaf is None else next(found) for leaf in leaves]
         dmean, dvariance = (torch.zeros_like(leaves[0]) if part is None else part for part in gradients[:2])
         dx = instance_gradient(dy, x, maps, leaves[0].detach().view(-1), dmean.view(-1), dvariance.view(-1))

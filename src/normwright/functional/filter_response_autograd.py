@@ -1,0 +1,132 @@
+"""Filter response norm in a sweep over x, and in one for its gradients: a part that a cache holds at a time.
+
+Root mean squares are of an instance, a channel of a sample, alone; so a part needs to know of no other. Its
+backward is batch norm's of a mean that is 0, which takes away a mean of the gradient too; that is given back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normwright.backends.activation import ACTIVATIONS
+from normwright.backends.gradients import DBIAS, DWEIGHT, DX
+from normwright.backends.moments import compute_dtype, statistics_dtype
+from normwright.functional.instance_parts import in_any_order, known_parts, laid_out_like
+
+_channel_affine_out = torch.ops.normwright.channel_affine_out.default
+_channel_moments = torch.ops.normwright.channel_moments.default
+_channels_backward = torch.ops.normwright.channels_backward.default
+
+
+def normalise_responses(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, threshold: Tensor | None, eps: float | Tensor
+) -> Tensor:
+    """max(x·rstd·weight + bias, threshold), with gradients of every order; x is (N, C, *space), not empty."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return _in_plain_operations(x, weight, bias, threshold, eps)
+    return in_any_order(_Responses.apply, x, weight, bias, threshold, eps)
+
+
+def _in_plain_operations(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, threshold: Tensor | None, eps: float | Tensor
+) -> Tensor:
+    wide = x.to(compute_dtype(x))
+    square = wide.to(statistics_dtype(x)).square().flatten(2).mean(2)
+    rstd = (square + eps).rsqrt().to(wide.dtype)
+    shape = (*x.shape[:2], *[1] * (x.dim() - 2))
+    z = wide * (rstd if weight is None else rstd * weight).view(shape)
+    if bias is not None:
+        z = z + bias.view(shape[1:])
+    if threshold is not None:
+        level = threshold.to(z.dtype).view(shape[1:])
+        z = ACTIVATIONS["relu"].value(z - level) + level
+    return z.to(x.dtype)
+
+
+def _of_instances(x: Tensor, vector: Tensor | None, none: float) -> Tensor:
+    """(N·C,), the vector of channels once for every sample, or a constant."""
+    dtype, (samples, channels) = compute_dtype(x), x.shape[:2]
+    if vector is None:
+        return torch.full((samples * channels,), none, dtype=dtype, device=x.device)
+    return vector.detach().to(dtype).expand(samples, channels).reshape(-1)
+
+
+class _Responses(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        threshold: Tensor | None,
+        eps: float | Tensor,
+    ) -> Tensor:
+        parts, y, rstds, size = known_parts(x), torch.empty_like(x), [], x.shape[2:].numel()
+        weights, level = _of_instances(x, weight, 1), _of_instances(x, threshold, 0)
+        shifts = _of_instances(x, bias, 0) - level
+        zeros, ones = torch.zeros_like(weights), torch.ones_like(weights)
+        vectors = (part.split(parts.instances) for part in (weights, shifts, level, zeros, ones))
+        activation = None if threshold is None else "relu"
+        for seen, out, scale, shift, rise, zero, one in zip(parts.of(x), parts.of(y), *vectors, strict=True):
+            _, mean, m2 = _channel_moments(seen)
+            rstd = m2.div_(size).addcmul_(mean, mean).add_(eps).rsqrt_()
+            _channel_affine_out(seen, None, scale * rstd, shift, zero, one, 0.0, activation, out)
+            if threshold is not None:  # max(z, τ) = relu(z - τ) + τ: the operator has a ReLU.
+                _channel_affine_out(out, None, None, rise, zero, one, 0.0, None, out)
+            rstds.append(rstd)
+        learned = eps if isinstance(eps, Tensor) else None
+        ctx.save_for_backward(x, weight, bias, threshold, learned)
+        ctx.known = (eps, torch.cat(rstds), (weights, shifts, zeros, ones), activation)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, *parameters = ctx.saved_tensors
+        eps, rstd, (weights, shifts, zeros, ones), activation = ctx.known
+        if torch.is_grad_enabled():
+            return _differentiable_backward(dy, x, parameters, eps)
+        parts, dx, sums = known_parts(x), torch.empty_like(x), []
+        dtype, size = weights.dtype, x.shape[2:].numel()
+        narrow = x.dtype != dtype
+        moments = torch.stack([zeros.to(rstd.dtype), rstd])
+        gains = (weights * rstd / size).to(dtype)
+        vectors = [part.split(parts.instances, -1) for part in (moments, gains, weights, shifts, zeros, ones)]
+        cuts = (parts.of(part) for part in (laid_out_like(dy, x), x, dx))
+        for dy_part, seen, out, known, gain, scale, shift, zero, one in zip(*cuts, *vectors, strict=True):
+            # Half types are widened: their gradient is a sum of two terms, and rounded once.
+            wide = (dy_part.to(dtype), seen.to(dtype)) if narrow else (dy_part, seen)
+            call = (*wide, None, scale, shift, None, known, activation, DX | DWEIGHT | DBIAS)
+            part, _, of_x, of_one = _channels_backward(*call)
+            to = part if narrow else out
+            _channel_affine_out(part, None, None, of_one * gain, zero, one, 0.0, None, to)
+            if narrow:
+                out.copy_(part)
+            sums.append((of_x, of_one, of_one if activation is None else _channel_moments(dy_part)[1]))
+        of_x, of_one, passed = (torch.cat(part).view(x.shape[:2]) for part in zip(*sums, strict=True))
+        weight, bias, threshold, learned = parameters
+        return (
+            dx,
+            None if weight is None else of_x.sum(0).to(weight.dtype),
+            None if bias is None else of_one.sum(0).to(bias.dtype),
+            None if threshold is None else (passed * size - of_one).sum(0).to(threshold.dtype),
+            None if learned is None else _of_eps(of_x, weights, rstd).to(learned.dtype),
+        )
+
+
+def _of_eps(of_x: Tensor, weights: Tensor, rstd: Tensor) -> Tensor:
+    """Each instance's root mean square has it: rstd moves by -rstd³/2."""
+    return (of_x.flatten() * weights * rstd.square()).sum() * -0.5
+
+
+def _differentiable_backward(
+    dy: Tensor, x: Tensor, parameters: list[Tensor | None], eps: float | Tensor
+) -> tuple[Tensor | None, ...]:
+    *vectors, learned = parameters
+    y = _in_plain_operations(x, *vectors, eps if learned is None else learned)
+    given = (x, *parameters)
+    wanted = [part for part in given if part is not None and part.requires_grad]
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
+    return tuple(next(found) if part is not None and part.requires_grad else None for part in given)
