@@ -44,7 +44,9 @@ def rows() -> Iterator[Row]:
         batch = ("batch norm", shape, last)
         yield _row("ghost batch norm, 8", batch, partial(fused.GhostBatchNorm2d, c, ghost_size=8))
         yield _row("split batch norm, one domain", batch, partial(fused.SplitBatchNorm2d, c))
-        yield _row("split batch norm, mixed", batch, partial(_mixed, c, shape[0]))
+        halves, in_turn = torch.arange(shape[0]) * 2 // shape[0], torch.arange(shape[0]) % 2
+        yield _row("split batch norm, two halves", batch, partial(_mixed, c, halves))
+        yield _row("split batch norm, samples in turn", batch, partial(_mixed, c, in_turn))
         yield _row("batch renorm", batch, partial(fused.BatchRenorm2d, c))
         whitened = ("whitening by PyTorch", shape, last)
         yield _row("whitening, zca", whitened, partial(fused.WhiteningNorm2d, c))
@@ -65,9 +67,9 @@ def rows() -> Iterator[Row]:
     yield _row("maxout, 2", ("ReLU", IMAGES, False), lambda: fused.Maxout(2))
 
 
-def _mixed(channels: int, samples: int) -> nn.Module:
+def _mixed(channels: int, domains: Tensor) -> nn.Module:
     module = fused.SplitBatchNorm2d(channels)
-    module.domain = torch.arange(samples) % 2
+    module.domain = domains
     return module
 
 

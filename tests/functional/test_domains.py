@@ -24,6 +24,8 @@ DTYPES = [
     (torch.float16, torch.float32),
 ]
 LAYOUTS = ["contiguous", "channels-last", "sliced"]
+# Large enough that parts and samples are left where they lie.
+LARGE = (6, 8, 24, 24)
 DOMAINS = torch.tensor([1, 0, 1, 2, 0, 2])
 
 
@@ -35,7 +37,16 @@ def split(x, weight, bias, **options):
     return split_batch_norm(x, DOMAINS, [(None, None, None)] * 3, weight, bias, True, eps=EPS, **options)
 
 
-CASES = {"ghost": (ghost, virtual_batches(6, 2)), "split": (split, DOMAINS.numpy())}
+def halves(x, weight, bias, **options):
+    domains = torch.tensor([2, 2, 0, 0, 0, 0])
+    return split_batch_norm(x, domains, [(None, None, None)] * 3, weight, bias, True, eps=EPS, **options)
+
+
+CASES = {
+    "ghost": (ghost, virtual_batches(6, 2)),
+    "split": (split, DOMAINS.numpy()),
+    "halves": (halves, np.array([2, 2, 0, 0, 0, 0])),
+}
 
 
 def call_of(shape, dtype, parameters, layout="contiguous", level=0.0):
@@ -52,7 +63,7 @@ def call_of(shape, dtype, parameters, layout="contiguous", level=0.0):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, LARGE], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
 @pytest.mark.parametrize("level", [0.0, 200.0])

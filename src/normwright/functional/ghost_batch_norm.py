@@ -9,11 +9,11 @@ from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
+from normwright.functional.batch_parts import PartsOfBatch, takes_parts
 from normwright.functional.instances import Mapped, normalise_instances
-from normwright.functional.virtual_batches import VirtualBatches
 
 # Elements of a virtual batch from which calls for each are worth it.
-_WORTH_A_CALL = 1 << 14
+_WORTH_A_CALL = 1 << 13
 
 # running_mean, running_var and num_batches_tracked.
 Running = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -89,8 +89,8 @@ def ghost_batch_norm(
         parts = []
     elif x.movedim(1, -1).is_contiguous():
         parts = [_by_groups(*one_by_one, running, momentum)]
-    elif _worth_a_call(x, ghost_size):
-        y, mean, variance = VirtualBatches.apply(x, weight, bias, ghost_size, eps)
+    elif takes_parts(x) and x[0].numel() * ghost_size >= _WORTH_A_CALL:
+        y, mean, variance = PartsOfBatch.apply(x, weight, bias, [ghost_size] * (whole // ghost_size), eps)
         _move(running, momentum, mean, variance, x.numel() // x.shape[1] * ghost_size // whole)
         parts = [y]
     else:
@@ -104,12 +104,6 @@ def ghost_batch_norm(
     if residual is not None:
         y = y + residual.to(y.dtype)
     return ACTIVATIONS[activation].value(y) if activation else y
-
-
-def _worth_a_call(x: Tensor, ghost_size: int) -> bool:
-    """Whether virtual batches are so large that calls for each cost less than sweeps over all of them."""
-    plain = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return not plain and x.is_contiguous() and x[0].numel() * ghost_size >= _WORTH_A_CALL
 
 
 def _by_groups(

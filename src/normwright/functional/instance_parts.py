@@ -131,17 +131,22 @@ def instance_gradient(
     level, slope = mean.to(dtype), (dvariance * (2 / size)).to(dtype)
     constant = (dmean / size + (level - mean) * slope).to(dtype)
     one, dx = torch.ones_like(maps.scale), torch.empty_like(x)
-    vectors = (maps.scale, maps.shift, maps.centre, one, slope, constant, level)
+    vectors = (maps.scale, maps.shift, maps.centre, one, slope, constant, level, 0 * one)
     split = [vector.split(parts.instances) for vector in vectors]
     # Half types are widened: their gradient is a sum of two terms, and rounded once.
     narrow = x.dtype != dtype
-    for dy_part, seen, out, *known, ones, by_x, always, centre in zip(
+    for dy_part, seen, out, scale, shift, centre, ones, *by_x, zeros in zip(
         parts.of(dy), parts.of(x), parts.of(dx), *split, strict=True
     ):
-        wide_dy, wide = dy_part.to(dtype), seen.to(dtype)
-        part = _channel_affine_backward(wide_dy, wide, None, *known, ones, 0.0, maps.activation, DX)[0]
+        wide_dy, wide = (dy_part.to(dtype), seen.to(dtype)) if narrow else (dy_part, seen)
+        if maps.activation is None:
+            part = wide_dy if narrow else out
+            _channel_affine_out(wide_dy, None, scale, None, zeros, ones, 0.0, None, part)
+        else:
+            known = (scale, shift, centre, ones, 0.0, maps.activation)
+            part = _channel_affine_backward(wide_dy, wide, None, *known, DX)[0]
         # In the memory of its own residual, where that is not the result.
-        _channel_affine_out(wide, part, by_x, always, centre, ones, 0.0, None, part if narrow else out)
+        _channel_affine_out(wide, part, *by_x, ones, 0.0, None, part if narrow else out)
         if narrow:
             out.copy_(part)
     return dx
