@@ -1,10 +1,12 @@
 """What each member of the family costs: training forward and backward beside the closest kernel's.
 
-    python -m benchmarks.family [--seconds 1] [--threads 1] [--only filter]
+    python -m benchmarks.family [--seconds 1] [--threads 1] [--only ghost]
 
 The contender is what a member stands beside: batch norm for those that take their moments over the batch,
-PyTorch's own operations for whitening, instance norm for filter response norm, layer norm for dynamic tanh, the plain layer for what acts on its
-weight. Both run in turn on the same tensors; the ratio is the median of the ratios of the repetitions.
+PyTorch's own operations for whitening, instance norm for filter response norm, layer or batch norm for
+dynamic tanh, the plain layer for what acts on its weight, PyTorch's amax over the same view for maxout, its
+LSTM for ours (28 rows of 28, 100 units, batch 128). Both run in turn on the same tensors; the ratio is the
+median of the ratios of the repetitions.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from benchmarks.plain_whitening import PlainWhitening
 from normwright import nn as fused
 
 IMAGES, WIDE, VECTORS, TOKENS = (32, 64, 32, 32), (64, 256, 14, 14), (1024, 256), (32, 128, 256)
-ASKED = 2.0
+SEQUENCES, ROWS = (64, 256, 200), (28, 128, 28)
+ASKED = 2.0  # 3 of an LSTM
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,48 @@ def rows() -> Iterator[Row]:
     yield _row("weight norm", convolution, lambda: fused.weight_norm(nn.Conv2d(64, 64, 3)))
     standardised = fused.weight_standardization
     yield _row("weight standardisation", convolution, lambda: standardised(nn.Conv2d(64, 64, 3)))
-    yield _row("maxout, 2", ("ReLU", IMAGES, False), lambda: fused.Maxout(2))
+    for pieces in (2, 4):
+        largest = (f"amax of {pieces}", IMAGES, False)
+        yield _row(f"maxout, {pieces}", largest, partial(fused.Maxout, pieces))
+    half = ("batch norm", SEQUENCES, False)
+    yield _row("masked batch norm, half counts", half, partial(_Padded, SEQUENCES))
+    recurrent = ("LSTM", ROWS, False)
+    yield _row("batch-normalised LSTM", recurrent, lambda: _Output(fused.BatchNormLSTM(28, 100)))
+    yield _row("layer-normalised LSTM", recurrent, lambda: _Output(fused.LayerNormLSTM(28, 100)))
+
+
+class _Padded(nn.Module):
+    """Masked batch norm of sequences of 1/4 to 3/4 of the length."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.norm = fused.MaskedBatchNorm1d(shape[1])
+        self.lengths = torch.linspace(shape[2] / 4, 3 * shape[2] / 4, shape[0]).long()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(x, lengths=self.lengths)
+        return y
+
+
+class _Output(nn.Module):
+    """A recurrent layer's outputs without its last state."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)[0]
+        return y
+
+
+class _Largest(nn.Module):
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, self.pieces)).amax(2)
 
 
 def _mixed(channels: int, domains: Tensor) -> nn.Module:
@@ -81,7 +125,9 @@ def _row(member: str, beside: tuple[str, tuple[int, ...], bool], make: Callable[
         "instance norm": lambda: fused.InstanceNorm2d(shape[1], affine=True),
         "layer norm": lambda: fused.LayerNorm(shape[-1]),
         "convolution": lambda: nn.Conv2d(shape[1], shape[1], 3),
-        "ReLU": nn.ReLU,
+        "amax of 2": lambda: _Largest(2),
+        "amax of 4": lambda: _Largest(4),
+        "LSTM": lambda: _Output(nn.LSTM(28, 100)),
     }
     return Row(member, contender, shape, last, make, kinds[contender])
 

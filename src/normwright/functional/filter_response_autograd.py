@@ -46,12 +46,10 @@ def _in_plain_operations(
     return z.to(x.dtype)
 
 
-def _of_instances(x: Tensor, vector: Tensor | None, none: float) -> Tensor:
-    """(N·C,), the vector of channels once for every sample, or a constant."""
-    dtype, (samples, channels) = compute_dtype(x), x.shape[:2]
-    if vector is None:
-        return torch.full((samples * channels,), none, dtype=dtype, device=x.device)
-    return vector.detach().to(dtype).expand(samples, channels).reshape(-1)
+def _of_channels(x: Tensor, vector: Tensor | None, none: float) -> Tensor:
+    """(C,), the vector in the dtype that is computed in, or a constant."""
+    dtype = compute_dtype(x)
+    return x.new_full(x.shape[1:2], none, dtype=dtype) if vector is None else vector.detach().to(dtype)
 
 
 class _Responses(torch.autograd.Function):
@@ -65,12 +63,14 @@ class _Responses(torch.autograd.Function):
         eps: float | Tensor,
     ) -> Tensor:
         parts, y, rstds, size = known_parts(x), torch.empty_like(x), [], x.shape[2:].numel()
-        weights, level = _of_instances(x, weight, 1), _of_instances(x, threshold, 0)
-        shifts = _of_instances(x, bias, 0) - level
-        zeros, ones = torch.zeros_like(weights), torch.ones_like(weights)
-        vectors = (part.split(parts.instances) for part in (weights, shifts, level, zeros, ones))
+        scales, level = _of_channels(x, weight, 1), _of_channels(x, threshold, 0)
+        shifts = _of_channels(x, bias, 0) - level
+        constants = (torch.zeros_like(scales), torch.ones_like(scales))
+        vectors = [parts.of_channels(part, x) for part in (scales, shifts, *constants)]
+        levels = parts.of_channels(level, x)
         activation = None if threshold is None else "relu"
-        for seen, out, scale, shift, rise, zero, one in zip(parts.of(x), parts.of(y), *vectors, strict=True):
+        cuts = (parts.of(x), parts.of(y), *vectors, levels)
+        for seen, out, scale, shift, zero, one, rise in zip(*cuts, strict=True):
             _, mean, m2 = _channel_moments(seen)
             rstd = m2.div_(size).addcmul_(mean, mean).add_(eps).rsqrt_()
             _channel_affine_out(seen, None, scale * rstd, shift, zero, one, 0.0, activation, out)
@@ -79,22 +79,22 @@ class _Responses(torch.autograd.Function):
             rstds.append(rstd)
         learned = eps if isinstance(eps, Tensor) else None
         ctx.save_for_backward(x, weight, bias, threshold, learned)
-        ctx.known = (eps, torch.cat(rstds), (weights, shifts, zeros, ones), activation)
+        ctx.known = (eps, torch.cat(rstds).view(x.shape[:2]), scales, vectors, activation)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        eps, rstd, (weights, shifts, zeros, ones), activation = ctx.known
+        eps, rstd, scales, vectors, activation = ctx.known
         if torch.is_grad_enabled():
             return _differentiable_backward(dy, x, parameters, eps)
         parts, dx, sums = known_parts(x), torch.empty_like(x), []
-        dtype, size = weights.dtype, x.shape[2:].numel()
+        dtype, size = scales.dtype, x.shape[2:].numel()
         narrow = x.dtype != dtype
-        moments = torch.stack([zeros.to(rstd.dtype), rstd])
-        gains = (weights * rstd / size).to(dtype)
-        vectors = [part.split(parts.instances, -1) for part in (moments, gains, weights, shifts, zeros, ones)]
-        cuts = (parts.of(part) for part in (laid_out_like(dy, x), x, dx))
+        moments = torch.stack([0 * rstd, rstd]).flatten(1)
+        gains = (scales * rstd / size).to(dtype).flatten()
+        cuts = [parts.of(part) for part in (laid_out_like(dy, x), x, dx)]
+        cuts += [part.split(parts.instances, -1) for part in (moments, gains)]
         for dy_part, seen, out, known, gain, scale, shift, zero, one in zip(*cuts, *vectors, strict=True):
             # Half types are widened: their gradient is a sum of two terms, and rounded once.
             wide = (dy_part.to(dtype), seen.to(dtype)) if narrow else (dy_part, seen)
@@ -112,13 +112,8 @@ class _Responses(torch.autograd.Function):
             None if weight is None else of_x.sum(0).to(weight.dtype),
             None if bias is None else of_one.sum(0).to(bias.dtype),
             None if threshold is None else (passed * size - of_one).sum(0).to(threshold.dtype),
-            None if learned is None else _of_eps(of_x, weights, rstd).to(learned.dtype),
+            None if learned is None else (of_x * scales * rstd.square()).sum().mul(-0.5).to(learned.dtype),
         )
-
-
-def _of_eps(of_x: Tensor, weights: Tensor, rstd: Tensor) -> Tensor:
-    """Each instance's root mean square has it: rstd moves by -rstd³/2."""
-    return (of_x.flatten() * weights * rstd.square()).sum() * -0.5
 
 
 def _differentiable_backward(

@@ -37,6 +37,12 @@ class Parts(NamedTuple):
         """Of x, or of a tensor that lies in memory as x does."""
         return self.whole(x).split(self.instances, 1) if self.end_to_end else x.split(1)
 
+    def of_channels(self, vector: Tensor, x: Tensor) -> Sequence[Tensor]:
+        """Of a vector (C,), the same for every sample of x."""
+        if not self.end_to_end:
+            return [vector] * len(x)
+        return vector.expand(x.shape[:2]).reshape(-1).split(self.instances)
+
     def whole(self, x: Tensor) -> Tensor:
         """x as a single part, where its instances lie end to end."""
         return x.view(1, x.shape[0] * x.shape[1], -1)
