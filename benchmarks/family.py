@@ -58,8 +58,8 @@ def rows() -> Iterator[Row]:
         yield _row("filter response norm", instance, partial(fused.FilterResponseNorm, c, tlu=False))
         yield _row("filter response norm, TLU", instance, partial(fused.FilterResponseNorm, c))
         yield _row("dynamic tanh", batch, partial(fused.DynamicTanh, c, axis=1))
-    whitened = ("whitening by PyTorch", VECTORS, False)
-    yield _row("whitening, zca", whitened, lambda: fused.WhiteningNorm1d(VECTORS[1]))
+    columns = ("whitening by PyTorch", VECTORS, False)
+    yield _row("whitening, zca", columns, lambda: fused.WhiteningNorm1d(VECTORS[1]))
     vectors = ("batch norm", VECTORS, False)
     yield _row("ghost batch norm, 128", vectors, lambda: fused.GhostBatchNorm1d(VECTORS[1], ghost_size=128))
     yield _row("dynamic tanh", ("layer norm", TOKENS, False), lambda: fused.DynamicTanh(TOKENS[-1]))
@@ -108,7 +108,8 @@ class _Largest(nn.Module):
         self.pieces = pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (-1, self.pieces)).amax(2)
+        y: Tensor = x.unflatten(1, (-1, self.pieces)).amax(2)
+        return y
 
 
 def _mixed(channels: int, domains: Tensor) -> nn.Module:

@@ -99,6 +99,28 @@ def test_forward_and_gradients(case, shape, layout, dtype, parameters, level):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_the_derivative_of_a_large_batch_s_derivative(case, layout):
+    """By a penalty on the gradient, against the textbook's formula in PyTorch."""
+    x, dy, weight, bias = call_of(LARGE, torch.float64, torch.float64, layout)
+
+    def textbook(x, weight, bias):
+        y = torch.zeros_like(x)
+        for label in np.unique(CASES[case][1]):
+            rows = torch.from_numpy(CASES[case][1] == label)
+            y[rows] = torch.nn.functional.batch_norm(x[rows], None, None, weight, bias, True, eps=EPS)
+        return y
+
+    found = []
+    for function in (CASES[case][0], textbook):
+        leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]
+        (dx,) = torch.autograd.grad((function(*leaves) * dy).sum(), leaves[:1], create_graph=True)
+        found.append(torch.autograd.grad(dx.square().sum(), leaves[:2]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("shape", [(6, 2), (6, 2, 3)], ids=str)
 def test_derivatives_of_both_orders(case, shape):
     x, _, weight, bias = call_of(shape, torch.float64, torch.float64)
@@ -124,6 +146,31 @@ def test_ghost_statistics_move_once_for_each_virtual_batch_in_order(layout, mome
     for ours, theirs in ((mean, other_mean), (variance, other_variance)):
         assert float((ours - theirs).abs().max()) <= 4 * 4 * 4 * RUNNING[torch.float32]
     assert not torch.equal(mean, torch.ones(3))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize("domains", [[1, 0, 1, 1, 0, 1], [1, 1, 0, 0, 0, 0]], ids=str)
+def test_a_large_mixed_batch_moves_each_domain_s_statistics(layout, momentum, domains):
+    x, *_ = call_of(LARGE, torch.float32, torch.float32, layout)
+    ours, theirs = (
+        [(torch.ones(8), torch.full((8,), 2.0), torch.tensor(4)) for _ in range(3)] for _ in range(2)
+    )
+    labels = torch.tensor(domains)
+    y = split_batch_norm(x, labels, ours, training=True, momentum=momentum)
+    for domain in (0, 1):
+        rows = labels == domain
+        mean, variance, counted = theirs[domain]
+        moved = {"training": True, "momentum": momentum, "num_batches_tracked": counted}
+        expected = batch_norm(x[rows], mean, variance, **moved)
+        assert float((y[rows] - expected).abs().max()) <= 64 * UNIT[torch.float32]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one[2] == other[2]
+        for moment, of_batch_norm in zip(one[:2], other[:2], strict=True):
+            assert float((moment - of_batch_norm).abs().max()) <= 4 * RUNNING[torch.float32]
+    assert not torch.equal(ours[0][0], torch.ones(8))
+    with pytest.raises(OptionError, match="needs num_batches_tracked"):
+        split_batch_norm(x, labels, [(*ours[0][:2], None)] * 3, training=True, momentum=None)
 
 
 def test_inference_is_batch_norm_s():

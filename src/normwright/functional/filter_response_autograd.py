@@ -1,4 +1,4 @@
-"""Filter response norm in a sweep over x, and in one for its gradients: a part that a cache holds at a time.
+"""Filter response norm by the operators on channels, which see an instance as one.
 
 Root mean squares are of an instance, a channel of a sample, alone; so a part needs to know of no other. Its
 backward is batch norm's of a mean that is 0, which takes away a mean of the gradient too; that is given back.
@@ -14,9 +14,8 @@ from torch import Tensor
 from normwright.backends.activation import ACTIVATIONS
 from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype, statistics_dtype
-from normwright.functional.instance_parts import in_any_order, known_parts, laid_out_like
+from normwright.functional.instance_parts import affine, in_any_order, known_parts, laid_out_like
 
-_channel_affine_out = torch.ops.normwright.channel_affine_out.default
 _channel_moments = torch.ops.normwright.channel_moments.default
 _channels_backward = torch.ops.normwright.channels_backward.default
 
@@ -27,7 +26,8 @@ def normalise_responses(
     """max(x·rstd·weight + bias, threshold), with gradients of every order; x is (N, C, *space), not empty."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return _in_plain_operations(x, weight, bias, threshold, eps)
-    return in_any_order(_Responses.apply, x, weight, bias, threshold, eps)
+    y: Tensor = in_any_order(_Responses.apply, x, weight, bias, threshold, eps)
+    return y
 
 
 def _in_plain_operations(
@@ -62,25 +62,26 @@ class _Responses(torch.autograd.Function):
         threshold: Tensor | None,
         eps: float | Tensor,
     ) -> Tensor:
-        parts, y, rstds, size = known_parts(x), torch.empty_like(x), [], x.shape[2:].numel()
+        parts, rstds, size = known_parts(x), [], x.shape[2:].numel()
+        y, outs = parts.results(x)
         scales, level = _of_channels(x, weight, 1), _of_channels(x, threshold, 0)
         shifts = _of_channels(x, bias, 0) - level
         constants = (torch.zeros_like(scales), torch.ones_like(scales))
         vectors = [parts.of_channels(part, x) for part in (scales, shifts, *constants)]
         levels = parts.of_channels(level, x)
         activation = None if threshold is None else "relu"
-        cuts = (parts.of(x), parts.of(y), *vectors, levels)
+        cuts = (parts.of(x), outs, *vectors, levels)
         for seen, out, scale, shift, zero, one, rise in zip(*cuts, strict=True):
             _, mean, m2 = _channel_moments(seen)
             rstd = m2.div_(size).addcmul_(mean, mean).add_(eps).rsqrt_()
-            _channel_affine_out(seen, None, scale * rstd, shift, zero, one, 0.0, activation, out)
+            part = affine(out, seen, None, scale * rstd, shift, zero, one, 0.0, activation)
             if threshold is not None:  # max(z, τ) = relu(z - τ) + τ: the operator has a ReLU.
-                _channel_affine_out(out, None, None, rise, zero, one, 0.0, None, out)
+                affine(part, part, None, None, rise, zero, one, 0.0, None)
             rstds.append(rstd)
         learned = eps if isinstance(eps, Tensor) else None
         ctx.save_for_backward(x, weight, bias, threshold, learned)
         ctx.known = (eps, torch.cat(rstds).view(x.shape[:2]), scales, vectors, activation)
-        return y
+        return part.view(x.shape) if y is None else y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -88,27 +89,22 @@ class _Responses(torch.autograd.Function):
         eps, rstd, scales, vectors, activation = ctx.known
         if torch.is_grad_enabled():
             return _differentiable_backward(dy, x, parameters, eps)
-        parts, dx, sums = known_parts(x), torch.empty_like(x), []
-        dtype, size = scales.dtype, x.shape[2:].numel()
-        narrow = x.dtype != dtype
+        parts, sums, dtype, size = known_parts(x), [], scales.dtype, x.shape[2:].numel()
         moments = torch.stack([0 * rstd, rstd]).flatten(1)
         gains = (scales * rstd / size).to(dtype).flatten()
-        cuts = [parts.of(part) for part in (laid_out_like(dy, x), x, dx)]
-        cuts += [part.split(parts.instances, -1) for part in (moments, gains)]
-        for dy_part, seen, out, known, gain, scale, shift, zero, one in zip(*cuts, *vectors, strict=True):
-            # Half types are widened: their gradient is a sum of two terms, and rounded once.
-            wide = (dy_part.to(dtype), seen.to(dtype)) if narrow else (dy_part, seen)
-            call = (*wide, None, scale, shift, None, known, activation, DX | DWEIGHT | DBIAS)
+        # Half types are widened: their gradient is a sum of two terms, and rounded once.
+        wide_dy, wide = laid_out_like(dy, x).to(dtype), x.to(dtype)
+        dx, outs = parts.results(wide)
+        cuts = (parts.of(wide_dy), parts.of(wide), outs, parts.of_instances(moments, gains), *vectors)
+        for dy_part, seen, out, (known, gain), scale, shift, zero, one in zip(*cuts, strict=True):
+            call = (dy_part, seen, None, scale, shift, None, known, activation, DX | DWEIGHT | DBIAS)
             part, _, of_x, of_one = _channels_backward(*call)
-            to = part if narrow else out
-            _channel_affine_out(part, None, None, of_one * gain, zero, one, 0.0, None, to)
-            if narrow:
-                out.copy_(part)
+            affine(part if out is None else out, part, None, None, of_one * gain, zero, one, 0.0, None)
             sums.append((of_x, of_one, of_one if activation is None else _channel_moments(dy_part)[1]))
         of_x, of_one, passed = (torch.cat(part).view(x.shape[:2]) for part in zip(*sums, strict=True))
         weight, bias, threshold, learned = parameters
         return (
-            dx,
+            (part.view(x.shape) if dx is None else dx).to(x.dtype),
             None if weight is None else of_x.sum(0).to(weight.dtype),
             None if bias is None else of_one.sum(0).to(bias.dtype),
             None if threshold is None else (passed * size - of_one).sum(0).to(threshold.dtype),
@@ -119,8 +115,8 @@ class _Responses(torch.autograd.Function):
 def _differentiable_backward(
     dy: Tensor, x: Tensor, parameters: list[Tensor | None], eps: float | Tensor
 ) -> tuple[Tensor | None, ...]:
-    *vectors, learned = parameters
-    y = _in_plain_operations(x, *vectors, eps if learned is None else learned)
+    weight, bias, threshold, learned = parameters
+    y = _in_plain_operations(x, weight, bias, threshold, eps if learned is None else learned)
     given = (x, *parameters)
     wanted = [part for part in given if part is not None and part.requires_grad]
     found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))

@@ -7,7 +7,7 @@ at a time where its channels lie innermost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,43 +21,52 @@ _channel_affine_backward = torch.ops.normwright.channel_affine_backward.default
 _channel_affine_out = torch.ops.normwright.channel_affine_out.default
 _channel_moments = torch.ops.normwright.channel_moments.default
 
-# Elements of a part: 1 MB of float32, so that what a call has written the next one finds in the second cache.
-_PART = 1 << 18
 # Elements of a sample below which a call for each costs more than a copy of the batch.
 _WORTH_A_CALL = 1 << 12
 
 
 class Parts(NamedTuple):
-    """How a batch is cut into parts of whole instances: `instances` in each but the last."""
+    """How a batch is cut into parts of `instances` each: it is a single one where they lie end to end."""
 
     end_to_end: bool
     instances: int
 
     def of(self, x: Tensor) -> Sequence[Tensor]:
         """Of x, or of a tensor that lies in memory as x does."""
-        return self.whole(x).split(self.instances, 1) if self.end_to_end else x.split(1)
+        return [x.view(1, self.instances, -1)] if self.end_to_end else x.split(1)
+
+    def of_instances(self, *vectors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Of vectors (N·C,), or (…, N·C), those of each part."""
+        return zip(*(vector.split(self.instances, -1) for vector in vectors), strict=True)
 
     def of_channels(self, vector: Tensor, x: Tensor) -> Sequence[Tensor]:
         """Of a vector (C,), the same for every sample of x."""
-        if not self.end_to_end:
-            return [vector] * len(x)
-        return vector.expand(x.shape[:2]).reshape(-1).split(self.instances)
+        return [vector.expand(x.shape[:2]).reshape(-1)] if self.end_to_end else [vector] * len(x)
 
-    def whole(self, x: Tensor) -> Tensor:
-        """x as a single part, where its instances lie end to end."""
-        return x.view(1, x.shape[0] * x.shape[1], -1)
-
-    def longest(self, x: Tensor) -> Sequence[Tensor]:
-        """The fewest parts of x that there can be, for a single sweep."""
-        return (self.whole(x),) if self.end_to_end else x.split(1)
+    def results(self, x: Tensor) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """Memory like x's and its parts; None where an operator's own result, which is quicker, is all."""
+        if self.end_to_end:
+            return None, [None]
+        whole = torch.empty_like(x)
+        return whole, self.of(whole)
 
 
 def parts_of(x: Tensor) -> Parts | None:
     """How x can be cut; None where it has to be made contiguous first."""
+    samples, channels = x.shape[:2]
     if x.is_contiguous():
-        return Parts(True, max(1, _PART // max(1, x.shape[2:].numel())))
+        return Parts(True, samples * channels)
     innermost = x.movedim(1, -1).is_contiguous()
-    return Parts(False, x.shape[1]) if innermost and x[0].numel() >= _WORTH_A_CALL else None
+    return Parts(False, channels) if innermost and x[0].numel() >= _WORTH_A_CALL else None
+
+
+def affine(out: Tensor | None, *call: Any) -> Tensor:
+    """`channel_affine`, written to `out` where there is one."""
+    if out is None:
+        y: Tensor = _channel_affine(*call)
+        return y
+    _channel_affine_out(*call, out)
+    return out
 
 
 def laid_out_like(y: Tensor, x: Tensor) -> Tensor:
@@ -98,32 +107,26 @@ class Maps(NamedTuple):
 
 def instance_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each instance, (N·C,)."""
-    found = [_channel_moments(part) for part in known_parts(x).longest(x)]
+    found = [_channel_moments(part) for part in known_parts(x).of(x)]
     mean, m2 = (torch.cat([part[i] for part in found]) for i in (1, 2))
     return mean, m2 / found[0][0]
 
 
 def mapped_instances(x: Tensor, maps: Maps) -> Tensor:
     """y."""
-    parts, one = known_parts(x), torch.ones_like(maps.scale)
-    *vectors, activation = (maps.scale, maps.shift, maps.centre, one, maps.activation)
-    if parts.end_to_end:
-        y: Tensor = _channel_affine(parts.whole(x), None, *vectors, 0.0, activation)
-        return y.view(x.shape)
-    y = torch.empty_like(x)
-    split = (vector.split(parts.instances) for vector in vectors)
-    for seen, out, *vector in zip(parts.of(x), parts.of(y), *split, strict=True):
-        _channel_affine_out(seen, None, *vector, 0.0, activation, out)
-    return y
+    parts = known_parts(x)
+    whole, outs = parts.results(x)
+    vectors = parts.of_instances(maps.scale, maps.shift, maps.centre, torch.ones_like(maps.scale))
+    for seen, out, vector in zip(parts.of(x), outs, vectors, strict=True):
+        y = affine(out, seen, None, *vector, 0.0, maps.activation)
+    return y.view(x.shape) if whole is None else whole
 
 
 def map_gradients(dy: Tensor, x: Tensor, maps: Maps) -> list[Tensor]:
     """Σdz·(x - centre) and Σdz of each instance, (N·C,): the gradients by scale and shift."""
-    parts, one = known_parts(x), torch.ones_like(maps.scale)
-    vectors = [maps.scale, maps.shift, maps.centre, one]
-    split = [[part] if parts.end_to_end else part.split(parts.instances) for part in vectors]
-    found = []
-    for dy_part, seen, *vector in zip(parts.longest(dy), parts.longest(x), *split, strict=True):
+    parts, found = known_parts(x), []
+    vectors = parts.of_instances(maps.scale, maps.shift, maps.centre, torch.ones_like(maps.scale))
+    for dy_part, seen, vector in zip(parts.of(dy), parts.of(x), vectors, strict=True):
         call = (*vector, 0.0, maps.activation, DWEIGHT | DBIAS)
         found.append(_channel_affine_backward(dy_part, seen, None, *call)[2:])
     return [torch.cat(of_parts) for of_parts in zip(*found, strict=True)]
@@ -136,23 +139,18 @@ def instance_gradient(
     parts, dtype, size = known_parts(x), compute_dtype(x), x.shape[2:].numel()
     level, slope = mean.to(dtype), (dvariance * (2 / size)).to(dtype)
     constant = (dmean / size + (level - mean) * slope).to(dtype)
-    one, dx = torch.ones_like(maps.scale), torch.empty_like(x)
-    vectors = (maps.scale, maps.shift, maps.centre, one, slope, constant, level, 0 * one)
-    split = [vector.split(parts.instances) for vector in vectors]
+    one = torch.ones_like(level)
+    vectors = parts.of_instances(maps.scale, maps.shift, maps.centre, one, 0 * one, slope, constant, level)
     # Half types are widened: their gradient is a sum of two terms, and rounded once.
-    narrow = x.dtype != dtype
-    for dy_part, seen, out, scale, shift, centre, ones, *by_x, zeros in zip(
-        parts.of(dy), parts.of(x), parts.of(dx), *split, strict=True
-    ):
-        wide_dy, wide = (dy_part.to(dtype), seen.to(dtype)) if narrow else (dy_part, seen)
+    wide_dy, wide = dy.to(dtype), x.to(dtype)
+    whole, outs = parts.results(wide)
+    for dy_part, seen, out, vector in zip(parts.of(wide_dy), parts.of(wide), outs, vectors, strict=True):
+        scale, shift, centre, ones, zeros, *by_x = vector
         if maps.activation is None:
-            part = wide_dy if narrow else out
-            _channel_affine_out(wide_dy, None, scale, None, zeros, ones, 0.0, None, part)
+            dx = affine(out, dy_part, None, scale, None, zeros, ones, 0.0, None)
         else:
             known = (scale, shift, centre, ones, 0.0, maps.activation)
-            part = _channel_affine_backward(wide_dy, wide, None, *known, DX)[0]
-        # In the memory of its own residual, where that is not the result.
-        _channel_affine_out(wide, part, *by_x, ones, 0.0, None, part if narrow else out)
-        if narrow:
-            out.copy_(part)
-    return dx
+            dx = _channel_affine_backward(dy_part, seen, None, *known, DX)[0]
+        # In the memory of its own residual: fresh pages cost as much as the arithmetic.
+        affine(dx if out is None else out, seen, dx, *by_x, ones, 0.0, None)
+    return (dx.view(x.shape) if whole is None else whole).to(x.dtype)

@@ -48,12 +48,14 @@ def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
         return larger
     if pieces == 2:
         return torch.maximum(*_pairs(input, axis))
-    return input.unflatten(axis, (input.shape[axis] // pieces, pieces)).amax(axis + 1)
+    largest: Tensor = input.unflatten(axis, (input.shape[axis] // pieces, pieces)).amax(axis + 1)
+    return largest
 
 
 def _pairs(x: Tensor, axis: int) -> tuple[Tensor, ...]:
     """The first, and the second, of every two neighbours."""
-    return x.unflatten(axis, (x.shape[axis] // 2, 2)).unbind(axis + 1)
+    pairs: tuple[Tensor, ...] = x.unflatten(axis, (x.shape[axis] // 2, 2)).unbind(axis + 1)
+    return pairs
 
 
 class _Larger(torch.autograd.Function):

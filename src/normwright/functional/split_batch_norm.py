@@ -10,7 +10,7 @@ from torch import Tensor
 from normwright.backends.activation import ACTIVATIONS
 from normwright.backends.merged import Merged, move_running
 from normwright.errors import OptionError, ShapeError
-from normwright.functional.batch_norm import batch_norm, check_call
+from normwright.functional.batch_norm import batch_norm, check_call, check_running
 from normwright.functional.batch_parts import PartsOfBatch, takes_parts
 from normwright.functional.instances import Mapped, normalise_instances
 
@@ -122,17 +122,22 @@ def _in_place(
     eps: float,
 ) -> Tensor:
     """Where no sample is moved."""
+    for domain, _ in present:
+        mean, variance, counted = running[domain]
+        check_call("batch_norm", x, None, (mean, variance, weight, bias), None, eps, training=True)
+        check_running(mean, variance, momentum, counted)
+    y: Tensor
     in_order = sorted(present, key=lambda of_domain: int(of_domain[1][0]))
     if takes_parts(x) and _is_in_runs(in_order):
         y, means, variances = PartsOfBatch.apply(x, weight, bias, [len(rows) for _, rows in in_order], eps)
-        told = zip(means, variances, strict=True)
+        told = list(zip(means, variances, strict=True))
     else:
         y, told = _by_instances(x, in_order, weight, bias, eps)
     size = x.shape[2:].numel()
     with torch.no_grad():
-        for (domain, rows), (mean, variance) in zip(in_order, told, strict=True):
-            count = mean.new_tensor(len(rows) * size)
-            move_running(Merged(count, mean, variance * count), *running[domain], momentum)
+        for (domain, rows), moments in zip(in_order, told, strict=True):
+            count = moments[0].new_tensor(len(rows) * size)
+            move_running(Merged(count, moments[0], moments[1] * count), *running[domain], momentum)
     return y
 
 
