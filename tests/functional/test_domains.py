@@ -99,6 +99,25 @@ def test_forward_and_gradients(case, shape, layout, dtype, parameters, level):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [2.0**100, 2.0**-20])
+def test_a_large_batch_of_any_magnitude(case, layout, size):
+    """dx in float32 is that in float64, to within roundings of a channel's largest."""
+    x, dy, weight, bias = call_of(LARGE, torch.float32, torch.float32, layout)
+    # In the first channel only: another must not be harmed by what that one needs.
+    scale = torch.ones(8, 1, 1).index_fill(0, torch.tensor([0]), size)
+    found = []
+    for given in (x, x * scale):
+        wide = given.detach().double().requires_grad_()
+        leaf = given.detach().requires_grad_()
+        pair = [(CASES[case][0](part, weight.to(part), bias.to(part)), part) for part in (leaf, wide)]
+        found.append([torch.autograd.grad(y, part, dy.to(part))[0].double() for y, part in pair])
+    for ours, theirs in found:
+        largest = theirs.abs().amax((0, 2, 3), keepdim=True)
+        assert bool(((ours - theirs).abs() <= 64 * UNIT[torch.float32] * largest).all())
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
 def test_the_derivative_of_a_large_batch_s_derivative(case, layout):
     """By a penalty on the gradient, against the textbook's formula in PyTorch."""

@@ -132,25 +132,35 @@ def map_gradients(dy: Tensor, x: Tensor, maps: Maps) -> list[Tensor]:
     return [torch.cat(of_parts) for of_parts in zip(*found, strict=True)]
 
 
+def _lift(slope: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What x is multiplied by, and the slope divided, where that would be lost: x beyond 1e15 or so."""
+    lost = (slope != 0) & (slope.abs() < torch.finfo(dtype).tiny)
+    return torch.where(lost, 2.0**-100, 1.0).to(dtype) if bool(lost.any()) else None
+
+
 def instance_gradient(
     dy: Tensor, x: Tensor, maps: Maps, mean: Tensor, dmean: Tensor, dvariance: Tensor
 ) -> Tensor:
     """dx, given the gradients by the mean and the variance of each instance."""
     parts, dtype, size = known_parts(x), compute_dtype(x), x.shape[2:].numel()
-    level, slope = mean.to(dtype), (dvariance * (2 / size)).to(dtype)
+    level, slope = mean.to(dtype), dvariance * (2 / size)
     constant = (dmean / size + (level - mean) * slope).to(dtype)
-    one = torch.ones_like(level)
-    vectors = parts.of_instances(maps.scale, maps.shift, maps.centre, one, 0 * one, slope, constant, level)
+    one, lift = torch.ones_like(level), _lift(slope, dtype)
+    lifted = [one if lift is None else lift, (slope if lift is None else slope / lift).to(dtype), constant]
+    lifted.append(level if lift is None else level * lift)
+    vectors = parts.of_instances(maps.scale, maps.shift, maps.centre, one, 0 * one, *lifted)
     # Half types are widened: their gradient is a sum of two terms, and rounded once.
     wide_dy, wide = dy.to(dtype), x.to(dtype)
     whole, outs = parts.results(wide)
     for dy_part, seen, out, vector in zip(parts.of(wide_dy), parts.of(wide), outs, vectors, strict=True):
-        scale, shift, centre, ones, zeros, *by_x = vector
+        scale, shift, centre, ones, zeros, up, *by_x = vector
         if maps.activation is None:
             dx = affine(out, dy_part, None, scale, None, zeros, ones, 0.0, None)
         else:
             known = (scale, shift, centre, ones, 0.0, maps.activation)
             dx = _channel_affine_backward(dy_part, seen, None, *known, DX)[0]
+        if lift is not None:
+            seen = _channel_affine(seen, None, up, None, zeros, ones, 0.0, None)
         # In the memory of its own residual: fresh pages cost as much as the arithmetic.
         affine(dx if out is None else out, seen, dx, *by_x, ones, 0.0, None)
     return (dx.view(x.shape) if whole is None else whole).to(x.dtype)
