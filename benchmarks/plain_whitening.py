@@ -23,5 +23,5 @@ class PlainWhitening(nn.Module):
         projection = (vectors * values.rsqrt().unsqueeze(-2)) @ vectors.mT
         y = (projection @ centred).reshape(x.shape[1], x.shape[0], *x.shape[2:]).transpose(0, 1).contiguous()
         shape = (-1, *[1] * (x.dim() - 2))
-        affine: Tensor = y * self.weight.view(shape) + self.bias.view(shape)
-        return affine
+        mapped: Tensor = y * self.weight.view(shape) + self.bias.view(shape)
+        return mapped

@@ -24,6 +24,8 @@ DTYPES = [
     (torch.float16, torch.float32),
 ]
 LAYOUTS = ["contiguous", "channels-last", "sliced"]
+# Large enough that parts and samples are left where they lie.
+LARGE = (6, 8, 24, 24)
 DOMAINS = torch.tensor([1, 0, 1, 2, 0, 2])
 
 
@@ -35,7 +37,16 @@ def split(x, weight, bias, **options):
     return split_batch_norm(x, DOMAINS, [(None, None, None)] * 3, weight, bias, True, eps=EPS, **options)
 
 
-CASES = {"ghost": (ghost, virtual_batches(6, 2)), "split": (split, DOMAINS.numpy())}
+def halves(x, weight, bias, **options):
+    domains = torch.tensor([2, 2, 0, 0, 0, 0])
+    return split_batch_norm(x, domains, [(None, None, None)] * 3, weight, bias, True, eps=EPS, **options)
+
+
+CASES = {
+    "ghost": (ghost, virtual_batches(6, 2)),
+    "split": (split, DOMAINS.numpy()),
+    "halves": (halves, np.array([2, 2, 0, 0, 0, 0])),
+}
 
 
 def call_of(shape, dtype, parameters, layout="contiguous", level=0.0):
@@ -52,7 +63,7 @@ def call_of(shape, dtype, parameters, layout="contiguous", level=0.0):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, LARGE], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
 @pytest.mark.parametrize("level", [0.0, 200.0])
@@ -88,6 +99,47 @@ def test_forward_and_gradients(case, shape, layout, dtype, parameters, level):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [2.0**100, 2.0**-20])
+def test_a_large_batch_of_any_magnitude(case, layout, size):
+    """dx in float32 is that in float64, to within roundings of a channel's largest."""
+    x, dy, weight, bias = call_of(LARGE, torch.float32, torch.float32, layout)
+    # In the first channel only: another must not be harmed by what that one needs.
+    scale = torch.ones(8, 1, 1).index_fill(0, torch.tensor([0]), size)
+    found = []
+    for given in (x, x * scale):
+        wide = given.detach().double().requires_grad_()
+        leaf = given.detach().requires_grad_()
+        pair = [(CASES[case][0](part, weight.to(part), bias.to(part)), part) for part in (leaf, wide)]
+        found.append([torch.autograd.grad(y, part, dy.to(part))[0].double() for y, part in pair])
+    for ours, theirs in found:
+        largest = theirs.abs().amax((0, 2, 3), keepdim=True)
+        assert bool(((ours - theirs).abs() <= 64 * UNIT[torch.float32] * largest).all())
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_the_derivative_of_a_large_batch_s_derivative(case, layout):
+    """By a penalty on the gradient, against the textbook's formula in PyTorch."""
+    x, dy, weight, bias = call_of(LARGE, torch.float64, torch.float64, layout)
+
+    def textbook(x, weight, bias):
+        y = torch.zeros_like(x)
+        for label in np.unique(CASES[case][1]):
+            rows = torch.from_numpy(CASES[case][1] == label)
+            y[rows] = torch.nn.functional.batch_norm(x[rows], None, None, weight, bias, True, eps=EPS)
+        return y
+
+    found = []
+    for function in (CASES[case][0], textbook):
+        leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]
+        (dx,) = torch.autograd.grad((function(*leaves) * dy).sum(), leaves[:1], create_graph=True)
+        found.append(torch.autograd.grad(dx.square().sum(), leaves[:2]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("shape", [(6, 2), (6, 2, 3)], ids=str)
 def test_derivatives_of_both_orders(case, shape):
     x, _, weight, bias = call_of(shape, torch.float64, torch.float64)
@@ -113,6 +165,31 @@ def test_ghost_statistics_move_once_for_each_virtual_batch_in_order(layout, mome
     for ours, theirs in ((mean, other_mean), (variance, other_variance)):
         assert float((ours - theirs).abs().max()) <= 4 * 4 * 4 * RUNNING[torch.float32]
     assert not torch.equal(mean, torch.ones(3))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize("domains", [[1, 0, 1, 1, 0, 1], [1, 1, 0, 0, 0, 0]], ids=str)
+def test_a_large_mixed_batch_moves_each_domain_s_statistics(layout, momentum, domains):
+    x, *_ = call_of(LARGE, torch.float32, torch.float32, layout)
+    ours, theirs = (
+        [(torch.ones(8), torch.full((8,), 2.0), torch.tensor(4)) for _ in range(3)] for _ in range(2)
+    )
+    labels = torch.tensor(domains)
+    y = split_batch_norm(x, labels, ours, training=True, momentum=momentum)
+    for domain in (0, 1):
+        rows = labels == domain
+        mean, variance, counted = theirs[domain]
+        moved = {"training": True, "momentum": momentum, "num_batches_tracked": counted}
+        expected = batch_norm(x[rows], mean, variance, **moved)
+        assert float((y[rows] - expected).abs().max()) <= 64 * UNIT[torch.float32]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one[2] == other[2]
+        for moment, of_batch_norm in zip(one[:2], other[:2], strict=True):
+            assert float((moment - of_batch_norm).abs().max()) <= 4 * RUNNING[torch.float32]
+    assert not torch.equal(ours[0][0], torch.ones(8))
+    with pytest.raises(OptionError, match="needs num_batches_tracked"):
+        split_batch_norm(x, labels, [(*ours[0][:2], None)] * 3, training=True, momentum=None)
 
 
 def test_inference_is_batch_norm_s():

@@ -15,7 +15,8 @@ from normwright.reference import filter_response_norm as reference
 from normwright.reference import maxout as reference_maxout
 
 EPS = 2.0**-7
-SHAPES = [(3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 3, 2)]
+# The last is large enough that channels-last samples are taken where they lie.
+SHAPES = [(3, 4, 5), (2, 3, 4, 5), (2, 3, 2, 3, 2), (2, 8, 24, 24)]
 DTYPES = [
     (torch.float64, torch.float64),
     (torch.float32, torch.float32),
@@ -126,8 +127,10 @@ def test_maxout(pieces, dtype):
     y = maxout(x, pieces)
     assert np.array_equal(y.double().numpy(), reference_maxout(x.double().numpy(), pieces))
     assert torch.equal(maxout(x.movedim(1, -1), pieces, axis=-1), y.movedim(1, -1))
-    leaf = x.double().requires_grad_()
+    leaf = (torch.randperm(x.numel()).view(x.shape).double() / 8).requires_grad_()  # no two are equal
     assert torch.autograd.gradcheck(lambda x: maxout(x, pieces), leaf)
+    assert torch.autograd.gradgradcheck(lambda x: maxout(x, pieces), leaf)
+    assert torch.autograd.gradcheck(lambda x: maxout(x, pieces, axis=-1), leaf.movedim(1, -1))
 
 
 def test_maxout_shares_the_gradient_of_equals():

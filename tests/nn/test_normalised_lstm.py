@@ -241,3 +241,19 @@ def test_no_projection(name):
     for call in (((3, 5), {"proj_size": 2}), ((3, 5, 1, True, False, 0.0, False, 2), {})):
         with pytest.raises(OptionError, match="proj_size must be 0"):
             getattr(nn, name)(*call[0], **call[1])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # which Dynamo reads
+@pytest.mark.parametrize("name", ["BatchNormLSTM", "LayerNormLSTM"])
+def test_it_stands_in_compiled_code_and_its_inference_exports(name):
+    torch._dynamo.reset()
+    module, x = getattr(nn, name)(4, 6), torch.randn(5, 3, 4)
+    compiled = torch.compile(module, backend="eager")
+    compiled(x)[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    with torch.no_grad():
+        expected = module.eval()(x)[0]
+        for other in (compiled, torch.export.export(module, (x,)).module()):
+            assert float((other(x)[0] - expected).abs().max()) <= 64 * 2.0**-24
+    torch._dynamo.reset()

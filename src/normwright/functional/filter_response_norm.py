@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from normwright.backends.activation import ACTIVATIONS
@@ -13,7 +12,7 @@ from normwright.functional.arguments import (
     check_parameter_dtypes,
     is_channel_vector,
 )
-from normwright.functional.instances import Mapped, normalise_instances
+from normwright.functional.filter_response_autograd import normalise_responses
 
 
 def filter_response_norm(
@@ -60,28 +59,7 @@ def filter_response_norm(
     if not input.numel():
         y = input + 0 * sum(vector.sum() for vector in (weight, bias, threshold) if vector is not None)
     else:
-        learned = eps if isinstance(eps, Tensor) else None
-        fixed = 0.0 if isinstance(eps, Tensor) else eps
-
-        def algebra(
-            mean: Tensor,
-            variance: Tensor,
-            weight: Tensor | None,
-            bias: Tensor | None,
-            threshold: Tensor | None,
-            learned: Tensor | None,
-        ) -> Mapped:
-            square = variance + mean.square() + fixed
-            rstd = (square if learned is None else square + learned).rsqrt()
-            scale = rstd if weight is None else rstd * weight
-            shift = torch.zeros_like(rstd) if bias is None else bias.to(rstd.dtype).expand_as(rstd)
-            return Mapped(torch.zeros_like(rstd), scale, shift if threshold is None else shift - threshold)
-
-        # max(z, τ) = relu(z - τ) + τ: the operator has a ReLU.
-        unit = None if threshold is None else "relu"
-        y, _ = normalise_instances(input, algebra, (weight, bias, threshold, learned), unit)
-        if threshold is not None:
-            y = y + threshold.to(y.dtype).view(-1, *[1] * (y.dim() - 2))
+        y = normalise_responses(input, weight, bias, threshold, eps)
     if residual is not None:
         y = y + residual.to(y.dtype)
     return ACTIVATIONS[activation].value(y) if activation else y

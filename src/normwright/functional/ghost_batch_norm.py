@@ -9,7 +9,11 @@ from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
+from normwright.functional.batch_parts import PartsOfBatch, takes_parts
 from normwright.functional.instances import Mapped, normalise_instances
+
+# Elements of a virtual batch from which calls for each are worth it.
+_WORTH_A_CALL = 1 << 13
 
 # running_mean, running_var and num_batches_tracked.
 Running = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -85,6 +89,10 @@ def ghost_batch_norm(
         parts = []
     elif x.movedim(1, -1).is_contiguous():
         parts = [_by_groups(*one_by_one, running, momentum)]
+    elif takes_parts(x) and x[0].numel() * ghost_size >= _WORTH_A_CALL:
+        y, mean, variance = PartsOfBatch.apply(x, weight, bias, [ghost_size] * (whole // ghost_size), eps)
+        _move(running, momentum, mean, variance, x.numel() // x.shape[1] * ghost_size // whole)
+        parts = [y]
     else:
         parts = [_by_instances(*one_by_one, running, momentum)]
     if whole < input.shape[0] or not parts:

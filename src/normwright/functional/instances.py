@@ -1,9 +1,9 @@
 """Normalisers whose moments are made of those of instances: of each channel of each sample, over space.
 
 Such a normaliser is an algebra on small tensors: from the mean and variance of every instance, and its
-parameters, to the centre, scale and shift of y = (x - centre)·scale + shift. This file runs any of them in
-few passes over x: one for the moments and one for y; in the backward one for the gradients by scale and
-shift, and two for that by x, with the algebra differentiated by PyTorch in between.
+parameters, to the centre, scale and shift of y = (x - centre)·scale + shift. This file runs any of them with
+the algebra differentiated by PyTorch; `instance_parts.py` sweeps over x: once for the moments and once for y;
+in the backward once for the gradients by scale and shift, and once for that by x.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from normwright.backends.activation import ACTIVATIONS
-from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype
-
-_channel_affine = torch.ops.normwright.channel_affine.default
-_channel_affine_backward = torch.ops.normwright.channel_affine_backward.default
-_channel_affine_out = torch.ops.normwright.channel_affine_out.default
-_channel_moments = torch.ops.normwright.channel_moments.default
+from normwright.functional.instance_parts import (
+    Maps,
+    in_any_order,
+    instance_gradient,
+    instance_moments,
+    laid_out_like,
+    map_gradients,
+    mapped_instances,
+)
 
 
 class Mapped(NamedTuple):
@@ -58,16 +61,8 @@ def normalise_instances(
     """
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return _in_plain_operations(x, algebra, parameters, activation)
-    y, *told = _Instances.apply(x.contiguous(), algebra, activation, *parameters)
-    if not x.is_contiguous():
-        y = _laid_out_like(y, x)
+    y, *told = in_any_order(_Instances.apply, x, algebra, activation, *parameters)
     return y, tuple(told)
-
-
-def _laid_out_like(y: Tensor, x: Tensor) -> Tensor:
-    """y with its channels innermost, if x has them so."""
-    last = x.movedim(1, -1)
-    return y.movedim(1, -1).contiguous().movedim(-1, 1) if last.is_contiguous() else y
 
 
 def _in_plain_operations(
@@ -89,64 +84,44 @@ class _Instances(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, algebra: Algebra, activation: str | None, *parameters: Tensor | None
     ) -> tuple[Tensor, ...]:
-        flat, shape = _flat(x), x.shape[:2]
-        count, mean, m2 = _channel_moments(flat)
-        moments = (part.view(shape) for part in (mean, m2 / count))
+        moments = (part.view(x.shape[:2]) for part in instance_moments(x))
         leaves = [
             None if part is None else part.detach().requires_grad_() for part in (*moments, *parameters)
         ]
         with torch.enable_grad():
             mapped = algebra(*leaves)
         # The algebra is float64. What a float32 centre has too much is taken away again by the shift.
-        exact, *maps = (part.detach().reshape(-1) for part in mapped[:3])
-        centre, scale = (part.to(compute_dtype(x)) for part in (exact, maps[0]))
-        shift = (maps[1] + (centre - exact) * maps[0]).to(centre.dtype)
-        y: Tensor = _channel_affine(flat, None, scale, shift, centre, torch.ones_like(scale), 0.0, activation)
+        exact, scale, shift = (part.detach().reshape(-1) for part in mapped[:3])
+        dtype = compute_dtype(x)
+        centre, narrow = exact.to(dtype), scale.to(dtype)
+        maps = Maps(centre, narrow, (shift + (centre - exact) * scale).to(dtype), activation)
         told = tuple(part.detach() for part in mapped.told)
         ctx.save_for_backward(x, *parameters)
-        ctx.call = (
-            algebra,
-            activation,
-            leaves,
-            mapped,
-            (scale, shift, centre),
-            (centre - exact).to(scale.dtype),
-        )
+        ctx.call = (algebra, leaves, mapped, maps, (centre - exact).to(dtype))
         ctx.mark_non_differentiable(*told)
         ctx.set_materialize_grads(False)
-        return y.view(x.shape), *told
+        return mapped_instances(x, maps), *told
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
         x, *parameters = ctx.saved_tensors
-        algebra, activation, leaves, mapped, vectors, too_much = ctx.call
+        algebra, leaves, mapped, maps, too_much = ctx.call
         if dy is None:
             return None, None, None, *(None for _ in parameters)
         if torch.is_grad_enabled():
-            return _differentiable_backward(dy, x, algebra, activation, parameters)
-        ones = torch.ones_like(vectors[0])
-        # Half types are widened: their gradient is a sum of two parts, and rounded once.
-        flat, flat_dy = (_flat(part.contiguous()).to(ones.dtype) for part in (x, dy))
-        known = (*vectors, ones, 0.0, activation)
-        wanted = DWEIGHT | DBIAS if activation is None else DX | DWEIGHT | DBIAS
-        dx, _, dscale, dshift = _channel_affine_backward(flat_dy, flat, None, *known, wanted)
-        if activation is None:  # which this is quicker for
-            dx = _channel_affine(flat_dy, None, vectors[0], None, 0 * ones, ones, 0.0, None)
-        inputs = [leaf for leaf in leaves if leaf is not None]
+            return _differentiable_backward(dy, x, algebra, maps.activation, parameters)
+        dy = laid_out_like(dy, x)
+        dscale, dshift = map_gradients(dy, x, maps)
         of_maps = [
             part.view(x.shape[:2]).to(of.dtype)
             for part, of in zip((dscale + dshift * too_much, dshift), mapped[1:3], strict=True)
         ]
+        inputs = [leaf for leaf in leaves if leaf is not None]
         found = iter(torch.autograd.grad(mapped[1:3], inputs, of_maps, retain_graph=True, allow_unused=True))
         gradients = [None if leaf is None else next(found) for leaf in leaves]
         dmean, dvariance = (torch.zeros_like(leaves[0]) if part is None else part for part in gradients[:2])
-        size = flat.shape[2]
-        exact = leaves[0].detach().view(-1)
-        slope, mean = (part.to(ones.dtype) for part in ((dvariance * (2 / size)).view(-1), exact))
-        level = ((dmean / size).view(-1) + (mean - exact) * slope).to(ones.dtype)
-        # In the memory of its own residual: fresh pages cost as much as the arithmetic.
-        _channel_affine_out(flat, dx, slope, level, mean, ones, 0.0, None, dx)
-        return dx.to(x.dtype).view(x.shape), None, None, *gradients[2:]
+        dx = instance_gradient(dy, x, maps, leaves[0].detach().view(-1), dmean.view(-1), dvariance.view(-1))
+        return dx, None, None, *gradients[2:]
 
 
 def _differentiable_backward(
@@ -159,8 +134,3 @@ def _differentiable_backward(
         next(found) if part is not None and part.requires_grad else None for part in (x, *parameters)
     )
     return dx, None, None, *rest
-
-
-def _flat(x: Tensor) -> Tensor:
-    """x as one sample with a channel for each instance."""
-    return x.view(1, x.shape[0] * x.shape[1], -1)

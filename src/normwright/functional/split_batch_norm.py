@@ -7,8 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from normwright.backends.activation import ACTIVATIONS
+from normwright.backends.merged import Merged, move_running
 from normwright.errors import OptionError, ShapeError
-from normwright.functional.batch_norm import batch_norm, check_call
+from normwright.functional.batch_norm import batch_norm, check_call, check_running
+from normwright.functional.batch_parts import PartsOfBatch, takes_parts
+from normwright.functional.instances import Mapped, normalise_instances
+
+# Elements of a sample from which taking those of a domain together costs more than leaving all in place.
+_WORTH_A_SWEEP = 1 << 12
 
 # running_mean, running_var and num_batches_tracked of one domain.
 Running = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -80,6 +87,11 @@ def split_batch_norm(
     present = [(domain, rows) for domain, rows in enumerate(members) if rows.numel()]
     if training:
         _check_counts(input, present)
+        if len(input) and input[0].numel() >= _WORTH_A_SWEEP and input.dim() > 2:
+            y = _in_place(input, present, running, *affine, momentum, eps)
+            if residual is not None:
+                y = y + residual.to(y.dtype)
+            return ACTIVATIONS[activation].value(y) if activation else y
     parts = [
         split_batch_norm(
             input.index_select(0, rows),
@@ -98,6 +110,68 @@ def split_batch_norm(
         return batch_norm(input, None, None, *affine, True, eps=eps, activation=activation)
     back = torch.cat([rows for _, rows in present]).argsort()
     return torch.cat(parts).index_select(0, back)
+
+
+def _in_place(
+    x: Tensor,
+    present: list[tuple[int, Tensor]],
+    running: Sequence[Running],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float | None,
+    eps: float,
+) -> Tensor:
+    """Where no sample is moved."""
+    for domain, _ in present:
+        mean, variance, counted = running[domain]
+        check_call("batch_norm", x, None, (mean, variance, weight, bias), None, eps, training=True)
+        check_running(mean, variance, momentum, counted)
+    y: Tensor
+    in_order = sorted(present, key=lambda of_domain: int(of_domain[1][0]))
+    if takes_parts(x) and _is_in_runs(in_order):
+        y, means, variances = PartsOfBatch.apply(x, weight, bias, [len(rows) for _, rows in in_order], eps)
+        told = list(zip(means, variances, strict=True))
+    else:
+        y, told = _by_instances(x, in_order, weight, bias, eps)
+    size = x.shape[2:].numel()
+    with torch.no_grad():
+        for (domain, rows), moments in zip(in_order, told, strict=True):
+            count = moments[0].new_tensor(len(rows) * size)
+            move_running(Merged(count, moments[0], moments[1] * count), *running[domain], momentum)
+    return y
+
+
+def _is_in_runs(in_order: list[tuple[int, Tensor]]) -> bool:
+    """Whether the samples of each domain follow each other, as where batches of each are joined."""
+    return all(int(rows[-1]) - int(rows[0]) + 1 == len(rows) for _, rows in in_order)
+
+
+def _by_instances(
+    x: Tensor, present: list[tuple[int, Tensor]], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """A domain's moments are those of its instances, merged by Chan's formula; y and these moments."""
+    back = torch.cat([rows for _, rows in present]).argsort()
+
+    def algebra(means: Tensor, variances: Tensor, weight: Tensor | None, bias: Tensor | None) -> Mapped:
+        parts, told = [], []
+        for _, rows in present:
+            of_domain = means.index_select(0, rows)
+            mean = of_domain.mean(0)
+            variance = variances.index_select(0, rows).mean(0) + (of_domain - mean).square().mean(0)
+            scale = (variance + eps).rsqrt()
+            if weight is not None:
+                scale = scale * weight
+            centre = mean.detach()
+            shift = (centre - mean) * scale  # 0, but not to the gradient
+            if bias is not None:
+                shift = shift + bias
+            told += [mean, variance]
+            parts.append([part.expand_as(of_domain) for part in (centre, scale, shift)])
+        centre, scale, shift = (torch.cat(part).index_select(0, back) for part in zip(*parts, strict=True))
+        return Mapped(centre, scale, shift, tuple(told))
+
+    y, told = normalise_instances(x, algebra, (weight, bias))
+    return y, list(zip(told[::2], told[1::2], strict=True))
 
 
 def known_domain(domain: int, domains: int) -> int:

@@ -25,6 +25,9 @@ class LayerNormLSTM(NormalisedLSTM):
     `LayerNorm` modules norm_ih_l0, norm_hh_l0, norm_c_l0, …, whose forward is not called: hooks on them do
     not run.
 
+    `torch.compile` breaks its graph here (Dynamo does not trace subclasses of `torch.nn.LSTM`: not with
+    fullgraph=True); `torch.export` takes its inference.
+
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: `torch.nn.LSTM`'s.
         eps: added to the variance.
