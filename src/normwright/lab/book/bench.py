@@ -46,14 +46,22 @@ class Bench:
         store: of the book's folder.
         directory: where data files are looked for first.
         quick: the reduced size.
+        digests: of the data sets that were read, which the benches of a book share; filled in.
     """
 
-    def __init__(self, store: Store, *, directory: Path | None = None, quick: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        directory: Path | None = None,
+        quick: bool = False,
+        digests: dict[DataRecipe, str] | None = None,
+    ) -> None:
         self.quick = quick
         self.used: dict[str, Recipe] = {}
         self._store = store
         self._directory = directory
-        self._digests: dict[DataRecipe, str] = {}
+        self._digests = {} if digests is None else digests
 
     def size(self, full: T, quick: T) -> T:
         """The full size of something, or the quick one."""

@@ -16,7 +16,7 @@ from normwright.lab.book.trials import Measured, Trials, measure
 from normwright.lab.book.verdict import LEAST_SEEDS
 from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.machine import default_jobs, machine_in_words
-from normwright.lab.recipe import Recipe
+from normwright.lab.recipe import DataRecipe, Recipe
 from normwright.lab.store import Store
 from normwright.lab.user_code import not_while_importing
 
@@ -92,6 +92,7 @@ class _Book:
     def run(self) -> Iterator[ClaimRecord]:
         """The record of each claim as soon as all of its seeds are measured."""
         self.trials = Trials(self.out / "trials")
+        self.digests: dict[DataRecipe, str] = {}
         left = list(self.claims)
         self.on_stage(f"preparing {len(left)} claim{'s' if len(left) != 1 else ''}")
         while left:
@@ -113,7 +114,7 @@ class _Book:
             if self.trials.find(claim, seed, quick=self.quick) is not None:
                 continue
             with Store.open(self.out) as store:
-                bench = Bench(store, directory=self.directory, quick=self.quick)
+                bench = Bench(store, directory=self.directory, quick=self.quick, digests=self.digests)
                 try:
                     measured = measure(claim, seed, bench)
                 except NeedsRunsError as needs:
