@@ -32,12 +32,18 @@ class Samples:
             None where the columns are not numbers.
         labels: (N,), int64, or None.
         notes: what the user should know of how it was read.
+        classes: how many there are, of which the rows may lack some; None for as many as the labels say.
     """
 
     rows: Rows
     inputs: Any
     labels: Tensor | None
     notes: tuple[str, ...] = ()
+    classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is None and self.labels is not None and len(self.labels):
+            object.__setattr__(self, "classes", int(self.labels.max()) + 1)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,11 +52,6 @@ class Samples:
     def sample_shape(self) -> tuple[int, ...] | None:
         """Of what a network is given, where that is one tensor."""
         return tuple(self.inputs.shape[1:]) if isinstance(self.inputs, Tensor) else None
-
-    @property
-    def classes(self) -> int | None:
-        """As many as the labels say."""
-        return None if self.labels is None else int(self.labels.max()) + 1
 
     def taken(self, count: int, seed: int) -> Samples:
         """At most so many of the samples, drawn at random, in the order in which they came."""
@@ -64,6 +65,7 @@ class Samples:
             mapped(self.inputs, lambda tensor: tensor[places]),
             None if self.labels is None else self.labels[places],
             notes,
+            self.classes,
         )
 
     def ordered_as(self, other: Samples) -> Samples:
