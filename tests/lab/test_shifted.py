@@ -219,6 +219,7 @@ BAD = {
     "name": ("digit", X, {}, OptionError, "did you mean 'digits'?"),
     "function": ("none.py:f", X, {}, UserCodeError, "none.py"),
     "level": (X, X, {"level": 1.0}, OptionError, "level must be between 0 and 1"),
+    "split": (X, X, {"split": "test", "image_size": 8}, OptionError, "split=, image_size= must go with"),
     "samples": (X, X, {"samples": 0}, OptionError, "samples must be at least 1"),
     "label": (polars.DataFrame({"a": X[:, 0]}), X, {"label": "b"}, OptionError, "it has no 'b'"),
     "label's values": (

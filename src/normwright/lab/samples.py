@@ -70,6 +70,11 @@ def read_samples(source: Any, name: str, usual_split: str, how: Reading) -> Samp
     return read.taken(how.samples, how.seed)
 
 
+def has_splits(source: Any) -> bool:
+    """Whether it is named and no file: what a split is taken of, and images may be scaled in."""
+    return isinstance(source, str | Path) and Path(source).suffix not in (*TABLES, ".npy")
+
+
 def _of_name(name: str, usual_split: str, how: Reading) -> Samples:
     path = Path(name)
     if path.suffix in TABLES:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from normwright.doctor.random_states import random_states_kept
 from normwright.errors import OptionError
-from normwright.lab.samples import Reading, read_samples
+from normwright.lab.samples import Reading, has_splits, read_samples
 from normwright.lab.tensor_samples import Samples, mapped
 from normwright.shift.in_network import Shown, network_shift
 from normwright.shift.judge import Stage, check_options, judged
@@ -162,6 +162,14 @@ def report_on(
     for name, value in (("samples", samples), ("batch_size", batch_size)):
         if value < 1:
             raise OptionError(f"{name} must be at least 1, but is {value}")
+    _check_served(
+        (reference, current),
+        split=split,
+        current_split=current_split,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+    )
     scale = (_numbers(mean), _numbers(std))
     sets: list[Samples] = []
     inside: NetworkShift | None = None
@@ -198,6 +206,16 @@ def report_on(
             network=inside,
             notes=(*sets[0].notes, *sets[1].notes),
             on_stage=on_stage,
+        )
+
+
+def _check_served(sources: tuple[Any, Any], **options: Any) -> None:
+    """What says how a named data set is read is not passed over where neither set is one."""
+    given = [f"{name}=" for name, value in options.items() if value is not None]
+    if given and not any(map(has_splits, sources)):
+        raise OptionError(
+            f"{', '.join(given)} must go with a named data set or images:DIR, but neither set is one: leave "
+            "it out"
         )
 
 

@@ -26,7 +26,7 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         # as in a mask of -inf, which is added before a softmax
         though = _though(evidence) if step is None else ""
         yield Fault(
-            "", f"input {given.name} holds {given.nonfinite:,} elements that are NaN or infinite{though}",
+            "", f"input {given.name} holds {_elements(given.nonfinite)} NaN or infinite{though}",
             given.nonfinite, "nonfinite", "note" if though else None,
         )  # fmt: skip
     of_layer = _first_layer(evidence, step)
@@ -81,6 +81,10 @@ def _first_bad_step(evidence: Evidence) -> int | None:
         if count
     ]
     return min(steps, default=None)
+
+
+def _elements(count: int) -> str:
+    return "1 element that is" if count == 1 else f"{count:,} elements that are"
 
 
 def _though(evidence: Evidence) -> str:
