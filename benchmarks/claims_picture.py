@@ -1,6 +1,7 @@
-"""Takes the README's picture of the book: python -m benchmarks.claims_picture BOOK.html OVERVIEW.png.
+"""Takes the pictures of the book: python -m benchmarks.claims_picture BOOK.html OVERVIEW.png [--verdicts].
 
-The overview of the page, from its title to the figure of all effects, as Chromium shows it.
+The overview of the page, from its title to the figure of all effects, as Chromium shows it; with `--verdicts`
+without that figure, which is long for a README.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ WIDTH = 1160
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 
 
-def take(book: Path, picture: Path) -> None:
+def take(book: Path, picture: Path, *, verdicts: bool = False) -> None:
     """Writes the picture.
 
     Args:
         book: the page that `normwright claims run` or `normwright claims book` wrote.
         picture: the file to write, as PNG.
+        verdicts: without the figure of all effects.
     """
     with sync_playwright() as driver, tempfile.TemporaryDirectory() as profile:
         context = driver.chromium.launch_persistent_context(
@@ -32,6 +34,8 @@ def take(book: Path, picture: Path) -> None:
         page.goto(book.absolute().as_uri())
         # The navigation sticks to the window, and would lie over the picture.
         page.add_style_tag(content="nav, .listing, .rule, footer { display: none }")
+        if verdicts:
+            page.add_style_tag(content="#effects { display: none }")
         page.add_style_tag(content="#overview { padding: 24px !important }")
         page.locator("#overview").screenshot(path=picture)
         context.close()
@@ -41,5 +45,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("book", type=Path)
     parser.add_argument("picture", type=Path)
+    parser.add_argument("--verdicts", action="store_true")
     asked = parser.parse_args()
-    take(asked.book, asked.picture)
+    take(asked.book, asked.picture, verdicts=asked.verdicts)
