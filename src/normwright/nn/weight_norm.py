@@ -210,8 +210,8 @@ def _started(layer: Any, output: Tensor) -> Tensor:
     if not len(channels) or not bool(channels.isfinite().all()):
         came = "values that are not finite" if len(channels) else "no value"
         raise DataError(
-            f"every layer must give finite values for the batch that it is started from, but one with a weight "
-            f"{list(layer.weight.shape)} gives {came}: look at the batch"
+            f"every layer must give finite values for the batch that it is started from, but one with a "
+            f"weight {list(layer.weight.shape)} gives {came}: look at the batch"
         )
     bias = 0 if layer.bias is None else layer.bias.float()
     variance, mean = torch.var_mean(channels - bias, 0, correction=0)
