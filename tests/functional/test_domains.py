@@ -192,6 +192,17 @@ def test_a_large_mixed_batch_moves_each_domain_s_statistics(layout, momentum, do
         split_batch_norm(x, labels, [(*ours[0][:2], None)] * 3, training=True, momentum=None)
 
 
+@pytest.mark.parametrize("shape", [(6, 4, 3, 4), LARGE, (6, 2, 3, 2, 3)], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_mixed_batch_keeps_its_memory_format(shape, training):
+    x = call_of(shape, torch.float32, torch.float32, "channels-last")[0].requires_grad_()
+    running = [(torch.zeros(shape[1]), torch.ones(shape[1]), None) for _ in range(3)]
+    y = split_batch_norm(x, DOMAINS, running, training=training)
+    assert y.stride() == x.stride()
+    (gradient,) = torch.autograd.grad(y.square().sum(), x)
+    assert gradient.shape == shape
+
+
 def test_inference_is_batch_norm_s():
     x, _, weight, bias = call_of((5, 3, 4), torch.float32, torch.float32)
     running = (torch.rand(3), torch.rand(3) + 1)

@@ -14,6 +14,7 @@ from normwright.lab.curves import POINTS, make_gradients, make_learning, make_ri
 from normwright.lab.grid import Grid, make_base
 from normwright.lab.intervals import mean_interval, ratio_interval
 from normwright.lab.judge import choose, edge_of, make_rate_map, make_row, steps_to
+from normwright.lab.recipe import NORMS
 from normwright.lab.run import LayerTrace, RunResult
 from normwright.lab.verdict import verdict
 
@@ -158,6 +159,16 @@ def test_the_verdict_names_the_best_and_what_is_level_with_it(grid, results):
     )
     level = verdict_of(grid, results, {"none": [0.60, 0.81, 0.7], "batch": [0.80, 0.75, 0.7]})
     assert "3 seeds cannot tell it from no normaliser." in level
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_verdict_has_a_name_for_every_normaliser(grid, results, norm):
+    row = dataclasses.replace(row_of(grid, results, "batch"), norm=norm, diverged=0.5)
+    edges = {norm: "largest"}
+    text = verdict([row], {norm: {0: 0.5, 1: 0.7}}, target=0.6, metric="accuracy", edges=edges)
+    name = text.partition(" does best")[0]
+    assert name[0].isupper()
+    assert text.lower().count(name.lower()) == 4
 
 
 def test_few_seeds_and_equal_differences_decide_nothing(grid, results):

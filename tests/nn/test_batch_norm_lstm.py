@@ -204,7 +204,7 @@ def test_under_activation_checkpointing_statistics_move_once():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_length": 0}, "max_length must be at least 1, but is 0"),
+        ({"max_length": 0}, "max_length must be at least 1 and a whole number, but is 0"),
         ({"momentum": 1.5}, "momentum must lie between 0 and 1"),
     ],
 )

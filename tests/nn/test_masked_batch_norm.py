@@ -151,6 +151,20 @@ def test_without_running_statistics():
     assert torch.equal(norm(x, MASK).transpose(1, 2)[MASK], expected)
 
 
+@pytest.mark.parametrize(
+    "named", [{"mask": torch.ones(0, 5, dtype=torch.bool)}, {"lengths": torch.ones(0).long()}]
+)
+def test_an_empty_batch_gives_one_and_moves_nothing(named):
+    norm = nn.MaskedBatchNorm1d(3)
+    before = copy.deepcopy(norm.state_dict())
+    x = torch.empty(0, 3, 5, requires_grad=True)
+    y = norm(x, residual=torch.empty(0, 3, 5), **named)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == (0, 3, 5)
+    for key in ("running_mean", "running_var"):
+        assert torch.equal(norm.state_dict()[key], before[key])
+
+
 def test_bad_calls_leave_the_statistics():
     norm, x = nn.MaskedBatchNorm1d(3), call_of()[0]
     before = copy.deepcopy(norm.state_dict())

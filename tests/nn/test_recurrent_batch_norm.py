@@ -120,6 +120,7 @@ def test_bad_calls_leave_the_statistics():
     [
         (((0, 4), {}), "num_features must be at least 1"),
         (((3, 0), {}), "max_length must be at least 1"),
+        (((3, 2.5), {}), "max_length must be at least 1 and a whole number, but is 2.5"),
         (((3, 4), {"momentum": -0.1}), "momentum must lie between 0 and 1"),
     ],
 )

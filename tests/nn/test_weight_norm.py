@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm as theirs
 from torch.nn.utils.parametrize import remove_parametrizations
 
 from normwright import nn
-from normwright.errors import OptionError, ShapeError
+from normwright.errors import DataError, OptionError, ShapeError
 
 LAYERS = {
     "Linear": lambda: torch.nn.Linear(4, 3),
@@ -128,6 +128,17 @@ def test_a_start_that_fails_changes_nothing():
         nn.init_weight_norm_(network, torch.randn(2, 3, 6, 6))
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert not any(layer._forward_hooks for layer in network)
+
+
+@pytest.mark.parametrize(
+    ("batch", "came"), [(torch.empty(0, 4), "no value"), (torch.full((5, 4), torch.nan), "not finite")]
+)
+def test_a_start_needs_finite_values(batch, came):
+    layer = nn.weight_norm(torch.nn.Linear(4, 3))
+    before = copy.deepcopy(layer.state_dict())
+    with pytest.raises(DataError, match=rf"finite values.*\[3, 4\] gives .*{came}"):
+        nn.init_weight_norm_(layer, batch)
+    assert all(torch.equal(before[key], value) for key, value in layer.state_dict().items())
 
 
 def test_a_constant_channel_keeps_its_length():

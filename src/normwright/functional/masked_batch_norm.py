@@ -76,7 +76,7 @@ def masked_batch_norm(
 
 def _lengths_of(x: Tensor, mask: Tensor) -> list[int] | None:
     """How long each sequence is, where padding lies at the ends alone and sequences are worth a copy each."""
-    if torch.compiler.is_compiling() or x.is_cuda or x.numel() < _WORTH_A_COPY * len(x):
+    if torch.compiler.is_compiling() or x.is_cuda or not len(x) or x.numel() < _WORTH_A_COPY * len(x):
         return None
     lengths = mask.sum(1)
     ends = torch.arange(mask.shape[1], device=mask.device) < lengths.unsqueeze(1)

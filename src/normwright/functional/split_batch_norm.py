@@ -51,7 +51,7 @@ def split_batch_norm(
         residual: input's shape, added before the activation.
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
     Returns:
-        input's shape and dtype.
+        input's shape, dtype and memory format.
     Raises:
         ShapeError: domains that are not (N,), one value per channel in a domain in training, or a vector that
             is not (C,).
@@ -109,7 +109,10 @@ def split_batch_norm(
     if not parts:
         return batch_norm(input, None, None, *affine, True, eps=eps, activation=activation)
     back = torch.cat([rows for _, rows in present]).argsort()
-    return torch.cat(parts).index_select(0, back)
+    y = torch.cat(parts).index_select(0, back)  # which comes contiguous, whatever it is given
+    if input.dim() > 3 and input.stride(1) == 1:
+        return y.contiguous(memory_format=torch.channels_last if y.dim() == 4 else torch.channels_last_3d)
+    return y
 
 
 def _in_place(

@@ -21,6 +21,15 @@ NAMES = {
     "instance": "instance norm",
     "rms": "RMS norm",
     "lrn": "local response norm",
+    "renorm": "batch renorm",
+    "ghost": "ghost batch norm",
+    "whitening": "whitening",
+    "frn": "filter response norm",
+    "dyt": "dynamic tanh",
+    "weight": "weight norm",
+    "ws": "weight standardisation with group norm",
+    "recurrent-batch": "recurrent batch norm",
+    "recurrent-layer": "recurrent layer norm",
 }
 
 SeedMetrics = Mapping[str, Mapping[int, float]]

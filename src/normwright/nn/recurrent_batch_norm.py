@@ -64,8 +64,8 @@ class RecurrentBatchNorm(nn.Module):
     ) -> None:
         super().__init__()
         for name, size in (("num_features", num_features), ("max_length", max_length)):
-            if size < 1:
-                raise OptionError(f"{name} must be at least 1, but is {size}")
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise OptionError(f"{name} must be at least 1 and a whole number, but is {size!r}")
         if momentum is not None and not 0 <= momentum <= 1:
             raise OptionError(f"momentum must lie between 0 and 1, but is {momentum}")
         self.num_features, self.max_length = num_features, max_length

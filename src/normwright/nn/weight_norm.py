@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
-from normwright.errors import OptionError
+from normwright.errors import DataError, OptionError
 from normwright.functional.weight_norm import length, other_axes, standardise_weight
 from normwright.functional.weight_norm import weight_norm as _normed
 
@@ -164,6 +164,7 @@ def init_weight_norm_(network: nn.Module, *batch: Any, **named: Any) -> None:
         named: keyword arguments.
     Raises:
         OptionError: no layer of the network is weight-normed with a length for each output.
+        DataError: a layer gives nothing for the batch, or what is not finite.
         Whatever the network raises; its weights are then as they were.
     References:
         Salimans & Kingma 2016, arXiv:1602.07868, section 3.
@@ -206,6 +207,12 @@ def _started(layer: Any, output: Tensor) -> Tensor:
     if isinstance(layer, nn.modules.conv._ConvNd) and output.dim() == layer.weight.dim() - 1:
         axis = 0  # a single sample
     channels = output.movedim(axis, -1).flatten(0, -2).float()
+    if not len(channels) or not bool(channels.isfinite().all()):
+        came = "values that are not finite" if len(channels) else "no value"
+        raise DataError(
+            f"every layer must give finite values for the batch that it is started from, but one with a "
+            f"weight {list(layer.weight.shape)} gives {came}: look at the batch"
+        )
     bias = 0 if layer.bias is None else layer.bias.float()
     variance, mean = torch.var_mean(channels - bias, 0, correction=0)
     deviation = torch.where(variance > 0, variance.sqrt(), 1.0)
