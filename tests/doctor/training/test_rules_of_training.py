@@ -14,6 +14,7 @@ from normwright.doctor.subject import Subject
 from normwright.lab.data import load
 from normwright.lab.networks import build_network
 from normwright.lab.recipe import DataRecipe, NetworkRecipe
+from normwright.nn import weight_norm
 
 NAMES = (
     "collapsed_scale", "dead_channels", "dead_units", "exploding_gradient", "gradient_imbalance",
@@ -294,3 +295,18 @@ def test_a_batch_of_two_is_not_mended_by_another_normaliser(samples):
     first = "Mend the size of the batch first (see batch_too_small)"
     assert advice["gradient_imbalance"].startswith(first) == (samples == 2)
     assert ("normaliser after each" in advice["gradient_imbalance"]) == (samples != 2)
+
+
+@pytest.mark.parametrize(
+    "normed", [weight_norm, nn.utils.parametrizations.weight_norm], ids=["ours", "torch"]
+)
+def test_a_length_that_a_normaliser_takes_away_is_no_starved_layer(normed):
+    layers = [
+        part
+        for width in (16, 32)
+        for part in (normed(nn.Linear(width, 32, bias=False)), nn.BatchNorm1d(32), nn.ReLU())
+    ]
+    batches = tuple((torch.randn(32, 16), torch.randint(4, (32,))) for _ in range(8))
+    subject = Subject(nn.Sequential(*layers, nn.Linear(32, 4)), batches, CROSS_ENTROPY)
+    found = {finding.rule for finding in examine(subject, RULES).findings}
+    assert not found & {"vanishing_gradient", "gradient_imbalance", "exploding_gradient"}

@@ -135,6 +135,9 @@ def test_bounds_and_seeds_in_words():
     ]
     assert words.values(outcome) == "1, –, 2, 3, 1"
     assert words.bounds(outcome).startswith("In 5 of 5 seeds the measure is a bound")
+    assert words.bounds(outcome).endswith(
+        "The interval is one of these measures, and need not hold the effect."
+    )
     assert words.bounds(record(1).outcomes[0]) == ""
 
 

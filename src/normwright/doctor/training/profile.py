@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from normwright.doctor.evidence import Evidence
@@ -36,7 +36,8 @@ class Rung:
 def ladder(evidence: Evidence) -> tuple[Rung, ...]:
     """Layers with weights (matrices and filters; biases and embeddings left out), from input to loss.
 
-    Weights that are 0 where they start are left out, for lack of a size.
+    Weights that are 0 where they start are left out, for lack of a size; under weight norm the direction
+    counts, and its length is left out, of which a normaliser that follows takes all gradient away.
 
     Raises:
         SkipError: there were no gradients, or none of such weights.
@@ -48,6 +49,7 @@ def ladder(evidence: Evidence) -> tuple[Rung, ...]:
         facts
         for facts in evidence.gradients
         if len(shapes[facts.parameter]) > 1
+        and not _is_length(facts.parameter, shapes)
         and not facts.of_normaliser
         and kinds.get(facts.layer, _SPARSE[0]) not in _SPARSE
         and facts.weights[0] > 0
@@ -57,6 +59,14 @@ def ladder(evidence: Evidence) -> tuple[Rung, ...]:
     if not found:
         raise SkipError("no layer with weights was called and has a finite gradient")
     return found
+
+
+def _is_length(parameter: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether it is g of a parametrised w = g·v/‖v‖, v being original1: here as in PyTorch."""
+    holder, _, name = parameter.rpartition(".")
+    direction = shapes.get(f"{holder}.original1", ())
+    own = shapes[parameter]
+    return name == "original0" and len(direction) == len(own) and math.prod(own) in direction
 
 
 def _rung(facts: GradientFacts) -> Rung:

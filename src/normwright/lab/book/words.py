@@ -67,7 +67,8 @@ def bounds(outcome: Outcome) -> str:
     seeds = len(outcome.values)
     return (
         f"In {outcome.bounded} of {seeds} seeds the measure is a bound, and the true effect lies beyond: a "
-        "run that did not reach its target is counted with the steps that it was given."
+        "run that did not reach its target is counted with the steps that it was given. The interval is one "
+        "of these measures, and need not hold the effect."
     )
 
 
