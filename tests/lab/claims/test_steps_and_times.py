@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,10 +32,16 @@ def test_a_side_that_did_not_get_there_counts_with_the_steps_it_was_given():
     )
     assert values == {"decay_is_slower": 10.0, "decay_speeds_up": 0.5}
     assert bounded == ("decay_is_slower", "decay_speeds_up")
-    _, bounded = decay_is_no_norm.ratios(
-        {"none": None, "decay": 500, "batch": 200}, results(none=2_400, decay=2_400, batch=2_400)
-    )
-    assert bounded == ("decay_speeds_up",)
+
+
+def test_a_ratio_that_may_lie_on_the_other_side_is_not_taken():
+    given = results(none=2_400, decay=2_400, batch=2_400)
+    values, bounded = decay_is_no_norm.ratios({"none": None, "decay": 500, "batch": None}, given)
+    assert all(map(math.isnan, values.values()))
+    assert bounded == ()
+    values, bounded = decay_is_no_norm.ratios({"none": None, "decay": None, "batch": None}, given)
+    assert all(map(math.isnan, values.values()))
+    assert bounded == ()
 
 
 def test_steps_to_a_loss_are_counted_to_the_end_of_the_first_low_stretch():

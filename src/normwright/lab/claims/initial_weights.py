@@ -86,7 +86,7 @@ CLAIM = Claim(
         "not supported": "Choose the scale of the initial weights by the activation (Xavier, Kaiming) with "
         "batch norm as without it. It is free, and batch norm is not shown to replace it.",
         "refuted": "Batch norm is no remedy for a badly scaled start here: a learning rate chosen for the "
-        "start does as well. Scale the initial weights by the activation.",
+        "start does nearly as well. Scale the initial weights by the activation.",
     },
     plot=Plot(
         "Test accuracy by the scale of the initial weights",

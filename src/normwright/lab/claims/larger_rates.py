@@ -116,18 +116,18 @@ CLAIM = Claim(
     measure="Rates rise by factors of 2 (4) from 1/16, to 4 without a normaliser and to 256 with batch norm. "
     "A run diverges if its loss or an output is not finite, or if the mean loss of its last tenth is not "
     "below that of equal answers, ln 10. The largest stable rate is the last before the first that diverges. "
-    f"A rate is useful while the validation accuracy at the end is within {LOST:g} points of the best rate's."
-    f"",
+    f"A rate is useful while the validation accuracy at the end is within {LOST:g} points of the best. "
+    "Ratios are whole factors of the grid, so that their intervals may have no width.",
     conditions="The paper's figures are for Inception on ImageNet with a decaying rate and momentum. Here "
     "rates are constant, without warm-up or clipping, which both help networks without a normaliser.",
     practice={
-        "supported": "When batch norm goes into a network, search the learning rate anew and upwards: the "
-        "old one is likely to be too small, and the new range is wide enough for a coarse search. Take it "
-        "out and the rate must come down again.",
+        "supported": "When batch norm goes into a network, search the learning rate anew: more of "
+        "them train, so a coarse search will do, but the best one need not be larger. Take batch norm out of "
+        "a network that trains at a large rate and the rate must come down.",
         "not supported": "Search the learning rate anew after adding batch norm, but do not expect it to be "
         "several times as large. Warm-up and clipping may give the same at no cost in the network.",
-        "refuted": "Keep the learning rate when adding batch norm. Networks like this one bear no larger "
-        "rate with it.",
+        "refuted": "Networks like this one do not bear a rate several times as large with batch norm. Search "
+        "around the old one when adding it.",
     },
     plot=Plot(
         "Validation accuracy by learning rate; a gap where it diverged",

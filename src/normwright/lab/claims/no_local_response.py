@@ -127,12 +127,12 @@ CLAIM = Claim(
     ),
     practice={
         "supported": (
-            "Leave local response normalisation out of any network that has batch norm; it is several "
-            "times as slow, and adds nothing. Keep it only to run old weights that were trained with it."
+            "Leave local response normalisation out of any network that has batch norm: it costs time, "
+            "and adds nothing that matters. Keep it only to run old weights that were trained with it."
         ),
         "not supported": (
-            "There is no need to add local response normalisation beside batch norm. In a network that "
-            "has it already, measure before you take it out."
+            "Whether local response normalisation adds anything beside batch norm is not certain here. "
+            "Start without it, and in a network that has it already, measure before you take it out."
         ),
         "refuted": (
             "Local response normalisation still earns its place here. Try it after the activation of the "

@@ -66,8 +66,8 @@ CLAIM = Claim(
     "moved since the first step, in spreads of that step; the mean over layers, percentiles and the records "
     "of all training.",
     conditions="Tanh, for which Xavier's start was made. The percentiles are over all units of a layer; a "
-    "unit may move while its layer as a whole does not. Batch norm's own weight and bias are trained, and "
-    "move its output.",
+    "unit may move while its layer as a whole does not. Batch norm's output has a mean of 0 and a variance "
+    "of 1 by construction, until its weight and bias are trained: part of its steadiness is that.",
     practice={
         "supported": "Scale the start by the activation in any case: it costs nothing. If the signal then "
         "wanders off in training (record the percentiles by layer), add batch norm, for no start can prevent "
