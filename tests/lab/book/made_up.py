@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from normwright.lab import claims
 from normwright.lab.book import claim as claim_module
@@ -72,8 +73,8 @@ def write_claim(folder: Path, number: int, *, name: str = "", measure: str = "",
 
 @contextlib.contextmanager
 def only_claims_of(folder: Path) -> Iterator[None]:
-    """Inside, the claims are those of the folder, read anew."""
-    before = list(claims.__path__)
+    """Inside, the claims are those of the folder, read anew; afterwards those that were there, unchanged."""
+    before, modules = list(claims.__path__), _modules()
     _forget()
     claims.__path__[:] = [str(folder)]
     try:
@@ -81,6 +82,8 @@ def only_claims_of(folder: Path) -> Iterator[None]:
     finally:
         claims.__path__[:] = before
         _forget()
+        # The same modules, and not new ones of their names: other tests hold the claims by them.
+        sys.modules.update(modules)
 
 
 def calls(folder: Path) -> list[str]:
@@ -89,9 +92,13 @@ def calls(folder: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+def _modules() -> dict[str, ModuleType]:
+    return {name: module for name, module in sys.modules.items() if name.startswith(f"{claims.__name__}.")}
+
+
 def _forget() -> None:
     claim_module.all_claims.cache_clear()
     claim_module._source.cache_clear()
-    for name in [name for name in sys.modules if name.startswith(f"{claims.__name__}.")]:
+    for name in _modules():
         del sys.modules[name]
     sys.path_importer_cache.clear()
