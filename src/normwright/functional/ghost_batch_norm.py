@@ -10,7 +10,7 @@ from normwright.errors import OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
 from normwright.functional.batch_parts import PartsOfBatch, takes_parts
-from normwright.functional.instances import Mapped, normalise_instances
+from normwright.functional.instances import Mapped, batch_norms_map, normalise_instances
 
 # Elements of a virtual batch from which calls for each are worth it.
 _WORTH_A_CALL = 1 << 13
@@ -146,14 +146,8 @@ def _by_instances(
         means, variances = means.view(batches), variances.view(batches)
         mean = means.mean(1, keepdim=True)
         variance = variances.mean(1, keepdim=True) + (means - mean).square().mean(1, keepdim=True)
-        scale = (variance + eps).rsqrt()
-        if weight is not None:
-            scale = scale * weight
-        centre = mean.detach()
-        shift = (centre - mean) * scale  # 0, but not to the gradient
-        if bias is not None:
-            shift = shift + bias
-        wide = [part.expand(batches[0], ghost_size, -1).reshape(shape) for part in (centre, scale, shift)]
+        parts = batch_norms_map(mean, variance, weight, bias, eps)
+        wide = [part.expand(batches[0], ghost_size, -1).reshape(shape) for part in parts]
         return Mapped(wide[0], wide[1], wide[2], (mean.squeeze(1), variance.squeeze(1)))
 
     spaced = x if x.dim() > 2 else x.unsqueeze(2)

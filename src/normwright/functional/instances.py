@@ -42,6 +42,20 @@ class Mapped(NamedTuple):
     told: tuple[Tensor, ...] = ()
 
 
+def batch_norms_map(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre, scale and shift of (x - mean)/√(variance + eps)·weight + bias, as `Mapped` has them."""
+    scale = (variance + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight
+    centre = mean.detach()
+    shift = (centre - mean) * scale  # 0, but not to the gradient
+    if bias is not None:
+        shift = shift + bias
+    return centre, scale, shift
+
+
 # (mean, variance, *parameters) -> Mapped; the moments are (N, C), float64 where the operators' are.
 Algebra = Callable[..., Mapped]
 

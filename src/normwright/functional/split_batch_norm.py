@@ -12,7 +12,7 @@ from normwright.backends.merged import Merged, move_running
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.batch_norm import batch_norm, check_call, check_running
 from normwright.functional.batch_parts import PartsOfBatch, takes_parts
-from normwright.functional.instances import Mapped, normalise_instances
+from normwright.functional.instances import Mapped, batch_norms_map, normalise_instances
 
 # Elements of a sample from which taking those of a domain together costs more than leaving all in place.
 _WORTH_A_SWEEP = 1 << 12
@@ -161,15 +161,9 @@ def _by_instances(
             of_domain = means.index_select(0, rows)
             mean = of_domain.mean(0)
             variance = variances.index_select(0, rows).mean(0) + (of_domain - mean).square().mean(0)
-            scale = (variance + eps).rsqrt()
-            if weight is not None:
-                scale = scale * weight
-            centre = mean.detach()
-            shift = (centre - mean) * scale  # 0, but not to the gradient
-            if bias is not None:
-                shift = shift + bias
             told += [mean, variance]
-            parts.append([part.expand_as(of_domain) for part in (centre, scale, shift)])
+            own = batch_norms_map(mean, variance, weight, bias, eps)
+            parts.append([part.expand_as(of_domain) for part in own])
         centre, scale, shift = (torch.cat(part).index_select(0, back) for part in zip(*parts, strict=True))
         return Mapped(centre, scale, shift, tuple(told))
 

@@ -57,7 +57,7 @@ class MaskedBatchNorm1d(torch.nn.BatchNorm1d):
             raise OptionError("lengths= and mask= say the same: pass one of them")
         self._check_input_dim(input)
         if lengths is not None:
-            mask = _mask_of(input, lengths)
+            mask = mask_of(input, lengths)
         running_mean, running_var, num_batches_tracked = running_statistics(self)
         call: tuple[Any, ...] = (
             running_mean,
@@ -81,7 +81,12 @@ class MaskedBatchNorm1d(torch.nn.BatchNorm1d):
         return with_activation(super().extra_repr(), self.activation)
 
 
-def _mask_of(x: Tensor, lengths: Tensor) -> Tensor:
+def mask_of(x: Tensor, lengths: Tensor) -> Tensor:
+    """(N, L), true at the first `lengths` positions of each sequence of x (N, C, L).
+
+    Raises:
+        ShapeError: lengths that are not (N,) integers, or reach beyond L.
+    """
     lengths = torch.as_tensor(lengths, device=x.device)
     if lengths.shape != x.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ShapeError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from normwright.nn.masked_batch_norm import MaskedBatchNorm1d, _mask_of
+from normwright.nn.masked_batch_norm import MaskedBatchNorm1d, mask_of
 
 
 def counted(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
@@ -23,5 +23,5 @@ def counted(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> 
         return x
     mask = args[1] if len(args) > 1 else named.get("mask")
     if named.get("lengths") is not None:
-        mask = _mask_of(x, named["lengths"])
+        mask = mask_of(x, named["lengths"])
     return x if mask is None else x.transpose(1, 2)[mask]

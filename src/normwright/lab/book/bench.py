@@ -110,10 +110,10 @@ class Bench:
             [[vary(recipe, lr=rate, seed=PILOT_SEED + i) for i in range(pilots)] for rate in rates]
             for recipe in recipes
         ]
-        self.train(*(run for side in trials for runs in side for run in runs))
+        results = iter(self.train(*(run for side in trials for runs in side for run in runs)))
         best = []
         for recipe, side in zip(recipes, trials, strict=True):
-            scores = [_score(self.train(*runs), score or _final) for runs in side]
+            scores = [_score([next(results) for _ in runs], score or final_score) for runs in side]
             best.append(vary(recipe, lr=rates[scores.index(max(scores))]))
         return best
 
@@ -193,7 +193,8 @@ def vary(recipe: Recipe, **options: Any) -> Recipe:
     return dataclasses.replace(recipe, **changed)
 
 
-def _final(result: RunResult) -> float:
+def final_score(result: RunResult) -> float:
+    """The last validation metric; below all others for a run that diverged."""
     final = final_metric(result)
     return -math.inf if final is None else final
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from normwright.lab.book.bench import PILOT_SEED, Bench, vary
+from normwright.lab.book.bench import PILOT_SEED, Bench, Score, vary
 from normwright.lab.recipe import Recipe
 
 
@@ -21,11 +21,15 @@ class Entrant:
         return {rate: vary(self.recipe, lr=rate, seed=PILOT_SEED) for rate in self.rates}
 
 
-def best_of(bench: Bench, entrants: Sequence[Entrant]) -> list[Recipe]:
+def best_of(bench: Bench, entrants: Sequence[Entrant], *, score: Score | None = None) -> list[Recipe]:
     """Each side at the best of its own rates; see `Bench.best_rates`, which gives all sides the same ones.
 
+    Args:
+        bench: trains the pilot runs.
+        entrants: the sides.
+        score: see `Bench.best_rates`.
     Raises:
         NeedsRunsError: some pilot runs are not done yet; those of all sides are asked for at once.
     """
     bench.train(*(run for side in entrants for run in side.pilots().values()))
-    return [bench.best_rates([side.recipe], side.rates)[0] for side in entrants]
+    return [bench.best_rates([side.recipe], side.rates, score=score)[0] for side in entrants]

@@ -33,10 +33,8 @@ def plan(bench: Bench, slow: Entrant, fast: Entrant, targets: Sequence[float]) -
         NeedsRunsError: some pilot runs are not done yet.
         RunError: there is no target that both reach.
     """
-    bench.train(*slow.pilots().values(), *fast.pilots().values())
-    of_slow, of_fast = (
-        {rate: bench.train(run)[0] for rate, run in side.pilots().items()} for side in (slow, fast)
-    )
+    results = iter(bench.train(*slow.pilots().values(), *fast.pilots().values()))
+    of_slow, of_fast = ({rate: next(results) for rate in side.pilots()} for side in (slow, fast))
     found = heats(of_slow, of_fast, targets)
     if not found:
         raise RunError(

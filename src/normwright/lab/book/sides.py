@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from normwright.lab.book.bench import PILOT_SEED, Bench, vary
-from normwright.lab.judge import final_metric
+from normwright.lab.book.bench import PILOT_SEED, Bench, final_score, vary
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
 
@@ -22,8 +20,7 @@ def best_setting(bench: Bench, recipes: Sequence[Recipe]) -> Recipe:
         NeedsRunsError: a pilot run is not done yet.
     """
     pilots = bench.train(*(vary(recipe, seed=PILOT_SEED) for recipe in recipes))
-    finals = [final_metric(pilot) for pilot in pilots]
-    scores = [-math.inf if final is None else final for final in finals]
+    scores = [final_score(pilot) for pilot in pilots]
     return recipes[scores.index(max(scores))]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.entrant import Entrant
+from normwright.lab.book.entrant import Entrant, best_of
 from normwright.lab.book.sides import best_setting, height_of_curve, rates_note
 from normwright.lab.judge import steps_to
 from normwright.lab.recipe import Recipe
@@ -33,10 +33,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
         Entrant(_recipe(bench, "batch"), BATCH_RATES),
         *(Entrant(vary(plain, weight_decay=decay), RATES) for decay in (0.0, *DECAYS)),
     ]
-    bench.train(*(run for side in entrants for run in side.pilots().values()))
-    batch, none, *decays = (
-        bench.best_rates([side.recipe], side.rates, score=height_of_curve)[0] for side in entrants
-    )
+    batch, none, *decays = best_of(bench, entrants, score=height_of_curve)
     sides = {"none": none, "decay": best_setting(bench, decays), "batch": batch}
     runs = {name: vary(side, seed=seed) for name, side in sides.items()}
     results = dict(zip(runs, bench.train(*runs.values()), strict=True))
