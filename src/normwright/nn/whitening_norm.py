@@ -137,7 +137,7 @@ class WhiteningNorm1d(_WhiteningNorm):
         Huang et al. 2018, arXiv:1804.08450 (groups of 16, "zca"); Huang et al. 2019, arXiv:1904.03441
         ("iterative", 5 iterations, groups of 64).
     Example:
-        >>> x = torch.randn(64, 4) @ torch.randn(4, 4)
+        >>> x = torch.randn(64, 4).cumsum(1)  # each channel holds the one before
         >>> y = WhiteningNorm1d(4, affine=False, eps=1e-9)(x)
         >>> torch.allclose(y.T @ y / 64, torch.eye(4), atol=1e-3)
         True
