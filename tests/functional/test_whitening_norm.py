@@ -11,7 +11,7 @@ from tolerances import SAME_DERIVATIVE, UNIT, assert_within, whitened
 
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import batch_norm, whitening_norm
-from normwright.functional.whitening_autograd import Rule, _plainly
+from normwright.functional.whitening.autograd import Rule, _plainly
 from normwright.reference import whitening_norm as reference
 from normwright.reference import whitening_norm_backward as reference_backward
 
@@ -72,7 +72,7 @@ def test_in_pieces_as_at_once(method, monkeypatch):
     dy = draw(7, 6, 4)
     both = []
     for piece in (2**18, 50):  # all samples, and two at a time
-        monkeypatch.setattr("normwright.functional.whitening_passes._PIECE", piece)
+        monkeypatch.setattr("normwright.functional.whitening.passes._PIECE", piece)
         y = whitening_norm(x, None, None, training=True, group_size=3, method=method)
         both.append([y.detach(), *torch.autograd.grad(y, x, dy)])
     for one, other in zip(*both, strict=True):

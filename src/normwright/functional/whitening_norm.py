@@ -12,7 +12,7 @@ from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError, unknown_name
 from normwright.functional.arguments import check_running_dtype
 from normwright.functional.batch_norm import check_call
-from normwright.functional.whitening_autograd import Rule, project, whiten
+from normwright.functional.whitening.autograd import Rule, project, whiten
 
 METHODS = ("zca", "iterative")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from normwright.functional.step_norms import LayerSteps, StepNorm
+from normwright.functional.lstm.step_norms import LayerSteps, StepNorm
 from normwright.nn.layer_norm import LayerNorm
 from normwright.nn.normalised_lstm import NormalisedLSTM
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from normwright.backends.moments import statistics_dtype
 from normwright.errors import DataError, ShapeError
-from normwright.functional.whitening_autograd import Rule, whiten
+from normwright.functional.whitening.autograd import Rule, whiten
 from normwright.statistics.estimate import Estimate, Estimator, diagonal
 from normwright.statistics.layers import Layer
 from normwright.statistics.watch import Call

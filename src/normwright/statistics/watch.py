@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from normwright.errors import ShapeError
-from normwright.functional.whitening_autograd import Rule
+from normwright.functional.whitening.autograd import Rule
 from normwright.functional.whitening_norm import whiten_by
 from normwright.statistics.layers import Layer, Layers
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from normwright.functional.lstm_fused import FusedLayer, run_forward
-from normwright.functional.lstm_inputs import LstmInputs, LstmNorms
-from normwright.functional.lstm_plain import plain_layer
+from normwright.functional.lstm.fused import FusedLayer, run_forward
+from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
+from normwright.functional.lstm.plain import plain_layer
 
 
 def lstm_layer(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> tuple[Tensor, Tensor, Tensor]:

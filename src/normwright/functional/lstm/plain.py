@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from normwright.functional.lstm_inputs import LstmInputs, LstmNorms
+from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 
 
 def plain_layer(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> tuple[Tensor, Tensor, Tensor]:

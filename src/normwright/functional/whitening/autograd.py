@@ -1,6 +1,6 @@
 """Autograd for whitening.
 
-A first derivative goes over the data piece by piece (`whitening_passes`). Where a derivative is itself to be
+A first derivative goes over the data piece by piece (`passes`). Where a derivative is itself to be
 differentiated, and under the compiler and the transforms of `torch.func`, whitening is written in plain
 differentiable operations, whose matrix root has a derivative of its own (`inverse_root`).
 """
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype, statistics_dtype
-from normwright.functional import whitening_passes as passes
-from normwright.functional.inverse_root import projection_of
+from normwright.functional.whitening import passes
+from normwright.functional.whitening.inverse_root import projection_of
 
 _channel_moments = torch.ops.normwright.channel_moments.default
 

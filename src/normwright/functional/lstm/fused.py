@@ -1,6 +1,6 @@
 """A normalised LSTM layer with its backward derived by hand.
 
-A step is small, and PyTorch's own derivative of it (`lstm_plain.py`) is some eighty operators, each of which
+A step is small, and PyTorch's own derivative of it (`plain.py`) is some eighty operators, each of which
 costs more to call than to compute. Here a step is nine operators forward and fourteen backward, into buffers
 that hold every step, and the weights' gradients are one product each, over all steps. With n the sequences
 that have a step, and dh and dc what comes from the step after it:
@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normwright.functional.lstm_inputs import LstmInputs, LstmNorms
-from normwright.functional.lstm_plain import plain_layer
+from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
+from normwright.functional.lstm.plain import plain_layer
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input

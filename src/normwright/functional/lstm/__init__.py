@@ -1,0 +1,1 @@
+"""A normalised LSTM over packed sequences: fused where nothing looks inside, else in plain operations."""

@@ -1,0 +1,1 @@
+"""What whitening is made of: the covariance, its inverse root and the projection, with their derivatives."""
