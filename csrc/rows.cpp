@@ -12,7 +12,7 @@ bool has_long_runs(const Rows& shape) { return shape.segment >= kLongRun; }
 
 Slabs slabs_of(const Rows& shape) {
   const std::int64_t runs = shape.length / shape.segment;
-  return {shape.rows, runs, shape.segment, shape.length, shape.segment, shape.sets, true};
+  return {shape.rows, runs, shape.segment, shape.length, shape.segment, shape.sets, true, shape.center};
 }
 
 }  // namespace
