@@ -105,7 +105,8 @@ template <class Use>
 void with_groups(const Tensor& x, std::int64_t groups, bool center, Use&& use) {
   const auto sizes = sizes_of(x);
   const std::int64_t space = product(sizes.subspan(2));
-  if (x.is_contiguous()) return use(Rows{sizes[0] * groups, sizes[1] / groups * space, groups, space, center});
+  const std::int64_t share = groups ? sizes[1] / groups : 0;  // without channels there may be no groups
+  if (x.is_contiguous()) return use(Rows{sizes[0] * groups, share * space, groups, space, center});
   use(Groups{sizes[0], space, sizes[1], groups, center});
 }
 

@@ -57,11 +57,11 @@ def filter_response_norm(
     check_epilogue(input, residual, activation)
     _check(input, eps, weight=weight, bias=bias, threshold=threshold)
     check_parameter_dtypes(input, weight, bias, threshold)
-    if not input.numel():
-        y = input + 0 * sum(vector.sum() for vector in (weight, bias, threshold) if vector is not None)
-    elif threshold is None and not isinstance(eps, Tensor):
+    if threshold is None and not isinstance(eps, Tensor):
         groups = input.shape[1]
         return operators.groups(input, residual, weight, bias, groups, eps, activation, center=False)
+    if not input.numel():
+        y = input + 0 * sum(vector.sum() for vector in (weight, bias, threshold) if vector is not None)
     else:
         y = normalise_responses(input, weight, bias, threshold, eps)
     if residual is not None:
