@@ -95,7 +95,7 @@ def test_with_every_number_of_threads_in_every_activation(kind, activation, thre
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
-@pytest.mark.parametrize("kind", [kind for kind in NORMALISERS if kind != "batch"])
+@pytest.mark.parametrize("kind", ["group", "instance", "response", "layer", "rms"])
 def test_in_every_company(kind, layout, dtype, activation):
     x = torch.randn(5, 6, 7, 9, generator=torch.Generator().manual_seed(7)).to(dtype)
     dy = torch.randn(5, 6, 7, 9, generator=torch.Generator().manual_seed(8)).to(dtype)
