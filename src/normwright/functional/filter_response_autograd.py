@@ -63,6 +63,7 @@ class _Responses(torch.autograd.Function):
             # In the dtype of sums, in which its gradient then comes.
             level = threshold.to(statistics_dtype(x))
             shift, activation = -level if bias is None else bias - level, "relu"
+        y: Tensor
         y, moments = _groups_forward(x, None, weight, shift, x.shape[1], False, float(eps), activation)
         if threshold is not None:
             y.add_(threshold.view(-1, *[1] * (x.dim() - 2)))
@@ -93,7 +94,8 @@ class _Responses(torch.autograd.Function):
 def _sum_of(dy: Tensor) -> Tensor:
     """Of each channel, over the batch and space."""
     count, mean, _ = _channel_moments(dy)
-    return count * mean
+    total: Tensor = count * mean
+    return total
 
 
 def _by_eps(
@@ -110,7 +112,7 @@ def _by_eps(
     scale = (torch.ones_like(rstd[:channels]) if weight is None else weight.to(rstd.dtype)).repeat(samples)
     shift = None if shift is None else shift.repeat(samples)
     settings = (samples * channels, False, activation, DWEIGHT)
-    along = _groups_backward(dy, x, None, scale, shift, None, moments.view(1, 1, -1), *settings)[2]
+    along: Tensor = _groups_backward(dy, x, None, scale, shift, None, moments.view(1, 1, -1), *settings)[2]
     return (along * scale * rstd.square()).sum() * -0.5
 
 

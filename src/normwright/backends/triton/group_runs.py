@@ -55,8 +55,8 @@ def forward(
     whole = total >= ENOUGH_PROGRAMS if tile.whole is None else tile.whole
     if not whole:
         cut = (total, runs, length, pieces, tile.steps)
-        blocks = (center, compute_type(x), tile.block)
-        launch(reduce_pieces, (total * pieces,))(x, parts, *cut, *blocks, num_warps=tile.warps)
+        settings = (center, compute_type(x), tile.block)
+        launch(reduce_pieces, (total * pieces,))(x, parts, *cut, *settings, num_warps=tile.warps)
     tiles = cdiv(runs, tile.runs) * cdiv(length, tile.wide)
     grid = (total if whole else total * cdiv(tiles, tile.steps),)
     sizes = (total, view.groups, runs, length, pieces, tile.steps, mask_bytes, eps)
