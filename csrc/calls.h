@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -191,6 +192,11 @@ class BackwardCall {
     if (wanted & kDresidual) call.dresidual = (dresidual_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
     if (wanted & kDweight && inputs_.weight) call.dweight = (dweight_ = ParameterSum(parameters)).get();
     if (wanted & kDbias && inputs_.bias) call.dbias = (dbias_ = ParameterSum(parameters)).get();
+    if (inputs_.x.numel() == 0) {  // whose shape may not tell a kernel of how many parameters
+      for (double* sum : {call.dweight, call.dbias}) {
+        if (sum) std::fill_n(sum, parameters.count(), 0.0);
+      }
+    }
   }
 
   void read_moments(const Tensor& moments, bool center = true) {

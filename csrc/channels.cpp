@@ -13,10 +13,13 @@ bool has_long_runs(const Channels& shape) { return shape.inner >= kLongRun; }
 bool is_empty(const Channels& shape) { return shape.outer == 0 || shape.channels == 0 || shape.inner == 0; }
 
 Slabs slabs_of(const Channels& shape) {
-  return {shape.channels, shape.outer, shape.inner, shape.inner, shape.channels * shape.inner, shape.channels, false};
+  const std::int64_t apart = shape.channels * shape.inner;
+  return {shape.channels, shape.outer, shape.inner, shape.inner, apart, shape.channels, false, true};
 }
 
-Columns columns_of(const Channels& shape) { return {1, shape.outer, shape.channels, shape.inner, shape.channels}; }
+Columns columns_of(const Channels& shape) {
+  return {1, shape.outer, shape.channels, shape.inner, shape.channels, true};
+}
 
 void forward(const Channels& shape, const Forward& call, MomentsOf moments, const Parallel& parallel) {
   if (has_long_runs(shape)) return slabs_forward(slabs_of(shape), call, moments, parallel);

@@ -196,7 +196,7 @@ inline void fill_map(const Columns& shape, const Tile& tile, const void* weight,
   for (std::int64_t c = 0; c < tile.channels; ++c) {
     const std::int64_t channel = tile.first_channel + c;
     const std::int64_t group = tile.sample * shape.groups + channel / shape.channels_per_group();
-    const RunMap<C> map = run_map<C>(weight, bias, mean[group], rstd[group], channel);
+    const RunMap<C> map = run_map<C>(weight, bias, mean_at(mean, group), rstd[group], channel);
     for_columns_of(shape, tile, c, [&](std::int64_t j) {
       values.of(0)[j] = map.mean;
       values.of(1)[j] = map.scale;

@@ -13,6 +13,7 @@ namespace normwright::NORMWRIGHT_ISA {
 
 struct Columns {
   std::int64_t samples, rows, channels, inner, groups;
+  bool center;  // false takes the mean as 0
 
   std::int64_t width() const { return channels * inner; }
   std::int64_t elements() const { return samples * rows * width(); }

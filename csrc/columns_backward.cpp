@@ -76,7 +76,7 @@ class ColumnBackward {
       sums_by_channel(shape_, tile_, sums_, channels);
       for (std::int64_t c = 0; c < tile_.channels; ++c) {
         const std::int64_t group = group_of(tile_.first_channel + c);
-        const double low = SplitMean<C>(call_.mean[group]).low;
+        const double low = SplitMean<C>(mean_at(call_.mean, group)).low;
         channels[c].second = (channels[c].second - low * channels[c].first) * call_.rstd[group];
       }
     }
@@ -116,9 +116,10 @@ class ColumnBackward {
     }
     for (std::int64_t c = 0; c < tile_.channels; ++c) {
       const std::int64_t channel = tile_.first_channel + c, group = group_of(channel);
-      const double rstd = call_.rstd[group], low = SplitMean<C>(call_.mean[group]).low;
+      const double rstd = call_.rstd[group], low = SplitMean<C>(mean_at(call_.mean, group)).low;
       const double from_x = -rstd * groups[c / each].second / shape_.count();
-      const double constant = -rstd * groups[c / each].first / shape_.count() - from_x * low * rstd;
+      const double from_mean = shape_.center ? -rstd * groups[c / each].first / shape_.count() : 0;
+      const double constant = from_mean - from_x * low * rstd;
       const double from_dz = rstd * parameter_at<C>(call_.weight, channel, 1);
       for_columns_of(shape_, tile_, c, [&](std::int64_t j) {
         slope_.of(0)[j] = static_cast<C>(from_dz);

@@ -42,7 +42,7 @@ class TileMoments {
         sums_(grid.pieces(), grid.padded()),
         shift_(grid.padded()) {
     const T* const first_row = x + tile_.sample * shape.rows * shape.width() + tile_.first;
-    for (std::int64_t c = 0; c < tile_.channels; ++c) {
+    for (std::int64_t c = 0; shape.center && c < tile_.channels; ++c) {
       set_shift(c, first_element(first_row + c * shape.inner));
     }
   }
@@ -60,7 +60,7 @@ class TileMoments {
   void finish(Take&& take) {
     Scratch<Moments> channels(tile_.channels);
     gather(channels.get());
-    if constexpr (std::is_same_v<C, double>) {  // once more, shifted by the mean: see moments.h
+    if (std::is_same_v<C, double> && shape_.center) {  // once more, shifted by the mean: see moments.h
       for (std::int64_t c = 0; c < tile_.channels; ++c) set_shift(c, channels[c].mean);
       for (std::int64_t piece = 0; piece < grid_.pieces(); ++piece) partial(piece);
       gather(channels.get());
@@ -84,7 +84,8 @@ class TileMoments {
     sums_by_channel(shape_, tile_, sums_, sums.get());
     for (std::int64_t c = 0; c < tile_.channels; ++c) {
       const double shift = static_cast<double>(shift_.of(0)[c * shape_.inner]);
-      channels[c] = moments_of(sums[c], shift, shape_.count_per_channel());
+      channels[c] = shape_.center ? moments_of(sums[c], shift, shape_.count_per_channel())
+                                  : moments_about_zero(sums[c]);
     }
   }
 

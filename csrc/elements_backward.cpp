@@ -90,7 +90,7 @@ class RowGradients {
     store_wide<C>(sums, value);
   }
 
-  double mean(std::int64_t row) const { return shape_.center ? call_.mean[row] : 0; }
+  double mean(std::int64_t row) const { return mean_at(call_.mean, row); }
 
   template <Kind kind>
   BackwardRun<T> run_at(std::int64_t row, std::int64_t first) const {

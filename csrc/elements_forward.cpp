@@ -21,7 +21,7 @@ class RowMaps {
 
   // Keeps the moments of a row, of which `total` are the sums; returns its mean.
   double set_moments(std::int64_t row, const Sums& total) const {
-    const Moments moments = shape_.center ? centred(row, total) : Moments{0, total.second};
+    const Moments moments = shape_.center ? centred(row, total) : moments_about_zero(total);
     keep_moments(call_, row, moments, count());
     return moments.mean;
   }

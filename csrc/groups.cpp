@@ -9,7 +9,9 @@ namespace {
 
 bool is_empty(const Groups& shape) { return shape.samples == 0 || shape.space == 0 || shape.channels == 0; }
 
-Columns columns_of(const Groups& shape) { return {shape.samples, shape.space, shape.channels, 1, shape.groups}; }
+Columns columns_of(const Groups& shape) {
+  return {shape.samples, shape.space, shape.channels, 1, shape.groups, shape.center};
+}
 
 }  // namespace
 

@@ -102,11 +102,12 @@ inline Channels channels_of(const Tensor& x) {
 
 // Calls use(shape) with x's groups: rows where x is contiguous.
 template <class Use>
-void with_groups(const Tensor& x, std::int64_t groups, Use&& use) {
+void with_groups(const Tensor& x, std::int64_t groups, bool center, Use&& use) {
   const auto sizes = sizes_of(x);
   const std::int64_t space = product(sizes.subspan(2));
-  if (x.is_contiguous()) return use(Rows{sizes[0] * groups, sizes[1] / groups * space, groups, space, true});
-  use(Groups{sizes[0], space, sizes[1], groups});
+  const std::int64_t share = groups ? sizes[1] / groups : 0;  // without channels there may be no groups
+  if (x.is_contiguous()) return use(Rows{sizes[0] * groups, share * space, groups, space, center});
+  use(Groups{sizes[0], space, sizes[1], groups, center});
 }
 
 }  // namespace normwright

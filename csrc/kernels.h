@@ -45,6 +45,7 @@ struct Groups {
   std::int64_t space;
   std::int64_t channels;
   std::int64_t groups;
+  bool center;  // as in Rows; filter response norm does without
 };
 
 // x, residual and y have `dtype`; weight and bias are double where that is float64, float otherwise.
@@ -58,7 +59,7 @@ struct Forward {
   const void* weight;
   const void* bias;
   void* y;             // may be x
-  double* mean;        // written, but for `channel_affine`, which reads it; null where rows are not centred
+  double* mean;        // written, but for `channel_affine`, which reads it; null where the mean is taken as 0
   double* rstd;        // as mean
   double* variance;    // biased; written by `channels_forward` where it is not null
   std::uint8_t* mask;  // written where it is not null: see `mask_run`

@@ -68,14 +68,14 @@ Gradients rows_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& re
 // ---- Groups
 
 Normalised normalise_groups(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                            const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation,
-                            bool masked) {
+                            const MaybeTensor& bias, std::int64_t groups, bool center, double eps,
+                            const Strings& activation, bool masked) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
   const std::int64_t moments[] = {x.size(0), groups};
-  forward.keep_moments(moments);
-  with_groups(inputs.x, groups, [&](const auto& shape) {
+  forward.keep_moments(moments, center);
+  with_groups(inputs.x, groups, center, [&](const auto& shape) {
     if (masked) forward.keep_mask(shape);
     run_forward(shape, forward.call);
   });
@@ -83,47 +83,49 @@ Normalised normalise_groups(const Tensor& x, const MaybeTensor& residual, const 
 }
 
 Results groups_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                       const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation) {
-  return normalise_groups(x, residual, weight, bias, groups, eps, activation, false);
+                       const MaybeTensor& bias, std::int64_t groups, bool center, double eps,
+                       const Strings& activation) {
+  return normalise_groups(x, residual, weight, bias, groups, center, eps, activation, false);
 }
 
 MaskedResults groups_forward_masked(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                                    const MaybeTensor& bias, std::int64_t groups, double eps,
+                                    const MaybeTensor& bias, std::int64_t groups, bool center, double eps,
                                     const Strings& activation) {
-  return normalise_groups(x, residual, weight, bias, groups, eps, activation, true);
+  return normalise_groups(x, residual, weight, bias, groups, center, eps, activation, true);
 }
 
-void run_inference(const Inputs& inputs, std::int64_t groups, ForwardCall& forward) {
-  forward.forget_moments(inputs.x.size(0) * groups, true);
-  with_groups(inputs.x, groups, [&](const auto& shape) { run_forward(shape, forward.call); });
+void run_inference(const Inputs& inputs, std::int64_t groups, bool center, ForwardCall& forward) {
+  forward.forget_moments(inputs.x.size(0) * groups, center);
+  with_groups(inputs.x, groups, center, [&](const auto& shape) { run_forward(shape, forward.call); });
 }
 
 Tensor groups_inference(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                        const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation) {
+                        const MaybeTensor& bias, std::int64_t groups, bool center, double eps,
+                        const Strings& activation) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
-  run_inference(inputs, groups, forward);
+  run_inference(inputs, groups, center, forward);
   return forward.y();
 }
 
 void groups_inference_out(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
-                          const MaybeTensor& bias, std::int64_t groups, double eps, const Strings& activation,
-                          const Tensor& out) {
+                          const MaybeTensor& bias, std::int64_t groups, bool center, double eps,
+                          const Strings& activation, const Tensor& out) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to(out);
-  run_inference(inputs, groups, forward);
+  run_inference(inputs, groups, center, forward);
   forward.copy_to(out);
 }
 
 Gradients groups_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                         const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& moments, std::int64_t groups,
-                        const Strings& activation, std::int64_t wanted) {
+                        bool center, const Strings& activation, std::int64_t wanted) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   BackwardCall backward(inputs, dy, mask, activation, wanted, channel_parameters(x));
-  backward.read_moments(moments);
-  with_groups(inputs.x, groups, [&](const auto& shape) { run_backward(shape, backward.call); });
+  backward.read_moments(moments, center);
+  with_groups(inputs.x, groups, center, [&](const auto& shape) { run_backward(shape, backward.call); });
   return backward.results(weight, bias);
 }
 

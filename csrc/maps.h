@@ -58,6 +58,9 @@ inline double parameter_at(const void* parameters, std::int64_t i, double none) 
   return parameters ? static_cast<double>(static_cast<const C*>(parameters)[i]) : none;
 }
 
+// The i-th mean, which is 0 where means are taken as 0.
+inline double mean_at(const double* means, std::int64_t i) { return means ? means[i] : 0; }
+
 template <class C>
 inline RunMap<C> run_map(const void* weight, const void* bias, double mean, double rstd, std::int64_t parameter) {
   const SplitMean<C> split(mean);

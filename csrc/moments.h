@@ -103,6 +103,9 @@ inline Moments moments_of(const Sums& sums, double shift, double count) {
   return {shift + offset, m2 < 0 ? 0 : m2};  // a NaN stays
 }
 
+// Of sums that are not shifted, where the mean is taken as 0.
+inline Moments moments_about_zero(const Sums& sums) { return {0, sums.second}; }
+
 inline double rstd_of(double variance, double eps) { return 1 / std::sqrt(variance + eps); }
 
 // The mean in two parts: x − high is nearly free of rounding, even where the mean is a million times the

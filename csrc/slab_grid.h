@@ -104,7 +104,7 @@ class BundleMaps {
       const std::int64_t slab = bundle_.first + s;
       for (std::int64_t p = 0; p < shape_.parameters_per_slab(); ++p) {
         maps_[s * shape_.parameters_per_slab() + p] =
-            run_map<C>(call.weight, call.bias, call.mean[slab], call.rstd[slab], shape_.parameter(slab, p));
+            run_map<C>(call.weight, call.bias, mean_at(call.mean, slab), call.rstd[slab], shape_.parameter(slab, p));
       }
     }
   }

@@ -15,6 +15,7 @@ struct Slabs {
   std::int64_t slab_stride, run_stride;  // in elements
   std::int64_t sets;                     // slab s has parameter set s mod sets,
   bool parameter_per_run;                // which holds one for each run, or one for all
+  bool center;                           // false takes the mean as 0
 
   std::int64_t parameters_per_slab() const { return parameter_per_run ? runs : 1; }
   // The p-th of a slab's parameters among all.

@@ -121,7 +121,7 @@ class SlabBackward {
   void finish_slab(std::int64_t s) {
     const std::int64_t slab = bundle_.first + s;
     const double rstd = call_.rstd[slab];
-    const double low = SplitMean<C>(call_.mean[slab]).low;
+    const double low = SplitMean<C>(mean_at(call_.mean, slab)).low;
     Sums weighted;  // Σg and Σg·x̂
     for (std::int64_t p = 0; p < shape_.parameters_per_slab(); ++p) {
       Sums sums;
@@ -133,7 +133,8 @@ class SlabBackward {
     }
     if (moments_ == MomentsOf::population) return;
     const double from_x = -rstd * weighted.second / shape_.count();
-    slopes_[s] = {from_x, -rstd * weighted.first / shape_.count() - from_x * low * rstd};
+    const double from_mean = shape_.center ? -rstd * weighted.first / shape_.count() : 0;
+    slopes_[s] = {from_x, from_mean - from_x * low * rstd};
   }
 
   RunSlope<C> slope(std::int64_t s, std::int64_t run) const {

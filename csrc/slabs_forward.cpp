@@ -6,11 +6,18 @@
 
 namespace normwright::NORMWRIGHT_ISA {
 
+// What is taken from the slab that begins at x before it is summed.
+template <class T>
+inline double slab_shift(const Slabs& shape, const T* x) {
+  return shape.center ? first_element(x) : 0;
+}
+
 // Of the slab that begins at x, from its shifted sums.
 template <class T>
 inline Moments slab_moments(const Slabs& shape, const T* x, const Sums& sums) {
   using C = Compute<T>;
-  const Moments once = moments_of(sums, first_element(x), shape.count());
+  if (!shape.center) return moments_about_zero(sums);
+  const Moments once = moments_of(sums, slab_shift(shape, x), shape.count());
   if constexpr (!std::is_same_v<C, double>) {
     return once;
   } else {
@@ -36,7 +43,7 @@ class BundleMoments {
     const std::int64_t ahead = next_run(shape_, pieces_);
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
-        add_shifted(sums[s], x(s, run) + first, n, first_element(x(s, 0)), ahead);
+        add_shifted(sums[s], x(s, run) + first, n, slab_shift(shape_, x(s, 0)), ahead);
       }
     });
     for (std::int64_t s = 0; s < bundle_.slabs; ++s) sums_[piece * bundle_.slabs + s] = sums[s].total();

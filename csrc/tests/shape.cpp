@@ -68,8 +68,12 @@ std::int64_t Shape::parameter_of(std::int64_t element) const {
 }
 
 bool Shape::centered() const {
-  const Rows* const rows = std::get_if<Rows>(&of);
-  return !rows || rows->center;
+  return std::visit(Overloaded{
+                        [](const Rows& s) { return s.center; },
+                        [](const Channels&) { return true; },
+                        [](const Groups& s) { return s.center; },
+                    },
+                    of);
 }
 
 std::int64_t Shape::mask_run_length() const {
@@ -123,7 +127,8 @@ std::string Shape::name() const {
           },
           [](const Groups& s) {
             return "groups" + numbered("samples", s.samples) + numbered("space", s.space) +
-                   numbered("channels", s.channels) + numbered("groups", s.groups);
+                   numbered("channels", s.channels) + numbered("groups", s.groups) +
+                   (s.center ? "" : " not centred");
           },
       },
       of);
@@ -151,19 +156,19 @@ std::int64_t sometimes_zero(Random& random, std::int64_t length) { return random
 }  // namespace
 
 Shape random_rows(Random& random, std::int64_t most) {
+  const bool center = random.chance(0.7);
   if (random.chance(0.5)) {  // layer and RMS norm
-    const bool center = random.chance(0.7);
     const std::int64_t length = random_length(random, most);
     const std::int64_t rows = random_length(random, most / length);
     return Shape(Rows{sometimes_zero(random, rows), sometimes_zero(random, length), 1, 1, center});
   }
-  // Group and instance norm, contiguous.
+  // Group, instance and filter response norm, contiguous.
   const std::int64_t segment = random_length(random, most);
   const std::int64_t most_segments = random.chance(0.4) ? 1 : std::min<std::int64_t>(most / segment, 64);
   const std::int64_t segments = random_length(random, most_segments);
   const std::int64_t sets = random_length(random, std::min<std::int64_t>(most / (segment * segments), 64));
   const std::int64_t samples = random_length(random, std::min<std::int64_t>(most / (segment * segments * sets), 64));
-  return Shape(Rows{sometimes_zero(random, samples) * sets, segment * segments, sets, segment, true});
+  return Shape(Rows{sometimes_zero(random, samples) * sets, segment * segments, sets, segment, center});
 }
 
 Shape random_channels(Random& random, std::int64_t most) {
@@ -185,7 +190,8 @@ Shape random_groups(Random& random, std::int64_t most) {
   const std::int64_t channels = groups * each;
   const std::int64_t space = random_length(random, most / channels);
   const std::int64_t samples = random_length(random, std::min<std::int64_t>(most / (channels * space), 16));
-  return Shape(Groups{sometimes_zero(random, samples), sometimes_zero(random, space), channels, groups});
+  const bool center = random.chance(0.7);
+  return Shape(Groups{sometimes_zero(random, samples), sometimes_zero(random, space), channels, groups, center});
 }
 
 }  // namespace normwright::fuzz

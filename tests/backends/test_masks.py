@@ -43,7 +43,7 @@ def test_unpack_undoes_pack(shape, layout):
 def forward_and_settings(family, x, residual, activation):
     parameter_shape = x.shape[1:] if family == "rows" else x.shape[1:2]
     weight, bias = torch.ones(parameter_shape), torch.zeros(parameter_shape)
-    between = {"rows": (x.dim() - 1, True), "groups": (1,), "channels": (None, None, None, 0.1)}[family]
+    between = {"rows": (x.dim() - 1, True), "groups": (1, True), "channels": (None, None, None, 0.1)}[family]
     return (x, residual, weight, bias, *between, 1e-5, activation)
 
 

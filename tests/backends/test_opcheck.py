@@ -49,7 +49,7 @@ def forward_call(family, x, options):
     )
     settings = {
         "rows": (len(shape), options != "weight", 1e-5),
-        "groups": (2, 1e-5),
+        "groups": (2, options != "weight", 1e-5),
         "channels": (draw(4), draw(4).square(), torch.tensor(3), None if options == "all" else 0.1, 1e-5),
         "affine": (draw(4), draw(4).square(), 1e-5),
     }[family]
@@ -71,7 +71,7 @@ def backward_call(family, x, options):
     if family == "affine":
         return x.sin(), *call, wanted
     _, moments, *mask = forward_operator(family, options)(*call)
-    between = {"rows": call[4:6], "groups": call[4:5], "channels": ()}[family]
+    between = {"rows": call[4:6], "groups": call[4:6], "channels": ()}[family]
     inputs = (x, None, *call[2:4], *mask) if mask else (*call[:4], None)
     return x.sin(), *inputs, moments, *between, call[-1], wanted
 

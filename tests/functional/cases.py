@@ -28,7 +28,8 @@ from normwright.reference.moments import sum_over
 
 EPS = 2.0**-7
 
-KINDS = ("batch", "batch-eval", "layer", "rms", "group", "instance", "instance-eval")
+KINDS = ("batch", "batch-eval", "layer", "rms", "group", "instance", "instance-eval", "response")
+ABOUT_ZERO = ("rms", "response")  # the mean is taken as 0
 EVALUATED = {"batch-eval": "batch", "instance-eval": "batch"}  # inference reduces nothing: C numbers suffice
 
 DTYPES = (  # of the input, of the parameters
@@ -91,9 +92,9 @@ def allowed(case: Case) -> bool:
         return True
     if kind == "batch" and size.shape[0] == 1 and rank == 2:
         return False  # one element per channel
-    if kind == "instance" and np.prod(size.shape[2:]) == 1:
+    if kind in ("instance", "response") and np.prod(size.shape[2:]) == 1:
         return False
-    return rank >= (3 if kind.startswith("instance") else 2)
+    return rank >= (3 if kind.startswith(("instance", "response")) else 2)
 
 
 def laid_out(values: Tensor, layout: str) -> Tensor:
@@ -142,7 +143,7 @@ class Call:
     def axes(self) -> Axes:
         """The reference's axes."""
         shape, trailing = self.size.shape, self.size.shape[len(self.size.shape) - self.size.trailing :]
-        kind = EVALUATED.get(self.kind, self.kind)
+        kind = {**EVALUATED, "response": "instance"}.get(self.kind, self.kind)
         return axes_of(kind, shape, groups=self.size.groups, normalized_shape=trailing)
 
     def run(self, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -157,6 +158,8 @@ class Call:
             return F.group_norm(x, self.size.groups, weight, bias, EPS, **fused)
         if self.kind == "instance":
             return F.instance_norm(x, None, None, weight, bias, eps=EPS, **fused)
+        if self.kind == "response":
+            return F.filter_response_norm(x, weight, bias, eps=EPS, **fused)
         if self.kind == "instance-eval":
             return F.instance_norm(x, *running, weight, bias, use_input_stats=False, eps=EPS, **fused)
         if self.kind == "batch":
@@ -176,7 +179,7 @@ class Call:
     def analysis(self) -> Analysis:
         """The rounding errors of this call."""
         mean, rstd = self._moments()
-        settings = {"center": self.kind != "rms", "fixed_moments": self.kind in EVALUATED}
+        settings = {"center": self.kind not in ABOUT_ZERO, "fixed_moments": self.kind in EVALUATED}
         arrays = {"mean": mean, "rstd": rstd, **self.arrays}
         return Analysis(axes=self.axes, activation=self.activation, dtype=self.dtype, **arrays, **settings)
 
@@ -185,7 +188,7 @@ class Call:
         if self.kind in EVALUATED:
             mean, variance = self.running_mean.double().numpy(), self.running_var.double().numpy()
         else:
-            mean, variance = moments(self.arrays["x"], axes, center=self.kind != "rms")
+            mean, variance = moments(self.arrays["x"], axes, center=self.kind not in ABOUT_ZERO)
         mean, variance = (np.expand_dims(moment, axes.reduce) for moment in (mean, variance))
         with np.errstate(invalid="ignore"):
             return mean, 1 / np.sqrt(variance + EPS)
@@ -194,7 +197,7 @@ class Call:
         """y, and the gradients by x, residual, weight and bias, from the reference."""
         if self.kind in EVALUATED:
             return self._inference(dy)
-        options = {"eps": EPS, "center": self.kind != "rms", "activation": self.activation}
+        options = {"eps": EPS, "center": self.kind not in ABOUT_ZERO, "activation": self.activation}
         y = fused(axes=self.axes, **self.arrays, **options).y
         return Bounds(y, *fused_backward(dy, axes=self.axes, **self.arrays, **options))
 

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import KINDS, Call, case_of
+from cases import ABOUT_ZERO, KINDS, Call, case_of
 from tolerances import assert_within
 
 from normwright.functional import batch_norm, layer_norm
 
 REDUCING = tuple(kind for kind in KINDS if not kind.endswith("eval"))
-CENTRED = tuple(kind for kind in REDUCING if kind != "rms")
+CENTRED = tuple(kind for kind in REDUCING if kind not in ABOUT_ZERO)
 SHAPE = (2, 6, 5, 7)
 
 

@@ -7,6 +7,8 @@ from cases import CASES, DTYPES, FACTORS, KINDS, LAYOUTS, Call, allowed, name
 from pairwise import pairs
 from tolerances import KERNELS_ARE_TRITONS, UNIT, assert_within
 
+from normwright.functional import filter_response_norm, group_norm, instance_norm
+
 
 def test_every_two_options_meet():
     met = {(i, a, j, b) for case in CASES for i, a in enumerate(case) for j, b in enumerate(case) if i < j}
@@ -46,6 +48,26 @@ def test_without_gradients_the_answer_is_the_same_to_the_bit(case):
     tensors = (call.x, call.residual, call.weight, call.bias)
     y = call.run(call.x.detach().requires_grad_(), *tensors[1:])
     assert torch.equal(call.run(*tensors), y)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("shape", [(2, 3, 0), (2, 3, 0, 4), (2, 0, 4, 4)], ids=str)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, *affine, **o: group_norm(x, max(x.shape[1], 1), *affine, **o),
+        lambda x, *affine, **o: instance_norm(x, None, None, *affine, **o),
+        filter_response_norm,
+    ],
+    ids=["group", "instance", "response"],
+)
+def test_without_channels_or_without_space(function, shape, activation):
+    x, residual = (torch.empty(shape, requires_grad=True) for _ in range(2))
+    weight, bias = (torch.ones(shape[1], requires_grad=True) for _ in range(2))
+    y = function(x, weight, bias, residual=residual, activation=activation)
+    assert y.shape == shape
+    gradients = torch.autograd.grad(y.sum(), (x, residual, weight, bias))
+    assert all(torch.equal(g, torch.zeros_like(g)) for g in gradients)
 
 
 # Of a moment's sum, and of a gradient's; twice where the moments are summed as the elements are.

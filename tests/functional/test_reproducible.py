@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from normwright.functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from normwright.functional import (
+    batch_norm,
+    filter_response_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
 from normwright.reference import ACTIVATIONS
 
 # Large enough for PyTorch to split the work: it does from 32768 elements on.
@@ -21,6 +28,8 @@ NORMALISERS = {
     "batch": lambda x, w, b, **o: batch_norm(x, None, None, w, b, training=True, **o),
     "group": lambda x, w, b, **o: group_norm(x, 1 + (x.shape[1] % 2 == 0), w, b, **o),
     "instance": lambda x, w, b, **o: instance_norm(x, None, None, w, b, **o),
+    "response": lambda x, w, b, **o: filter_response_norm(x, w, b, **o),
+    "response with its unit": lambda x, w, b, **o: filter_response_norm(x, w, b, b.flip(0), **o),
     "layer": lambda x, w, b, **o: layer_norm(x, x.shape[1:], w, b, **o),
     "rms": lambda x, w, b, **o: rms_norm(x, x.shape[1:], w, **o),
 }
@@ -50,7 +59,7 @@ CASES = [
     for kind in NORMALISERS
     for shape, sizes in SHAPES.items()
     for layout in ("contiguous", "channels-last")
-    if len(sizes) == 4 or (layout == "contiguous" and kind != "instance")
+    if len(sizes) == 4 or (layout == "contiguous" and kind in ("batch", "group", "layer", "rms"))
 ]
 
 
@@ -86,7 +95,7 @@ def test_with_every_number_of_threads_in_every_activation(kind, activation, thre
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
-@pytest.mark.parametrize("kind", ["group", "instance", "layer", "rms"])
+@pytest.mark.parametrize("kind", ["group", "instance", "response", "layer", "rms"])
 def test_in_every_company(kind, layout, dtype, activation):
     x = torch.randn(5, 6, 7, 9, generator=torch.Generator().manual_seed(7)).to(dtype)
     dy = torch.randn(5, 6, 7, 9, generator=torch.Generator().manual_seed(8)).to(dtype)

@@ -4,7 +4,14 @@ import pytest
 import torch
 from tolerances import SAME_DERIVATIVE
 
-from normwright.functional import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from normwright.functional import (
+    batch_norm,
+    filter_response_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
 
 torch_functional = torch.nn.functional
 
@@ -157,13 +164,14 @@ def test_a_tensor_that_escaped_a_transform(kind):
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("activation", [None, "relu", "silu"])
-@pytest.mark.parametrize("kind", ["batch", "batch-eval", "group", "instance", "layer", "rms"])
+@pytest.mark.parametrize("kind", ["batch", "batch-eval", "group", "instance", "response", "layer", "rms"])
 def test_several_gradients_at_once(kind, activation, memory_format):
     call = {
         "batch": lambda x, **o: batch_norm(x, None, None, training=True, **o),
         "batch-eval": lambda x, **o: batch_norm(x, torch.zeros(6), torch.ones(6), **o),
         "group": lambda x, **o: group_norm(x, 2, **o),
         "instance": lambda x, **o: instance_norm(x, **o),
+        "response": lambda x, **o: filter_response_norm(x, **o),
         "layer": lambda x, **o: layer_norm(x, (6, 3, 5), **o),
         "rms": lambda x, **o: rms_norm(x, (6, 3, 5), **o),
     }[kind]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tolerances import UNIT, Analysis, assert_within, rounded
+from tolerances import UNIT, Analysis, assert_within, depth, rounded
 
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import dynamic_tanh, filter_response_norm, maxout
-from normwright.reference import axes_of
+from normwright.reference import axes_of, fused_backward
 from normwright.reference import dynamic_tanh as reference_tanh
 from normwright.reference import filter_response_norm as reference
 from normwright.reference import maxout as reference_maxout
@@ -72,6 +72,51 @@ def test_filter_response_norm_s_derivatives(layout, activation):
 
     assert torch.autograd.gradcheck(call, leaves)
     assert torch.autograd.gradgradcheck(call, leaves)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("given", [(), ("weight",), ("threshold",), ("bias", "threshold")], ids="+".join)
+def test_the_derivatives_by_a_learned_eps_and_what_is_given(given, layout):
+    x, vectors = call_of((2, 3, 2, 3), torch.float64, torch.float64, layout)
+    named = dict(zip(("weight", "bias", "threshold"), vectors, strict=True))
+    tensors = {"input": x, "eps": torch.tensor(0.3).double()} | {name: named[name] for name in given}
+    leaves = [part.detach().requires_grad_() for part in tensors.values()]
+
+    def call(*parts):
+        return filter_response_norm(**dict(zip(tensors, parts, strict=True)))
+
+    assert torch.autograd.gradcheck(call, leaves)
+    assert torch.autograd.gradgradcheck(call, leaves)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
+def test_what_the_unit_lets_through_and_what_its_threshold_gets(shape, layout, dtype, parameters):
+    """The unit's gradients are those of a ReLU of z - τ; the threshold gets the dy that these have not."""
+    x, vectors = call_of(shape, dtype, parameters, layout)
+    wide, weight, bias, threshold = (part.double().numpy() for part in (x, *vectors))
+    axes = axes_of("instance", shape)
+    rstd = 1 / np.sqrt((wide**2).mean(axes.reduce, keepdims=True) + EPS)
+    moved = {"weight": weight, "bias": bias - threshold, "residual": None, "activation": "relu"}
+    analysis = Analysis(wide, axes, mean=0 * rstd, rstd=rstd, dtype=dtype, center=False, **moved)
+    dy = torch.rand(shape, generator=torch.Generator().manual_seed(1)).sub(0.25).to(dtype)
+    dy = dy.masked_fill(torch.tensor(analysis.kink()), 0)
+    given = dy.double().numpy()
+    dx, _, dweight, dbias = fused_backward(given, axes=axes, x=wide, eps=EPS, center=False, **moved)
+    bounds = analysis.gradients(given, parameters)
+    along = tuple(axis for axis in range(len(shape)) if axis != 1)
+    dthreshold, terms = given.sum(along) - dbias, np.abs(given).sum(along)
+    e_dthreshold = (
+        bounds.dbias + depth(x[:, 0].numel()) * analysis.u * terms + rounded(dthreshold, parameters)
+    )
+
+    leaves = [part.detach().requires_grad_() for part in (x, *vectors)]
+    found = torch.autograd.grad(filter_response_norm(*leaves, EPS), leaves, dy)
+    errors = (bounds.dx, bounds.dweight, bounds.dbias, e_dthreshold)
+    names = ("dx", "dweight", "dbias", "dthreshold")
+    for part, *rest in zip(found, (dx, dweight, dbias, dthreshold), errors, names, strict=True):
+        assert_within(part, *rest)
 
 
 def test_filter_response_norm_s_invariants():

@@ -98,13 +98,15 @@ def _groups(
     weight: Tensor | None,
     bias: Tensor | None,
     groups: int,
+    center: bool,
     eps: float,
     activation: str | None,
     *,
     masked: bool,
 ) -> Normalised:
     layout, order = groups_layout(x, groups), masks.groups_order(x, groups) if masked else None
-    return normalise(x, residual, weight, bias, layout, eps, activation, mask_order=order)
+    call = (x, residual, weight, bias, layout, eps, activation)
+    return normalise(*call, center=center, mask_order=order)
 
 
 def groups_forward(x: Tensor, *call: Any) -> Results:
@@ -137,15 +139,17 @@ def groups_backward(
     mask: Tensor | None,
     moments: Tensor,
     groups: int,
+    center: bool,
     activation: str | None,
     wanted: int,
 ) -> Gradients:
     """See `schema.py`."""
     layout = groups_layout(x, groups)
-    mean, rstd = moments.reshape([*moments.shape, *[1] * (x.dim() - 1)])
+    wide = moments.reshape([*moments.shape, *[1] * (x.dim() - 1)])
+    mean = wide[0] if center else None
     order = None if mask is None else masks.groups_order(x, groups)
-    call = (dy, x, residual, weight, bias, mean, rstd, layout, activation, wanted)
-    return differentiate(*call, mask=mask, mask_order=order)
+    call = (dy, x, residual, weight, bias, mean, wide[-1], layout, activation, wanted)
+    return differentiate(*call, center=center, mask=mask, mask_order=order)
 
 
 def _factor(momentum: float | None, num_batches_tracked: Tensor | None, dtype: torch.dtype) -> float | Tensor:

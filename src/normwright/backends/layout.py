@@ -39,6 +39,7 @@ def channels_layout(x: Tensor) -> Layout:
 def groups_layout(x: Tensor, groups: int) -> Layout:
     """Moments over a group of channels and space, within a sample; a parameter per channel."""
     n, c, *space = x.shape
-    view = [n, groups, c // groups, *space]
+    share = c // max(groups, 1)  # without channels there may be no groups
+    view = [n, groups, share, *space]
     axes = list(range(3, len(view)))
-    return Layout(view, [2, *axes], [groups, c // groups] + [1] * len(space), [0, *axes])
+    return Layout(view, [2, *axes], [groups, share] + [1] * len(space), [0, *axes])

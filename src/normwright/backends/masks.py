@@ -58,7 +58,7 @@ def groups_order(x: Tensor, groups: int) -> Order:
     space = math.prod(x.shape[2:])
     if quickest:
         return Order(axes, x.shape[1])
-    return Order(axes, space if space >= LONG_RUN else x.shape[1] // groups * space)
+    return Order(axes, space if space >= LONG_RUN else x.shape[1] // max(groups, 1) * space)
 
 
 def channels_order(x: Tensor) -> Order:

@@ -3,7 +3,7 @@
 One family per memory access pattern, not one per layer name:
 
     rows        reduce the trailing axes                            layer norm, RMS norm
-    groups      reduce a group of channels and space, per sample    group norm, instance norm
+    groups      reduce a group of channels and space, per sample    group, instance, filter response norm
     channels    reduce all but the channel axis                     batch norm in training
     channel_affine    reduce nothing, the moments are known         batch norm in inference
 
@@ -12,7 +12,8 @@ each   y = activation(x̂·weight + bias + residual),  x̂ = (x - mean)·rstd,  
 x is (N, C, *space), or (*outer, *normalized_shape) for rows, in any strides; y, dx and dresidual keep
 the strides of `torch.empty_like(x)`. weight and bias have x's dtype or a wider one. `moments` are mean and
 rstd in one tensor of `statistics_dtype(x)`: (2, C) for channels, (2, N, groups) for groups, and (2, *outer)
-for rows, where `axes` is the number of trailing axes (without `center` it is rstd alone, (1, *outer)).
+for rows, where `axes` is the number of trailing axes. Without `center` the mean is taken as 0, and `moments`
+are rstd alone, (1, …).
 `wanted` is a sum of gradients.py's bits; a gradient that it leaves out is None. residual and bias matter to
 a backward only through the activation's input; a mask of relu or leaky_relu (masks.py), which a
 `_forward_masked` keeps, undoes the activation, the backward then takes no residual, and dresidual comes in
@@ -53,7 +54,7 @@ _RESULTS = "(Tensor y, Tensor moments)"
 _MASKED_RESULTS = "(Tensor y, Tensor moments, Tensor mask)"
 _GRADIENTS = "(Tensor? dx, Tensor? dresidual, Tensor? dweight, Tensor? dbias)"
 _ROWS = f"{_INPUTS}, SymInt axes, bool center, float eps, {_ACTIVATION}"
-_GROUPS = f"{_INPUTS}, SymInt groups, float eps, {_ACTIVATION}"
+_GROUPS = f"{_INPUTS}, SymInt groups, bool center, float eps, {_ACTIVATION}"
 _CHANNELS = (
     f"{_INPUTS}, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor(c!)? num_batches_tracked, "
     f"float? momentum, float eps, {_ACTIVATION}"
@@ -71,7 +72,7 @@ SCHEMAS = (
     f"groups_forward_masked({_GROUPS}) -> {_MASKED_RESULTS}",
     f"groups_inference({_GROUPS}) -> Tensor",
     f"groups_inference_out({_GROUPS}, Tensor(a!) out) -> ()",
-    f"groups_backward({_KEPT}, SymInt groups, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
+    f"groups_backward({_KEPT}, SymInt groups, bool center, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
     f"channels_forward({_CHANNELS}) -> {_RESULTS}",
     f"channels_forward_masked({_CHANNELS}) -> {_MASKED_RESULTS}",
     f"channels_backward({_KEPT}, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
@@ -109,15 +110,17 @@ def _rows_forward_masked(
     return *_rows_forward(x, residual, weight, bias, axes, *settings), mask
 
 
-def _groups_forward(x: Tensor, residual: Any, weight: Any, bias: Any, groups: int, *_: Any) -> Results:
-    return torch.empty_like(x), _statistics(x, (2, x.shape[0], groups))
+def _groups_forward(
+    x: Tensor, residual: Any, weight: Any, bias: Any, groups: int, center: bool, *_: Any
+) -> Results:
+    return torch.empty_like(x), _statistics(x, (2 if center else 1, x.shape[0], groups))
 
 
 def _groups_forward_masked(
-    x: Tensor, residual: Any, weight: Any, bias: Any, groups: int, *_: Any
+    x: Tensor, residual: Any, weight: Any, bias: Any, groups: int, *settings: Any
 ) -> MaskedResults:
     mask = _mask(x, masks.groups_order(x, groups))
-    return *_groups_forward(x, residual, weight, bias, groups), mask
+    return *_groups_forward(x, residual, weight, bias, groups, *settings), mask
 
 
 def _channels_forward(x: Tensor, *_: Any) -> Results:

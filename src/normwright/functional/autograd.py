@@ -57,24 +57,25 @@ class _Rows:
 
 
 class _Groups:
-    """Moments over a group of channels and space. Settings: groups, eps, activation."""
+    """Moments over a group of channels and space. Settings: groups, center, eps, activation."""
 
     forward = torch.ops.normwright.groups_forward.default
     forward_masked = torch.ops.normwright.groups_forward_masked.default
     backward = torch.ops.normwright.groups_backward.default
     masked = MASKED
-    settings = 3
+    settings = 4
 
     @staticmethod
     def kept(settings: tuple[Any, ...], output: tuple[Tensor, ...], mask: Tensor | None) -> Kept:
-        groups, eps, activation = settings
-        return (mask, output[1]), (groups, activation), eps
+        groups, center, eps, activation = settings
+        return (mask, output[1]), (groups, center, activation), eps
 
     @staticmethod
     def backward_of_x(eps: float, dy: Tensor, x: Tensor, *call: Any) -> Any:
-        residual, weight, bias, mask, moments, groups, activation, wanted = call
-        moments = _moments_of(x, groups_layout(x, groups), eps, moments.shape)
-        return eager.groups_backward(dy, x, residual, weight, bias, mask, moments, groups, activation, wanted)
+        residual, weight, bias, mask, moments, groups, center, activation, wanted = call
+        moments = _moments_of(x, groups_layout(x, groups), eps, moments.shape, center=center)
+        inputs = (x, residual, weight, bias, mask, moments)
+        return eager.groups_backward(dy, *inputs, groups, center, activation, wanted)
 
 
 class _Channels:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError
+from normwright.functional import operators
 from normwright.functional.arguments import (
     check_epilogue,
     check_floating_point,
@@ -56,6 +57,9 @@ def filter_response_norm(
     check_epilogue(input, residual, activation)
     _check(input, eps, weight=weight, bias=bias, threshold=threshold)
     check_parameter_dtypes(input, weight, bias, threshold)
+    if threshold is None and not isinstance(eps, Tensor):
+        groups = input.shape[1]
+        return operators.groups(input, residual, weight, bias, groups, eps, activation, center=False)
     if not input.numel():
         y = input + 0 * sum(vector.sum() for vector in (weight, bias, threshold) if vector is not None)
     else:

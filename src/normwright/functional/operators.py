@@ -69,15 +69,17 @@ def groups(
     eps: float,
     activation: str | None,
     out: Tensor | None = None,
+    *,
+    center: bool = True,
 ) -> Tensor:
-    """`groups_forward`'s y, with its gradients."""
+    """`groups_forward`'s y, with its gradients; without `center` the mean is taken as 0."""
     wanted = _wants_gradient(x, residual, weight, bias)
     if out is not None:
-        call = (x, residual, weight, bias, num_groups, eps, activation)
+        call = (x, residual, weight, bias, num_groups, center, eps, activation)
         return _written(out, wanted, _groups_inference_out, call)
     if wanted:
-        return GROUPS.apply(x, residual, weight, bias, (num_groups, eps, activation))
-    y: Tensor = _groups_inference(x, residual, weight, bias, num_groups, eps, activation)
+        return GROUPS.apply(x, residual, weight, bias, (num_groups, center, eps, activation))
+    y: Tensor = _groups_inference(x, residual, weight, bias, num_groups, center, eps, activation)
     return y
 
 
@@ -91,7 +93,7 @@ def groups_with_moments(
     activation: str | None,
 ) -> tuple[Tensor, Tensor]:
     """`groups_forward`'s y, with its gradients, and its moments (2, N, num_groups)."""
-    call = (x, residual, weight, bias, num_groups, eps, activation)
+    call = (x, residual, weight, bias, num_groups, True, eps, activation)
     wanted = _wants_gradient(x, residual, weight, bias)
     y, moments, *_ = GROUPS.transformable.apply(*call) if wanted else _groups_forward(*call)
     return y, moments

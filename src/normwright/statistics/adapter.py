@@ -113,6 +113,6 @@ def _sample_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.dim() == 2:
         return _wide(x), torch.zeros(x.shape, dtype=torch.float64)
     eps = 1e-12  # far below any variance that matters, far above float64's least square
-    _, moments = torch.ops.normwright.groups_forward.default(x, None, None, None, x.shape[1], eps, None)
+    _, moments = torch.ops.normwright.groups_forward.default(x, None, None, None, x.shape[1], True, eps, None)
     means, rstd = _wide(moments)
     return means, (rstd.square().reciprocal() - eps).clamp_min(0)

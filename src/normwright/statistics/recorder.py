@@ -186,7 +186,7 @@ def _per_batch(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
 def _per_sample(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
     x = call.x
     y, moments = torch.ops.normwright.groups_forward.default(
-        x, call.residual, call.weight, call.bias, x.shape[1], call.eps, call.activation
+        x, call.residual, call.weight, call.bias, x.shape[1], True, call.eps, call.activation
     )
     means, rstd = moments
     variances = (rstd.square().reciprocal() - call.eps).clamp_min(0)

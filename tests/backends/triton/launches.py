@@ -31,14 +31,14 @@ def _rows(x: Tensor, axes: int, center: bool, epilogue: tuple[str | None, bool, 
     rows.rows_backward(x, x, *kept, moments, axes, center, activation, ALL)
 
 
-def _groups(x: Tensor, number: int, epilogue: tuple[str | None, bool, bool]) -> None:
+def _groups(x: Tensor, number: int, center: bool, epilogue: tuple[str | None, bool, bool]) -> None:
     activation, has_residual, masked = epilogue
     residual = torch.empty_like(x) if has_residual else None
     weight = torch.empty(x.shape[1])
     forward = groups.groups_forward_masked if masked else groups.groups_forward
-    _, moments, *mask = forward(x, residual, weight, weight, number, EPS, activation)
+    _, moments, *mask = forward(x, residual, weight, weight, number, center, EPS, activation)
     kept = (None, weight, weight, *mask) if masked else (residual, weight, weight, None)
-    groups.groups_backward(x, x, *kept, moments, number, activation, ALL)
+    groups.groups_backward(x, x, *kept, moments, number, center, activation, ALL)
 
 
 def _channels(x: Tensor, epilogue: tuple[str | None, bool, bool]) -> None:
@@ -63,10 +63,10 @@ def _each_family(dtype: torch.dtype, epilogue: tuple[str | None, bool, bool]) ->
         _rows(_images((4, 64, 8, 8), dtype, channels_last), 3, True, epilogue)
         for shape in ((4, 64, 56, 56), (64, 320, 7, 7)):
             x = _images(shape, dtype, channels_last)
-            _groups(x, 32, epilogue)
+            _groups(x, 32, True, epilogue)
             _channels(x, epilogue)
-        _groups(_images((2, 320, 64, 64), dtype, channels_last), 32, epilogue)
-        _groups(_images((300, 64, 32, 32), dtype, channels_last), 64, epilogue)
+        _groups(_images((2, 320, 64, 64), dtype, channels_last), 32, True, epilogue)
+        _groups(_images((300, 64, 32, 32), dtype, channels_last), 64, True, epilogue)
 
 
 def launch_all() -> None:
@@ -75,4 +75,7 @@ def launch_all() -> None:
         _each_family(torch.bfloat16, epilogue)
     _each_family(torch.float32, EPILOGUES[0])
     _rows(torch.empty(48, 1000), 1, False, EPILOGUES[0])
+    for channels_last in (False, True):
+        for shape in ((4, 64, 56, 56), (2, 64, 160, 160)):
+            _groups(_images(shape, torch.float32, channels_last), 64, False, EPILOGUES[0])
     _channels(torch.empty(4096, 256), EPILOGUES[0])

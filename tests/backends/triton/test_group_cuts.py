@@ -26,7 +26,7 @@ CUTS = {
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: str(options["activation"]))
-@pytest.mark.parametrize("kind", ["group", "instance"])
+@pytest.mark.parametrize("kind", ["group", "instance", "response"])
 def test_groups(kind, options, cut, monkeypatch):
     shape, tile = CUTS[cut]
     taken = []

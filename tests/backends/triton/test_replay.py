@@ -73,24 +73,24 @@ CALLS = {
     "groups_forward": (
         groups.groups_forward,
         4,
-        lambda s, **how: (images(s, **how), None, *vectors(s), 4, EPS, "gelu"),
+        lambda s, **how: (images(s, **how), None, *vectors(s), 4, True, EPS, "gelu"),
     ),
     "groups_forward_masked": (
         groups.groups_forward_masked,
         4,
-        lambda s, **how: (images(s, **how), images(s + 1, **how), *vectors(s), 4, EPS, "leaky_relu"),
+        lambda s, **how: (images(s, **how), images(s + 1, **how), *vectors(s), 4, True, EPS, "leaky_relu"),
     ),
     "groups_inference": (
         groups.groups_inference,
         4,
-        lambda s, **how: (images(s, **how), None, None, None, C, EPS, None),
+        lambda s, **how: (images(s, **how), None, None, None, C, False, EPS, None),
     ),
     "groups_backward": (
         groups.groups_backward,
         7,
         lambda s, **how: (
             *(images(s, **how), images(s + 1, **how), None, *vectors(s), None, moments((2, 2, 4), s)),
-            *(4, "silu", DX | DWEIGHT | DBIAS),
+            *(4, True, "silu", DX | DWEIGHT | DBIAS),
         ),
     ),
     "channels_forward": (

@@ -53,7 +53,12 @@ def _blocking(view: GroupView, x: Any, tile: GroupColumns) -> tuple[Any, ...]:
 
 
 def forward(
-    view: GroupView, tensors: tuple[Any, ...], eps: float, activation: str | None, tile: GroupColumns | None
+    view: GroupView,
+    tensors: tuple[Any, ...],
+    center: bool,
+    eps: float,
+    activation: str | None,
+    tile: GroupColumns | None,
 ) -> None:
     """Fills y, mask, mean and rstd; tensors: x, residual, weight, bias and these."""
     x = tensors[0]
@@ -68,13 +73,13 @@ def forward(
     if not whole:
         shape = (view.samples, view.channels, view.space, *cut)
         launch(reduce_columns, (view.samples * blocks * pieces,))(
-            x, parts, *shape, per_part, *blocking, num_warps=tile.warps
+            x, parts, *shape, per_part, center, *blocking, num_warps=tile.warps
         )
     slots = _slots(view, tile.width)
     members = view.share // per_part * pieces
     some = min(padded(members), max(_MERGED_TILE // slots, 1))
     sizes = (view.samples, view.channels, view.groups, view.space, *cut, (view.channels + 7) // 8, eps)
-    constants = (activation, per_part, *blocking, slots, some, padded(cdiv(members, some)), whole)
+    constants = (activation, per_part, center, *blocking, slots, some, padded(cdiv(members, some)), whole)
     grid = (view.samples * blocks * (1 if whole else pieces),)
     launch(forward_columns, grid)(*tensors, parts, *sizes, *constants, num_warps=tile.warps)
 
@@ -83,6 +88,7 @@ def backward(
     view: GroupView,
     tensors: tuple[Any, ...],
     gradients: Filled,
+    center: bool,
     activation: str | None,
     tile: GroupColumns | None,
 ) -> Parts:
@@ -95,7 +101,7 @@ def backward(
     writes = gradients.dx is not None or gradients.dresidual is not None
     whole = writes and _is_whole(view, tile, blocks, pieces)
     shape = (view.channels, view.groups, view.space, blocks, pieces, tile.steps, (view.channels + 7) // 8)
-    constants = (activation, *_blocking(view, x, tile))
+    constants = (activation, center, *_blocking(view, x, tile))
     if not whole and gradients.needs_sums:
         grid = (view.samples * blocks * pieces,)
         launch(reduce_gradient_columns, grid)(*tensors, *parts, *shape, *constants, num_warps=tile.warps)

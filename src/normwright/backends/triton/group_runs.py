@@ -19,7 +19,7 @@ from normwright.backends.triton.kernels.groups_backward import (
     backward_pieces,
     reduce_gradient_pieces,
 )
-from normwright.backends.triton.launch import cdiv, empty, launch
+from normwright.backends.triton.launch import cdiv, compute_type, empty, launch
 from normwright.backends.triton.settings import padded
 
 # Elements of a tile of parts.
@@ -29,6 +29,7 @@ _PARTS_TILE = 2048
 def forward(
     view: GroupView,
     tensors: tuple[Any, ...],
+    center: bool,
     eps: float,
     activation: str | None,
     tile: GroupTile | GroupPieces | None,
@@ -39,7 +40,7 @@ def forward(
     tile = tile or group_pieces(view.share, view.space, backward=False)
     total = view.samples * view.groups
     runs, length = (1, view.share * view.space) if tile.flat else (view.share, view.space)
-    options = options_of(activation, x, view.space if tile.flat else 0)
+    options = options_of(activation, center, x, view.space if tile.flat else 0)
     mask_bytes = (length + 7) // 8
     if isinstance(tile, GroupTile):
         shape = (total, view.groups, runs, length, mask_bytes, eps)
@@ -54,7 +55,8 @@ def forward(
     whole = total >= ENOUGH_PROGRAMS if tile.whole is None else tile.whole
     if not whole:
         cut = (total, runs, length, pieces, tile.steps)
-        launch(reduce_pieces, (total * pieces,))(x, parts, *cut, options[2], tile.block, num_warps=tile.warps)
+        settings = (center, compute_type(x), tile.block)
+        launch(reduce_pieces, (total * pieces,))(x, parts, *cut, *settings, num_warps=tile.warps)
     tiles = cdiv(runs, tile.runs) * cdiv(length, tile.wide)
     grid = (total if whole else total * cdiv(tiles, tile.steps),)
     sizes = (total, view.groups, runs, length, pieces, tile.steps, mask_bytes, eps)
@@ -66,6 +68,7 @@ def backward(
     view: GroupView,
     tensors: tuple[Any, ...],
     gradients: Filled,
+    center: bool,
     activation: str | None,
     tile: GroupTile | GroupPieces | None,
 ) -> Parts:
@@ -75,7 +78,7 @@ def backward(
     tile = tile or group_pieces(view.share, view.space, backward=True)
     total, runs, length = view.samples * view.groups, view.share, view.space
     by_group = mask is not None and view.run_of_mask != length
-    options = options_of(activation, x, length if by_group else 0)
+    options = options_of(activation, center, x, length if by_group else 0)
     mask_bytes = (view.run_of_mask + 7) // 8
     if isinstance(tile, GroupTile):
         wanted = (gradients.wants_dweight, gradients.wants_dbias)

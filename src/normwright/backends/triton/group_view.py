@@ -84,6 +84,6 @@ def view_of(x: Tensor, groups: int) -> GroupView:
     return GroupView(order, x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups, channels_last)
 
 
-def options_of(activation: str | None, x: Tensor, space: int) -> tuple[Any, ...]:
-    """The constants ACTIVATION, SPACE and COMPUTE of the kernels of runs."""
-    return activation, space, compute_type(x)
+def options_of(activation: str | None, center: bool, x: Tensor, space: int) -> tuple[Any, ...]:
+    """The constants ACTIVATION, CENTER, SPACE and COMPUTE of the kernels of runs."""
+    return activation, center, space, compute_type(x)

@@ -1,4 +1,5 @@
-"""The groups family by Triton kernels: group norm; instance norm, with as many groups as channels.
+"""The groups family by Triton kernels: group norm; with as many groups as channels, instance norm, and
+filter response norm without `center`.
 
 Two orders in memory, two sets of kernels: `group_runs.py` where space is quickest, `group_columns.py` where
 channels are. Other strides are brought into x's order by a copy.
@@ -29,14 +30,16 @@ def groups_forward(
     weight: Tensor | None,
     bias: Tensor | None,
     groups: int,
+    center: bool,
     eps: float,
     activation: str | None,
     *,
     tile: Tile | None = None,
 ) -> Results:
     """See `schema.py`. `tile` takes the place of the table's."""
-    y, moments = torch.empty_like(x), empty(x, 2, x.shape[0], groups, dtype=statistics_dtype(x))
-    _forward(x, residual, weight, bias, y, (None, *moments), groups, eps, activation, tile)
+    y, moments = torch.empty_like(x), _blank_moments(x, groups, center)
+    kept = (None, moments[0], moments[-1])
+    _forward(x, residual, weight, bias, y, kept, groups, center, eps, activation, tile)
     return y, moments
 
 
@@ -46,16 +49,22 @@ def groups_forward_masked(
     weight: Tensor | None,
     bias: Tensor | None,
     groups: int,
+    center: bool,
     eps: float,
     activation: str | None,
     *,
     tile: Tile | None = None,
 ) -> MaskedResults:
     """See `schema.py`. `tile` takes the place of the table's."""
-    y, moments = torch.empty_like(x), empty(x, 2, x.shape[0], groups, dtype=statistics_dtype(x))
+    y, moments = torch.empty_like(x), _blank_moments(x, groups, center)
     mask = empty(x, *mask_shape(x, view_of(x, groups).order), dtype=torch.uint8)
-    _forward(x, residual, weight, bias, y, (mask, *moments), groups, eps, activation, tile)
+    kept = (mask, moments[0], moments[-1])
+    _forward(x, residual, weight, bias, y, kept, groups, center, eps, activation, tile)
     return y, moments, mask
+
+
+def _blank_moments(x: Tensor, groups: int, center: bool) -> Tensor:
+    return empty(x, 2 if center else 1, x.shape[0], groups, dtype=statistics_dtype(x))
 
 
 def groups_inference(
@@ -64,12 +73,13 @@ def groups_inference(
     weight: Tensor | None,
     bias: Tensor | None,
     groups: int,
+    center: bool,
     eps: float,
     activation: str | None,
 ) -> Tensor:
     """See `schema.py`."""
     y = torch.empty_like(x)
-    _forward(x, residual, weight, bias, y, (None, None, None), groups, eps, activation, None)
+    _forward(x, residual, weight, bias, y, (None, None, None), groups, center, eps, activation, None)
     return y
 
 
@@ -79,12 +89,13 @@ def groups_inference_out(
     weight: Tensor | None,
     bias: Tensor | None,
     groups: int,
+    center: bool,
     eps: float,
     activation: str | None,
     out: Tensor,
 ) -> None:
     """See `schema.py`."""
-    _forward(x, residual, weight, bias, out, (None, None, None), groups, eps, activation, None)
+    _forward(x, residual, weight, bias, out, (None, None, None), groups, center, eps, activation, None)
 
 
 def _forward(
@@ -95,6 +106,7 @@ def _forward(
     y: Tensor,
     kept: tuple[Tensor | None, Tensor | None, Tensor | None],
     groups: int,
+    center: bool,
     eps: float,
     activation: str | None,
     tile: Tile | None,
@@ -107,10 +119,10 @@ def _forward(
     with on_device_of(x):
         if view.channels_last:
             assert tile is None or isinstance(tile, GroupColumns)
-            group_columns.forward(view, tensors, eps, activation, tile)
+            group_columns.forward(view, tensors, center, eps, activation, tile)
         else:
             assert not isinstance(tile, GroupColumns)
-            group_runs.forward(view, tensors, eps, activation, tile)
+            group_runs.forward(view, tensors, center, eps, activation, tile)
     result.filled()
 
 
@@ -123,6 +135,7 @@ def groups_backward(
     mask: Tensor | None,
     moments: Tensor,
     groups: int,
+    center: bool,
     activation: str | None,
     wanted: int,
     *,
@@ -142,14 +155,15 @@ def groups_backward(
         dbias is not None,
     )
     inputs = (view.of(dy), view.of(x), view.of(residual), dense_or_none(weight), dense_or_none(bias))
-    tensors = (*inputs, dense_or_none(mask), *moments.contiguous())
+    moments = moments.contiguous()
+    tensors = (*inputs, dense_or_none(mask), moments[0], moments[-1])
     with on_device_of(x):
         if view.channels_last:
             assert tile is None or isinstance(tile, GroupColumns)
-            parts = group_columns.backward(view, tensors, gradients, activation, tile)
+            parts = group_columns.backward(view, tensors, gradients, center, activation, tile)
         else:
             assert not isinstance(tile, GroupColumns)
-            parts = group_runs.backward(view, tensors, gradients, activation, tile)
+            parts = group_runs.backward(view, tensors, gradients, center, activation, tile)
         _add_parts(view, parts, dweight, dbias)
     return (
         None if dx is None else dx.filled(),

@@ -52,6 +52,7 @@ def _reduce_piece(
     pieces,
     steps,
     PER_PART: tl.constexpr,
+    CENTER: tl.constexpr,
     COMPUTE: tl.constexpr,
     EVEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -66,10 +67,12 @@ def _reduce_piece(
     rows = tl.minimum(space - start, ROWS * steps).to(tl.int32)
     source = x + (sample * space + start) * channels + channel
     row = tl.arange(0, ROWS)[:, None]
-    origin = tl.load(source, mask=column_inside, other=0.0).to(COMPUTE)
-    distance = _distances(source, row, rows, channels, column_inside, origin, COMPUTE, EVEN)
-    few = tl.zeros((1, 1), COMPUTE) + tl.minimum(rows, ROWS)
-    shift = origin + quotient(tl.sum(distance, 0, keep_dims=True), few)
+    shift = tl.zeros((1, COLUMNS), COMPUTE)
+    if CENTER:
+        origin = tl.load(source, mask=column_inside, other=0.0).to(COMPUTE)
+        distance = _distances(source, row, rows, channels, column_inside, origin, COMPUTE, EVEN)
+        few = tl.zeros((1, 1), COMPUTE) + tl.minimum(rows, ROWS)
+        shift = origin + quotient(tl.sum(distance, 0, keep_dims=True), few)
     level = tl.zeros((ROWS, COLUMNS), COMPUTE)
     square = tl.zeros((ROWS, COLUMNS), COMPUTE)
     for step in tl.range(steps, num_stages=3):
@@ -79,7 +82,7 @@ def _reduce_piece(
         square += distance * distance
     count = tl.zeros((1, 1), COMPUTE) + rows
     squares = tl.sum(square, 0, keep_dims=True)
-    lo, m2_root = spread(tl.sum(level, 0, keep_dims=True), squares, count)
+    lo, m2_root = spread(tl.sum(level, 0, keep_dims=True), squares, count, CENTER)
     if overflows(squares):
         level = tl.zeros((ROWS, COLUMNS), COMPUTE)
         square = tl.zeros((ROWS, COLUMNS), COMPUTE)
@@ -88,7 +91,9 @@ def _reduce_piece(
             distance = _distances(source, tile, rows, channels, column_inside, shift, COMPUTE, EVEN)
             level += distance * SHRINK
             square += (distance * SHRINK) * (distance * SHRINK)
-        _, careful = spread(tl.sum(level, 0, keep_dims=True), tl.sum(square, 0, keep_dims=True), count)
+        _, careful = spread(
+            tl.sum(level, 0, keep_dims=True), tl.sum(square, 0, keep_dims=True), count, CENTER
+        )
         m2_root = tl.where(squares == float("inf"), careful * STRETCH, m2_root)
     across = channels // PER_PART
     if PER_PART == 1:
@@ -119,6 +124,7 @@ def reduce_columns(
     pieces,
     steps,
     PER_PART: tl.constexpr,
+    CENTER: tl.constexpr,
     COMPUTE: tl.constexpr,
     EVEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -130,7 +136,7 @@ def reduce_columns(
     unit = program // blocks
     _reduce_piece(
         x, parts, samples, unit // pieces, (program % blocks).to(tl.int32), unit % pieces, channels, space,
-        pieces, steps, PER_PART, COMPUTE, EVEN, ROWS, WIDTH, COLUMNS,
+        pieces, steps, PER_PART, CENTER, COMPUTE, EVEN, ROWS, WIDTH, COLUMNS,
     )  # fmt: skip
 
 
@@ -235,6 +241,7 @@ def forward_columns(
     eps: "fp64",
     ACTIVATION: tl.constexpr,
     PER_PART: tl.constexpr,
+    CENTER: tl.constexpr,
     COMPUTE: tl.constexpr,
     EVEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -254,8 +261,8 @@ def forward_columns(
         first, last = 0, tl.cdiv(space, ROWS)
         for piece in range(pieces):
             _reduce_piece(
-                x, parts, samples, sample, block, piece, channels, space, pieces, steps, PER_PART, COMPUTE,
-                EVEN, ROWS, WIDTH, COLUMNS,
+                x, parts, samples, sample, block, piece, channels, space, pieces, steps, PER_PART, CENTER,
+                COMPUTE, EVEN, ROWS, WIDTH, COLUMNS,
             )  # fmt: skip
         tl.debug_barrier()
     else:
@@ -278,7 +285,8 @@ def forward_columns(
         # A group is its first channel's block's to store.
         mine = (group < groups) & (group * share >= block * WIDTH) & (first == 0)
         tl.store(rstd + sample * groups + group, scale.to(tl.float64), mask=mine)
-        tl.store(mean + sample * groups + group, wide(hi, lo), mask=mine)
+        if CENTER:
+            tl.store(mean + sample * groups + group, wide(hi, lo), mask=mine)
     slot = channel // share - first_group
     hi, lo = to_channels(hi, slot, SLOTS, COLUMNS), to_channels(lo, slot, SLOTS, COLUMNS)
     scale = to_channels(scale, slot, SLOTS, COLUMNS)

@@ -102,12 +102,15 @@ def _known(
     column_inside,
     channels,
     groups,
+    CENTER: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
     """hi, lo·rstd, rstd, weight (or 1) and bias (or 0) of each channel of a block, as rows."""
     group = sample * groups + channel // (channels // groups)
-    hi, lo = split(tl.load(mean + group, mask=column_inside, other=0.0).to(tl.float64), COMPUTE)
     scale = tl.load(rstd + group, mask=column_inside, other=0.0).to(COMPUTE)
+    hi, lo = tl.zeros_like(scale), tl.zeros_like(scale)
+    if CENTER:
+        hi, lo = split(tl.load(mean + group, mask=column_inside, other=0.0).to(tl.float64), COMPUTE)
     factor, offset = tl.zeros_like(scale) + 1.0, tl.zeros_like(scale)
     if weight is not None:
         factor = tl.load(weight + channel, mask=column_inside, other=0.0).to(COMPUTE)
@@ -136,6 +139,7 @@ def reduce_gradient_columns(
     steps,
     mask_bytes,
     ACTIVATION: tl.constexpr,
+    CENTER: tl.constexpr,
     COMPUTE: tl.constexpr,
     EVEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -150,7 +154,7 @@ def reduce_gradient_columns(
     channel = block * WIDTH + lane
     column_inside = (lane < WIDTH) & (channel < channels)
     hi, lift, scale, factor, offset = _known(
-        weight, bias, mean, rstd, sample, channel, column_inside, channels, groups, COMPUTE
+        weight, bias, mean, rstd, sample, channel, column_inside, channels, groups, CENTER, COMPUTE
     )
     _reduce_piece(
         dy, x, residual, factor, offset, mask, hi, lift, scale, along_parts, level_parts, sample, piece,
@@ -214,6 +218,7 @@ def backward_columns(
     steps,
     mask_bytes,
     ACTIVATION: tl.constexpr,
+    CENTER: tl.constexpr,
     COMPUTE: tl.constexpr,
     EVEN: tl.constexpr,
     ROWS: tl.constexpr,
@@ -237,7 +242,7 @@ def backward_columns(
     channel = block * WIDTH + lane
     column_inside = (lane < WIDTH) & (channel < channels)
     hi, lift, scale, factor, offset = _known(
-        weight, bias, mean, rstd, sample, channel, column_inside, channels, groups, COMPUTE
+        weight, bias, mean, rstd, sample, channel, column_inside, channels, groups, CENTER, COMPUTE
     )
     if WHOLE:
         for piece in range(pieces):
@@ -258,7 +263,8 @@ def backward_columns(
         count = ((tl.zeros((1, 1), tl.int64) + space) * share).to(COMPUTE)
         slot = channel // share - first_group
         mean_along = to_channels(quotient(along, count), slot, SLOTS, COLUMNS)
-        mean_g = to_channels(quotient(level, count), slot, SLOTS, COLUMNS)
+        if CENTER:
+            mean_g = to_channels(quotient(level, count), slot, SLOTS, COLUMNS)
     for number in tl.range(first, last, num_stages=3):
         row = (last - 1 - (number - first)) * ROWS + tl.arange(0, ROWS)[:, None]
         inside = inside_of(row, space, column_inside, EVEN)

@@ -40,19 +40,31 @@ def _distance(value, shift, inside, EVEN: tl.constexpr):
 
 
 @triton.jit
-def group_moments(value, inside, origin, count, EVEN: tl.constexpr, GROUPS: tl.constexpr, RUNS: tl.constexpr):
+def group_moments(
+    value,
+    inside,
+    origin,
+    count,
+    CENTER: tl.constexpr,
+    EVEN: tl.constexpr,
+    GROUPS: tl.constexpr,
+    RUNS: tl.constexpr,
+):
     """hi, lo and m2_root of the groups of a tile, as columns. origin: an element of each group."""
-    # About an element, so that a constant group has no rounding at all.
-    total = tl.sum(_distance(value, origin, inside, EVEN), 1, keep_dims=True)
-    hi = origin + quotient(of_group(total, GROUPS, RUNS), count)
+    if CENTER:
+        # About an element, so that a constant group has no rounding at all.
+        total = tl.sum(_distance(value, origin, inside, EVEN), 1, keep_dims=True)
+        hi = origin + quotient(of_group(total, GROUPS, RUNS), count)
+    else:
+        hi = tl.zeros_like(origin)
     distance = _distance(value, hi, inside, EVEN)
     level, square = two_sums(distance, distance * distance)
     square = of_group(square, GROUPS, RUNS)
-    lo, m2_root = spread(of_group(level, GROUPS, RUNS), square, count)
+    lo, m2_root = spread(of_group(level, GROUPS, RUNS), square, count, CENTER)
     if overflows(square):
         small = distance * SHRINK
         level, squares = two_sums(small, small * small)
-        _, careful = spread(of_group(level, GROUPS, RUNS), of_group(squares, GROUPS, RUNS), count)
+        _, careful = spread(of_group(level, GROUPS, RUNS), of_group(squares, GROUPS, RUNS), count, CENTER)
         m2_root = tl.where(square == float("inf"), careful * STRETCH, m2_root)
     return hi, lo, m2_root
 

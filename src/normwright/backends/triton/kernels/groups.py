@@ -81,6 +81,7 @@ def forward_groups(
     mask_bytes,
     eps: "fp64",
     ACTIVATION: tl.constexpr,
+    CENTER: tl.constexpr,
     SPACE: tl.constexpr,
     COMPUTE: tl.constexpr,
     EVEN: tl.constexpr,
@@ -101,12 +102,13 @@ def forward_groups(
     value = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE)
     origin = tl.load(x + (group * runs * length)[:, None], mask=group_inside, other=0.0).to(COMPUTE)
     count = tl.zeros((GROUPS * RUNS, 1), COMPUTE) + runs * length
-    hi, lo, m2_root = group_moments(value, inside, origin, count, EVEN, GROUPS, RUNS)
+    hi, lo, m2_root = group_moments(value, inside, origin, count, CENTER, EVEN, GROUPS, RUNS)
     scale = rstd_of(m2_root, count, tl.full((1, 1), eps, COMPUTE))
     if rstd is not None:
         one = group_inside & (run == 0)[:, None]
         tl.store(rstd + group[:, None], scale.to(tl.float64), mask=one)
-        tl.store(mean + group[:, None], wide(hi, lo), mask=one)
+        if CENTER:
+            tl.store(mean + group[:, None], wide(hi, lo), mask=one)
     _write(
         value, hi, lo, scale, residual, weight, bias, y, mask, group, run, 0, at, inside, groups, runs,
         length, mask_bytes, ACTIVATION, SPACE, COMPUTE, GROUPS * RUNS, BLOCK,
@@ -124,7 +126,17 @@ def _distances(source, step, elements, shift, COMPUTE: tl.constexpr, BLOCK: tl.c
 
 @triton.jit
 def _reduce_piece(
-    x, parts, total, group, piece, size, pieces, steps, COMPUTE: tl.constexpr, BLOCK: tl.constexpr
+    x,
+    parts,
+    total,
+    group,
+    piece,
+    size,
+    pieces,
+    steps,
+    CENTER: tl.constexpr,
+    COMPUTE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """hi, lo and m2_root of a piece into parts (3, total, pieces).
 
@@ -135,10 +147,12 @@ def _reduce_piece(
     start = (tl.zeros((1, 1), tl.int64) + piece) * (BLOCK * steps)
     elements = tl.minimum(size[:, None] - start, BLOCK * steps).to(tl.int32)
     source = x + group * size[:, None] + start
-    origin = tl.load(source).to(COMPUTE)
-    distance = _distances(source, 0, elements, origin, COMPUTE, BLOCK)
-    few = tl.zeros((1, 1), COMPUTE) + tl.minimum(elements, BLOCK)
-    shift = origin + quotient(tl.sum(distance, 1, keep_dims=True), few)
+    shift = tl.zeros((1, 1), COMPUTE)
+    if CENTER:
+        origin = tl.load(source).to(COMPUTE)
+        distance = _distances(source, 0, elements, origin, COMPUTE, BLOCK)
+        few = tl.zeros((1, 1), COMPUTE) + tl.minimum(elements, BLOCK)
+        shift = origin + quotient(tl.sum(distance, 1, keep_dims=True), few)
     level = tl.zeros((1, BLOCK), COMPUTE)
     square = tl.zeros((1, BLOCK), COMPUTE)
     for step in tl.range(steps, num_stages=3):
@@ -147,7 +161,7 @@ def _reduce_piece(
         square += distance * distance
     count = tl.zeros((1, 1), COMPUTE) + elements
     squares = tl.sum(square, 1, keep_dims=True)
-    lo, m2_root = spread(tl.sum(level, 1, keep_dims=True), squares, count)
+    lo, m2_root = spread(tl.sum(level, 1, keep_dims=True), squares, count, CENTER)
     if overflows(squares):
         level = tl.zeros((1, BLOCK), COMPUTE)
         square = tl.zeros((1, BLOCK), COMPUTE)
@@ -155,7 +169,9 @@ def _reduce_piece(
             small = _distances(source, step, elements, shift, COMPUTE, BLOCK) * SHRINK
             level += small
             square += small * small
-        _, careful = spread(tl.sum(level, 1, keep_dims=True), tl.sum(square, 1, keep_dims=True), count)
+        _, careful = spread(
+            tl.sum(level, 1, keep_dims=True), tl.sum(square, 1, keep_dims=True), count, CENTER
+        )
         m2_root = careful * STRETCH
     at = group * pieces + piece + tl.zeros((1, 1), tl.int64)
     plane = total.to(tl.int64) * pieces
@@ -165,11 +181,23 @@ def _reduce_piece(
 
 
 @triton.jit(do_not_specialize=["total"])
-def reduce_pieces(x, parts, total, runs, length, pieces, steps, COMPUTE: tl.constexpr, BLOCK: tl.constexpr):
+def reduce_pieces(
+    x,
+    parts,
+    total,
+    runs,
+    length,
+    pieces,
+    steps,
+    CENTER: tl.constexpr,
+    COMPUTE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """The moments of each piece of each group."""
     program = tl.program_id(0).to(tl.int64)
     size = (tl.zeros((1,), tl.int64) + length) * runs
-    _reduce_piece(x, parts, total, program // pieces, program % pieces, size, pieces, steps, COMPUTE, BLOCK)
+    group, piece = program // pieces, program % pieces
+    _reduce_piece(x, parts, total, group, piece, size, pieces, steps, CENTER, COMPUTE, BLOCK)
 
 
 @triton.jit
@@ -209,6 +237,7 @@ def forward_pieces(
     mask_bytes,
     eps: "fp64",
     ACTIVATION: tl.constexpr,
+    CENTER: tl.constexpr,
     SPACE: tl.constexpr,
     COMPUTE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -227,7 +256,7 @@ def forward_pieces(
         group = program
         first, last = tiles * 0, tiles
         for piece in range(pieces):
-            _reduce_piece(x, parts, total, group, piece, size, pieces, steps, COMPUTE, BLOCK)
+            _reduce_piece(x, parts, total, group, piece, size, pieces, steps, CENTER, COMPUTE, BLOCK)
         tl.debug_barrier()
     else:
         units = tl.cdiv(tiles, steps)
@@ -239,7 +268,8 @@ def forward_pieces(
     if rstd is not None:
         one = tl.zeros((1, 1), tl.int64)
         tl.store(rstd + group + one, scale.to(tl.float64), mask=one + first == 0)
-        tl.store(mean + group + one, wide(hi, lo), mask=one + first == 0)
+        if CENTER:
+            tl.store(mean + group + one, wide(hi, lo), mask=one + first == 0)
     for number in tl.range(first, last, num_stages=3):
         tile = last - 1 - (number - first)
         run = tile // across * RUNS + tl.arange(0, RUNS)

@@ -1,6 +1,6 @@
 """Kernels of the groups family where space is quickest in memory: backward.
 
-    dx = rstd·(g - mean(g) - x̂·mean(g·x̂)),  g = dz·weight,  dz = dy·a'(z)
+    dx = rstd·(g - mean(g) - x̂·mean(g·x̂)),  g = dz·weight,  dz = dy·a'(z),  without mean(g) if not CENTER
 
 A channel's Σdz and Σdz·x̂ within a sample serve twice: weighted, they add up to the group's; over the
 batch, to the gradients of bias and weight. Tiles are rows of whole or cut planes, one channel each. The
@@ -107,6 +107,7 @@ def backward_groups(
     length,
     mask_bytes,
     ACTIVATION: tl.constexpr,
+    CENTER: tl.constexpr,
     SPACE: tl.constexpr,
     COMPUTE: tl.constexpr,
     EVEN: tl.constexpr,
@@ -124,8 +125,10 @@ def backward_groups(
     inside = row_inside
     if not EVEN:
         inside = inside & (column < length)[None, :]
-    hi, lo = split(tl.load(mean + group[:, None], mask=group_inside, other=0.0).to(tl.float64), COMPUTE)
     scale = tl.load(rstd + group[:, None], mask=group_inside, other=0.0).to(COMPUTE)
+    hi, lo = tl.zeros_like(scale), tl.zeros_like(scale)
+    if CENTER:
+        hi, lo = split(tl.load(mean + group[:, None], mask=group_inside, other=0.0).to(tl.float64), COMPUTE)
     x_hat, dz, at = _gradient(
         dy, x, residual, weight, bias, mask, hi, lo, scale, group, run, column, inside, groups, runs,
         length, mask_bytes, ACTIVATION, SPACE, COMPUTE,
@@ -141,7 +144,9 @@ def backward_groups(
         along, level = along * factor, level * factor
     count = tl.zeros((GROUPS * RUNS, 1), COMPUTE) + runs * length
     mean_along = quotient(of_group(along, GROUPS, RUNS), count)
-    mean_g = quotient(of_group(level, GROUPS, RUNS), count)
+    mean_g = tl.zeros_like(mean_along)
+    if CENTER:
+        mean_g = quotient(of_group(level, GROUPS, RUNS), count)
     _write(
         x_hat, dz, mean_g, mean_along, scale, weight, dx, dresidual, at, group, run, column, inside,
         groups, runs, length, COMPUTE,
@@ -198,10 +203,12 @@ def _reduce_piece(
 
 
 @triton.jit
-def _moments_of(mean, rstd, group, COMPUTE: tl.constexpr):
+def _moments_of(mean, rstd, group, CENTER: tl.constexpr, COMPUTE: tl.constexpr):
     """hi, lo and rstd of a group, each as a (1, 1)."""
     at = group + tl.zeros((1, 1), tl.int64)
-    hi, lo = split(tl.load(mean + at).to(tl.float64), COMPUTE)
+    hi, lo = tl.zeros((1, 1), COMPUTE), tl.zeros((1, 1), COMPUTE)
+    if CENTER:
+        hi, lo = split(tl.load(mean + at).to(tl.float64), COMPUTE)
     return hi, lo, tl.load(rstd + at).to(COMPUTE)
 
 
@@ -224,6 +231,7 @@ def reduce_gradient_pieces(
     steps,
     mask_bytes,
     ACTIVATION: tl.constexpr,
+    CENTER: tl.constexpr,
     SPACE: tl.constexpr,
     COMPUTE: tl.constexpr,
     RUNS: tl.constexpr,
@@ -233,7 +241,7 @@ def reduce_gradient_pieces(
     program = tl.program_id(0).to(tl.int64)
     units = tl.cdiv(runs, RUNS) * pieces
     group, unit = program // units, (program % units).to(tl.int32)
-    hi, lo, scale = _moments_of(mean, rstd, group, COMPUTE)
+    hi, lo, scale = _moments_of(mean, rstd, group, CENTER, COMPUTE)
     _reduce_piece(
         dy, x, residual, weight, bias, mask, hi, lo, scale, along_parts, level_parts, group,
         unit // pieces * RUNS, unit % pieces, groups, runs, length, pieces, steps, mask_bytes, ACTIVATION,
@@ -292,6 +300,7 @@ def backward_pieces(
     steps,
     mask_bytes,
     ACTIVATION: tl.constexpr,
+    CENTER: tl.constexpr,
     SPACE: tl.constexpr,
     COMPUTE: tl.constexpr,
     RUNS: tl.constexpr,
@@ -308,7 +317,7 @@ def backward_pieces(
     if WHOLE:
         group = program
         first, last = tiles * 0, tiles
-        hi, lo, scale = _moments_of(mean, rstd, group, COMPUTE)
+        hi, lo, scale = _moments_of(mean, rstd, group, CENTER, COMPUTE)
         for unit in range(blocks * pieces):
             _reduce_piece(
                 dy, x, residual, weight, bias, mask, hi, lo, scale, along_parts, level_parts, group,
@@ -321,7 +330,7 @@ def backward_pieces(
         group = program // units
         first = (program % units).to(tl.int32) * steps
         last = tl.minimum(first + steps, tiles)
-        hi, lo, scale = _moments_of(mean, rstd, group, COMPUTE)
+        hi, lo, scale = _moments_of(mean, rstd, group, CENTER, COMPUTE)
     mean_along = tl.zeros((1, 1), COMPUTE)
     mean_g = tl.zeros((1, 1), COMPUTE)
     if dx is not None:
@@ -329,7 +338,9 @@ def backward_pieces(
             along_parts, level_parts, weight, group, groups, runs, pieces, COMPUTE, MEMBERS
         )
         count = ((tl.zeros((1, 1), tl.int64) + length) * runs).to(COMPUTE)
-        mean_along, mean_g = quotient(along, count), quotient(level, count)
+        mean_along = quotient(along, count)
+        if CENTER:
+            mean_g = quotient(level, count)
     rows = group + tl.zeros((RUNS,), tl.int64)
     for number in tl.range(first, last, num_stages=2):
         tile = last - 1 - (number - first)

@@ -55,8 +55,13 @@ def two_sums(a, b):
 
 
 @triton.jit
-def spread(level, square, count):
-    """lo and m2_root of elements, from Σd and Σd² of their distances d from a shift that lies among them."""
+def spread(level, square, count, CENTER: tl.constexpr):
+    """lo and m2_root of elements, from Σd and Σd² of their distances d from a shift that lies among them.
+
+    Without CENTER the mean is taken as 0, and so must the shift be: lo is then 0 and m2 is Σd².
+    """
+    if not CENTER:
+        level = tl.zeros_like(level)
     lo = quotient(level, count)
     m2 = square - level * lo
     return lo, root(tl.where(m2 < 0, 0.0, m2))
@@ -66,11 +71,11 @@ def spread(level, square, count):
 def distances_and_root(distance, count):
     """lo and m2_root of the rows of a tile, as columns; right where the squares overflow."""
     level, squares = two_sums(distance, distance * distance)
-    lo, m2_root = spread(level, squares, count)
+    lo, m2_root = spread(level, squares, count, True)
     if tl.max(tl.where(squares == float("inf"), 1, 0)) > 0:
         small = distance * SHRINK
         level, square = two_sums(small, small * small)
-        _, careful = spread(level, square, count)
+        _, careful = spread(level, square, count, True)
         m2_root = tl.where(squares == float("inf"), careful * STRETCH, m2_root)
     return lo, m2_root
 
