@@ -97,6 +97,8 @@ class ForwardCall {
     y_ = result_like(inputs_.x, call.stream);
     call.y = y_->mutable_data_ptr();
   }
+  // What no kernel writes to shall be 0.
+  void clear() { fill_with_zeros(*y_); }
   // `out` may be x itself; where it is a shifted part of it, the result takes a detour.
   void write_to(const Tensor& out) {
     const Tensor& x = inputs_.x;
@@ -191,6 +193,13 @@ class BackwardCall {
     if (wanted & kDresidual) call.dresidual = (dresidual_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
     if (wanted & kDweight && inputs_.weight) call.dweight = (dweight_ = ParameterSum(parameters)).get();
     if (wanted & kDbias && inputs_.bias) call.dbias = (dbias_ = ParameterSum(parameters)).get();
+  }
+
+  // What no kernel writes to shall be 0.
+  void clear() {
+    for (const MaybeTensor& result : {dx_, dresidual_}) {
+      if (result) fill_with_zeros(*result);
+    }
   }
 
   void read_moments(const Tensor& moments, bool center = true) {

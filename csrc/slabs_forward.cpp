@@ -6,17 +6,17 @@
 
 namespace normwright::NORMWRIGHT_ISA {
 
-// Of the slab that begins at x, from its shifted sums.
+// Of a slab, from its sums shifted by its first element.
 template <class T>
-inline Moments slab_moments(const Slabs& shape, const T* x, const Sums& sums) {
+inline Moments slab_moments(const Slabs& shape, const T* x, std::int64_t slab, const Sums& sums) {
   using C = Compute<T>;
-  const Moments once = moments_of(sums, first_element(x), shape.count());
+  const Moments once = moments_of(sums, first_element(x + shape.offset(slab, 0)), shape.count());
   if constexpr (!std::is_same_v<C, double>) {
     return once;
   } else {
     WideSums<C> again;
     for (std::int64_t run = 0; run < shape.runs; ++run) {
-      add_shifted(again, x + run * shape.run_stride, shape.length, once.mean, 0);
+      add_shifted(again, x + shape.offset(slab, run), shape.length_of(run), once.mean, 0);
     }
     return moments_of(again.total(), once.mean, shape.count());
   }
@@ -48,7 +48,7 @@ class BundleMoments {
     for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
       Sums total;
       for (std::int64_t piece = 0; piece < pieces_.count(); ++piece) total.add(sums_[piece * bundle_.slabs + s]);
-      take(bundle_.first + s, slab_moments(shape_, x(s, 0), total));
+      take(bundle_.first + s, slab_moments(shape_, x_, bundle_.first + s, total));
     }
   }
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
-from normwright.functional.batch_parts import PartsOfBatch, takes_parts
-from normwright.functional.instances import Mapped, batch_norms_map, normalise_instances
-
-# Elements of a virtual batch from which calls for each are worth it.
-_WORTH_A_CALL = 1 << 13
 
 # running_mean, running_var and num_batches_tracked.
 Running = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -81,83 +75,24 @@ def ghost_batch_norm(
     check_call("batch_norm", input, residual, vectors, activation, eps, training=True)
     check_running(running_mean, running_var, momentum, num_batches_tracked)
     _check_virtual_batches(input, ghost_size, ragged)
-    running = (running_mean, running_var, num_batches_tracked)
-    whole = input.shape[0] - input.shape[0] % ghost_size
-    x = input if whole == input.shape[0] else input[:whole]
-    one_by_one = (x, ghost_size, weight, bias, eps)
-    if not whole:
-        parts = []
-    elif x.movedim(1, -1).is_contiguous():
-        parts = [_by_groups(*one_by_one, running, momentum)]
-    elif takes_parts(x) and x[0].numel() * ghost_size >= _WORTH_A_CALL:
-        y, mean, variance = PartsOfBatch.apply(x, weight, bias, [ghost_size] * (whole // ghost_size), eps)
-        _move(running, momentum, mean, variance, x.numel() // x.shape[1] * ghost_size // whole)
-        parts = [y]
-    else:
-        parts = [_by_instances(*one_by_one, running, momentum)]
-    if whole < input.shape[0] or not parts:
-        rest = input[whole:]
-        mean, variance, counted = running if rest.numel() else (None, None, None)
-        moved = (mean, variance, weight, bias, True, momentum, eps)
-        parts.append(batch_norm(rest, *moved, num_batches_tracked=counted))
-    y = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if residual is not None:
-        y = y + residual.to(y.dtype)
-    return ACTIVATIONS[activation].value(y) if activation else y
+    spans = _virtual_batches(input, ghost_size)
+    inputs = (input, residual, *affine)
+    y, moments, variance = operators.parts(*inputs, spans, len(spans), eps, activation)
+    if input.numel():
+        running = (running_mean, running_var, num_batches_tracked)
+        _move(running, momentum, moments[0], variance, spans[:, 2].to(variance))
+    return y
 
 
-def _by_groups(
-    x: Tensor,
-    ghost_size: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    running: Running,
-    momentum: float | None,
-) -> Tensor:
-    """Of an input whose channels lie innermost: a virtual batch is one sample of an instance norm."""
-    last = x.movedim(1, -1)
-    channels = last.shape[-1]
-    seen = last.reshape(-1, x.numel() // channels * ghost_size // x.shape[0], 1, channels).permute(0, 3, 1, 2)
-    call = (seen, None, weight, bias, channels, eps, None)
-    if running[0] is None:
-        y = operators.groups(*call)
-    else:
-        y, moments = operators.groups_with_moments(*call)
-        mean, rstd = moments
-        _move(running, momentum, mean, (rstd.square().reciprocal() - eps).clamp_min(0), seen.shape[2])
-    return y.permute(0, 2, 3, 1).reshape(last.shape).movedim(-1, 1)
-
-
-def _by_instances(
-    x: Tensor,
-    ghost_size: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    running: Running,
-    momentum: float | None,
-) -> Tensor:
-    """Of any other: the moments of a virtual batch are those of its instances, merged by Chan's formula."""
-    batches = (-1, ghost_size, x.shape[1])
-
-    def algebra(means: Tensor, variances: Tensor, weight: Tensor | None, bias: Tensor | None) -> Mapped:
-        shape = means.shape
-        means, variances = means.view(batches), variances.view(batches)
-        mean = means.mean(1, keepdim=True)
-        variance = variances.mean(1, keepdim=True) + (means - mean).square().mean(1, keepdim=True)
-        parts = batch_norms_map(mean, variance, weight, bias, eps)
-        wide = [part.expand(batches[0], ghost_size, -1).reshape(shape) for part in parts]
-        return Mapped(wide[0], wide[1], wide[2], (mean.squeeze(1), variance.squeeze(1)))
-
-    spaced = x if x.dim() > 2 else x.unsqueeze(2)
-    y, (mean, variance) = normalise_instances(spaced, algebra, (weight, bias))
-    _move(running, momentum, mean, variance, x.numel() * ghost_size // (x.shape[0] * x.shape[1]))
-    return y.view(x.shape) if x.dim() == 2 else y
+def _virtual_batches(x: Tensor, ghost_size: int) -> Tensor:
+    """Their spans; an empty batch is a virtual one."""
+    samples, size = x.shape[0], x.shape[2:].numel()
+    first = torch.arange(0, max(samples, 1), ghost_size)
+    return torch.stack([first // ghost_size, first * size, (samples - first).clamp_max(ghost_size) * size], 1)
 
 
 @torch.no_grad()
-def _move(running: Running, momentum: float | None, mean: Tensor, variance: Tensor, count: int) -> None:
+def _move(running: Running, momentum: float | None, mean: Tensor, variance: Tensor, counts: Tensor) -> None:
     """Moves the running statistics by one virtual batch after the other; mean and variance are (G, C).
 
     running = (1 - momentum)^G·running + Σ momentum·(1 - momentum)^(G - 1 - k)·moment_k
@@ -168,7 +103,7 @@ def _move(running: Running, momentum: float | None, mean: Tensor, variance: Tens
         num_batches_tracked.add_(batches)
     if running_mean is None or running_var is None:
         return
-    unbiased = variance * (count / max(count - 1, 1))
+    unbiased = variance * (counts / (counts - 1).clamp_min(1)).unsqueeze(1)
     for statistic, moments in ((running_mean, mean), (running_var, unbiased)):
         if momentum is None:
             assert num_batches_tracked is not None

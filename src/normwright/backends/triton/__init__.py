@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -41,7 +41,7 @@ def interprets() -> bool:
     return os.environ.get(SWITCH) == INTERPRET
 
 
-def load(library: torch.library.Library, names: tuple[str, ...]) -> Triton:
+def load(library: torch.library.Library, names: Iterable[str]) -> Triton:
     """Registers the kernels of the named operators for the devices they serve, if they can serve any."""
     reason = _obstacle()
     if reason is not None:
