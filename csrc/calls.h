@@ -206,7 +206,7 @@ class BackwardCall {
     moments_ = vector_of(moments, ScalarType::Double);
     const auto* const values = data<double>(moments_);
     call.mean = center ? values : nullptr;
-    call.rstd = center ? values + moments.numel() / 2 : values;
+    call.rstd = center ? values + moments.numel() / moments.size(0) : values;
   }
 
   Gradients results(const MaybeTensor& weight, const MaybeTensor& bias) const {

@@ -175,22 +175,20 @@ Gradients channels_backward(const Tensor& dy, const Tensor& x, const MaybeTensor
 
 // ---- Parts
 
-std::tuple<Tensor, Tensor, Tensor> parts_forward(const Tensor& x, const MaybeTensor& residual,
-                                                 const MaybeTensor& weight, const MaybeTensor& bias,
-                                                 const Tensor& spans, std::int64_t parts, double eps,
-                                                 const Strings& activation) {
+Results parts_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
+                      const Tensor& spans, std::int64_t parts, double eps, const Strings& activation) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   const PartsOf of(channels_of(inputs.x), spans, parts);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
   if (!of.cover_all()) forward.clear();
-  const std::int64_t moments[] = {parts, x.size(1)};
-  forward.keep_moments(moments);
-  const Tensor variance = empty(moments, ScalarType::Double);
-  forward.call.variance = numbers(variance);
+  const std::int64_t sizes[] = {3, parts, x.size(1)}, each = parts * x.size(1);
+  const Tensor moments = empty(sizes, ScalarType::Double);
+  forward.call.mean = numbers(moments);
+  forward.call.rstd = forward.call.mean + each;
+  forward.call.variance = forward.call.rstd + each;
   kernels().parts_forward(of.shape(), forward.call, parallel());
-  const auto [y, mean_and_rstd, _] = forward.results();
-  return {y, mean_and_rstd, variance};
+  return {forward.y(), moments};
 }
 
 Gradients parts_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,

@@ -109,8 +109,8 @@ void backward(const Channels& whole, const Spans& part, const Backward& call, co
   slabs_backward(slabs_of(whole, part, runs), call, MomentsOf::batch, parallel);
 }
 
-// Calls act(part, its index, who works on it): large parts one by one, each by all threads; of small ones each thread
-// takes some.
+// Calls act(part, its index, who works on it): each thread takes some of the parts where there are enough of them and none
+// is too large; else all threads take one part after the other.
 template <class Act>
 void for_each_part(const Parts& shape, const Parallel& parallel, const Act& act) {
   std::int64_t largest = 0, positions = 0;
@@ -119,7 +119,7 @@ void for_each_part(const Parts& shape, const Parallel& parallel, const Act& act)
     largest = most(largest, part.positions);
     positions += part.positions;
   }
-  if (largest * shape.whole.channels >= kWorthThreads) {
+  if (shape.parts < 2 * parallel.threads || largest * parallel.threads > positions) {
     for (std::int64_t p = 0; p < shape.parts; ++p) act(Spans(shape, p), p, parallel);
     return;
   }

@@ -90,7 +90,7 @@ def backward_call(family, x, options):
 FORWARD = {family: f"{family}_forward" for family in ("rows", "groups", "channels", "parts")} | {
     "affine": "channel_affine"
 }
-MASKED = {family: f"{name}_masked" for family, name in FORWARD.items() if family in ("rows", "groups", "channels")}
+MASKED = {family: f"{FORWARD[family]}_masked" for family in ("rows", "groups", "channels")}
 BACKWARD = {family: f"{family}_backward" for family in FORWARD} | {"affine": "channel_affine_backward"}
 INFERENCE = {family: f"{family}_inference" for family in ("rows", "groups")}
 OUT = {family: f"{name}_out" for family, name in (INFERENCE | {"affine": "channel_affine"}).items()}

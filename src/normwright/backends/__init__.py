@@ -14,7 +14,7 @@ from normwright.backends import native, schema, triton
 # The operators live as long as this object.
 _LIBRARY = torch.library.Library(schema.NAMESPACE, "DEF")
 schema.register(_LIBRARY)
-_TRITON = triton.load(_LIBRARY, [name for name in schema.NAMES if not name.startswith("parts_")])
+_TRITON = triton.load(_LIBRARY, schema.NAMES)
 _NATIVE = (
     native.Native(False, "Triton's interpreter takes its place")
     if triton.interprets() and _TRITON.loaded

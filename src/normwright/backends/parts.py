@@ -5,7 +5,7 @@ As in `eager.py`, backward functions use differentiable operations only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from normwright.backends.gradients import DRESIDUAL, DX
 from normwright.backends.layout import channels_layout
-from normwright.backends.moments import compute_dtype, textbook_moments
-from normwright.backends.normalised import Gradients, differentiate, like, normalise
+from normwright.backends.moments import Moments, compute_dtype, textbook_moments
+from normwright.backends.normalised import Gradients, Results, differentiate, like, normalise
 
 
 class _Places(NamedTuple):
@@ -58,23 +58,26 @@ def parts_forward(
     parts: int,
     eps: float,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Results:
     """See `schema.py`."""
-    places, shape = _places(x, spans, parts), x.shape[1:2]
-    ys, moments, variances = [], [], []
+    places, ys, known = _places(x, spans, parts), [], []
     for rows, beside in zip(places.take(x), places.take_if(residual), strict=True):
         found = normalise(rows, beside, weight, bias, channels_layout(rows), eps, activation)
-        y, mean_and_rstd = found.results(shape)
-        ys.append(y)
-        moments.append(mean_and_rstd)
-        variances.append(found.moments.variance.reshape(shape))
-    return places.put(ys, x), torch.stack(moments, 1), torch.stack(variances)
+        ys.append(found.y)
+        known.append(found.moments)
+    return places.put(ys, x), _stacked(known)
 
 
 def parts_moments(x: Tensor, spans: Tensor, parts: int, eps: float) -> Tensor:
     """`parts_forward`'s moments as a differentiable function of x."""
-    found = [textbook_moments(rows, [0], eps, center=True) for rows in _places(x, spans, parts).take(x)]
-    return torch.cat([torch.stack([mean, rstd]) for mean, _, rstd in found if mean is not None], 1)
+    return _stacked(
+        textbook_moments(rows, [0], eps, center=True) for rows in _places(x, spans, parts).take(x)
+    )
+
+
+def _stacked(moments: Iterable[Moments]) -> Tensor:
+    parts = [[mean, rstd, variance] for mean, variance, rstd in moments if mean is not None]
+    return torch.stack([torch.cat(part) for part in zip(*parts, strict=True)])
 
 
 def parts_backward(
@@ -95,13 +98,18 @@ def parts_backward(
     wide = [None if parameter is None else parameter.to(dtype) for parameter in (weight, bias)]
     found = []
     cuts = (places.take(dy), places.take(x), places.take_if(residual), moments.unbind(1))
-    for dy_rows, rows, beside, (mean, rstd) in zip(*cuts, strict=True):
+    for dy_rows, rows, beside, (mean, rstd, _) in zip(*cuts, strict=True):
         call = (dy_rows, rows, beside, *wide, mean, rstd, channels_layout(rows), activation, wanted)
         found.append(differentiate(*call))
     dxs, dresiduals, dweights, dbiases = zip(*found, strict=True)
     return (
         places.put(dxs, x) if wanted & DX else None,
         places.put(dresiduals, x if residual is None else residual) if wanted & DRESIDUAL else None,
-        None if dweights[0] is None else torch.stack(dweights).sum(0).to(weight.dtype),
-        None if dbiases[0] is None else torch.stack(dbiases).sum(0).to(bias.dtype),
+        _total(dweights, weight),
+        _total(dbiases, bias),
     )
+
+
+def _total(gradients: Sequence[Tensor | None], parameter: Tensor | None) -> Tensor | None:
+    found = [gradient for gradient in gradients if gradient is not None]
+    return torch.stack(found).sum(0).to(parameter.dtype) if found and parameter is not None else None

@@ -26,10 +26,10 @@ An `_inference` returns y alone, for where no backward follows. An operator whos
 y to `out`, which may be x itself. `channel_moments` gives the count, mean and M2 (the sum of squared
 deviations) of each channel.
 
-A part is some of the N·space positions of x, which are numbered as if flattened. `spans` (S, 3), int64, on the
-CPU wherever x is, has the part, the first position and the length of each run of positions, in any order; no
-two overlap. parts_forward gives y, the moments (2, parts, C) and the biased variance (parts, C) of each part;
-y is 0 where no part is, and so are dx and dresidual.
+A part is some of the N·space positions of x, which are numbered as if flattened. `spans` (S, 3), int64, on
+the CPU wherever x is, has the part, the first position and the length of each run of positions, in any order;
+no two overlap. The moments are mean, rstd and biased variance, (3, parts, C). y is 0 where no part is, and so
+are dx and dresidual.
 
 channels_forward moves the running statistics in place, with the *unbiased* variance:
 
@@ -66,7 +66,7 @@ _CHANNELS = (
 )
 _AFFINE = f"{_INPUTS}, Tensor mean, Tensor variance, float eps, {_ACTIVATION}"
 _PARTS = "Tensor spans, SymInt parts"
-_PARTS_RESULTS = "(Tensor y, Tensor moments, Tensor variance)"
+_PARTS_KEPT = f"Tensor dy, {_INPUTS}, Tensor moments, {_PARTS}"
 _KEPT = f"Tensor dy, {_INPUTS}, Tensor? mask, Tensor moments"
 
 SCHEMAS = (
@@ -83,8 +83,8 @@ SCHEMAS = (
     f"channels_forward({_CHANNELS}) -> {_RESULTS}",
     f"channels_forward_masked({_CHANNELS}) -> {_MASKED_RESULTS}",
     f"channels_backward({_KEPT}, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
-    f"parts_forward({_INPUTS}, {_PARTS}, float eps, {_ACTIVATION}) -> {_PARTS_RESULTS}",
-    f"parts_backward(Tensor dy, {_INPUTS}, Tensor moments, {_PARTS}, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
+    f"parts_forward({_INPUTS}, {_PARTS}, float eps, {_ACTIVATION}) -> {_RESULTS}",
+    f"parts_backward({_PARTS_KEPT}, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
     f"channel_affine({_AFFINE}) -> Tensor",
     f"channel_affine_out({_AFFINE}, Tensor(a!) out) -> ()",
     f"channel_affine_backward(Tensor dy, {_AFFINE}, int wanted) -> {_GRADIENTS}",
@@ -140,9 +140,8 @@ def _channels_forward_masked(x: Tensor, *_: Any) -> MaskedResults:
 
 def _parts_forward(
     x: Tensor, residual: Any, weight: Any, bias: Any, spans: Tensor, parts: int, *_: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    channels = x.shape[1]
-    return torch.empty_like(x), _statistics(x, (2, parts, channels)), _statistics(x, (parts, channels))
+) -> Results:
+    return torch.empty_like(x), _statistics(x, (3, parts, x.shape[1]))
 
 
 def _only_y(x: Tensor, *_: Any) -> Tensor:
@@ -211,4 +210,5 @@ def register(library: torch.library.Library) -> None:
     for schema in SCHEMAS:
         name = library.define(schema)
         library.impl(name, eager.OPERATORS[name], "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{NAMESPACE}::{name}", _on_one_device(FAKES[name], _SPANS.get(name)), lib=library)
+        fake = _on_one_device(FAKES[name], _SPANS.get(name))
+        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)

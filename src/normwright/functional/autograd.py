@@ -22,7 +22,7 @@ from normwright.backends.layout import Layout, channels_layout, groups_layout, r
 from normwright.backends.masks import MASKED
 from normwright.backends.moments import textbook_moments
 from normwright.backends.normalised import is_batched
-from normwright.backends.parts import parts_moments
+from normwright.backends.parts import parts_backward, parts_moments
 
 # What a backward needs besides the inputs: the tensors that its operator takes after these, the settings that
 # it takes then (the activation last, but for `wanted`), and eps, for the moments as functions of x.
@@ -134,7 +134,7 @@ class _Parts:
     def backward_of_x(eps: float, dy: Tensor, x: Tensor, *call: Any) -> Any:
         residual, weight, bias, _, spans, parts, activation, wanted = call
         inputs = (x, residual, weight, bias, parts_moments(x, spans, parts, eps))
-        return eager.parts_backward(dy, *inputs, spans, parts, activation, wanted)
+        return parts_backward(dy, *inputs, spans, parts, activation, wanted)
 
 
 def _is_masked(family: Any, residual: Tensor | None, activation: str | None) -> bool:

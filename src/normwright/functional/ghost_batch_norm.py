@@ -75,45 +75,52 @@ def ghost_batch_norm(
     check_call("batch_norm", input, residual, vectors, activation, eps, training=True)
     check_running(running_mean, running_var, momentum, num_batches_tracked)
     _check_virtual_batches(input, ghost_size, ragged)
-    spans = _virtual_batches(input, ghost_size)
-    inputs = (input, residual, *affine)
-    y, moments, variance = operators.parts(*inputs, spans, len(spans), eps, activation)
+    sizes, space = _virtual_batches(input.shape[0], ghost_size), input.shape[2:].numel()
+    spans = [(part, part * ghost_size * space, size * space) for part, size in enumerate(sizes)]
+    inputs = (input, residual, *affine, torch.tensor(spans))
+    y, moments = operators.parts(*inputs, len(sizes), eps, activation)
     if input.numel():
         running = (running_mean, running_var, num_batches_tracked)
-        _move(running, momentum, moments[0], variance, spans[:, 2].to(variance))
+        _move(running, momentum, moments, [size * space for size in sizes])
     return y
 
 
-def _virtual_batches(x: Tensor, ghost_size: int) -> Tensor:
-    """Their spans; an empty batch is a virtual one."""
-    samples, size = x.shape[0], x.shape[2:].numel()
-    first = torch.arange(0, max(samples, 1), ghost_size)
-    return torch.stack([first // ghost_size, first * size, (samples - first).clamp_max(ghost_size) * size], 1)
+def _virtual_batches(samples: int, ghost_size: int) -> list[int]:
+    """The samples of each; an empty batch is a virtual one."""
+    return [min(ghost_size, samples - first) for first in range(0, max(samples, 1), ghost_size)]
 
 
 @torch.no_grad()
-def _move(running: Running, momentum: float | None, mean: Tensor, variance: Tensor, counts: Tensor) -> None:
-    """Moves the running statistics by one virtual batch after the other; mean and variance are (G, C).
+def _move(running: Running, momentum: float | None, moments: Tensor, counts: list[int]) -> None:
+    """Moves the running statistics by one virtual batch of `counts` elements per channel after the other.
 
-    running = (1 - momentum)^G·running + Σ momentum·(1 - momentum)^(G - 1 - k)·moment_k
+        running = (1 - momentum)^G·running + Σ momentum·(1 - momentum)^(G - 1 - k)·moment_k,
+
+    or the cumulative mean, in which every batch has the same share. moments are (3, G, C).
     """
     running_mean, running_var, num_batches_tracked = running
-    batches = mean.shape[0]
+    batches = len(counts)
     if num_batches_tracked is not None:
         num_batches_tracked.add_(batches)
     if running_mean is None or running_var is None:
         return
-    unbiased = variance * (counts / (counts - 1).clamp_min(1)).unsqueeze(1)
-    for statistic, moments in ((running_mean, mean), (running_var, unbiased)):
-        if momentum is None:
-            assert num_batches_tracked is not None
-            counted = num_batches_tracked.to(moments.dtype)
-            moved = moments.sum(0) / counted + statistic.to(moments.dtype) * (1 - batches / counted)
-        else:
-            ages = torch.arange(batches - 1, -1, -1, dtype=moments.dtype, device=moments.device)
-            shares = momentum * (1 - momentum) ** ages
-            moved = shares @ moments + statistic.to(moments.dtype) * (1 - momentum) ** batches
-        statistic.copy_(moved)
+    share, keep = _shares(momentum, num_batches_tracked, batches, moments.dtype)
+    decays = [1.0 if momentum is None else (1 - momentum) ** age for age in reversed(range(batches))]
+    unbiased = [decay * count / max(count - 1, 1) for decay, count in zip(decays, counts, strict=True)]
+    shares = moments.new_tensor([decays, unbiased]).unsqueeze(2) * share
+    for statistic, moment in zip((running_mean, running_var), (shares * moments[::2]).sum(1), strict=True):
+        statistic.copy_(moment + statistic.to(moment.dtype) * keep)
+
+
+def _shares(
+    momentum: float | None, num_batches_tracked: Tensor | None, batches: int, dtype: torch.dtype
+) -> tuple[float | Tensor, float | Tensor]:
+    """Of the last of so many batches, and of what was known before them."""
+    if momentum is not None:
+        return momentum, (1 - momentum) ** batches
+    assert num_batches_tracked is not None
+    share = num_batches_tracked.to(dtype).reciprocal()
+    return share, 1 - batches * share
 
 
 def check_ghost_size(ghost_size: int) -> None:

@@ -149,12 +149,12 @@ def parts(
     count: int,
     eps: float,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`parts_forward`'s y, with its gradients, and the moments and variances of so many parts."""
+) -> tuple[Tensor, Tensor]:
+    """`parts_forward`'s y, with its gradients, and the moments (3, count, C) of so many parts."""
     call = (x, residual, weight, bias, spans, count, eps, activation)
     wanted = _wants_gradient(x, residual, weight, bias)
-    y, moments, variance = PARTS.transformable.apply(*call) if wanted else _parts_forward(*call)
-    return y, moments, variance
+    y, moments = PARTS.transformable.apply(*call) if wanted else _parts_forward(*call)
+    return y, moments
 
 
 def _written(

@@ -123,11 +123,12 @@ def _in_training(
         _check_count(x, domain, samples[domain])
     size = x.shape[2:].numel()
     spans = _spans_of(domains.cpu(), size)
-    y, moments, variances = operators.parts(x, residual, *affine, spans, len(running), eps, activation)
+    y, moments = operators.parts(x, residual, *affine, spans, len(running), eps, activation)
     with torch.no_grad():
         for domain in present:
-            batch = (moments[0, domain], variances[domain], samples[domain] * size)
-            move_running_statistics(x, *batch, *running[domain], momentum)
+            mean, _, variance = moments[:, domain]
+            count = samples[domain] * size
+            move_running_statistics(x, mean, variance, count, *running[domain], momentum)
     return y
 
 

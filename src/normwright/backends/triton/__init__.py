@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +27,9 @@ INTERPRET = "interpret"
 
 # What the kernels were written against: reductions that keep an axis, and arguments in float64.
 OLDEST_TRITON = (3, 6)
+
+# What no kernel serves: plain PyTorch gathers the positions of each part, and puts them back.
+LEFT_TO_PYTORCH = ("parts_forward", "parts_backward")
 
 
 class Triton(NamedTuple):
@@ -41,7 +44,7 @@ def interprets() -> bool:
     return os.environ.get(SWITCH) == INTERPRET
 
 
-def load(library: torch.library.Library, names: Iterable[str]) -> Triton:
+def load(library: torch.library.Library, names: tuple[str, ...]) -> Triton:
     """Registers the kernels of the named operators for the devices they serve, if they can serve any."""
     reason = _obstacle()
     if reason is not None:
@@ -50,7 +53,8 @@ def load(library: torch.library.Library, names: Iterable[str]) -> Triton:
         os.environ["TRITON_INTERPRET"] = "1"
         importlib.import_module("normwright.backends.triton.interpreter").round_to_bfloat16()
     for name in names:
-        library.impl(name, _when_called(name), "CPU" if interprets() else "CUDA")
+        if name not in LEFT_TO_PYTORCH:
+            library.impl(name, _when_called(name), "CPU" if interprets() else "CUDA")
     return Triton(True, "")
 
 
