@@ -59,16 +59,18 @@ def call_of(shape, kind, layout="contiguous", dtype=torch.float64):
 
 
 CASES = [
-    (shape, kind, layout)
+    (shape, kind, layout, activation, dtype)
     for shape in SHAPES
     for kind in ("halves", "in turn", "anything")
     for layout in ("contiguous", "channels-last")
+    for activation, dtype in (("silu", torch.float64), (None, torch.float32))
+    # AGREEMENT is of sums of 120 terms at most.
+    if dtype == torch.float64 or shape not in ("long", "large")
 ]
 
 
 @pytest.mark.parametrize("backend", [OPERATORS, eager], ids=["kernels", "plain PyTorch"])
-@pytest.mark.parametrize(("shape", "kind", "layout"), CASES)
-@pytest.mark.parametrize(("activation", "dtype"), [("silu", torch.float64), (None, torch.float32)], ids=str)
+@pytest.mark.parametrize(("shape", "kind", "layout", "activation", "dtype"), CASES)
 def test_a_part_is_a_batch_of_its_own(backend, shape, kind, layout, activation, dtype):
     x, residual, dy, weight, bias, spans = call_of(SHAPES[shape], kind, layout, dtype)
     inputs = (x, residual, weight, bias)

@@ -25,7 +25,7 @@ class _Places(NamedTuple):
 
     def take(self, x: Tensor) -> list[Tensor]:
         """The rows (M, C) of each part."""
-        rows = x.movedim(1, -1).reshape(-1, x.shape[1])
+        rows = x.movedim(1, -1).reshape(len(self.inverse), x.shape[1])
         return [rows.index_select(0, places) for places in self.of_parts]
 
     def take_if(self, x: Tensor | None) -> Sequence[Tensor | None]:
