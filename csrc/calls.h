@@ -98,6 +98,8 @@ class ForwardCall {
     y_ = result_like(inputs_.x, call.stream);
     call.y = y_->mutable_data_ptr();
   }
+  // What no kernel writes to shall be 0.
+  void clear() { fill_with_zeros(*y_); }
   // `out` may be x itself; where it is a shifted part of it, the result takes a detour.
   void write_to(const Tensor& out) {
     const Tensor& x = inputs_.x;
@@ -199,11 +201,18 @@ class BackwardCall {
     }
   }
 
+  // What no kernel writes to shall be 0.
+  void clear() {
+    for (const MaybeTensor& result : {dx_, dresidual_}) {
+      if (result) fill_with_zeros(*result);
+    }
+  }
+
   void read_moments(const Tensor& moments, bool center = true) {
     moments_ = vector_of(moments, ScalarType::Double);
     const auto* const values = data<double>(moments_);
     call.mean = center ? values : nullptr;
-    call.rstd = center ? values + moments.numel() / 2 : values;
+    call.rstd = center ? values + moments.numel() / moments.size(0) : values;
   }
 
   Gradients results(const MaybeTensor& weight, const MaybeTensor& bias) const {

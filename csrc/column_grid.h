@@ -9,42 +9,54 @@
 
 namespace normwright::NORMWRIGHT_ISA {
 
-// How a sample's matrix is cut: into tiles of columns and pieces of rows. A tile holds whole groups.
+// How a sample's matrix is cut: into tiles of columns and pieces of rows, several ranges or a chunk of one. A tile holds
+// whole groups.
 class ColumnGrid {
  public:
   // `folds` allows several rows to be taken as one.
   ColumnGrid(const Columns& shape, bool folds) : width_(shape.width()) {
-    const bool narrow = folds && width_ > 0 && width_ < kNarrow && shape.rows > 1;
+    const bool narrow = folds && width_ > 0 && width_ < kNarrow && shape.longest > 1;
     std::int64_t wanted = narrow ? quotient_up(kNarrow, width_) : 1;
     // So that every row begins on a pack of x where the first does.
     if (wanted * width_ % 16) wanted = quotient_up(wanted, 16) * 16;
     if (!narrow) wanted = 1;
-    fold_ = most(1, least(wanted, shape.rows));
+    fold_ = most(1, least(wanted, shape.longest));
     rows_ = shape.rows / fold_;
-    rest_ = shape.rows % fold_ * width_;
     // Short runs of many channels make rows of any length: whole channels, and whole bytes of the mask.
     const std::int64_t channels = kTile / shape.inner / 8 * 8;
     const bool tiled = shape.inner > 1 && shape.groups == shape.channels && fold_ == 1;
     tile_ = most(1, tiled ? most(channels, 8) * shape.inner : fold_ * width_);
     const std::int64_t by_size = quotient_up(kElements, tile_), by_count = quotient_up(rows_, kMostPieces);
     rows_per_piece_ = most(most(by_size, by_count), kFewestRows);
+    const std::int64_t longest = most(1, shape.longest / fold_);
+    ranges_ = shape.ranges;
+    chunks_ = quotient_up(longest, rows_per_piece_);
+    ranges_per_piece_ = chunks_ > 1 ? 1 : rows_per_piece_ / longest;
   }
 
   std::int64_t fold() const { return fold_; }
   std::int64_t row_length() const { return fold_ * width_; }
   std::int64_t tiles() const { return quotient_up(row_length(), tile_); }
-  std::int64_t pieces() const { return rows_ ? quotient_up(rows_, rows_per_piece_) : 1; }
+  std::int64_t pieces() const { return quotient_up(ranges_, ranges_per_piece_) * chunks_; }
 
   std::int64_t first_column(std::int64_t tile) const { return tile * tile_; }
   std::int64_t columns(std::int64_t tile) const { return least(tile_, row_length() - tile * tile_); }
   // Arrays over a tile's columns are this long: whole packs, and one more for a step that begins late.
   std::int64_t padded() const { return quotient_up(least(tile_, row_length()), 16) * 16 + 16; }
 
-  std::int64_t first_row(std::int64_t piece) const { return piece * rows_per_piece_; }
-  std::int64_t last_row(std::int64_t piece) const { return least(first_row(piece) + rows_per_piece_, rows_); }
-  // Columns of the incomplete row that the last piece ends with.
-  std::int64_t rest(std::int64_t piece) const { return piece + 1 == pieces() ? rest_ : 0; }
-  std::int64_t whole_rows() const { return rows_; }
+  // Calls visit(range, first row, end, rest) for every range of a piece, or the chunk of it: the rows, counted in folded
+  // ones, and the columns of the incomplete row that follows the last of the range.
+  template <class Visit>
+  void visit(const Columns& shape, std::int64_t piece, Visit&& visit) const {
+    const std::int64_t chunk = piece % chunks_, first = chunk * rows_per_piece_;
+    const std::int64_t from = piece / chunks_ * ranges_per_piece_, end = least(from + ranges_per_piece_, ranges_);
+    for (std::int64_t i = from; i < end; ++i) {
+      const Span range = shape.range(i);
+      const std::int64_t rows = range.length / fold_, last = least(rows / rows_per_piece_, chunks_ - 1);
+      const std::int64_t rest = chunk == last ? range.length % fold_ * width_ : 0;
+      visit(range, first, least(first + rows_per_piece_, rows), rest);
+    }
+  }
 
   // Some rows on, 4 KiB or more, which a sweep that reads from memory asks for.
   std::int64_t rows_ahead() const { return row_length() * quotient_up(1024, least(tile_, row_length())); }
@@ -56,7 +68,7 @@ class ColumnGrid {
 
  private:
   static constexpr std::int64_t kNarrow = 256, kTile = 512, kElements = 1 << 14, kMostPieces = 64, kFewestRows = 64;
-  std::int64_t width_, fold_, rows_, rest_, tile_, rows_per_piece_;
+  std::int64_t width_, fold_, rows_, tile_, rows_per_piece_, ranges_, chunks_, ranges_per_piece_;
 };
 
 // One block: the columns of a tile of a sample.
@@ -145,14 +157,15 @@ inline void visit_rows(const Columns& shape, const ColumnGrid& grid, const Tile&
   const std::int64_t mask_bytes = quotient_up(shape.width(), 8), mask_step = grid.fold() * mask_bytes;
   const std::int64_t matrix = tile.sample * shape.rows * shape.width() + tile.first;
   const std::int64_t mask = tile.sample * shape.rows * mask_bytes + tile.first / 8;
-  const auto row_at = [&](std::int64_t row, std::int64_t columns) {
-    return RowOfTile{matrix + row * grid.row_length(), mask + row * mask_step, grid.row_length(), mask_step, columns};
-  };
-  const std::int64_t end = grid.last_row(piece);
-  std::int64_t row = grid.first_row(piece);
-  for (; row + together <= end; row += together) visit(row_at(row, tile.columns), Count<together>{});
-  for (; row < end; ++row) visit(row_at(row, tile.columns), Count<1>{});
-  if (grid.rest(piece)) visit(row_at(grid.whole_rows(), grid.rest(piece)), Count<1>{});
+  grid.visit(shape, piece, [&](Span range, std::int64_t row, std::int64_t end, std::int64_t rest) NORMWRIGHT_INLINE {
+    const std::int64_t from = matrix + range.first * shape.width(), mask_from = mask + range.first * mask_bytes;
+    const auto row_at = [&](std::int64_t i, std::int64_t columns) {
+      return RowOfTile{from + i * grid.row_length(), mask_from + i * mask_step, grid.row_length(), mask_step, columns};
+    };
+    for (; row + together <= end; row += together) visit(row_at(row, tile.columns), Count<together>{});
+    for (; row < end; ++row) visit(row_at(row, tile.columns), Count<1>{});
+    if (rest) visit(row_at(range.length / grid.fold(), rest), Count<1>{});
+  });
 }
 
 // The same to add to sums: two rows at a time where x may be in the cache, so that the sums are loaded and stored

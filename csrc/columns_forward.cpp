@@ -41,7 +41,7 @@ class TileMoments {
         tile_(shape, grid, index),
         sums_(grid.pieces(), grid.padded()),
         shift_(grid.padded()) {
-    const T* const first_row = x + tile_.sample * shape.rows * shape.width() + tile_.first;
+    const T* const first_row = x + (tile_.sample * shape.rows + shape.range(0).first) * shape.width() + tile_.first;
     for (std::int64_t c = 0; shape.center && c < tile_.channels; ++c) {
       set_shift(c, first_element(first_row + c * shape.inner));
     }

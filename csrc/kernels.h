@@ -39,6 +39,21 @@ struct Channels {
   std::int64_t inner;
 };
 
+// Consecutive positions of Channels: its outer·inner places, numbered in the order of x.
+struct Span {
+  std::int64_t first, length;
+};
+
+// x as Channels has it, normalised by parts, of which each is some spans of positions and has moments of its own. The
+// spans of part p stand from ends[p − 1] (of the first: 0) to ends[p]. What lies in no span is neither read nor
+// written.
+struct Parts {
+  Channels whole;
+  std::int64_t parts;
+  const Span* spans;
+  const std::int64_t* ends;
+};
+
 // x[sample][space][channel], channels-last, normalised by groups of channels within a sample.
 struct Groups {
   std::int64_t samples;
@@ -49,7 +64,8 @@ struct Groups {
 };
 
 // x, residual and y have `dtype`; weight and bias are double where that is float64, float otherwise.
-// mean and rstd are one per moment: row, channel, or sample and group. Null where there is none.
+// mean and rstd are one per moment: row, channel, part and channel, or sample and group. Null where there is
+// none.
 struct Forward {
   Dtype dtype;
   Activation activation;
@@ -61,7 +77,7 @@ struct Forward {
   void* y;             // may be x
   double* mean;        // written, but for `channel_affine`, which reads it; null where the mean is taken as 0
   double* rstd;        // as mean
-  double* variance;    // biased; written by `channels_forward` where it is not null
+  double* variance;    // biased; written by `channels_forward` and `parts_forward` where it is not null
   std::uint8_t* mask;  // written where it is not null: see `mask_run`
   bool stream;         // y is stored around the cache: for an output that the cache would not hold
 };
@@ -113,6 +129,9 @@ struct Kernels {
   // mean and m2, the sum of squared deviations, are one per channel.
   void (*channel_moments)(
       const Channels&, Dtype dtype, const void* x, double* mean, double* m2, const Parallel&);
+  // There is no mask.
+  void (*parts_forward)(const Parts&, const Forward&, const Parallel&);
+  void (*parts_backward)(const Parts&, const Backward&, const Parallel&);
   void (*groups_forward)(const Groups&, const Forward&, const Parallel&);
   void (*groups_backward)(const Groups&, const Backward&, const Parallel&);
 };

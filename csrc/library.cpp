@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "calls.h"
+#include "parts_of.h"
 #include "running.h"
 
 namespace normwright {
@@ -174,6 +175,36 @@ Gradients channels_backward(const Tensor& dy, const Tensor& x, const MaybeTensor
   return backward.results(weight, bias);
 }
 
+// ---- Parts
+
+Results parts_forward(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
+                      const Tensor& spans, std::int64_t parts, double eps, const Strings& activation) {
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  const PartsOf of(channels_of(inputs.x), spans, parts);
+  ForwardCall forward(inputs, activation, eps);
+  forward.write_to_new();
+  if (!of.cover_all()) forward.clear();
+  const std::int64_t sizes[] = {3, parts, x.size(1)}, each = parts * x.size(1);
+  const Tensor moments = empty(sizes, ScalarType::Double);
+  forward.call.mean = numbers(moments);
+  forward.call.rstd = forward.call.mean + each;
+  forward.call.variance = forward.call.rstd + each;
+  kernels().parts_forward(of.shape(), forward.call, parallel());
+  return {forward.y(), moments};
+}
+
+Gradients parts_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                         const MaybeTensor& bias, const Tensor& moments, const Tensor& spans, std::int64_t parts,
+                         const Strings& activation, std::int64_t wanted) {
+  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  const PartsOf of(channels_of(inputs.x), spans, parts);
+  BackwardCall backward(inputs, dy, std::nullopt, activation, wanted, channel_parameters(x));
+  if (!of.cover_all()) backward.clear();
+  backward.read_moments(moments);
+  kernels().parts_backward(of.shape(), backward.call, parallel());
+  return backward.results(weight, bias);
+}
+
 // ---- Channels with known moments
 
 // As the kernels take them.
@@ -252,6 +283,8 @@ STABLE_TORCH_LIBRARY_IMPL(normwright, CPU, library) {
   library.impl("channels_forward", TORCH_BOX(&channels_forward));
   library.impl("channels_forward_masked", TORCH_BOX(&channels_forward_masked));
   library.impl("channels_backward", TORCH_BOX(&channels_backward));
+  library.impl("parts_forward", TORCH_BOX(&parts_forward));
+  library.impl("parts_backward", TORCH_BOX(&parts_backward));
   library.impl("channel_affine", TORCH_BOX(&channel_affine));
   library.impl("channel_affine_out", TORCH_BOX(&channel_affine_out));
   library.impl("channel_affine_backward", TORCH_BOX(&channel_affine_backward));

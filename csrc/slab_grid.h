@@ -12,30 +12,32 @@ namespace normwright::NORMWRIGHT_ISA {
 class SlabPieces {
  public:
   explicit SlabPieces(const Slabs& shape)
-      : runs_(shape.runs),
-        length_(shape.length),
+      : shape_(shape),
         chunks_(quotient_up(shape.length, kElements)),
         runs_per_piece_(chunks_ > 1 ? 1 : kElements / shape.length) {}
 
   std::int64_t chunks() const { return chunks_; }
   std::int64_t chunk_of(std::int64_t first) const { return first / kElements; }
-  std::int64_t count() const { return chunks_ > 1 ? runs_ * chunks_ : quotient_up(runs_, runs_per_piece_); }
+  std::int64_t count() const {
+    return chunks_ > 1 ? shape_.runs * chunks_ : quotient_up(shape_.runs, runs_per_piece_);
+  }
 
   // Calls visit(run, first, length) for every chunk of a piece.
   template <class Visit>
   void visit(std::int64_t piece, Visit&& visit) const {
     if (chunks_ > 1) {
-      const std::int64_t first = piece % chunks_ * kElements;
-      visit(piece / chunks_, first, least(kElements, length_ - first));
+      const std::int64_t first = piece % chunks_ * kElements, rest = shape_.length_of(piece / chunks_) - first;
+      if (rest > 0) visit(piece / chunks_, first, least(kElements, rest));
       return;
     }
-    const std::int64_t end = least((piece + 1) * runs_per_piece_, runs_);
-    for (std::int64_t run = piece * runs_per_piece_; run < end; ++run) visit(run, 0, length_);
+    const std::int64_t end = least((piece + 1) * runs_per_piece_, shape_.runs);
+    for (std::int64_t run = piece * runs_per_piece_; run < end; ++run) visit(run, 0, shape_.length_of(run));
   }
 
  private:
   static constexpr std::int64_t kElements = 1 << 14;  // a multiple of 8: a chunk begins on a byte of the mask
-  std::int64_t runs_, length_, chunks_, runs_per_piece_;
+  const Slabs& shape_;
+  std::int64_t chunks_, runs_per_piece_;
 };
 
 // Neighbouring slabs that are swept together, so that what is read at a time is long enough to stream.
@@ -85,7 +87,7 @@ inline std::int64_t next_run(const Slabs& shape, const SlabPieces& pieces) {
 
 // The next block, where the second cache holds it beside this one.
 inline std::int64_t next_block(const Slabs& shape, std::int64_t bytes_per_element) {
-  const std::int64_t slabs = bundle_of(shape), bytes = slabs * shape.runs * shape.length * bytes_per_element;
+  const std::int64_t slabs = bundle_of(shape), bytes = slabs * shape.elements_per_slab() * bytes_per_element;
   return 2 * bytes <= kSecondCache ? slabs * shape.slab_stride : 0;
 }
 

@@ -6,24 +6,24 @@
 
 namespace normwright::NORMWRIGHT_ISA {
 
-// What is taken from the slab that begins at x before it is summed.
+// What is taken from the elements of a slab before they are summed: its first one.
 template <class T>
-inline double slab_shift(const Slabs& shape, const T* x) {
-  return shape.center ? first_element(x) : 0;
+inline double slab_shift(const Slabs& shape, const T* x, std::int64_t slab) {
+  return shape.center ? first_element(x + shape.offset(slab, 0)) : 0;
 }
 
-// Of the slab that begins at x, from its shifted sums.
+// Of a slab, from its shifted sums.
 template <class T>
-inline Moments slab_moments(const Slabs& shape, const T* x, const Sums& sums) {
+inline Moments slab_moments(const Slabs& shape, const T* x, std::int64_t slab, const Sums& sums) {
   using C = Compute<T>;
   if (!shape.center) return moments_about_zero(sums);
-  const Moments once = moments_of(sums, slab_shift(shape, x), shape.count());
+  const Moments once = moments_of(sums, slab_shift(shape, x, slab), shape.count());
   if constexpr (!std::is_same_v<C, double>) {
     return once;
   } else {
     WideSums<C> again;
     for (std::int64_t run = 0; run < shape.runs; ++run) {
-      add_shifted(again, x + run * shape.run_stride, shape.length, once.mean, 0);
+      add_shifted(again, x + shape.offset(slab, run), shape.length_of(run), once.mean, 0);
     }
     return moments_of(again.total(), once.mean, shape.count());
   }
@@ -43,7 +43,7 @@ class BundleMoments {
     const std::int64_t ahead = next_run(shape_, pieces_);
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
-        add_shifted(sums[s], x(s, run) + first, n, slab_shift(shape_, x(s, 0)), ahead);
+        add_shifted(sums[s], x(s, run) + first, n, slab_shift(shape_, x_, bundle_.first + s), ahead);
       }
     });
     for (std::int64_t s = 0; s < bundle_.slabs; ++s) sums_[piece * bundle_.slabs + s] = sums[s].total();
@@ -55,7 +55,7 @@ class BundleMoments {
     for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
       Sums total;
       for (std::int64_t piece = 0; piece < pieces_.count(); ++piece) total.add(sums_[piece * bundle_.slabs + s]);
-      take(bundle_.first + s, slab_moments(shape_, x(s, 0), total));
+      take(bundle_.first + s, slab_moments(shape_, x_, bundle_.first + s, total));
     }
   }
 

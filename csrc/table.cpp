@@ -16,6 +16,8 @@ const Kernels kernels{
     channel_affine,
     channel_affine_backward,
     channel_moments,
+    parts_forward,
+    parts_backward,
     groups_forward,
     groups_backward,
 };

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <vector>
@@ -149,6 +150,10 @@ inline Tensor result_like(const Tensor& model, bool& stream) {
   const auto bytes = static_cast<std::size_t>(result.numel()) * result.element_size();
   if (!prepare(result.mutable_data_ptr(), bytes)) stream = false;
   return result;
+}
+
+inline void fill_with_zeros(const Tensor& t) {
+  std::memset(t.mutable_data_ptr(), 0, static_cast<std::size_t>(t.numel()) * t.element_size());
 }
 
 // `value` where it has the dtype and the strides of `torch.empty_like(x)`, else a copy that has.

@@ -16,6 +16,9 @@ constexpr Dtype kWide = Dtype::float64;
 
 // The outputs of one run, in the order in which they are compared.
 enum Output { kY, kMean, kRstd, kVariance, kMask, kDx, kDresidual, kDweight, kDbias, kOutputs };
+// What an output is filled with before a run: something that no kernel would write, so that an element left out shows.
+constexpr std::byte kFilling{0x5b};
+
 constexpr const char* kOutputNames[] = {"y",  "mean",      "rstd",    "variance", "mask",
                                         "dx", "dresidual", "dweight", "dbias"};
 
@@ -38,6 +41,8 @@ class Run {
           return kernels.rows_backward(std::get<Rows>(of), call, parallel);
         case Function::groups_backward:
           return kernels.groups_backward(std::get<Groups>(of), call, parallel);
+        case Function::parts_backward:
+          return kernels.parts_backward(std::get<CutChannels>(of).parts(), call, parallel);
         case Function::channels_backward:
           return kernels.channels_backward(std::get<Channels>(of), call, parallel);
         default:
@@ -50,6 +55,8 @@ class Run {
           return kernels.rows_forward(std::get<Rows>(of), call, parallel);
         case Function::groups_forward:
           return kernels.groups_forward(std::get<Groups>(of), call, parallel);
+        case Function::parts_forward:
+          return kernels.parts_forward(std::get<CutChannels>(of).parts(), call, parallel);
         case Function::channels_forward:
           return kernels.channels_forward(std::get<Channels>(of), call, parallel);
         default:
@@ -90,10 +97,9 @@ class Run {
   const void* input(const Values& values) { return input(values.bytes(), bytes_of(values.dtype())); }
   const void* input(const std::optional<Values>& values) { return values ? input(*values) : nullptr; }
 
-  // Filled with something that no kernel would write, so that an element left out shows.
   void* output(Output which, Dtype dtype, std::int64_t count) {
     outputs_[which] = array(count * bytes_of(dtype), bytes_of(dtype));
-    std::memset(outputs_[which].data(), 0x5b, outputs_[which].bytes());
+    std::memset(outputs_[which].data(), std::to_integer<int>(kFilling), outputs_[which].bytes());
     return outputs_[which].data();
   }
   void* output_if(bool wanted, Output which, Dtype dtype, std::int64_t count) {
@@ -128,7 +134,7 @@ class Run {
     call.variance = static_cast<double*>(output_if(problem_.wants_variance, kVariance, kWide, shape.moments()));
     if (problem_.wants_mask) {
       outputs_[kMask] = array(shape.mask_bytes(), 1);
-      std::memset(outputs_[kMask].data(), 0x5b, outputs_[kMask].bytes());
+      std::memset(outputs_[kMask].data(), std::to_integer<int>(kFilling), outputs_[kMask].bytes());
       call.mask = reinterpret_cast<std::uint8_t*>(outputs_[kMask].data());
     }
     return call;
@@ -175,6 +181,18 @@ std::string complaint(Output which, std::int64_t i, Real got, const Estimate& ex
   return text.str();
 }
 
+// Elements that no moment is taken over are looked at elsewhere.
+std::string compare_elements(const Problem& problem, const Run& run, Output which, const Estimates& expected) {
+  if (!run.has(which)) return "";
+  for (std::int64_t i = 0; i < problem.shape.elements(); ++i) {
+    if (problem.shape.moment_of(i) == kNowhere) continue;
+    const Real got = read(problem.dtype, run.data(which), i);
+    const Estimate& estimate = expected[static_cast<std::size_t>(i)];
+    if (!acceptable(problem.dtype, got, estimate)) return complaint(which, i, got, estimate);
+  }
+  return "";
+}
+
 std::string compare(const Run& run, Output which, Dtype dtype, const Estimates& expected) {
   if (!run.has(which)) return "";
   for (std::int64_t i = 0; i < static_cast<std::int64_t>(expected.size()); ++i) {
@@ -196,11 +214,11 @@ std::string compare_moments(const Problem& problem, const Run& run) {
   const bool raw = problem.function == Function::channel_moments;  // m2 is where the variance is otherwise
   Estimates mean, rstd, variance;
   for (std::size_t m = 0; m < found.mean.size(); ++m) {
-    const Real divisor = raw ? 1 : found.count;
+    const Real divisor = raw ? 1 : found.count[m];
     mean.push_back({found.mean[m], found.mean_error[m]});
     rstd.push_back(rstd_of(found, m, static_cast<Real>(problem.eps)));
     variance.push_back({found.m2[m] / divisor, found.m2_error[m] / divisor});
-    if (raw && found.count == 0) mean.back() = variance.back() = {0, 0};
+    if (raw && found.count[m] == 0) mean.back() = variance.back() = {0, 0};
   }
   std::string wrong = compare(run, kMean, kWide, mean);
   if (wrong.empty()) wrong = compare(run, kVariance, kWide, variance);
@@ -217,6 +235,7 @@ std::string compare_forward(const Problem& problem, const Run& run) {
   const Reals rstd = reals_of(problem.known_moments() ? problem.rstd.bytes().data() : run.data(kRstd), shape.moments());
   const Real u = unit_of(problem.dtype);
   for (std::int64_t i = 0; i < shape.elements(); ++i) {
+    if (shape.moment_of(i) == kNowhere) continue;
     const Estimate z = before_activation(problem, mean, rstd, i);
     const Estimate y = activated(problem.activation, z.value, z.error, u);
     const Real got = read(problem.dtype, run.data(kY), i);
@@ -234,15 +253,33 @@ std::string compare_forward(const Problem& problem, const Run& run) {
 std::string compare_with_reference(const Problem& problem, const Run& run) {
   if (problem.backward()) {
     const Gradients gradients = gradients_of(problem);
-    std::string wrong = compare(run, kDresidual, problem.dtype, gradients.dresidual);
+    std::string wrong = compare_elements(problem, run, kDresidual, gradients.dresidual);
     if (wrong.empty()) wrong = compare(run, kDweight, kWide, gradients.dweight);
     if (wrong.empty()) wrong = compare(run, kDbias, kWide, gradients.dbias);
-    if (wrong.empty()) wrong = compare(run, kDx, problem.dtype, gradients.dx);
+    if (wrong.empty()) wrong = compare_elements(problem, run, kDx, gradients.dx);
     return wrong;
   }
   std::string wrong = problem.known_moments() ? "" : compare_moments(problem, run);
   if (wrong.empty() && problem.function != Function::channel_moments) wrong = compare_forward(problem, run);
   return wrong;
+}
+
+// What is in no part is left as it was.
+std::string compare_untouched(const Problem& problem, const Run& run) {
+  const auto size = static_cast<std::size_t>(bytes_of(problem.dtype));
+  const std::vector<std::byte> filling(size, kFilling);
+  for (std::int64_t i = 0; i < problem.shape.elements(); ++i) {
+    if (problem.shape.moment_of(i) != kNowhere) continue;
+    for (const Output which : {kY, kDx, kDresidual}) {
+      const std::size_t place = static_cast<std::size_t>(i) * size;
+      const bool in_place = which == kY && problem.in_place;
+      const std::byte* const before = in_place ? problem.x.bytes().data() + place : filling.data();
+      if (run.has(which) && std::memcmp(run.data(which) + place, before, size) != 0) {
+        return std::string("wrote to ") + kOutputNames[which] + "[" + std::to_string(i) + "], which is in no part";
+      }
+    }
+  }
+  return "";
 }
 
 // Bits of a mask past the end of a run mean nothing.
@@ -290,6 +327,7 @@ std::string check(const Kernels& kernels, const Problem& problem, std::uint64_t 
   Run first(problem, random);
   first.call(kernels, {1, 0});
   std::string wrong = first.strayed();
+  if (wrong.empty()) wrong = compare_untouched(problem, first);
   if (wrong.empty()) wrong = compare_with_reference(problem, first);
   if (!wrong.empty()) return wrong;
   for (int i = 0; i < 2; ++i) {

@@ -51,8 +51,13 @@ Values random_x(Random& random, const Shape& shape, Dtype dtype) {
   }
   std::vector<std::int64_t> places(draws.size());
   for (std::int64_t i = 0; i < x.count(); ++i) {
-    const auto moment = static_cast<std::size_t>(shape.moment_of(i));
-    x.set(i, draws[moment].element(random, places[moment]++));
+    const std::int64_t moment = shape.moment_of(i);
+    if (moment == kNowhere) {
+      x.set(i, std::numeric_limits<Real>::quiet_NaN());
+      continue;
+    }
+    const auto m = static_cast<std::size_t>(moment);
+    x.set(i, draws[m].element(random, places[m]++));
   }
   return x;
 }
@@ -79,6 +84,9 @@ Shape random_shape(Random& random, Function function, std::int64_t most) {
     case Function::groups_forward:
     case Function::groups_backward:
       return random_groups(random, most);
+    case Function::parts_forward:
+    case Function::parts_backward:
+      return random_parts(random, most);
     default:
       return random_channels(random, most);
   }
@@ -92,7 +100,7 @@ void draw_moments(Random& random, Problem& problem) {
   problem.rstd = Values(Dtype::float64, moments);
   for (std::int64_t m = 0; m < moments; ++m) {
     const auto i = static_cast<std::size_t>(m);
-    Real mean = found.mean[i], variance = found.m2[i] / found.count;
+    Real mean = found.mean[i], variance = found.m2[i] / found.count[i];
     if (problem.known_moments()) {
       mean += std::sqrt(variance) * random.normal();
       variance *= static_cast<Real>(random.magnitude(0.5, 2));
@@ -107,13 +115,15 @@ void draw_moments(Random& random, Problem& problem) {
 const char* name_of(Function function) {
   constexpr const char* kNames[] = {"rows_forward",    "rows_backward",   "channels_forward",
                                     "channels_backward", "channel_affine", "channel_affine_backward",
-                                    "channel_moments", "groups_forward",  "groups_backward"};
+                                    "channel_moments", "parts_forward",   "parts_backward",
+                                    "groups_forward",  "groups_backward"};
   return kNames[static_cast<int>(function)];
 }
 
 bool Problem::backward() const {
   return function == Function::rows_backward || function == Function::channels_backward ||
-         function == Function::channel_affine_backward || function == Function::groups_backward;
+         function == Function::channel_affine_backward || function == Function::parts_backward ||
+         function == Function::groups_backward;
 }
 
 bool Problem::known_moments() const {
@@ -173,7 +183,8 @@ Problem random_problem(std::uint64_t seed, std::int64_t most) {
   problem.in_place = random.chance(0.3);
 
   const Shape& shape = problem.shape;
-  const bool has_mask = random.chance(0.5) && (problem.activation == Activation::relu ||
+  const bool parts = std::holds_alternative<CutChannels>(shape.of);  // of which there are no masks
+  const bool has_mask = random.chance(0.5) && !parts && (problem.activation == Activation::relu ||
                                                problem.activation == Activation::leaky_relu);
   problem.x = random_x(random, shape, problem.dtype);
   if (random.chance(0.1)) poison(random, problem.x);
@@ -190,7 +201,8 @@ Problem random_problem(std::uint64_t seed, std::int64_t most) {
   if (random.chance(0.7)) problem.bias = random_values(random, parameter, shape.parameters(), 0, 1);
 
   problem.wants_mask = has_mask && !problem.backward();
-  problem.wants_variance = problem.function == Function::channels_forward && random.chance(0.5);
+  const bool has_variance = problem.function == Function::channels_forward || problem.function == Function::parts_forward;
+  problem.wants_variance = has_variance && random.chance(0.5);
   problem.wants_dx = random.chance(0.8);
   problem.wants_dresidual = random.chance(0.5);
   problem.wants_dweight = random.chance(0.7);

@@ -20,10 +20,12 @@ enum class Function {
   channel_affine,
   channel_affine_backward,
   channel_moments,
+  parts_forward,
+  parts_backward,
   groups_forward,
   groups_backward
 };
-constexpr int kFunctions = 9;
+constexpr int kFunctions = 11;
 
 const char* name_of(Function function);
 

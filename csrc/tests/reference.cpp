@@ -23,30 +23,35 @@ Real at(const std::optional<Values>& values, std::int64_t i, Real none) { return
 
 MomentsOfX moments_of(const Shape& shape, const Values& x) {
   const auto moments = static_cast<std::size_t>(shape.moments());
-  const Real count = moments ? static_cast<Real>(x.count()) / static_cast<Real>(moments) : 0;
-  MomentsOfX result{count, Reals(moments), Reals(moments), Reals(moments), Reals(moments)};
-  const auto moment_of = [&](std::int64_t i) { return static_cast<std::size_t>(shape.moment_of(i)); };
+  MomentsOfX result{Reals(moments), Reals(moments), Reals(moments), Reals(moments), Reals(moments)};
+  // Calls visit(moment, x of one of its elements).
+  const auto for_each = [&](auto&& visit) {
+    for (std::int64_t i = 0; i < x.count(); ++i) {
+      const std::int64_t m = shape.moment_of(i);
+      if (m != kNowhere) visit(static_cast<std::size_t>(m), x[i]);
+    }
+  };
   const bool centered = shape.centered();
 
   // Shifted by an element, so that a constant has deviations of exactly 0.
   Reals shift(moments), total(moments), farthest(moments), distance(moments), shifted_squares(moments);
   std::vector<bool> met(moments), finite(moments, true);
-  for (std::int64_t i = 0; i < x.count(); ++i) {
-    const std::size_t m = moment_of(i);
-    if (!met[m]) shift[m] = x[i];
+  for_each([&](std::size_t m, Real value) {
+    if (!met[m]) shift[m] = value;
     met[m] = true;
-    if (!std::isfinite(x[i])) finite[m] = false;
-    if (centered) total[m] += x[i] - shift[m];
-  }
-  for (std::size_t m = 0; m < moments && centered; ++m) result.mean[m] = shift[m] + total[m] / count;
-  for (std::int64_t i = 0; i < x.count(); ++i) {
-    const std::size_t m = moment_of(i);
-    const Real t = x[i] - result.mean[m];
+    ++result.count[m];
+    if (!std::isfinite(value)) finite[m] = false;
+    if (centered) total[m] += value - shift[m];
+  });
+  for (std::size_t m = 0; m < moments && centered; ++m) result.mean[m] = shift[m] + total[m] / result.count[m];
+  for_each([&](std::size_t m, Real value) {
+    const Real t = value - result.mean[m];
     result.m2[m] += t * t;
     distance[m] += std::abs(t);
     farthest[m] = std::max(farthest[m], std::abs(t));
-  }
+  });
   for (std::size_t m = 0; m < moments; ++m) {
+    const Real count = result.count[m];
     if (centered && !finite[m]) result.mean[m] = result.m2[m] = std::numeric_limits<Real>::quiet_NaN();
     if (!centered) {
       result.m2_error[m] = summing(count) * result.m2[m];
@@ -68,7 +73,7 @@ MomentsOfX moments_of(const Shape& shape, const Values& x) {
 }
 
 Estimate rstd_of(const MomentsOfX& moments, std::size_t m, Real eps) {
-  const Real variance = moments.m2[m] / moments.count, error = moments.m2_error[m] / moments.count;
+  const Real variance = moments.m2[m] / moments.count[m], error = moments.m2_error[m] / moments.count[m];
   const Real rstd = 1 / std::sqrt(variance + eps);
   const Real most = 1 / std::sqrt(std::max(variance - error, Real{0}) + eps);
   const Real least = 1 / std::sqrt(variance + error + eps);
@@ -138,12 +143,15 @@ Gradients gradients_of(const Problem& problem) {
 
   struct Element {
     std::size_t moment, parameter;
+    bool counts;
     Real x_hat, size, weight;  // size: of x̂, with the rest of the mean
     Estimate dz;
   };
   const auto element = [&](std::size_t i) {
     const auto index = static_cast<std::int64_t>(i);
-    Element e;
+    Element e{};
+    e.counts = shape.moment_of(index) != kNowhere;
+    if (!e.counts) return e;
     e.moment = static_cast<std::size_t>(shape.moment_of(index));
     e.parameter = static_cast<std::size_t>(shape.parameter_of(index));
     const Real t = problem.x[index] - mean[e.moment];
@@ -161,8 +169,11 @@ Gradients gradients_of(const Problem& problem) {
   std::vector<Sum> dweight(parameters), dbias(parameters), g_sum(moments), g_x_sum(moments);
   const Real rounded = roundings_of_parameters(shape, u);
   std::vector<Element> all(elements);
+  Reals count(moments);
   for (std::size_t i = 0; i < elements; ++i) {
     const Element& e = all[i] = element(i);
+    if (!e.counts) continue;
+    ++count[e.moment];
     const Real dz = e.dz.value, dz_x = dz * e.x_hat;
     dweight[e.parameter].add(dz_x, product_error(e, dz, e.dz.error) + rounded * std::abs(dz) * e.size);
     dbias[e.parameter].add(dz, e.dz.error + rounded * std::abs(dz));
@@ -177,14 +188,18 @@ Gradients gradients_of(const Problem& problem) {
     result.dweight.push_back(dweight[p].estimate());
     result.dbias.push_back(dbias[p].estimate());
   }
-  const Real count = moments ? static_cast<Real>(elements) / static_cast<Real>(moments) : 0;
   for (const Element& e : all) {
     result.dresidual.push_back(e.dz);
+    if (!e.counts) {
+      result.dx.push_back({});
+      continue;
+    }
     const Real r = rstd[e.moment], g = e.dz.value * e.weight;
-    const Real g_mean = g_sum[e.moment].value / count, g_x_mean = g_x_sum[e.moment].value / count;
+    const Real m = count[e.moment];
+    const Real g_mean = g_sum[e.moment].value / m, g_x_mean = g_x_sum[e.moment].value / m;
     const Real sizes = std::abs(g) + std::abs(g_mean) + e.size * std::abs(g_x_mean);
-    const Real errors = e.dz.error * std::abs(e.weight) + g_sum[e.moment].error() / count +
-                        e.size * g_x_sum[e.moment].error() / count;
+    const Real errors = e.dz.error * std::abs(e.weight) + g_sum[e.moment].error() / m +
+                        e.size * g_x_sum[e.moment].error() / m;
     // Below the least normal number a factor loses all its digits, whatever it is multiplied with.
     const Real underflow = kRoundings * least * (1 + std::abs(e.dz.value) + e.size);
     result.dx.push_back({r * (g - g_mean - e.x_hat * g_x_mean), r * (kRoundings * u * sizes + errors) + underflow});

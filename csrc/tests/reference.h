@@ -13,7 +13,7 @@ using Reals = std::vector<Real>;
 using Estimates = std::vector<Estimate>;
 
 struct MomentsOfX {
-  Real count;  // elements per moment
+  Reals count;  // elements of each moment
   Reals mean, mean_error;    // 0 where rows are not centred
   Reals m2, m2_error;        // Σ(x − mean)²
 };

@@ -16,10 +16,22 @@ std::string numbered(const char* name, std::int64_t value) {
 
 }  // namespace
 
+CutChannels::CutChannels(Channels whole, std::vector<Span> spans, std::vector<std::int64_t> ends)
+    : whole(whole), spans(std::move(spans)), ends(std::move(ends)) {
+  part_of_position.assign(static_cast<std::size_t>(whole.outer * whole.inner), kNowhere);
+  for (std::size_t part = 0, i = 0; part < this->ends.size(); ++part) {
+    for (; i < static_cast<std::size_t>(this->ends[part]); ++i) {
+      const auto begin = part_of_position.begin() + this->spans[i].first;
+      std::fill(begin, begin + this->spans[i].length, static_cast<std::int64_t>(part));
+    }
+  }
+}
+
 std::int64_t Shape::elements() const {
   return std::visit(Overloaded{
                         [](const Rows& s) { return s.rows * s.length; },
                         [](const Channels& s) { return s.outer * s.channels * s.inner; },
+                        [](const CutChannels& s) { return Shape(s.whole).elements(); },
                         [](const Groups& s) { return s.samples * s.space * s.channels; },
                     },
                     of);
@@ -29,6 +41,7 @@ std::int64_t Shape::moments() const {
   return std::visit(Overloaded{
                         [](const Rows& s) { return s.rows; },
                         [](const Channels& s) { return s.channels; },
+                        [](const CutChannels& s) { return s.whole.channels * s.parts().parts; },
                         [](const Groups& s) { return s.samples * s.groups; },
                     },
                     of);
@@ -38,6 +51,7 @@ std::int64_t Shape::parameters() const {
   return std::visit(Overloaded{
                         [](const Rows& s) { return s.sets * (s.length / s.segment); },
                         [](const Channels& s) { return s.channels; },
+                        [](const CutChannels& s) { return s.whole.channels; },
                         [](const Groups& s) { return s.channels; },
                     },
                     of);
@@ -47,6 +61,13 @@ std::int64_t Shape::moment_of(std::int64_t element) const {
   return std::visit(Overloaded{
                         [=](const Rows& s) { return element / s.length; },
                         [=](const Channels& s) { return element / s.inner % s.channels; },
+                        [=](const CutChannels& s) {
+                          const std::int64_t sample = element / (s.whole.channels * s.whole.inner);
+                          const std::int64_t position = sample * s.whole.inner + element % s.whole.inner;
+                          const std::int64_t part = s.part_of_position[static_cast<std::size_t>(position)];
+                          const std::int64_t channel = element / s.whole.inner % s.whole.channels;
+                          return part == kNowhere ? kNowhere : part * s.whole.channels + channel;
+                        },
                         [=](const Groups& s) {
                           const std::int64_t sample = element / (s.space * s.channels);
                           return sample * s.groups + element % s.channels / (s.channels / s.groups);
@@ -62,6 +83,7 @@ std::int64_t Shape::parameter_of(std::int64_t element) const {
                           return set * (s.length / s.segment) + element % s.length / s.segment;
                         },
                         [=](const Channels& s) { return element / s.inner % s.channels; },
+                        [=](const CutChannels& s) { return Shape(s.whole).parameter_of(element); },
                         [=](const Groups& s) { return element % s.channels; },
                     },
                     of);
@@ -77,7 +99,11 @@ bool Shape::centered() const {
 }
 
 std::int64_t Shape::mask_run_length() const {
-  return std::visit([](const auto& s) { return mask_run(s); }, of);
+  return std::visit(Overloaded{
+                        [](const CutChannels&) { return std::int64_t{0}; },
+                        [](const auto& s) { return mask_run(s); },
+                    },
+                    of);
 }
 
 std::int64_t Shape::mask_bytes() const {
@@ -94,6 +120,7 @@ std::int64_t Shape::samples() const {
   return std::visit(Overloaded{
                         [](const Rows& s) { return s.rows % s.sets ? 1 : s.rows / s.sets; },
                         [](const Channels&) { return std::int64_t{1}; },
+                        [](const CutChannels&) { return std::int64_t{1}; },
                         [](const Groups& s) { return s.samples; },
                     },
                     of);
@@ -106,6 +133,7 @@ Shape Shape::of_one_sample() const {
                           return Shape(s);
                         },
                         [](Channels s) { return Shape(s); },
+                        [](CutChannels s) { return Shape(std::move(s)); },
                         [](Groups s) {
                           s.samples = 1;
                           return Shape(s);
@@ -124,6 +152,10 @@ std::string Shape::name() const {
           [](const Channels& s) {
             return "channels" + numbered("outer", s.outer) + numbered("channels", s.channels) +
                    numbered("inner", s.inner);
+          },
+          [](const CutChannels& s) {
+            return Shape(s.whole).name() + numbered("parts", s.parts().parts) +
+                   numbered("spans", static_cast<std::int64_t>(s.spans.size()));
           },
           [](const Groups& s) {
             return "groups" + numbered("samples", s.samples) + numbered("space", s.space) +
@@ -182,6 +214,35 @@ Shape random_channels(Random& random, std::int64_t most) {
   }
   const std::int64_t outer = random_length(random, most / (channels * inner));
   return Shape(Channels{sometimes_zero(random, outer), channels, sometimes_zero(random, inner)});
+}
+
+// Spans of every kind: whole batches of samples, samples in turn, what counts of padded sequences, and any; some parts
+// may have none, and some positions may be in none.
+Shape random_parts(Random& random, std::int64_t most) {
+  const Channels whole = std::get<Channels>(random_channels(random, most).of);
+  const std::int64_t positions = whole.outer * whole.inner;
+  const std::int64_t parts = 1 + (random.chance(0.4) ? 0 : random.below(random.chance(0.8) ? 4 : 40));
+  std::vector<std::vector<Span>> of_parts(static_cast<std::size_t>(parts));
+  const bool whole_samples = random.chance(0.5), gaps = random.chance(0.4), in_turn = random.chance(0.5);
+  const std::int64_t unit = whole_samples && whole.inner ? whole.inner : 1;
+  const std::int64_t usual = random_length(random, positions / unit) * unit;
+  std::int64_t part = 0;
+  for (std::int64_t first = 0; first < positions;) {
+    const std::int64_t wanted = random.chance(0.7) ? usual : random_length(random, positions / unit) * unit;
+    const std::int64_t length = std::min(wanted, positions - first);
+    if (!gaps || random.chance(0.6)) of_parts[static_cast<std::size_t>(part)].push_back({first, length});
+    if (random.chance(0.05)) of_parts[static_cast<std::size_t>(part)].push_back({first + length, 0});
+    first += length;
+    part = in_turn ? (part + 1) % parts : std::min(part + 1, parts - 1);
+  }
+  std::vector<Span> spans;
+  std::vector<std::int64_t> ends;
+  for (std::vector<Span>& own : of_parts) {
+    if (random.chance(0.1)) std::reverse(own.begin(), own.end());
+    spans.insert(spans.end(), own.begin(), own.end());
+    ends.push_back(static_cast<std::int64_t>(spans.size()));
+  }
+  return Shape(CutChannels(whole, std::move(spans), std::move(ends)));
 }
 
 Shape random_groups(Random& random, std::int64_t most) {

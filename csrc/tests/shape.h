@@ -4,22 +4,39 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "../kernels.h"
 #include "random.h"
 
 namespace normwright::fuzz {
 
+// Parts with the arrays that they point to.
+struct CutChannels {
+  Channels whole;
+  std::vector<Span> spans;
+  std::vector<std::int64_t> ends;
+  std::vector<std::int64_t> part_of_position;  // kNowhere where no span is
+
+  CutChannels(Channels whole, std::vector<Span> spans, std::vector<std::int64_t> ends);
+  Parts parts() const { return {whole, static_cast<std::int64_t>(ends.size()), spans.data(), ends.data()}; }
+};
+
+constexpr std::int64_t kNowhere = -1;
+
 class Shape {
  public:
+  using Of = std::variant<Rows, Channels, Groups, CutChannels>;
+
   Shape() = default;
-  explicit Shape(std::variant<Rows, Channels, Groups> of) : of(of) {}
+  explicit Shape(Of of) : of(std::move(of)) {}
 
   std::int64_t elements() const;
   std::int64_t moments() const;
   std::int64_t parameters() const;
-  std::int64_t moment_of(std::int64_t element) const;
+  std::int64_t moment_of(std::int64_t element) const;  // kNowhere where it is of none
   std::int64_t parameter_of(std::int64_t element) const;
   bool centered() const;
 
@@ -33,7 +50,7 @@ class Shape {
 
   std::string name() const;
 
-  std::variant<Rows, Channels, Groups> of;
+  Of of;
 
  private:
   std::int64_t mask_run_length() const;
@@ -42,6 +59,7 @@ class Shape {
 // Of about `most` elements at most.
 Shape random_rows(Random& random, std::int64_t most);
 Shape random_channels(Random& random, std::int64_t most);
+Shape random_parts(Random& random, std::int64_t most);
 Shape random_groups(Random& random, std::int64_t most);
 
 }  // namespace normwright::fuzz

@@ -36,6 +36,14 @@ OPTIONS = {
 }
 
 
+def spans_of(x):
+    """Two parts in turn, and a position in none."""
+    positions = x.numel() // x.shape[1]
+    first = torch.arange(0, max(positions - 1, 0), 7)
+    length = (positions - 1 - first).clamp_max(7)
+    return torch.stack([first // 7 % 2, first, length], 1)
+
+
 def forward_call(family, x, options):
     """The arguments of a family's forward operator."""
     residual, weight, bias, activation, _ = OPTIONS[options]
@@ -52,6 +60,7 @@ def forward_call(family, x, options):
         "groups": (2, options != "weight", 1e-5),
         "channels": (draw(4), draw(4).square(), torch.tensor(3), None if options == "all" else 0.1, 1e-5),
         "affine": (draw(4), draw(4).square(), 1e-5),
+        "parts": (spans_of(x), 2, 1e-5),
     }[family]
     if family == "channels" and options == "none":
         settings = (None, None, None, 0.1, 1e-5)
@@ -60,7 +69,7 @@ def forward_call(family, x, options):
 
 def forward_operator(family, options):
     """A family's forward operator, which keeps a mask where the options say so."""
-    masked = "_masked" if options == "mask" and family != "affine" else ""
+    masked = "_masked" if options == "mask" and family in MASKED else ""
     return getattr(OPERATORS, FORWARD[family] + masked).default
 
 
@@ -71,15 +80,17 @@ def backward_call(family, x, options):
     if family == "affine":
         return x.sin(), *call, wanted
     _, moments, *mask = forward_operator(family, options)(*call)
+    if family == "parts":
+        return x.sin(), *call[:4], moments, *call[4:6], call[-1], wanted
     between = {"rows": call[4:6], "groups": call[4:6], "channels": ()}[family]
     inputs = (x, None, *call[2:4], *mask) if mask else (*call[:4], None)
     return x.sin(), *inputs, moments, *between, call[-1], wanted
 
 
-FORWARD = {family: f"{family}_forward" for family in ("rows", "groups", "channels")} | {
+FORWARD = {family: f"{family}_forward" for family in ("rows", "groups", "channels", "parts")} | {
     "affine": "channel_affine"
 }
-MASKED = {family: f"{name}_masked" for family, name in FORWARD.items() if family != "affine"}
+MASKED = {family: f"{FORWARD[family]}_masked" for family in ("rows", "groups", "channels")}
 BACKWARD = {family: f"{family}_backward" for family in FORWARD} | {"affine": "channel_affine_backward"}
 INFERENCE = {family: f"{family}_inference" for family in ("rows", "groups")}
 OUT = {family: f"{name}_out" for family, name in (INFERENCE | {"affine": "channel_affine"}).items()}
@@ -97,7 +108,10 @@ def test_every_operator_is_checked_here():
 
 # The moments of an empty batch are NaN, which opcheck finds different from themselves.
 FORWARD_CASES = [
-    (family, *case) for family in FORWARD for case in CASES if (family, *case) != ("channels", "empty", "all")
+    (family, *case)
+    for family in FORWARD
+    for case in CASES
+    if family not in ("channels", "parts") or case != ("empty", "all")
 ]
 
 

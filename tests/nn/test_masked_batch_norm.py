@@ -12,7 +12,6 @@ from tolerances import AGREEMENT, Analysis, assert_within
 from normwright import nn
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import batch_norm, masked_batch_norm
-from normwright.functional.joining import Join, Spread
 from normwright.reference import axes_of, masked_batch_norm_backward, moments
 from normwright.reference import masked_batch_norm as reference
 
@@ -117,13 +116,6 @@ def test_gradcheck():
 
     assert torch.autograd.gradcheck(call, (x, weight, bias))
     assert torch.autograd.gradgradcheck(call, (x, weight, bias))
-
-
-def test_joining_and_spreading_are_each_other_s_derivative():
-    x = torch.rand(3, 2, 4, dtype=torch.float64).requires_grad_()
-    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda x: Join.apply(x, [4, 0, 2]), x)
-        assert check(lambda y: Spread.apply(y, [1, 0, 2], 3), x[0, :, :3])
 
 
 def test_drop_in_for_batch_norm():

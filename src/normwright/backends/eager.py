@@ -15,7 +15,12 @@ from torch import Tensor
 
 from normwright.backends import masks
 from normwright.backends.layout import Layout, channels_layout, groups_layout, rows_layout
-from normwright.backends.moments import moved, restandardise, standardise, statistics_dtype, unbiased
+from normwright.backends.moments import (
+    move_running_statistics,
+    restandardise,
+    standardise,
+    statistics_dtype,
+)
 from normwright.backends.normalised import (
     Gradients,
     MaskedResults,
@@ -26,6 +31,7 @@ from normwright.backends.normalised import (
     mapped,
     normalise,
 )
+from normwright.backends.parts import parts_backward, parts_forward
 
 
 def _rows(
@@ -152,14 +158,6 @@ def groups_backward(
     return differentiate(*call, center=center, mask=mask, mask_order=order)
 
 
-def _factor(momentum: float | None, num_batches_tracked: Tensor | None, dtype: torch.dtype) -> float | Tensor:
-    """This batch's share in the running statistics: momentum, or 1/batches so far for the cumulative mean."""
-    if momentum is not None:
-        return momentum
-    assert num_batches_tracked is not None
-    return num_batches_tracked.to(dtype).reciprocal()
-
-
 def _channels(
     x: Tensor,
     residual: Tensor | None,
@@ -178,13 +176,9 @@ def _channels(
     normalised = normalise(x, residual, weight, bias, layout, eps, activation, mask_order=order)
     mean, variance, _ = normalised.moments
     assert mean is not None
-    if num_batches_tracked is not None:
-        num_batches_tracked.add_(1)
-    if x.numel() and running_mean is not None and running_var is not None:
-        factor = _factor(momentum, num_batches_tracked, running_mean.dtype)
-        batch_variance = unbiased(x, variance.reshape(-1), x.numel() // x.shape[1], running_var.dtype)
-        running_mean.copy_(moved(running_mean, mean.reshape(-1).to(running_mean.dtype), factor))
-        running_var.copy_(moved(running_var, batch_variance, factor))
+    count = x.numel() // x.shape[1] if x.numel() else 0
+    running = (running_mean, running_var, num_batches_tracked, momentum)
+    move_running_statistics(x, mean.reshape(-1), variance.reshape(-1), count, *running)
     return normalised
 
 
@@ -300,5 +294,7 @@ OPERATORS = {
         channel_affine_out,
         channel_affine_backward,
         channel_moments,
+        parts_forward,
+        parts_backward,
     )
 }

@@ -150,6 +150,35 @@ def moved(running: Tensor, batch: Tensor, factor: float | Tensor) -> Tensor:
     return (batch * share.to(batch.dtype) + running * (1 - share)).to(running.dtype)
 
 
+def move_running_statistics(
+    x: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    count: int,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_batches_tracked: Tensor | None,
+    momentum: float | None,
+) -> None:
+    """Moves them in place towards a batch of x, given its moments (C,) over so many elements each.
+
+    An empty batch is counted, and moves nothing.
+    """
+    if num_batches_tracked is not None:
+        num_batches_tracked.add_(1)
+    if not count or running_mean is None or running_var is None:
+        return
+    factor: float | Tensor
+    if momentum is not None:
+        factor = momentum
+    else:  # the cumulative mean: this batch's share is 1/batches so far
+        assert num_batches_tracked is not None
+        factor = num_batches_tracked.to(running_mean.dtype).reciprocal()
+    batch_variance = unbiased(x, variance, count, running_var.dtype)
+    running_mean.copy_(moved(running_mean, mean.to(running_mean.dtype), factor))
+    running_var.copy_(moved(running_var, batch_variance, factor))
+
+
 def standardise_backward(g: Tensor, x_hat: Tensor, rstd: Tensor, axes: list[int], *, center: bool) -> Tensor:
     """dx = rstd·(g - mean(g) - x̂·mean(g·x̂)), with g the gradient of x̂ (without mean(g) when not centred)."""
     dx = torch.addcmul(g, x_hat, _mean(g * x_hat, axes), value=-1)

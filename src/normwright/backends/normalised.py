@@ -42,7 +42,7 @@ def is_batched(tensor: Tensor) -> bool:
     return bool(functorch.is_batchedtensor(tensor) or functorch.is_legacy_batchedtensor(tensor))
 
 
-def _like(value: Tensor, x: Tensor) -> Tensor:
+def like(value: Tensor, x: Tensor) -> Tensor:
     """The value in the shape, dtype and strides that `empty_like(x)` has; broadcasting may choose others."""
     if value.shape != x.shape:
         # Copied, because a view may not be changed in place afterwards, as ReLU(inplace=True) does.
@@ -58,7 +58,7 @@ def _like(value: Tensor, x: Tensor) -> Tensor:
 
 def activated(z: Tensor, x: Tensor, activation: str | None) -> Tensor:
     """The activation's value, in the likeness of x."""
-    return _like(ACTIVATIONS[activation].value(z) if activation else z, x)
+    return like(ACTIVATIONS[activation].value(z) if activation else z, x)
 
 
 class Normalised(NamedTuple):
@@ -141,9 +141,9 @@ def differentiate(
             g = standardise_backward(g, x_hat, rstd, layout.moment_axes, center=center)
         else:
             g = g * rstd.to(g.dtype)
-        dx = _like(g, x)
+        dx = like(g, x)
     if wanted & DRESIDUAL:
-        dresidual = _like(dz, x if residual is None else residual)
+        dresidual = like(dz, x if residual is None else residual)
     if wanted & DWEIGHT and weight is not None:
         dweight = _parameter_gradient(dz * x_hat, weight, layout)
     if wanted & DBIAS and bias is not None:

@@ -6,6 +6,7 @@ One family per memory access pattern, not one per layer name:
     groups      reduce a group of channels and space, per sample    group, instance, filter response norm
     channels    reduce all but the channel axis                     batch norm in training
     channel_affine    reduce nothing, the moments are known         batch norm in inference
+    parts       reduce some positions of every channel              ghost, split and masked batch norm
 
 each   y = activation(x̂·weight + bias + residual),  x̂ = (x - mean)·rstd,  rstd = 1/√(variance + eps).
 
@@ -25,6 +26,11 @@ tensor of moments, bits for a list, and operators that return no more than is as
 An `_inference` returns y alone, for where no backward follows. An operator whose name ends in `_out` writes
 y to `out`, which may be x itself. `channel_moments` gives the count, mean and M2 (the sum of squared
 deviations) of each channel.
+
+A part is some of the N·space positions of x, which are numbered as if flattened. `spans` (S, 3), int64, on
+the CPU wherever x is, has the part, the first position and the length of each run of positions, in any order;
+no two overlap. The moments are mean, rstd and biased variance, (3, parts, C). y is 0 where no part is, and so
+are dx and dresidual.
 
 channels_forward moves the running statistics in place, with the *unbiased* variance:
 
@@ -60,6 +66,8 @@ _CHANNELS = (
     f"float? momentum, float eps, {_ACTIVATION}"
 )
 _AFFINE = f"{_INPUTS}, Tensor mean, Tensor variance, float eps, {_ACTIVATION}"
+_PARTS = "Tensor spans, SymInt parts"
+_PARTS_KEPT = f"Tensor dy, {_INPUTS}, Tensor moments, {_PARTS}"
 _KEPT = f"Tensor dy, {_INPUTS}, Tensor? mask, Tensor moments"
 
 SCHEMAS = (
@@ -76,6 +84,8 @@ SCHEMAS = (
     f"channels_forward({_CHANNELS}) -> {_RESULTS}",
     f"channels_forward_masked({_CHANNELS}) -> {_MASKED_RESULTS}",
     f"channels_backward({_KEPT}, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
+    f"parts_forward({_INPUTS}, {_PARTS}, float eps, {_ACTIVATION}) -> {_RESULTS}",
+    f"parts_backward({_PARTS_KEPT}, {_ACTIVATION}, int wanted) -> {_GRADIENTS}",
     f"channel_affine({_AFFINE}) -> Tensor",
     f"channel_affine_out({_AFFINE}, Tensor(a!) out) -> ()",
     f"channel_affine_backward(Tensor dy, {_AFFINE}, int wanted) -> {_GRADIENTS}",
@@ -131,6 +141,12 @@ def _channels_forward_masked(x: Tensor, *_: Any) -> MaskedResults:
     return *_channels_forward(x), _mask(x, masks.channels_order(x))
 
 
+def _parts_forward(
+    x: Tensor, residual: Any, weight: Any, bias: Any, spans: Tensor, parts: int, *_: Any
+) -> Results:
+    return torch.empty_like(x), _statistics(x, (3, parts, x.shape[1]))
+
+
 def _only_y(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
 
@@ -170,6 +186,8 @@ FAKES: dict[str, Callable[..., Any]] = {
     "channels_forward": _channels_forward,
     "channels_forward_masked": _channels_forward_masked,
     "channels_backward": _any_backward,
+    "parts_forward": _parts_forward,
+    "parts_backward": _any_backward,
     "channel_affine": _only_y,
     "channel_affine_out": _any_out,
     "channel_affine_backward": _any_backward,
@@ -177,10 +195,14 @@ FAKES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _on_one_device(fake: Callable[..., Any]) -> Callable[..., Any]:
+# The place of `spans`, which are on the CPU, among the arguments.
+_SPANS = {"parts_forward": 4, "parts_backward": 6}
+
+
+def _on_one_device(fake: Callable[..., Any], spans: int | None) -> Callable[..., Any]:
     # A tensor on the device "meta" brings a call here whatever the others lie on.
     def checked(*call: Any) -> Any:
-        check_devices(call)
+        check_devices([argument for place, argument in enumerate(call) if place != spans])
         return fake(*call)
 
     return checked
@@ -191,4 +213,5 @@ def register(library: torch.library.Library) -> None:
     for schema in SCHEMAS:
         name = library.define(schema)
         library.impl(name, eager.OPERATORS[name], "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{NAMESPACE}::{name}", _on_one_device(FAKES[name]), lib=library)
+        fake = _on_one_device(FAKES[name], _SPANS.get(name))
+        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)

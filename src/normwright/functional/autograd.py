@@ -22,6 +22,7 @@ from normwright.backends.layout import Layout, channels_layout, groups_layout, r
 from normwright.backends.masks import MASKED
 from normwright.backends.moments import textbook_moments
 from normwright.backends.normalised import is_batched
+from normwright.backends.parts import parts_backward, parts_moments
 
 # What a backward needs besides the inputs: the tensors that its operator takes after these, the settings that
 # it takes then (the activation last, but for `wanted`), and eps, for the moments as functions of x.
@@ -114,6 +115,27 @@ class _Affine:
     @staticmethod
     def backward_of_x(eps: float, *call: Any) -> Any:
         return eager.channel_affine_backward(*call)
+
+
+class _Parts:
+    """Moments over parts of the positions. Settings: spans, parts, eps, activation."""
+
+    forward = torch.ops.normwright.parts_forward.default
+    forward_masked = forward
+    backward = torch.ops.normwright.parts_backward.default
+    masked = ()
+    settings = 4
+
+    @staticmethod
+    def kept(settings: tuple[Any, ...], output: tuple[Tensor, ...], mask: None) -> Kept:
+        spans, parts, eps, activation = settings
+        return (output[1], spans), (parts, activation), eps
+
+    @staticmethod
+    def backward_of_x(eps: float, dy: Tensor, x: Tensor, *call: Any) -> Any:
+        residual, weight, bias, _, spans, parts, activation, wanted = call
+        inputs = (x, residual, weight, bias, parts_moments(x, spans, parts, eps))
+        return parts_backward(dy, *inputs, spans, parts, activation, wanted)
 
 
 def _is_masked(family: Any, residual: Tensor | None, activation: str | None) -> bool:
@@ -237,6 +259,7 @@ class Differentiable(NamedTuple):
         return y
 
 
-ROWS, GROUPS, CHANNELS, AFFINE = (
-    Differentiable(_transformable(family), _plain(family)) for family in (_Rows, _Groups, _Channels, _Affine)
+ROWS, GROUPS, CHANNELS, AFFINE, PARTS = (
+    Differentiable(_transformable(family), _plain(family))
+    for family in (_Rows, _Groups, _Channels, _Affine, _Parts)
 )

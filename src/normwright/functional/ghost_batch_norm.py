@@ -5,15 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
-from normwright.functional.batch_parts import PartsOfBatch, takes_parts
-from normwright.functional.instances import Mapped, batch_norms_map, normalise_instances
-
-# Elements of a virtual batch from which calls for each are worth it.
-_WORTH_A_CALL = 1 << 13
 
 # running_mean, running_var and num_batches_tracked.
 Running = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -81,104 +75,52 @@ def ghost_batch_norm(
     check_call("batch_norm", input, residual, vectors, activation, eps, training=True)
     check_running(running_mean, running_var, momentum, num_batches_tracked)
     _check_virtual_batches(input, ghost_size, ragged)
-    running = (running_mean, running_var, num_batches_tracked)
-    whole = input.shape[0] - input.shape[0] % ghost_size
-    x = input if whole == input.shape[0] else input[:whole]
-    one_by_one = (x, ghost_size, weight, bias, eps)
-    if not whole:
-        parts = []
-    elif x.movedim(1, -1).is_contiguous():
-        parts = [_by_groups(*one_by_one, running, momentum)]
-    elif takes_parts(x) and x[0].numel() * ghost_size >= _WORTH_A_CALL:
-        y, mean, variance = PartsOfBatch.apply(x, weight, bias, [ghost_size] * (whole // ghost_size), eps)
-        _move(running, momentum, mean, variance, x.numel() // x.shape[1] * ghost_size // whole)
-        parts = [y]
-    else:
-        parts = [_by_instances(*one_by_one, running, momentum)]
-    if whole < input.shape[0] or not parts:
-        rest = input[whole:]
-        mean, variance, counted = running if rest.numel() else (None, None, None)
-        moved = (mean, variance, weight, bias, True, momentum, eps)
-        parts.append(batch_norm(rest, *moved, num_batches_tracked=counted))
-    y = parts[0] if len(parts) == 1 else torch.cat(parts)
-    if residual is not None:
-        y = y + residual.to(y.dtype)
-    return ACTIVATIONS[activation].value(y) if activation else y
+    sizes, space = _virtual_batches(input.shape[0], ghost_size), input.shape[2:].numel()
+    spans = [(part, part * ghost_size * space, size * space) for part, size in enumerate(sizes)]
+    inputs = (input, residual, *affine, torch.tensor(spans))
+    y, moments = operators.parts(*inputs, len(sizes), eps, activation)
+    if input.numel():
+        running = (running_mean, running_var, num_batches_tracked)
+        _move(running, momentum, moments, [size * space for size in sizes])
+    return y
 
 
-def _by_groups(
-    x: Tensor,
-    ghost_size: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    running: Running,
-    momentum: float | None,
-) -> Tensor:
-    """Of an input whose channels lie innermost: a virtual batch is one sample of an instance norm."""
-    last = x.movedim(1, -1)
-    channels = last.shape[-1]
-    seen = last.reshape(-1, x.numel() // channels * ghost_size // x.shape[0], 1, channels).permute(0, 3, 1, 2)
-    call = (seen, None, weight, bias, channels, eps, None)
-    if running[0] is None:
-        y = operators.groups(*call)
-    else:
-        y, moments = operators.groups_with_moments(*call)
-        mean, rstd = moments
-        _move(running, momentum, mean, (rstd.square().reciprocal() - eps).clamp_min(0), seen.shape[2])
-    return y.permute(0, 2, 3, 1).reshape(last.shape).movedim(-1, 1)
-
-
-def _by_instances(
-    x: Tensor,
-    ghost_size: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    running: Running,
-    momentum: float | None,
-) -> Tensor:
-    """Of any other: the moments of a virtual batch are those of its instances, merged by Chan's formula."""
-    batches = (-1, ghost_size, x.shape[1])
-
-    def algebra(means: Tensor, variances: Tensor, weight: Tensor | None, bias: Tensor | None) -> Mapped:
-        shape = means.shape
-        means, variances = means.view(batches), variances.view(batches)
-        mean = means.mean(1, keepdim=True)
-        variance = variances.mean(1, keepdim=True) + (means - mean).square().mean(1, keepdim=True)
-        parts = batch_norms_map(mean, variance, weight, bias, eps)
-        wide = [part.expand(batches[0], ghost_size, -1).reshape(shape) for part in parts]
-        return Mapped(wide[0], wide[1], wide[2], (mean.squeeze(1), variance.squeeze(1)))
-
-    spaced = x if x.dim() > 2 else x.unsqueeze(2)
-    y, (mean, variance) = normalise_instances(spaced, algebra, (weight, bias))
-    _move(running, momentum, mean, variance, x.numel() * ghost_size // (x.shape[0] * x.shape[1]))
-    return y.view(x.shape) if x.dim() == 2 else y
+def _virtual_batches(samples: int, ghost_size: int) -> list[int]:
+    """The samples of each; an empty batch is a virtual one."""
+    return [min(ghost_size, samples - first) for first in range(0, max(samples, 1), ghost_size)]
 
 
 @torch.no_grad()
-def _move(running: Running, momentum: float | None, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Moves the running statistics by one virtual batch after the other; mean and variance are (G, C).
+def _move(running: Running, momentum: float | None, moments: Tensor, counts: list[int]) -> None:
+    """Moves the running statistics by one virtual batch of `counts` elements per channel after the other.
 
-    running = (1 - momentum)^G·running + Σ momentum·(1 - momentum)^(G - 1 - k)·moment_k
+        running = (1 - momentum)^G·running + Σ momentum·(1 - momentum)^(G - 1 - k)·moment_k,
+
+    or the cumulative mean, in which every batch has the same share. moments are (3, G, C).
     """
     running_mean, running_var, num_batches_tracked = running
-    batches = mean.shape[0]
+    batches = len(counts)
     if num_batches_tracked is not None:
         num_batches_tracked.add_(batches)
     if running_mean is None or running_var is None:
         return
-    unbiased = variance * (count / max(count - 1, 1))
-    for statistic, moments in ((running_mean, mean), (running_var, unbiased)):
-        if momentum is None:
-            assert num_batches_tracked is not None
-            counted = num_batches_tracked.to(moments.dtype)
-            moved = moments.sum(0) / counted + statistic.to(moments.dtype) * (1 - batches / counted)
-        else:
-            ages = torch.arange(batches - 1, -1, -1, dtype=moments.dtype, device=moments.device)
-            shares = momentum * (1 - momentum) ** ages
-            moved = shares @ moments + statistic.to(moments.dtype) * (1 - momentum) ** batches
-        statistic.copy_(moved)
+    share, keep = _shares(momentum, num_batches_tracked, batches, moments.dtype)
+    decays = [1.0 if momentum is None else (1 - momentum) ** age for age in reversed(range(batches))]
+    unbiased = [decay * count / max(count - 1, 1) for decay, count in zip(decays, counts, strict=True)]
+    shares = moments.new_tensor([decays, unbiased]).unsqueeze(2) * share
+    for statistic, moment in zip((running_mean, running_var), (shares * moments[::2]).sum(1), strict=True):
+        statistic.copy_(moment + statistic.to(moment.dtype) * keep)
+
+
+def _shares(
+    momentum: float | None, num_batches_tracked: Tensor | None, batches: int, dtype: torch.dtype
+) -> tuple[float | Tensor, float | Tensor]:
+    """Of the last of so many batches, and of what was known before them."""
+    if momentum is not None:
+        return momentum, (1 - momentum) ** batches
+    assert num_batches_tracked is not None
+    share = num_batches_tracked.to(dtype).reciprocal()
+    return share, 1 - batches * share
 
 
 def check_ghost_size(ghost_size: int) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from normwright.backends.moments import move_running_statistics
 from normwright.errors import ShapeError
-from normwright.functional.arguments import check_epilogue
-from normwright.functional.batch_norm import batch_norm
-from normwright.functional.joining import Join, Spread
-
-# Elements of a sequence from which copying it run by run is faster than gathering it element by element.
-_WORTH_A_COPY = 2048
+from normwright.functional import operators
+from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
 
 
 def masked_batch_norm(
@@ -55,32 +50,52 @@ def masked_batch_norm(
     if input.dim() != 3:
         raise ShapeError(f"expected 3D input (got {input.dim()}D input): padded sequences are (N, C, L)")
     check_mask(mask, (input.shape[0], input.shape[2]), "batch by length")
-    check_epilogue(input, residual, activation)
-    call = (running_mean, running_var, weight, bias, training, momentum, eps)
-    settings: dict[str, Any] = {"activation": activation, "num_batches_tracked": num_batches_tracked}
-    lengths = _lengths_of(input, mask)
-    if lengths is not None:
-        if residual is not None:
-            settings["residual"] = Join.apply(residual, lengths).unsqueeze(0)
-        y = batch_norm(Join.apply(input, lengths).unsqueeze(0), *call, **settings)
-        whole: Tensor = Spread.apply(y.squeeze(0), lengths, input.shape[2])
-        return whole
-    batch, channels, length = input.shape
-    places = mask.flatten().nonzero().flatten()
+    vectors = (running_mean, running_var, weight, bias)
+    check_call("batch_norm", input, residual, vectors, activation, eps, training=training)
+    if not training:
+        return _in_inference(input, residual, mask, vectors, eps, activation)
+    check_running(running_mean, running_var, momentum, num_batches_tracked)
+    spans = _spans_of(mask.cpu())
+    count = int(spans[:, 2].sum())
+    if count == 1 and input.shape[1]:
+        raise one_value_per_channel(f"one element that counts out of input size {input.shape}")
     if residual is not None:
-        settings["residual"] = _rows(residual).index_select(0, places)
-    y = batch_norm(_rows(input).index_select(0, places), *call, **settings)
+        residual = residual.masked_fill(~mask.unsqueeze(1), 0)
+    y, moments = operators.parts(input, residual, weight, bias, spans, 1, eps, activation)
+    mean, _, variance = moments[:, 0]
+    running = (running_mean, running_var, num_batches_tracked)
+    with torch.no_grad():
+        move_running_statistics(input, mean, variance, count, *running, momentum)
+    return y
+
+
+def _in_inference(
+    x: Tensor,
+    residual: Tensor | None,
+    mask: Tensor,
+    vectors: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    eps: float,
+    activation: str | None,
+) -> Tensor:
+    """By batch norm of what counts alone, so that whoever looks at its call sees nothing else."""
+    batch, channels, length = x.shape
+    places = mask.flatten().nonzero().flatten()
+    counting, beside = (
+        None if part is None else part.transpose(1, 2).reshape(-1, channels).index_select(0, places)
+        for part in (x, residual)
+    )
+    assert counting is not None
+    y = batch_norm(counting, *vectors, eps=eps, residual=beside, activation=activation)
     rows = y.new_zeros(batch * length, channels).index_copy(0, places, y)
     return rows.view(batch, length, channels).transpose(1, 2)
 
 
-def _lengths_of(x: Tensor, mask: Tensor) -> list[int] | None:
-    """How long each sequence is, where padding lies at the ends alone and sequences are worth a copy each."""
-    if torch.compiler.is_compiling() or x.is_cuda or not len(x) or x.numel() < _WORTH_A_COPY * len(x):
-        return None
-    lengths = mask.sum(1)
-    ends = torch.arange(mask.shape[1], device=mask.device) < lengths.unsqueeze(1)
-    return lengths.tolist() if torch.equal(mask, ends) else None
+def _spans_of(mask: Tensor) -> Tensor:
+    """Of what counts in the whole batch, which is one part."""
+    ends = mask.new_zeros(1)
+    flat = torch.cat([ends, mask.flatten(), ends])
+    first, after = (flat[1:] != flat[:-1]).nonzero().view(-1, 2).unbind(1)
+    return torch.stack([torch.zeros_like(first), first, after - first], 1)
 
 
 def check_mask(mask: Tensor, shape: tuple[int, ...], axes: str) -> None:
@@ -99,8 +114,3 @@ def check_mask(mask: Tensor, shape: tuple[int, ...], axes: str) -> None:
             "some element must count, but the mask is False everywhere: True is for what counts, False for "
             "padding (mask=~mask turns one around)"
         )
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(N·L, C)."""
-    return x.transpose(1, 2).reshape(-1, x.shape[1])

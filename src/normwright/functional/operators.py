@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from normwright.errors import OptionError, ShapeError
-from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, ROWS
+from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
 
 # The overloads themselves: looking one up costs as much as checking an argument.
 _channel_affine = torch.ops.normwright.channel_affine.default
@@ -19,6 +19,7 @@ _channels_forward = torch.ops.normwright.channels_forward.default
 _groups_forward = torch.ops.normwright.groups_forward.default
 _groups_inference = torch.ops.normwright.groups_inference.default
 _groups_inference_out = torch.ops.normwright.groups_inference_out.default
+_parts_forward = torch.ops.normwright.parts_forward.default
 _rows_inference = torch.ops.normwright.rows_inference.default
 _rows_inference_out = torch.ops.normwright.rows_inference_out.default
 
@@ -139,6 +140,23 @@ def affine(
         return AFFINE.apply(x, residual, weight, bias, (mean, variance, eps, activation))
     y: Tensor = _channel_affine(x, residual, weight, bias, mean, variance, eps, activation)
     return y
+
+
+def parts(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    spans: Tensor,
+    count: int,
+    eps: float,
+    activation: str | None,
+) -> tuple[Tensor, Tensor]:
+    """`parts_forward`'s y, with its gradients, and the moments (3, count, C) of so many parts."""
+    call = (x, residual, weight, bias, spans, count, eps, activation)
+    wanted = _wants_gradient(x, residual, weight, bias)
+    y, moments = PARTS.transformable.apply(*call) if wanted else _parts_forward(*call)
+    return y, moments
 
 
 def _written(

@@ -7,15 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from normwright.backends.activation import ACTIVATIONS
-from normwright.backends.merged import Merged, move_running
+from normwright.backends.moments import move_running_statistics
 from normwright.errors import OptionError, ShapeError
+from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_running
-from normwright.functional.batch_parts import PartsOfBatch, takes_parts
-from normwright.functional.instances import Mapped, batch_norms_map, normalise_instances
-
-# Elements of a sample from which taking those of a domain together costs more than leaving all in place.
-_WORTH_A_SWEEP = 1 << 12
 
 # running_mean, running_var and num_batches_tracked of one domain.
 Running = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -83,24 +78,17 @@ def split_batch_norm(
         )
     check_call("batch_norm", input, residual, (None, None, *affine), activation, eps, training=training)
     known_domains(domains, len(running), input.shape[0])
+    if training:
+        return _in_training(input, residual, domains, running, affine, momentum, eps, activation)
     members = [(domains == domain).nonzero().squeeze(1).to(input.device) for domain in range(len(running))]
     present = [(domain, rows) for domain, rows in enumerate(members) if rows.numel()]
-    if training:
-        _check_counts(input, present)
-        if len(input) and input[0].numel() >= _WORTH_A_SWEEP and input.dim() > 2:
-            y = _in_place(input, present, running, *affine, momentum, eps)
-            if residual is not None:
-                y = y + residual.to(y.dtype)
-            return ACTIVATIONS[activation].value(y) if activation else y
     parts = [
         split_batch_norm(
             input.index_select(0, rows),
             domain,
             running,
             *affine,
-            training,
-            momentum,
-            eps,
+            eps=eps,
             residual=None if residual is None else residual.index_select(0, rows),
             activation=activation,
         )
@@ -115,60 +103,41 @@ def split_batch_norm(
     return y
 
 
-def _in_place(
+def _in_training(
     x: Tensor,
-    present: list[tuple[int, Tensor]],
+    residual: Tensor | None,
+    domains: Tensor,
     running: Sequence[Running],
-    weight: Tensor | None,
-    bias: Tensor | None,
+    affine: tuple[Tensor | None, Tensor | None],
     momentum: float | None,
     eps: float,
+    activation: str | None,
 ) -> Tensor:
-    """Where no sample is moved."""
-    for domain, _ in present:
+    """A domain is a part of the batch, in which no sample is moved."""
+    samples = torch.bincount(domains, minlength=len(running)).tolist()
+    present = [domain for domain, count in enumerate(samples) if count]
+    for domain in present:
         mean, variance, counted = running[domain]
-        check_call("batch_norm", x, None, (mean, variance, weight, bias), None, eps, training=True)
+        check_call("batch_norm", x, residual, (mean, variance, *affine), activation, eps, training=True)
         check_running(mean, variance, momentum, counted)
-    y: Tensor
-    in_order = sorted(present, key=lambda of_domain: int(of_domain[1][0]))
-    if takes_parts(x) and _is_in_runs(in_order):
-        y, means, variances = PartsOfBatch.apply(x, weight, bias, [len(rows) for _, rows in in_order], eps)
-        told = list(zip(means, variances, strict=True))
-    else:
-        y, told = _by_instances(x, in_order, weight, bias, eps)
+        _check_count(x, domain, samples[domain])
     size = x.shape[2:].numel()
+    spans = _spans_of(domains.cpu(), size)
+    y, moments = operators.parts(x, residual, *affine, spans, len(running), eps, activation)
     with torch.no_grad():
-        for (domain, rows), moments in zip(in_order, told, strict=True):
-            count = moments[0].new_tensor(len(rows) * size)
-            move_running(Merged(count, moments[0], moments[1] * count), *running[domain], momentum)
+        for domain in present:
+            mean, _, variance = moments[:, domain]
+            count = samples[domain] * size
+            move_running_statistics(x, mean, variance, count, *running[domain], momentum)
     return y
 
 
-def _is_in_runs(in_order: list[tuple[int, Tensor]]) -> bool:
-    """Whether the samples of each domain follow each other, as where batches of each are joined."""
-    return all(int(rows[-1]) - int(rows[0]) + 1 == len(rows) for _, rows in in_order)
-
-
-def _by_instances(
-    x: Tensor, present: list[tuple[int, Tensor]], weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-    """A domain's moments are those of its instances, merged by Chan's formula; y and these moments."""
-    back = torch.cat([rows for _, rows in present]).argsort()
-
-    def algebra(means: Tensor, variances: Tensor, weight: Tensor | None, bias: Tensor | None) -> Mapped:
-        parts, told = [], []
-        for _, rows in present:
-            of_domain = means.index_select(0, rows)
-            mean = of_domain.mean(0)
-            variance = variances.index_select(0, rows).mean(0) + (of_domain - mean).square().mean(0)
-            told += [mean, variance]
-            own = batch_norms_map(mean, variance, weight, bias, eps)
-            parts.append([part.expand_as(of_domain) for part in own])
-        centre, scale, shift = (torch.cat(part).index_select(0, back) for part in zip(*parts, strict=True))
-        return Mapped(centre, scale, shift, tuple(told))
-
-    y, told = normalise_instances(x, algebra, (weight, bias))
-    return y, list(zip(told[::2], told[1::2], strict=True))
+def _spans_of(domains: Tensor, size: int) -> Tensor:
+    """Of the samples, of so many positions each, that follow each other in a domain."""
+    changes = (domains[1:] != domains[:-1]).nonzero().squeeze(1) + 1
+    first = torch.cat([torch.zeros(min(len(domains), 1), dtype=torch.long), changes])
+    length = torch.diff(first, append=torch.tensor([len(domains)])[: len(first)])
+    return torch.stack([domains[first].long(), first * size, length * size], 1)
 
 
 def known_domain(domain: int, domains: int) -> int:
@@ -197,12 +166,10 @@ def known_domains(domains: Tensor, count: int, samples: int) -> Tensor:
     return domains
 
 
-def _check_counts(x: Tensor, present: list[tuple[int, Tensor]]) -> None:
-    """Checked for all before any statistics are moved."""
-    for domain, rows in present:
-        if len(rows) == 1 and x.shape[1] and x[0].numel() == x.shape[1]:
-            raise ShapeError(
-                f"Expected more than 1 value per channel when training, but domain {domain} has one sample "
-                f"of this batch {list(x.shape)}: the variance of one value is unknown. Give every "
-                "domain of a batch two samples or more, or none"
-            )
+def _check_count(x: Tensor, domain: int, samples: int) -> None:
+    if samples == 1 and x.shape[1] and x[0].numel() == x.shape[1]:
+        raise ShapeError(
+            f"Expected more than 1 value per channel when training, but domain {domain} has one sample "
+            f"of this batch {list(x.shape)}: the variance of one value is unknown. Give every "
+            "domain of a batch two samples or more, or none"
+        )

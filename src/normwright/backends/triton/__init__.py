@@ -28,6 +28,9 @@ INTERPRET = "interpret"
 # What the kernels were written against: reductions that keep an axis, and arguments in float64.
 OLDEST_TRITON = (3, 6)
 
+# What no kernel serves: plain PyTorch gathers the positions of each part, and puts them back.
+LEFT_TO_PYTORCH = ("parts_forward", "parts_backward")
+
 
 class Triton(NamedTuple):
     """Whether the kernels are registered; Triton's version, or why they are not."""
@@ -50,7 +53,8 @@ def load(library: torch.library.Library, names: tuple[str, ...]) -> Triton:
         os.environ["TRITON_INTERPRET"] = "1"
         importlib.import_module("normwright.backends.triton.interpreter").round_to_bfloat16()
     for name in names:
-        library.impl(name, _when_called(name), "CPU" if interprets() else "CUDA")
+        if name not in LEFT_TO_PYTORCH:
+            library.impl(name, _when_called(name), "CPU" if interprets() else "CUDA")
     return Triton(True, "")
 
 

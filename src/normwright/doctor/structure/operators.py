@@ -89,6 +89,7 @@ _OURS = {
     "rows": "layer_norm",
     "groups": "group_norm",
     "channels": "batch_norm",
+    "parts": "batch_norm",
     "channel_affine": "batch_norm",
 }
 

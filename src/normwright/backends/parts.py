@@ -1,0 +1,115 @@
+"""The operators on parts in plain PyTorch: each part's positions are gathered as rows (M, C), and put back.
+
+As in `eager.py`, backward functions use differentiable operations only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normwright.backends.gradients import DRESIDUAL, DX
+from normwright.backends.layout import channels_layout
+from normwright.backends.moments import Moments, compute_dtype, textbook_moments
+from normwright.backends.normalised import Gradients, Results, differentiate, like, normalise
+
+
+class _Places(NamedTuple):
+    """The positions of each part, and where among those of all parts each position of x is."""
+
+    of_parts: Sequence[Tensor]
+    inverse: Tensor  # the number of all where a position is in no part
+
+    def take(self, x: Tensor) -> list[Tensor]:
+        """The rows (M, C) of each part."""
+        rows = x.movedim(1, -1).reshape(len(self.inverse), x.shape[1])
+        return [rows.index_select(0, places) for places in self.of_parts]
+
+    def take_if(self, x: Tensor | None) -> Sequence[Tensor | None]:
+        """The same, or None for each."""
+        return [None] * len(self.of_parts) if x is None else self.take(x)
+
+    def put(self, parts: Sequence[Tensor], x: Tensor) -> Tensor:
+        """The rows of all parts in their places, in the likeness of x; 0 where no part has any."""
+        rows = torch.cat([*parts, x.new_zeros(1, x.shape[1])]).index_select(0, self.inverse)
+        return like(rows.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1), x)
+
+
+def _places(x: Tensor, spans: Tensor, parts: int) -> _Places:
+    part, first, length = spans[spans[:, 0].argsort(stable=True)].unbind(1)
+    before = length.cumsum(0) - length
+    numbers = torch.arange(int(length.sum()))
+    places = numbers + (first - before).repeat_interleave(length)
+    sizes = torch.zeros(parts, dtype=torch.long).index_add(0, part, length)
+    inverse = torch.full((x.shape[0] * x.shape[2:].numel(),), len(numbers))
+    inverse[places] = numbers
+    return _Places(places.to(x.device).split(sizes.tolist()), inverse.to(x.device))
+
+
+def parts_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    spans: Tensor,
+    parts: int,
+    eps: float,
+    activation: str | None,
+) -> Results:
+    """See `schema.py`."""
+    places, ys, known = _places(x, spans, parts), [], []
+    for rows, beside in zip(places.take(x), places.take_if(residual), strict=True):
+        found = normalise(rows, beside, weight, bias, channels_layout(rows), eps, activation)
+        ys.append(found.y)
+        known.append(found.moments)
+    return places.put(ys, x), _stacked(known)
+
+
+def parts_moments(x: Tensor, spans: Tensor, parts: int, eps: float) -> Tensor:
+    """`parts_forward`'s moments as a differentiable function of x."""
+    return _stacked(
+        textbook_moments(rows, [0], eps, center=True) for rows in _places(x, spans, parts).take(x)
+    )
+
+
+def _stacked(moments: Iterable[Moments]) -> Tensor:
+    parts = [[mean, rstd, variance] for mean, variance, rstd in moments if mean is not None]
+    return torch.stack([torch.cat(part) for part in zip(*parts, strict=True)])
+
+
+def parts_backward(
+    dy: Tensor,
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    moments: Tensor,
+    spans: Tensor,
+    parts: int,
+    activation: str | None,
+    wanted: int,
+) -> Gradients:
+    """See `schema.py`."""
+    places, dtype = _places(x, spans, parts), compute_dtype(x)
+    # Parameters' gradients are rounded to their dtype once, after they have been added up.
+    wide = [None if parameter is None else parameter.to(dtype) for parameter in (weight, bias)]
+    found = []
+    cuts = (places.take(dy), places.take(x), places.take_if(residual), moments.unbind(1))
+    for dy_rows, rows, beside, (mean, rstd, _) in zip(*cuts, strict=True):
+        call = (dy_rows, rows, beside, *wide, mean, rstd, channels_layout(rows), activation, wanted)
+        found.append(differentiate(*call))
+    dxs, dresiduals, dweights, dbiases = zip(*found, strict=True)
+    return (
+        places.put(dxs, x) if wanted & DX else None,
+        places.put(dresiduals, x if residual is None else residual) if wanted & DRESIDUAL else None,
+        _total(dweights, weight),
+        _total(dbiases, bias),
+    )
+
+
+def _total(gradients: Sequence[Tensor | None], parameter: Tensor | None) -> Tensor | None:
+    found = [gradient for gradient in gradients if gradient is not None]
+    return torch.stack(found).sum(0).to(parameter.dtype) if found and parameter is not None else None
