@@ -16,6 +16,8 @@ const Kernels kernels{
     channel_affine,
     channel_affine_backward,
     channel_moments,
+    channel_tanh,
+    channel_tanh_backward,
     groups_forward,
     groups_backward,
 };

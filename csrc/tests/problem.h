@@ -21,9 +21,11 @@ enum class Function {
   channel_affine_backward,
   channel_moments,
   groups_forward,
-  groups_backward
+  groups_backward,
+  channel_tanh,
+  channel_tanh_backward
 };
-constexpr int kFunctions = 9;
+constexpr int kFunctions = 11;
 
 const char* name_of(Function function);
 
@@ -58,6 +60,7 @@ struct Problem {
   Dtype dtype;
   Activation activation;
   double eps;
+  double alpha;  // of channel_tanh
   bool stream, in_place;
 
   Values x;
@@ -68,9 +71,11 @@ struct Problem {
 
   bool wants_mask, wants_variance;                             // of a forward
   bool wants_dx, wants_dresidual, wants_dweight, wants_dbias;  // of a backward
+  bool wants_dalpha;                                           // of channel_tanh_backward
 
   bool backward() const;
   bool known_moments() const;  // mean and rstd are given, and constants
+  bool without_moments() const;
   std::string name() const;
 };
 
