@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends import masks
+from normwright.backends.channel_tanh import channel_tanh, channel_tanh_backward
 from normwright.backends.layout import Layout, channels_layout, groups_layout, rows_layout
 from normwright.backends.moments import moved, restandardise, standardise, statistics_dtype, unbiased
 from normwright.backends.normalised import (
@@ -296,5 +297,7 @@ OPERATORS = {
         channel_affine_out,
         channel_affine_backward,
         channel_moments,
+        channel_tanh,
+        channel_tanh_backward,
     )
 }
