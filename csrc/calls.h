@@ -19,7 +19,7 @@ using MaskedResults = std::tuple<Tensor, Tensor, Tensor>;
 using Gradients = std::tuple<MaybeTensor, MaybeTensor, MaybeTensor, MaybeTensor>;
 
 // The bits of `wanted`, the gradients that a backward is asked for.
-enum Wanted : std::int64_t { kDx = 1, kDresidual = 2, kDweight = 4, kDbias = 8 };
+enum Wanted : std::int64_t { kDx = 1, kDresidual = 2, kDweight = 4, kDbias = 8, kDalpha = 16 };
 
 // What a forward returns.
 struct Normalised {

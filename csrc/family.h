@@ -18,6 +18,8 @@ void channel_affine_backward(const Channels&, const Backward&, const Parallel&);
 void channel_moments(const Channels&, Dtype, const void* x, double* mean, double* m2, const Parallel&);
 void parts_forward(const Parts&, const Forward&, const Parallel&);
 void parts_backward(const Parts&, const Backward&, const Parallel&);
+void channel_tanh(const Channels&, const TanhForward&, const Parallel&);
+void channel_tanh_backward(const Channels&, const TanhBackward&, const Parallel&);
 void groups_forward(const Groups&, const Forward&, const Parallel&);
 void groups_backward(const Groups&, const Backward&, const Parallel&);
 

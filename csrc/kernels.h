@@ -103,6 +103,30 @@ struct Backward {
   bool stream;  // as in Forward, for dx and dresidual
 };
 
+// y = tanh(alpha·x)·weight + bias, of x as Channels. Names as above.
+struct TanhForward {
+  Dtype dtype;
+  double alpha;
+  const void* x;
+  const void* weight;
+  const void* bias;
+  void* y;
+  bool stream;
+};
+
+struct TanhBackward {
+  Dtype dtype;
+  double alpha;
+  const void* dy;
+  const void* x;
+  const void* weight;
+  void* dx;
+  double* dalpha;  // one number
+  double* dweight;
+  double* dbias;
+  bool stream;
+};
+
 // Contiguous runs from this length on are swept one by one with scalar parameters; shorter ones together,
 // with the parameters spread out.
 constexpr std::int64_t kLongRun = 64;
@@ -132,6 +156,8 @@ struct Kernels {
   // There is no mask.
   void (*parts_forward)(const Parts&, const Forward&, const Parallel&);
   void (*parts_backward)(const Parts&, const Backward&, const Parallel&);
+  void (*channel_tanh)(const Channels&, const TanhForward&, const Parallel&);
+  void (*channel_tanh_backward)(const Channels&, const TanhBackward&, const Parallel&);
   void (*groups_forward)(const Groups&, const Forward&, const Parallel&);
   void (*groups_backward)(const Groups&, const Backward&, const Parallel&);
 };

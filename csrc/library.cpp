@@ -6,6 +6,7 @@
 #include "calls.h"
 #include "parts_of.h"
 #include "running.h"
+#include "tanh_calls.h"
 
 namespace normwright {
 namespace {
@@ -288,6 +289,8 @@ STABLE_TORCH_LIBRARY_IMPL(normwright, CPU, library) {
   library.impl("channel_affine", TORCH_BOX(&channel_affine));
   library.impl("channel_affine_out", TORCH_BOX(&channel_affine_out));
   library.impl("channel_affine_backward", TORCH_BOX(&channel_affine_backward));
+  library.impl("channel_tanh", TORCH_BOX(&channel_tanh));
+  library.impl("channel_tanh_backward", TORCH_BOX(&channel_tanh_backward));
   library.impl("channel_moments", TORCH_BOX(&channel_moments));
 }
 

@@ -60,7 +60,7 @@ struct Runs {
 };
 
 Slabs slabs_of(const Channels& whole, const Spans& part, const Runs& runs) {
-  return {whole.channels, runs.count, whole.inner, whole.inner, runs.stride(), whole.channels, false,
+  return {whole.channels, runs.count, whole.inner, whole.inner, runs.stride(), whole.channels, false, true,
           runs.table.get(), part.positions};
 }
 
@@ -85,7 +85,7 @@ struct Ranges {
 };
 
 Columns columns_of(const Channels& whole, const Spans& part, const Ranges& ranges) {
-  return {1, part.positions / whole.inner, whole.channels, whole.inner, whole.channels,
+  return {1, part.positions / whole.inner, whole.channels, whole.inner, whole.channels, true,
           ranges.table.get(), ranges.count, ranges.longest};
 }
 

@@ -18,6 +18,8 @@ const Kernels kernels{
     channel_moments,
     parts_forward,
     parts_backward,
+    channel_tanh,
+    channel_tanh_backward,
     groups_forward,
     groups_backward,
 };

@@ -15,12 +15,12 @@ namespace {
 constexpr Dtype kWide = Dtype::float64;
 
 // The outputs of one run, in the order in which they are compared.
-enum Output { kY, kMean, kRstd, kVariance, kMask, kDx, kDresidual, kDweight, kDbias, kOutputs };
+enum Output { kY, kMean, kRstd, kVariance, kMask, kDx, kDresidual, kDweight, kDbias, kDalpha, kOutputs };
 // What an output is filled with before a run: something that no kernel would write, so that an element left out shows.
 constexpr std::byte kFilling{0x5b};
 
 constexpr const char* kOutputNames[] = {"y",  "mean",      "rstd",    "variance", "mask",
-                                        "dx", "dresidual", "dweight", "dbias"};
+                                        "dx", "dresidual", "dweight", "dbias",    "dalpha"};
 
 // Its arrays are moved by some elements, so that every alignment has its turn.
 class Run {
@@ -34,6 +34,10 @@ class Run {
       double* const mean = static_cast<double*>(output(kMean, kWide, problem_.shape.moments()));
       double* const m2 = static_cast<double*>(output(kVariance, kWide, problem_.shape.moments()));
       kernels.channel_moments(std::get<Channels>(of), problem_.dtype, input(problem_.x), mean, m2, parallel);
+    } else if (problem_.function == Function::channel_tanh) {
+      kernels.channel_tanh(std::get<Channels>(of), tanh_call(), parallel);
+    } else if (problem_.function == Function::channel_tanh_backward) {
+      kernels.channel_tanh_backward(std::get<Channels>(of), tanh_backward_call(), parallel);
     } else if (problem_.backward()) {
       const Backward call = backward_call();
       switch (problem_.function) {
@@ -167,6 +171,28 @@ class Run {
     return call;
   }
 
+  TanhForward tanh_call() {
+    const void* const x = input(problem_.x);
+    void* const y = output(kY, problem_.dtype, problem_.shape.elements());
+    return {problem_.dtype, problem_.alpha, x, input(problem_.weight), input(problem_.bias), y, problem_.stream};
+  }
+
+  TanhBackward tanh_backward_call() {
+    const std::int64_t parameters = problem_.shape.parameters();
+    TanhBackward call{};
+    call.dtype = problem_.dtype;
+    call.alpha = problem_.alpha;
+    call.stream = problem_.stream;
+    call.dy = input(problem_.dy);
+    call.x = input(problem_.x);
+    call.weight = input(problem_.weight);
+    call.dx = output_if(problem_.wants_dx, kDx, problem_.dtype, problem_.shape.elements());
+    call.dalpha = static_cast<double*>(output_if(problem_.wants_dalpha, kDalpha, kWide, 1));
+    call.dweight = static_cast<double*>(output_if(problem_.wants_dweight, kDweight, kWide, parameters));
+    call.dbias = static_cast<double*>(output_if(problem_.wants_dbias, kDbias, kWide, parameters));
+    return call;
+  }
+
   const Problem& problem_;
   Random& random_;
   Memory outputs_[kOutputs];
@@ -250,7 +276,18 @@ std::string compare_forward(const Problem& problem, const Run& run) {
   return "";
 }
 
+std::string compare_tanh(const Problem& problem, const Run& run) {
+  if (!problem.backward()) return compare(run, kY, problem.dtype, squashed(problem));
+  const TanhGradients gradients = tanh_gradients_of(problem);
+  std::string wrong = compare(run, kDx, problem.dtype, gradients.dx);
+  if (wrong.empty()) wrong = compare(run, kDweight, kWide, gradients.dweight);
+  if (wrong.empty()) wrong = compare(run, kDbias, kWide, gradients.dbias);
+  if (wrong.empty()) wrong = compare(run, kDalpha, kWide, {gradients.dalpha});
+  return wrong;
+}
+
 std::string compare_with_reference(const Problem& problem, const Run& run) {
+  if (problem.without_moments()) return compare_tanh(problem, run);
   if (problem.backward()) {
     const Gradients gradients = gradients_of(problem);
     std::string wrong = compare_elements(problem, run, kDresidual, gradients.dresidual);

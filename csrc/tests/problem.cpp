@@ -110,30 +110,46 @@ void draw_moments(Random& random, Problem& problem) {
   }
 }
 
+// A float, as the kernels may round it to one.
+double random_alpha(Random& random) {
+  const double special = random.one_of({0.0, 1e-30, 1e30, static_cast<double>(std::numeric_limits<float>::infinity())});
+  const double ordinary = random.magnitude(0.01, 10) * random.one_of({-1, 1});
+  return static_cast<double>(static_cast<float>(random.chance(0.1) ? special : ordinary));
+}
+
 }  // namespace
 
 const char* name_of(Function function) {
   constexpr const char* kNames[] = {"rows_forward",    "rows_backward",   "channels_forward",
                                     "channels_backward", "channel_affine", "channel_affine_backward",
                                     "channel_moments", "parts_forward",   "parts_backward",
-                                    "groups_forward",  "groups_backward"};
+                                    "groups_forward",  "groups_backward", "channel_tanh",
+                                    "channel_tanh_backward"};
   return kNames[static_cast<int>(function)];
 }
 
 bool Problem::backward() const {
   return function == Function::rows_backward || function == Function::channels_backward ||
          function == Function::channel_affine_backward || function == Function::parts_backward ||
-         function == Function::groups_backward;
+         function == Function::groups_backward || function == Function::channel_tanh_backward;
 }
 
 bool Problem::known_moments() const {
   return function == Function::channel_affine || function == Function::channel_affine_backward;
 }
 
+bool Problem::without_moments() const {
+  return function == Function::channel_tanh || function == Function::channel_tanh_backward;
+}
+
 std::string Problem::name() const {
   std::string text = std::string(name_of(function)) + ": " + shape.name() + " " + name_of(dtype);
   if (function == Function::channel_moments) return text;
-  text += std::string(" ") + kActivations[static_cast<int>(activation)] + " eps=" + std::to_string(eps);
+  if (without_moments()) {
+    text += " alpha=" + std::to_string(alpha);
+  } else {
+    text += std::string(" ") + kActivations[static_cast<int>(activation)] + " eps=" + std::to_string(eps);
+  }
   const auto flag = [&](bool set, const char* word) {
     if (set) text += std::string(" ") + word;
   };
@@ -147,6 +163,7 @@ std::string Problem::name() const {
     flag(wants_dresidual, "dresidual");
     flag(wants_dweight, "dweight");
     flag(wants_dbias, "dbias");
+    flag(without_moments() && wants_dalpha, "dalpha");
   } else {
     flag(wants_mask, "mask");
     flag(wants_variance, "variance");
@@ -207,7 +224,7 @@ Problem random_problem(std::uint64_t seed, std::int64_t most) {
   problem.wants_dresidual = random.chance(0.5);
   problem.wants_dweight = random.chance(0.7);
   problem.wants_dbias = random.chance(0.7);
-  if (problem.known_moments() || problem.backward()) draw_moments(random, problem);
+  if (!problem.without_moments() && (problem.known_moments() || problem.backward())) draw_moments(random, problem);
   if (problem.backward()) {
     problem.dy = random_values(random, problem.dtype, shape.elements(), 0, random.magnitude(0.001, 1000));
     if (random.chance(0.1)) poison(random, problem.dy);
@@ -215,6 +232,13 @@ Problem random_problem(std::uint64_t seed, std::int64_t most) {
       problem.mask.emplace(static_cast<std::size_t>(shape.mask_bytes()));
       for (std::byte& bits : *problem.mask) bits = static_cast<std::byte>(random.below(256));
     }
+  }
+  problem.wants_dalpha = random.chance(0.7);
+  if (problem.without_moments()) {
+    problem.residual.reset();
+    problem.in_place = problem.wants_mask = false;
+    problem.mask.reset();
+    problem.alpha = random_alpha(random);
   }
   return problem;
 }

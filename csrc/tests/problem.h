@@ -23,7 +23,9 @@ enum class Function {
   parts_forward,
   parts_backward,
   groups_forward,
-  groups_backward
+  groups_backward,
+  channel_tanh,
+  channel_tanh_backward
 };
 constexpr int kFunctions = 11;
 
@@ -60,6 +62,7 @@ struct Problem {
   Dtype dtype;
   Activation activation;
   double eps;
+  double alpha;  // of channel_tanh
   bool stream, in_place;
 
   Values x;
@@ -70,9 +73,11 @@ struct Problem {
 
   bool wants_mask, wants_variance;                             // of a forward
   bool wants_dx, wants_dresidual, wants_dweight, wants_dbias;  // of a backward
+  bool wants_dalpha;                                           // of channel_tanh_backward
 
   bool backward() const;
   bool known_moments() const;  // mean and rstd are given, and constants
+  bool without_moments() const;
   std::string name() const;
 };
 

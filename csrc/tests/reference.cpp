@@ -207,4 +207,60 @@ Gradients gradients_of(const Problem& problem) {
   return result;
 }
 
+namespace {
+
+// alpha·x is rounded once, by u of itself, of which tanh passes on at most u of its own value: z·tanh'(z) ≤ tanh(z).
+Estimate tanh_at(const Problem& problem, std::int64_t i) {
+  const Real u = unit_of(problem.dtype), z = static_cast<Real>(problem.alpha) * problem.x[i];
+  Estimate t = activated(Activation::tanh, z, 0, u);
+  t.error += u * std::abs(t.value) + least_normal_of(problem.dtype);
+  return t;
+}
+
+}  // namespace
+
+Estimates squashed(const Problem& problem) {
+  const Real u = unit_of(problem.dtype), least = least_normal_of(problem.dtype);
+  Estimates y;
+  for (std::int64_t i = 0; i < problem.shape.elements(); ++i) {
+    const std::int64_t p = problem.shape.parameter_of(i);
+    const Real weight = at(problem.weight, p, 1), bias = at(problem.bias, p, 0);
+    const Estimate t = tanh_at(problem, i);
+    const Real size = std::abs(t.value * weight) + std::abs(bias);
+    y.push_back({t.value * weight + bias, std::abs(weight) * t.error + 2 * u * size + least});
+  }
+  return y;
+}
+
+TanhGradients tanh_gradients_of(const Problem& problem) {
+  const Shape& shape = problem.shape;
+  const Real u = unit_of(problem.dtype), least = least_normal_of(problem.dtype);
+  const Real alpha = static_cast<Real>(problem.alpha);
+  // Rows of short runs are added up four at a time in the type of the elements.
+  const Real together = std::get<Channels>(shape.of).inner < kLongRun ? 4 * u : 0;
+  std::vector<Sum> dweight(static_cast<std::size_t>(shape.parameters())), dbias = dweight;
+  Sum dalpha;
+  TanhGradients result;
+  for (std::int64_t i = 0; i < shape.elements(); ++i) {
+    const auto p = static_cast<std::size_t>(shape.parameter_of(i));
+    const Real x = problem.x[i], dy = problem.dy[i], weight = at(problem.weight, shape.parameter_of(i), 1);
+    const Estimate t = tanh_at(problem, i);
+    // 1 − t² with a rounding; dy times that with another.
+    const Real cosh = std::cosh(alpha * x), slope = 1 / (cosh * cosh);
+    const Real dz = dy * slope, dz_error = std::abs(dy) * (2 * std::abs(t.value) * t.error + u) + u * std::abs(dz) + least;
+    const Real dx = dz * alpha * weight;
+    const Real dx_error = std::abs(alpha * weight) * dz_error + 2 * u * std::abs(dx) + least * (1 + std::abs(dz));
+    result.dx.push_back({dx, dx_error});
+    dweight[p].add(dy * t.value, std::abs(dy) * t.error + together * std::abs(dy * t.value));
+    dbias[p].add(dy, together * std::abs(dy));
+    dalpha.add(weight * dz * x, std::abs(weight * x) * dz_error);
+  }
+  for (std::size_t p = 0; p < dweight.size(); ++p) {
+    result.dweight.push_back(dweight[p].estimate());
+    result.dbias.push_back(dbias[p].estimate());
+  }
+  result.dalpha = dalpha.estimate();
+  return result;
+}
+
 }  // namespace normwright::fuzz

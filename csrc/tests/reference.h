@@ -32,4 +32,13 @@ struct Gradients {
 };
 Gradients gradients_of(const Problem& problem);
 
+// y of channel_tanh, and its gradients.
+Estimates squashed(const Problem& problem);
+
+struct TanhGradients {
+  Estimates dx, dweight, dbias;
+  Estimate dalpha;
+};
+TanhGradients tanh_gradients_of(const Problem& problem);
+
 }  // namespace normwright::fuzz

@@ -6,7 +6,7 @@ from tolerances import KERNELS_ARE_TRITONS
 from torch.library import opcheck
 
 import normwright.backends
-from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
+from normwright.backends.gradients import DALPHA, DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.schema import SCHEMAS
 
 OPERATORS = torch.ops.normwright
@@ -103,7 +103,7 @@ CASES = [
 def test_every_operator_is_checked_here():
     defined = {schema[: schema.index("(")] for schema in SCHEMAS}
     checked = {*FORWARD.values(), *MASKED.values(), *BACKWARD.values(), *INFERENCE.values(), *OUT.values()}
-    assert defined == checked | {"channel_moments"}
+    assert defined == checked | {"channel_moments", "channel_tanh", "channel_tanh_backward"}
 
 
 # The moments of an empty batch are NaN, which opcheck finds different from themselves.
@@ -141,6 +141,17 @@ def test_inference(family, layout, options):
 def test_writing_to_out(family, layout, options):
     x = IMAGES[layout]
     opcheck(getattr(OPERATORS, OUT[family]).default, (*forward_call(family, x, options), torch.zeros_like(x)))
+
+
+@pytest.mark.parametrize("layout", IMAGES)
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("given", [True, False])
+def test_channel_tanh(layout, axis, given):
+    x = IMAGES[layout]
+    call = (x, draw(), *(draw(x.shape[axis]) if given else None for _ in range(2)), axis)
+    opcheck(OPERATORS.channel_tanh.default, call)
+    for wanted in (DX | DALPHA | DWEIGHT | DBIAS, DX, DALPHA | DBIAS):
+        opcheck(OPERATORS.channel_tanh_backward.default, (x.sin(), *call, wanted))
 
 
 @pytest.mark.parametrize("layout", IMAGES)

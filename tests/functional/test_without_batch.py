@@ -1,4 +1,4 @@
-"""Filter response norm, dynamic tanh and maxout against the float64 reference."""
+"""Filter response norm and maxout against the float64 reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from tolerances import UNIT, Analysis, assert_within, depth, rounded
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import dynamic_tanh, filter_response_norm, maxout
 from normwright.reference import axes_of, fused_backward
-from normwright.reference import dynamic_tanh as reference_tanh
 from normwright.reference import filter_response_norm as reference
 from normwright.reference import maxout as reference_maxout
 
@@ -135,34 +134,6 @@ def test_an_empty_batch():
     y.sum().backward()
     assert y.shape == (0, 3, 4, 4)
     assert not weight.grad.any()
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
-def test_dynamic_tanh(layout, dtype, parameters):
-    x, (weight, bias, _) = call_of((2, 3, 4, 5), dtype, parameters, layout)
-    alpha = torch.tensor(0.75, dtype=parameters)
-    y = dynamic_tanh(x, alpha, weight, bias, axis=1)
-    assert y.dtype == dtype
-    arrays = [part.double().numpy() for part in (x, weight, bias)]
-    last = np.moveaxis(arrays[0], 1, -1)
-    expected = np.moveaxis(reference_tanh(last, 0.75, *arrays[1:]), -1, 1)
-    compute = torch.float64 if dtype == torch.float64 else torch.float32
-    # alpha·x: a rounding, of which a tanh passes less on than it has; tanh 2, and a rounding to y's dtype
-    # between the two calls; the map two.
-    scale = np.abs(arrays[1]).reshape(-1, 1, 1) + np.abs(arrays[2]).reshape(-1, 1, 1)
-    bound = (8 * UNIT[compute] + UNIT[dtype]) * scale + rounded(expected, dtype)
-    assert_within(y, expected, bound, "y")
-    other = dynamic_tanh(x.movedim(1, -1), alpha, weight, bias)
-    assert_within(other.movedim(-1, 1), expected, bound, "y by the last axis")
-
-
-@pytest.mark.parametrize("axis", [1, -1])
-def test_dynamic_tanh_s_derivatives(axis):
-    x, (weight, bias, _) = call_of((2, 3, 3), torch.float64, torch.float64)
-    leaves = [part.requires_grad_() for part in (x, torch.tensor(0.7, dtype=torch.float64), weight, bias)]
-    assert torch.autograd.gradcheck(lambda *call: dynamic_tanh(*call, axis=axis), leaves)
-    assert torch.autograd.gradgradcheck(lambda *call: dynamic_tanh(*call, axis=axis), leaves)
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3, 6])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends import masks
+from normwright.backends.channel_tanh import channel_tanh, channel_tanh_backward
 from normwright.backends.layout import Layout, channels_layout, groups_layout, rows_layout
 from normwright.backends.moments import (
     move_running_statistics,
@@ -296,5 +297,7 @@ OPERATORS = {
         channel_moments,
         parts_forward,
         parts_backward,
+        channel_tanh,
+        channel_tanh_backward,
     )
 }

@@ -30,10 +30,10 @@ def rows_layout(x: Tensor, trailing_axes: int) -> Layout:
     return Layout(x.shape, list(range(outer, x.dim())), x.shape[outer:], list(range(outer)))
 
 
-def channels_layout(x: Tensor) -> Layout:
+def channels_layout(x: Tensor, channel_axis: int = 1) -> Layout:
     """Moments over all axes but the channel's; a parameter per channel."""
-    axes = [axis for axis in range(x.dim()) if axis != 1]
-    return Layout(x.shape, axes, [-1] + [1] * (x.dim() - 2), axes)
+    axes = [axis for axis in range(x.dim()) if axis != channel_axis]
+    return Layout(x.shape, axes, [-1] + [1] * (x.dim() - 1 - channel_axis), axes)
 
 
 def groups_layout(x: Tensor, groups: int) -> Layout:

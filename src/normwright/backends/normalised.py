@@ -145,13 +145,14 @@ def differentiate(
     if wanted & DRESIDUAL:
         dresidual = like(dz, x if residual is None else residual)
     if wanted & DWEIGHT and weight is not None:
-        dweight = _parameter_gradient(dz * x_hat, weight, layout)
+        dweight = parameter_gradient(dz * x_hat, weight, layout)
     if wanted & DBIAS and bias is not None:
-        dbias = _parameter_gradient(dz, bias, layout)
+        dbias = parameter_gradient(dz, bias, layout)
     return dx, dresidual, dweight, dbias
 
 
-def _parameter_gradient(terms: Tensor, parameter: Tensor, layout: Layout) -> Tensor:
+def parameter_gradient(terms: Tensor, parameter: Tensor, layout: Layout) -> Tensor:
+    """Σ of the terms of each parameter, in its likeness."""
     # An empty list of axes would mean all of them: a parameter per element is summed over nothing.
     gradient = total(terms, layout.parameter_axes) if layout.parameter_axes else terms
     return gradient.reshape(parameter.shape).to(parameter.dtype)

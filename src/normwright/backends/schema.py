@@ -7,8 +7,10 @@ One family per memory access pattern, not one per layer name:
     channels    reduce all but the channel axis                     batch norm in training
     channel_affine    reduce nothing, the moments are known         batch norm in inference
     parts       reduce some positions of every channel              ghost, split and masked batch norm
+    channel_tanh      reduce nothing, there are no moments          dynamic tanh
 
-each   y = activation(x̂·weight + bias + residual),  x̂ = (x - mean)·rstd,  rstd = 1/√(variance + eps).
+each   y = activation(x̂·weight + bias + residual),  x̂ = (x - mean)·rstd,  rstd = 1/√(variance + eps),
+but for the last:   y = tanh(alpha·x)·weight + bias   with a scalar alpha and the channels on any `axis`.
 
 x is (N, C, *space), or (*outer, *normalized_shape) for rows, in any strides; y, dx and dresidual keep
 the strides of `torch.empty_like(x)`. weight and bias have x's dtype or a wider one. `moments` are mean and
@@ -41,7 +43,7 @@ A backend registers its kernels for its own dispatch key; `eager.py` serves ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -49,7 +51,7 @@ from torch import Tensor
 
 from normwright.backends import eager, masks
 from normwright.backends.devices import check_devices
-from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
+from normwright.backends.gradients import DALPHA, DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.moments import statistics_dtype
 
 NAMESPACE = "normwright"
@@ -68,6 +70,8 @@ _CHANNELS = (
 _AFFINE = f"{_INPUTS}, Tensor mean, Tensor variance, float eps, {_ACTIVATION}"
 _PARTS = "Tensor spans, SymInt parts"
 _PARTS_KEPT = f"Tensor dy, {_INPUTS}, Tensor moments, {_PARTS}"
+_TANH = "Tensor x, Tensor alpha, Tensor? weight, Tensor? bias, int axis"
+_TANH_GRADIENTS = "(Tensor? dx, Tensor? dalpha, Tensor? dweight, Tensor? dbias)"
 _KEPT = f"Tensor dy, {_INPUTS}, Tensor? mask, Tensor moments"
 
 SCHEMAS = (
@@ -90,6 +94,8 @@ SCHEMAS = (
     f"channel_affine_out({_AFFINE}, Tensor(a!) out) -> ()",
     f"channel_affine_backward(Tensor dy, {_AFFINE}, int wanted) -> {_GRADIENTS}",
     "channel_moments(Tensor x) -> (Tensor count, Tensor mean, Tensor m2)",
+    f"channel_tanh({_TANH}) -> Tensor",
+    f"channel_tanh_backward(Tensor dy, {_TANH}, int wanted) -> {_TANH_GRADIENTS}",
 )
 
 NAMES = tuple(schema[: schema.index("(")] for schema in SCHEMAS)
@@ -167,6 +173,16 @@ def _any_backward(
     sources = zip(
         (DX, DRESIDUAL, DWEIGHT, DBIAS), (x, x if residual is None else residual, weight, bias), strict=True
     )
+    return _gradients(sources, wanted)
+
+
+def _channel_tanh_backward(
+    dy: Tensor, x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int, wanted: int
+) -> tuple[Tensor | None, ...]:
+    return _gradients(zip((DX, DALPHA, DWEIGHT, DBIAS), (x, alpha, weight, bias), strict=True), wanted)
+
+
+def _gradients(sources: Iterable[tuple[int, Tensor | None]], wanted: int) -> tuple[Tensor | None, ...]:
     return tuple(
         torch.empty_like(source) if wanted & bit and source is not None else None for bit, source in sources
     )
@@ -192,6 +208,8 @@ FAKES: dict[str, Callable[..., Any]] = {
     "channel_affine_out": _any_out,
     "channel_affine_backward": _any_backward,
     "channel_moments": _channel_moments,
+    "channel_tanh": _only_y,
+    "channel_tanh_backward": _channel_tanh_backward,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
@@ -32,7 +31,7 @@ def dynamic_tanh(
     Returns:
         input's shape, dtype and memory format.
     Raises:
-        ShapeError: no such axis, or weight or bias is not (C,).
+        ShapeError: no such axis, alpha is not a scalar, or weight or bias is not (C,).
         DtypeError: an input that is not floating point, or parameters of another dtype.
     References:
         Zhu et al. 2025, arXiv:2503.10622.
@@ -50,13 +49,9 @@ def dynamic_tanh(
                 f"{list(input.shape)}), but has shape {list(vector.shape)}"
             )
     check_parameter_dtypes(input, weight, bias)
-    channels, last = input.shape[axis], input.movedim(axis, -1)
-    as_it_is = axis % input.dim() == 1
-    seen = input if as_it_is else last.reshape(-1, channels)
-    zeros = torch.zeros(channels, dtype=compute_dtype(input), device=input.device)
-    known = (zeros, torch.ones_like(zeros), 0.0)
-    slope = alpha if isinstance(alpha, Tensor) else zeros.new_tensor(alpha)
-    y = operators.affine(seen, None, slope.to(zeros.dtype).expand(channels), None, *known, "tanh")
-    if weight is not None or bias is not None:
-        y = operators.affine(y, None, weight, bias, *known, None)
-    return y if as_it_is else y.view(last.shape).movedim(-1, axis)
+    if not isinstance(alpha, Tensor):
+        alpha = input.new_tensor(alpha, dtype=compute_dtype(input))
+    if alpha.numel() != 1:
+        raise ShapeError(f"alpha must be a scalar, but has shape {list(alpha.shape)}")
+    scalar = alpha.reshape(()) if alpha.dim() else alpha
+    return operators.tanh(input, scalar, weight, bias, axis % input.dim())

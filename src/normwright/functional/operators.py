@@ -11,10 +11,12 @@ from torch.autograd import forward_ad
 
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
+from normwright.functional.tanh_autograd import differentiable_tanh
 
 # The overloads themselves: looking one up costs as much as checking an argument.
 _channel_affine = torch.ops.normwright.channel_affine.default
 _channel_affine_out = torch.ops.normwright.channel_affine_out.default
+_channel_tanh = torch.ops.normwright.channel_tanh.default
 _channels_forward = torch.ops.normwright.channels_forward.default
 _groups_forward = torch.ops.normwright.groups_forward.default
 _groups_inference = torch.ops.normwright.groups_inference.default
@@ -157,6 +159,14 @@ def parts(
     wanted = _wants_gradient(x, residual, weight, bias)
     y, moments = PARTS.transformable.apply(*call) if wanted else _parts_forward(*call)
     return y, moments
+
+
+def tanh(x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int) -> Tensor:
+    """`channel_tanh`'s y, with its gradients."""
+    if _wants_gradient(x, alpha, weight, bias):
+        return differentiable_tanh(x, alpha, weight, bias, axis)
+    y: Tensor = _channel_tanh(x, alpha, weight, bias, axis)
+    return y
 
 
 def _written(

@@ -192,7 +192,8 @@ def test_a_call_that_copies_is_never_repeated(name, repeater):
 
 def test_every_operator_but_those_with_out_is_among_the_calls():
     names = {name for name in vars(operators) if name in operators.eager.OPERATORS}
-    assert {name for name in names if not name.endswith("_out")} == set(CALLS)
+    composed = {"channel_tanh", "channel_tanh_backward"}  # of calls that are among them
+    assert {name for name in names - composed if not name.endswith("_out")} == set(CALLS)
 
 
 def test_a_tensor_given_twice_is_not_recorded_but_repeated(repeater):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from normwright.backends import eager
 from normwright.backends.devices import check_devices
+from normwright.backends.triton import channel_tanh as tanh
 from normwright.backends.triton import channels, groups, rows, warn_once
 from normwright.backends.triton.interpreter import quietly
 from normwright.backends.triton.replay import obstacle, replayed
@@ -82,3 +83,15 @@ channel_affine = _repeated(channels.channel_affine, _KNOWN_MOMENTS)
 channel_affine_out = _served(channels.channel_affine_out)
 channel_affine_backward = _repeated(channels.channel_affine_backward, _BACKWARD)
 channel_moments = _repeated(channels.channel_moments, 1)
+
+
+@_served
+def channel_tanh(*call: Any) -> Any:
+    """Made of operators whose launches are repeated themselves."""
+    return tanh.channel_tanh(channel_affine, *call)
+
+
+@_served
+def channel_tanh_backward(*call: Any) -> Any:
+    """As above."""
+    return tanh.channel_tanh_backward(channel_affine, channel_affine_backward, *call)
