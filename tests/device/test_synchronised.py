@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from tolerances import SAME_DERIVATIVE
 
 from normwright.functional import batch_norm
 
-# Each of the two is run by one process where there are several.
-WORLDS = [pytest.param(world, marks=pytest.mark.xdist_group(f"world of {world}")) for world in (1, 2)]
+# Two processes on the CPU: tests/nn and tests/functional. Each number is one process's of pytest-xdist.
+WORLDS = [
+    pytest.param(world, marks=pytest.mark.xdist_group(f"world of {world}"))
+    for world in ((1,) if os.environ.get("NORMWRIGHT_TEST_DEVICE", "cpu") == "cpu" else (1, 2))
+]
 
 
 @pytest.fixture(scope="module", params=WORLDS)
