@@ -1,4 +1,4 @@
-"""Lets these tests import what they share; on a GPU, float32 is float32 in convolutions too."""
+"""Lets these tests import what they share; a GPU's convolutions are of float32, and repeat their bits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ for folder in (HERE.parent, HERE.parent / "functional", HERE.parent / "nn", HERE
 
 
 @pytest.fixture(autouse=True)
-def _whole_float32():
-    # TF32, which cuDNN's convolutions take by default, rounds to 11 bits
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32 = before
+def _exact_convolutions(monkeypatch):
+    # TF32, which cuDNN's convolutions take by default, rounds to 11 bits; their gradients may use atomics
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
