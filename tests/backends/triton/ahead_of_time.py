@@ -83,7 +83,7 @@ def spills(machine_code: bytes) -> int:
 
 def atomics(assembly: str) -> int:
     """Instructions by which programs add to the same memory, in the order in which they come."""
-    return len(re.findall(r"\b(?:atom|red)\.", assembly))
+    return len(re.findall(r"^\s*(?:@!?%\w+\s+)?(?:atom|red)\.", assembly, re.MULTILINE))
 
 
 def watch() -> None:
