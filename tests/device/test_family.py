@@ -11,12 +11,12 @@ from torch import nn
 
 import normwright as nw
 
-# Summed errors in units of the largest element: a sum of 256 elements, twice (a moment, and the gradient
-# through it), and some operations more on the way through one normaliser and a head.
-ROUNDINGS = 2.0**10
+# In units of the largest element, or of 1: a sum has at most 96 additions in a row (`tolerances.depth`), and
+# a value some 30 operations besides on its way through one normaliser and a head.
+ROUNDINGS = 2.0**7
 
-# A recurrence hands its errors on from step to step, for eight steps: forward, and backward again.
-UNROLLED = 2.0**14
+# A recurrence hands its errors on from step to step, for eight steps.
+UNROLLED = 8 * ROUNDINGS
 
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 

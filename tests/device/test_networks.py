@@ -23,7 +23,12 @@ from torch import nn
 
 import normwright as nw
 from normwright.errors import DeviceError
-from normwright.network import accelerate_with_report, find_normalisers, fold_with_report
+from normwright.network import (
+    accelerate_with_report,
+    convert_with_report,
+    find_normalisers,
+    fold_with_report,
+)
 from normwright.network.folding import fold as fold_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -71,11 +76,17 @@ def test_convert_there_and_back(to, way, device):
     assert placement(back) == where
 
 
-def test_group_norm_is_fitted_as_on_the_cpu(device):
+@pytest.mark.parametrize("metric", [None, lambda y, labels: float(nn.functional.cross_entropy(y, labels))])
+def test_group_norm_is_fitted_as_on_the_cpu(metric, device):
     case = place("residual", "float64", device)
-    fitted, exact = (nw.convert(n, "group", calibrate=case.batches) for n in (case.network, case.exact))
+    batches = [(x, torch.arange(len(x))) for x in case.batches]
+    options = {"calibrate": batches, "metric": metric}
+    fitted, report = convert_with_report(case.network, "group", **options)
+    exact, expected = convert_with_report(case.exact, "group", **options)
     for (key, value), model in zip(fitted.state_dict().items(), exact.state_dict().values(), strict=True):
         assert apart(value, model) <= ROUNDING, key
+    for one, other in zip(vars(report.gap).values(), vars(expected.gap).values(), strict=True):
+        assert one == pytest.approx(other, rel=ROUNDING)
 
 
 @pytest.mark.parametrize(("name", "way"), CASES)
@@ -169,6 +180,6 @@ def test_an_example_on_another_device_folds_nothing(device):
     network = copy.deepcopy(place("residual", "float32", device).network)
     before = values(network)
     other = "meta" if device.type == "cpu" else "cpu"
-    with pytest.raises(Exception, match=r"device|meta"):
+    with pytest.raises(Exception, match=r"device|meta|cuda"):
         nw.fold(network, torch.ones(2, 3, 12, 12, device=other), inplace=True)
     assert same(values(network), before)
