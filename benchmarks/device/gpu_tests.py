@@ -137,7 +137,8 @@ def _outcome(suite: Suite, path: Path, code: int | None, notes: list[str], found
     ended = "stopped, for want of time" if code is None else f"ended with code {code}: {last}"
     counted = ", ".join(f"{counts[outcome]} {outcome}" for outcome in _OUTCOMES if counts[outcome])
     summary = [f"**{counted or 'no test'}; pytest {ended}**", *notes, *_named(path, found)]
-    markdown = "\n\n".join([summary[0], "\n".join(["```", *summary[1:], "```"]), _by_file(found)])
+    named = ["\n".join(["```", *summary[1:], "```"])] if summary[1:] else []
+    markdown = "\n\n".join([summary[0], *named, _by_file(found)])
     records = {"code": code, "last": last, "tests": [vars(turn) for turn in found]}
     return Outcome(suite.title, markdown, records, summary)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ sys.path += [str(TESTS / "nn"), str(TESTS / "functional"), str(TESTS)]
 import torch  # noqa: E402  # in the folders above lies what is shared
 from processes import process_group  # noqa: E402
 from shares import SECOND_SHARES, second_case, second_derivatives  # noqa: E402
-from synchronised import SHARES, WAYS, trained  # noqa: E402
+from synchronised import SHARES, WAYS, images, network, trained  # noqa: E402
 
 from normwright.functional import sync_batch_norm  # noqa: E402
 from normwright.functional.collectives import Ranks  # noqa: E402
+from normwright.statistics import recalibrate  # noqa: E402
 
 
 def ask_one_process() -> None:
@@ -38,11 +40,19 @@ def gather_over_the_cpu() -> None:
     module.gathered = lambda value, ranks: gathered(value.cpu(), ranks).to(value.device)
 
 
-def second(activation: str | None, rank: int, shares: tuple[int, ...], device: str) -> list[torch.Tensor]:
+def second(activation: str | None, rank: int, shares: Sequence[int], device: str) -> list[torch.Tensor]:
     """The second and third derivatives of this rank's share."""
     x, dy, v, weight = (tensor.to(device) for tensor in second_case(activation))
     mine = [tensor.split(list(shares))[rank] for tensor in (x, dy, v)]
     return [part.cpu() for part in second_derivatives(sync_batch_norm, *mine, weight, activation)]
+
+
+def recalibrated(rank: int, device: str, shares: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The state of a network whose statistics are those of all ranks' shares."""
+    part = network().to(device)
+    group = torch.distributed.group.WORLD
+    recalibrate(part, [images(0).split(list(shares))[rank]], process_group=group)
+    return {name: value.cpu() for name, value in part.state_dict().items()}
 
 
 def main(rank: int, folder: Path, device: str, world: int) -> None:
@@ -61,6 +71,7 @@ def main(rank: int, folder: Path, device: str, world: int) -> None:
         found: dict[str, Any] = {way: trained(way, rank, device, steps) for way in WAYS}
         shares = SECOND_SHARES if world > 1 else (sum(SECOND_SHARES),)
         found["second"] = {str(a): second(a, rank, shares, device) for a in (None, "silu")}
+        found["recalibrated"] = recalibrated(rank, device, steps[0])
         empty = torch.ones(0, 3, 4, device=device, requires_grad=True)
         y = sync_batch_norm(empty, None, None, training=True)
         found["all empty"] = [y.detach().cpu(), *(d.cpu() for d in torch.autograd.grad(y.sum(), [empty]))]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from processes import run_ranks
 from shares import second_case, second_derivatives
-from synchronised import WAYS, alone
+from synchronised import SHARES, WAYS, alone, images, network
 from tolerances import SAME_DERIVATIVE
 
 from normwright.functional import batch_norm
+from normwright.statistics import recalibrate
 
 # Two processes on the CPU: tests/nn and tests/functional. Each number is one process's of pytest-xdist.
 WORLDS = [
@@ -57,6 +58,16 @@ def test_the_second_and_third_derivatives(activation, ranks):
         (torch.cat(by_x), torch.cat(by_dy), sum(by_weight), torch.cat(third)), expected, strict=True
     ):
         assert close(actual, model)
+
+
+def test_recalibrating_together_is_recalibrating_on_all_shares(ranks):
+    shares = SHARES[0] if len(ranks) > 1 else (sum(SHARES[0]),)
+    part = network()
+    recalibrate(part, images(0).split(list(shares)))
+    for seen in ranks:
+        for key, value in part.state_dict().items():
+            assert close(seen["recalibrated"][key], value), key
+            assert torch.equal(seen["recalibrated"][key], ranks[0]["recalibrated"][key])
 
 
 def test_empty_shares(ranks):
