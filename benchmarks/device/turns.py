@@ -28,25 +28,34 @@ class Turn:
     why: str = ""
 
 
-def pytest_collection_finish(session: Any) -> None:
-    """Lists the tests."""
-    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0" and getattr(session, "items", None):
-        _append(_LISTS, [item.nodeid for item in session.items])
+def pytest_configure(config: Any) -> None:
+    """Lets one process list, and the first hear."""
+    worker = getattr(config, "workerinput", {}).get("workerid")
+    if worker in (None, "gw0"):
+        config.pluginmanager.register(_Lists())
+    if worker is None:
+        config.pluginmanager.register(_Hears())
 
 
-def pytest_runtest_logreport(report: Any) -> None:
-    """Notes that a test ended; what comes later counts."""
-    if "PYTEST_XDIST_WORKER" in os.environ or (report.when != "call" and report.passed):
-        return
-    why = str(report.longrepr[2]).replace("\n", " ") if report.skipped else ""
-    # xdist's groups stand behind the name
-    _append(_ENDS, [f"{report.outcome}\t{report.nodeid.partition('@')[0]}\t{why}"])
+class _Lists:
+    def pytest_collection_finish(self, session: Any) -> None:
+        """Lists the tests; the first of several processes has none."""
+        _append(_LISTS, [item.nodeid for item in getattr(session, "items", None) or ()])
 
 
-def pytest_collectreport(report: Any) -> None:
-    """Notes a file that cannot be imported."""
-    if "PYTEST_XDIST_WORKER" not in os.environ and report.failed:
-        _append(_ENDS, [f"failed\t{report.nodeid}\t"])
+class _Hears:
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Notes that a test ended; what comes later counts."""
+        if report.when != "call" and report.passed:
+            return
+        why = str(report.longrepr[2]).replace("\n", " ") if report.skipped else ""
+        # xdist's groups stand behind the name
+        _append(_ENDS, [f"{report.outcome}\t{report.nodeid.partition('@')[0]}\t{why}"])
+
+    def pytest_collectreport(self, report: Any) -> None:
+        """Notes a file that cannot be imported."""
+        if report.failed:
+            _append(_ENDS, [f"failed\t{report.nodeid}\t"])
 
 
 def _append(name: str, lines: Sequence[str]) -> None:
