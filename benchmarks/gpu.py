@@ -2,13 +2,16 @@
 
 Sections run the most important first, each in child processes of its own:
 
+    verbs       pytest on the device: what acts on whole networks, the family, the doctor, synchronised
+                batch norm (NCCL), and tensors of more than 2^31 elements (tests/device)
     tests       pytest on the device: the tests of the Triton kernels, the functions and the operators
     headline, launches, resnet50, compiled, blocks, networks, resnet50 compiled
                 the sections of `benchmarks.operators --device cuda` and `benchmarks.networks --device cuda`
 
-FOLDER/gpu.md (every table), gpu.json (the figures), tests.txt (pytest's output) and log.txt (what the
-children say) are written as each case ends, so that a run that is stopped keeps what it has. A section that
-there is no time for is dropped, and named. Prints a summary last. Needs no network.
+FOLDER/gpu.md (every table), gpu.json (the figures), verbs.txt and tests.txt (pytest's output) and log.txt
+(what the children say) are written as each case ends, so that a run that is stopped keeps what it has. A
+section that there is no time for is dropped, and named; so is each test. Prints a summary last. Needs no
+network. The tests alone: --set verbs tests --test-share 1.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from collections.abc import Sequence
 
 from benchmarks.device import networks, operators
 from benchmarks.device.command import add_options, run
-from benchmarks.device.gpu_tests import TESTS, section_of_tests
+from benchmarks.device.gpu_tests import TESTS, sections_of_tests
 from benchmarks.device.sections import Section
 
-ORDER = ("tests", "headline", "launches", "resnet50", "compiled", "blocks", "networks", "resnet50 compiled")
+ORDER = (
+    *("verbs", "tests", "headline", "launches", "resnet50"),
+    *("compiled", "blocks", "networks", "resnet50 compiled"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _sections(options: argparse.Namespace) -> dict[str, Section]:
     found = {
-        "tests": section_of_tests(options),
+        **sections_of_tests(options),
         **operators.sections(options),
         **networks.sections(options),
     }

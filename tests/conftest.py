@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 HERE = str(Path(__file__).parent)
 
@@ -16,10 +17,16 @@ if HERE not in sys.path:
 from on_device import OnDevice  # noqa: E402  # found by the line above
 
 
+@pytest.fixture(scope="session")
+def device():
+    """Where a test that asks for it places its networks and tensors itself; those of any other are moved."""
+    return torch.empty(0, device=os.environ.get("NORMWRIGHT_TEST_DEVICE", "cpu")).device
+
+
 @pytest.fixture(autouse=True)
-def _on_device():
+def _on_device(request):
     device = os.environ.get("NORMWRIGHT_TEST_DEVICE", "cpu")
-    if device == "cpu":
+    if device == "cpu" or "device" in request.fixturenames:
         yield
     else:
         with OnDevice(device):

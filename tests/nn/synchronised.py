@@ -9,6 +9,7 @@ import copy
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -48,24 +49,46 @@ def images(step: int) -> torch.Tensor:
     return torch.randn(5, 3, 8, 8, generator=draw, dtype=torch.float64)
 
 
-def trained(way: str, rank: int) -> dict[str, torch.Tensor]:
-    """The state after some steps of gradient descent on the mean over all ranks' samples."""
+def alone() -> dict[str, torch.Tensor]:
+    """The state after the same steps as `trained` in one process, with batch norm on the joined batch."""
     part = network()
+    optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
+    for step, shares in enumerate(SHARES):
+        optimiser.zero_grad()
+        (part(images(step)).pow(3).sum() / sum(shares)).backward()
+        optimiser.step()
+    return dict(part.state_dict())
+
+
+def trained(
+    way: str, rank: int, device: str = "cpu", of_steps: Sequence[Sequence[int]] = SHARES
+) -> dict[str, torch.Tensor]:
+    """The state after some steps of gradient descent on the mean over all ranks' samples.
+
+    Args:
+        way: one of `WAYS`.
+        rank: this process's.
+        device: the network's.
+        of_steps: for each step, how many samples each rank has.
+    """
+    part = network().to(device)
     if way == "channels last":
         part = part.to(memory_format=torch.channels_last)
     replica: Any = part
     if way == "compiled":
         nn.SyncBatchNorm.convert_sync_batchnorm(part)
         replica = torch.compile(part, fullgraph=True, backend="aot_eager", dynamic=False)
-    else:
-        # It refuses SyncBatchNorm on the CPU, but not what its module becomes afterwards.
+    elif device == "cpu":
+        # It refuses SyncBatchNorm there, but not what its module becomes afterwards.
         replica = DistributedDataParallel(part)
         nn.SyncBatchNorm.convert_sync_batchnorm(part)
+    else:
+        replica = DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(part))
     if way == "accelerated":
         accelerate(part, inplace=True)
     optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
-    for step, shares in enumerate(SHARES):
-        x = images(step).split(list(shares))[rank].requires_grad_()
+    for step, shares in enumerate(of_steps):
+        x = images(step).split(list(shares))[rank].to(device).requires_grad_()
         if way == "channels last":
             x = x.contiguous(memory_format=torch.channels_last)
         optimiser.zero_grad()
@@ -77,7 +100,7 @@ def trained(way: str, rank: int) -> dict[str, torch.Tensor]:
                 torch.distributed.all_reduce(parameter.grad)
                 parameter.grad /= len(shares)
         optimiser.step()
-    return dict(part.state_dict())
+    return {name: value.cpu() for name, value in part.state_dict().items()}
 
 
 def accumulated(rank: int) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import WORLD, run_ranks
-from synchronised import SHARES, WAYS, images, network
+from synchronised import SHARES, WAYS, alone, images
 from tolerances import SAME_DERIVATIVE
 
 from normwright import nn
@@ -24,13 +24,7 @@ def ranks(tmp_path_factory):
 @pytest.fixture(scope="module")
 def joined():
     """The state after the same steps in one process."""
-    part = network()
-    optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
-    for step, shares in enumerate(SHARES):
-        optimiser.zero_grad()
-        (part(images(step)).pow(3).sum() / sum(shares)).backward()
-        optimiser.step()
-    return part.state_dict()
+    return alone()
 
 
 def close(one, other):

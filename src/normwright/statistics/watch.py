@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from normwright.backends.devices import check_devices
 from normwright.errors import ShapeError
 from normwright.functional.whitening.autograd import Rule
 from normwright.functional.whitening_norm import whiten_by
@@ -69,6 +70,7 @@ class Watch(TorchFunctionMode):
             layer = self._layers.of_call(call.running_mean, call.running_var, per_sample=call.per_sample)
             if layer is not None and call.x.is_floating_point():
                 _check_channels(layer, call)
+                check_devices((call.x, call.weight, call.bias, call.running_mean, call.running_var))
                 return _answer(func, self._normalise(layer, call), args)
         return func(*args, **(kwargs or {}))
 

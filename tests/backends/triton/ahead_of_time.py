@@ -2,12 +2,14 @@
 
 Triton's compiler, and the assembler that it brings, need no GPU; only launching does. So the launchers are
 called on tensors of the CPU, whose results mean nothing, and each launch is compiled for Hopper in place of
-running. Prints a line for each: the kernel, its options, and how many bytes of registers spill to memory.
+running. Prints a line for each: the kernel, its options, how many bytes of registers spill to memory, and how
+many instructions there are whose order no program decides: atomics, and reductions in memory.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -79,6 +81,11 @@ def spills(machine_code: bytes) -> int:
     return int(usage.split("STACK:")[1].split()[0])
 
 
+def atomics(assembly: str) -> int:
+    """Instructions by which programs add to the same memory, in the order in which they come."""
+    return len(re.findall(r"^\s*(?:@!?%\w+\s+)?(?:atom|red)\.", assembly, re.MULTILINE))
+
+
 def watch() -> None:
     """From now on a launch is compiled, once, and not run."""
     seen = set()
@@ -91,7 +98,8 @@ def watch() -> None:
         seen.add(key)
         signature, code = compiled(kernel, given, num_warps)
         options = [str(value) for value in signature.constants.values()]
-        line = [kernel.__name__, *options, f"spills={spills(code.asm['cubin'])}"]
+        found = f"spills={spills(code.asm['cubin'])}", f"atomics={atomics(code.asm['ptx'])}"
+        line = [kernel.__name__, *options, *found]
         print(*line, flush=True)  # noqa: T201  # read by test_compiles.py, and by people
 
     def launcher(kernel: JITFunction, grid: Any) -> Callable[..., None]:

@@ -7,9 +7,12 @@ import warnings
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normwright.backends import triton as kernels
+from normwright.backends.schema import SCHEMAS
 from normwright.backends.triton import operators
+from normwright.errors import DeviceError
 
 
 def told(
@@ -45,6 +48,59 @@ def test_not_installed(monkeypatch):
     loaded, reason = kernels.load(None, ())
     assert not loaded
     assert "Triton is not installed" in reason
+
+
+CALL = (torch.ones(2, 4), None, None, None, 1, True, 1e-5, None)
+
+
+def test_not_installed_beside_a_pytorch_for_gpus(monkeypatch):
+    """Their calls are plain PyTorch's, which is said, once, where the first is made."""
+    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.delenv(kernels.SWITCH, raising=False)
+    library = torch.library.Library("normwright_without_triton", "DEF")
+    schema = next(schema for schema in SCHEMAS if schema.startswith("rows_inference("))
+    name = library.define(schema)
+    assert not kernels.load(library, (name,)).loaded
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"{library.ns}::{name}", "CUDA")
+    kernels.warn_once.cache_clear()
+    served = kernels._plain(name, "Triton is not installed")
+    with pytest.warns(RuntimeWarning, match="plain PyTorch, several times slower: Triton is not installed"):
+        first = served(*CALL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(served(*CALL), first)
+    with pytest.raises(DeviceError, match=r"cpu, meta.*\.to\(device\)"):
+        served(CALL[0], None, torch.ones(4, device="meta"), *CALL[3:])
+
+
+def test_switched_off_beside_a_pytorch_for_gpus(monkeypatch):
+    """Who switches them off knows."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    library = torch.library.Library("normwright_switched_off", "DEF")
+    name = library.define(next(schema for schema in SCHEMAS if schema.startswith("rows_inference(")))
+    assert not kernels.load(library, (name,)).loaded
+    assert not torch._C._dispatch_has_kernel_for_dispatch_key(f"{library.ns}::{name}", "CUDA")
+
+
+def test_a_call_with_an_old_triton(monkeypatch):
+    import triton
+
+    monkeypatch.setattr(triton, "__version__", "3.5.1")
+    kernels._operators.cache_clear()
+    kernels.warn_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"the kernels need Triton 3\.6 or later; this is 3\.5\.1"):
+        kernels._when_called("rows_inference")(*CALL)
+    kernels._operators.cache_clear()
+
+
+def test_a_gpu_that_triton_does_not_compile_for(monkeypatch):
+    monkeypatch.setattr(operators, "_capability", lambda device: (6, 1))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a Pascal")
+    with FakeTensorMode():
+        x = torch.empty(2, 4, device="cuda")
+    assert "capability 7.0 and later, and a Pascal is older" in operators.refusal(x)
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this PyTorch was built for CUDA")

@@ -9,7 +9,7 @@ import torch
 from benchmarks import gpu, networks, operators
 from benchmarks.device import command, gpu_tests
 from benchmarks.device import networks as device_networks
-from benchmarks.device.deadline import Deadline
+from benchmarks.device.deadline import Deadline, deadline_in
 from benchmarks.device.measure import DeviceMeasured
 from benchmarks.device.training_step import DeviceSetup, DeviceSteps
 from benchmarks.training_step import Setup
@@ -41,14 +41,82 @@ def test_one_command_runs_tests_and_benchmarks(tmp_path, capfd):
     ]
 
 
-def test_tests_that_outlast_the_deadline_are_stopped(tmp_path):
-    slow = tmp_path / "test_slow.py"
-    slow.write_text("import time\ndef test_slow(): time.sleep(10**6)\n")
-    options = argparse.Namespace(tests=[str(slow)], rehearse=True, out=tmp_path, device="cpu", test_share=1)
-    past = Deadline(0.0, clock=lambda: 1.0)
-    (outcome,) = gpu_tests.section_of_tests(options).run(past, None)
-    assert "stopped, for want of time" in outcome.summary[0]
+def options_of(tmp_path, *tests, **changed):
+    settings = {"rehearse": True, "out": tmp_path, "device": "cpu", "test_share": 1, "tests": tests}
+    return argparse.Namespace(**{**settings, **changed})
+
+
+MADE_UP = """
+import pathlib, pytest, time
+
+def test_first(): pass
+def test_second(): assert False
+def test_third(): pytest.importorskip("no_such_module")
+def test_slow():
+    pathlib.Path(__file__).with_name("over").touch()
+    time.sleep(10**6)
+def test_last(): pass
+"""
+
+
+def run_tests(tmp_path, text, deadline, **changed):
+    """What comes of a file of tests, and the outcome of each."""
+    path = tmp_path / "test_made_up.py"
+    path.write_text(text)
+    section = gpu_tests.sections_of_tests(options_of(tmp_path, str(path), **changed))["tests"]
+    (outcome,) = section.run(deadline, None)
+    return outcome, {one["test"].rpartition("::")[2]: one["outcome"] for one in outcome.records["tests"]}
+
+
+def test_tests_that_outlast_the_deadline_are_stopped_and_named(tmp_path):
+    over = Deadline(0.5, clock=lambda: float((tmp_path / "over").exists()))
+    outcome, found = run_tests(tmp_path, MADE_UP, over)
+    assert found == {
+        "test_first": "passed",
+        "test_second": "failed",
+        "test_third": "skipped",
+        "test_slow": "no turn",
+        "test_last": "no turn",
+    }
+    counted, *named = outcome.summary
+    assert "1 passed, 1 failed, 1 skipped, 2 no turn; pytest stopped, for want of time" in counted
+    assert [line.partition(": ")[0] for line in named] == ["failed", "no turn", "no turn", "skipped"]
+    assert "could not import 'no_such_module'" in named[-1]
+    assert "test_made_up.py | 1 | 1 | 1 | 2 |" in outcome.markdown
     assert outcome.records["code"] is None
+
+
+GROUPED = """
+import pytest
+
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.xdist_group("together")
+def test_together(place): assert place
+
+def test_alone(): pass
+"""
+
+
+def test_several_processes_note_each_test_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_tests, "WORKERS", 2)
+    outcome, found = run_tests(tmp_path, GROUPED, deadline_in(300.0), rehearse=False)
+    together = {f"test_together[{place}]": "passed" if place else "failed" for place in range(6)}
+    assert found == {**together, "test_alone": "passed"}
+    assert outcome.records["code"] == 1
+
+
+def test_a_file_that_cannot_be_imported_keeps_no_other_from_its_turn(tmp_path):
+    (tmp_path / "test_broken.py").write_text("import no_such_module\n")
+    (tmp_path / "test_whole.py").write_text("def test_whole(): pass\n")
+    options = options_of(tmp_path, str(tmp_path / "test_broken.py"), str(tmp_path / "test_whole.py"))
+    (outcome,) = gpu_tests.sections_of_tests(options)["tests"].run(deadline_in(300.0), None)
+    assert sorted(one["outcome"] for one in outcome.records["tests"]) == ["failed", "passed"]
+    assert "test_broken.py" in outcome.summary[1]
+
+
+def test_what_is_run_on_the_device_exists():
+    for suite in gpu_tests.suites(options_of(None, *gpu_tests.TESTS)):
+        assert suite.present == list(suite.paths)
 
 
 def test_without_a_gpu_the_command_says_so(tmp_path, monkeypatch):
@@ -115,19 +183,23 @@ def test_a_network_is_stepped_in_its_variants():
     assert "accelerated/without" in table.splitlines()[0]
 
 
-def test_pytest_takes_several_processes_where_it_can(monkeypatch):
-    options = type("Options", (), {"tests": ["tests", "no/such/tests"], "rehearse": False})
+def test_pytest_takes_several_processes_where_it_can(monkeypatch, tmp_path):
+    options = options_of(tmp_path, "tests", "no/such/tests", rehearse=False)
+    suite = gpu_tests.suites(options)[1]
     monkeypatch.setattr(gpu_tests.importlib.util, "find_spec", lambda name: object())
-    assert gpu_tests.command(options)[-3:] == ["-n", str(gpu_tests.WORKERS), "tests"]
+    assert gpu_tests.command(suite, options)[-5:] == [
+        *("-n", str(gpu_tests.WORKERS), "--dist", "loadgroup", "tests")
+    ]
     monkeypatch.setattr(gpu_tests.importlib.util, "find_spec", lambda name: None)
-    assert "-n" not in gpu_tests.command(options)
+    assert "-n" not in gpu_tests.command(suite, options)
 
 
-def test_the_tests_are_told_the_device_and_their_share():
-    options = argparse.Namespace(device="cuda", test_share=4)
-    found = gpu_tests.environment(options)
-    assert (found["NORMWRIGHT_TEST_DEVICE"], found["NORMWRIGHT_TEST_SHARE"]) == ("cuda", "4")
-    assert "PATH" in found
+def test_the_tests_are_told_the_device_and_their_share(tmp_path):
+    options = options_of(tmp_path, device="cuda", test_share=4)
+    verbs, operators = (gpu_tests.environment(suite, options, "") for suite in gpu_tests.suites(options))
+    assert (operators["NORMWRIGHT_TEST_DEVICE"], operators["NORMWRIGHT_TEST_SHARE"]) == ("cuda", "4")
+    assert (verbs["NORMWRIGHT_TEST_DEVICE"], verbs["NORMWRIGHT_TEST_SHARE"]) == ("cuda", "1")
+    assert "PATH" in verbs
 
 
 def test_a_row_pickles():

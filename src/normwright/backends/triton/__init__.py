@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from normwright.backends import eager
+from normwright.backends.devices import check_devices
 
 SWITCH = "NORMWRIGHT_TRITON"
 INTERPRET = "interpret"
@@ -48,6 +49,9 @@ def load(library: torch.library.Library, names: tuple[str, ...]) -> Triton:
     """Registers the kernels of the named operators for the devices they serve, if they can serve any."""
     reason = _obstacle()
     if reason is not None:
+        if _is_for_gpus() and os.environ.get(SWITCH) != "0":
+            for name in names:
+                library.impl(name, _plain(name, reason), "CUDA")
         return Triton(False, reason)
     if interprets():
         os.environ["TRITON_INTERPRET"] = "1"
@@ -89,9 +93,13 @@ def _obstacle() -> str | None:
         if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
             return f"{SWITCH}={INTERPRET} must be set before Triton is imported, which has happened already"
         return None
-    if torch.version.cuda is None and torch.version.hip is None:
+    if not _is_for_gpus():
         return f"PyTorch {torch.__version__} was built without CUDA and ROCm"
     return None
+
+
+def _is_for_gpus() -> bool:
+    return torch.version.cuda is not None or torch.version.hip is not None
 
 
 @functools.cache
@@ -111,13 +119,23 @@ def warn_once(reason: str) -> None:
     )
 
 
+def _plain(name: str, reason: str) -> Callable[..., Any]:
+    """An operator on a GPU that was to have kernels and has none."""
+
+    def operator(*call: Any) -> Any:
+        check_devices(call)
+        warn_once(reason)
+        return eager.OPERATORS[name](*call)
+
+    return operator
+
+
 def _when_called(name: str) -> Callable[..., Any]:
     def operator(*call: Any) -> Any:
         try:
             operators = _operators()
         except ImportError as error:
-            warn_once(str(error))
-            return eager.OPERATORS[name](*call)
+            return _plain(name, str(error))(*call)
         return getattr(operators, name)(*call)
 
     return operator

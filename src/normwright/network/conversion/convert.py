@@ -80,8 +80,8 @@ def convert(
         example: a tensor, a tuple of positional arguments or a dict of keyword arguments, on which the
             network is run in inference to see the shapes that its normalisers meet.
         calibrate: batches as a data loader gives them: a tensor, (input, target, …) of which the input is
-            taken, or a dict of keyword arguments. Read once per normaliser, and three times besides; the
-            order may differ from time to time.
+            taken, or a dict of keyword arguments; tensors go to the network's device. Read once per
+            normaliser, and three times besides; the order may differ from time to time.
         forward_fn: forward_fn(network, batch) runs a batch of `calibrate` otherwise.
         metric: metric(output, target) of the report, a mean over the batch; accuracy where the target is
             a class per sample.

@@ -73,6 +73,7 @@ def measure(
                 squares[0] += float((new.double() - old.double()).square().sum())
                 squares[1] += float(old.double().square().sum())
             labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
+            labels = _beside(both[0], labels)
             size = _size(labels, both[0])
             for values, output in zip(metrics, both, strict=True):
                 value = metric(output, labels) if metric is not None else accuracy(output, labels)
@@ -90,6 +91,12 @@ def floating(output: Any) -> list[Tensor]:
     """The floating-point tensors of an output, whatever holds them."""
     leaves = pytree.tree_leaves(output)
     return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _beside(output: Any, labels: Any) -> Any:
+    """The labels on the output's device."""
+    found = next(iter(floating(output)), None)
+    return labels.to(found.device) if isinstance(labels, Tensor) and found is not None else labels
 
 
 def _size(labels: Any, output: Any) -> int:

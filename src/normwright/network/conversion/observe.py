@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from normwright.errors import DataError, OptionError
 
@@ -41,14 +42,22 @@ class Calls:
 
 
 def call_with_batch(network: nn.Module, batch: Any) -> Any:
-    """What a data loader gives: a tensor; (input, target, …), of which the input is taken; keywords."""
+    """What a data loader gives: a tensor; (input, target, …), of which the input is taken; keywords.
+
+    Tensors go to the network's device.
+    """
     if isinstance(batch, dict):
-        return network(**batch)
+        return network(**_moved(batch, network))
     if isinstance(batch, (tuple, list)):
         if not batch:
             raise DataError("a batch must hold an input, but one is empty: see what the loader gives")
         return call_with_batch(network, batch[0])
-    return network(batch)
+    return network(_moved(batch, network))
+
+
+def _moved(batch: Any, network: nn.Module) -> Any:
+    held = next(iter([*network.parameters(), *network.buffers()]), None)
+    return batch if held is None else pytree.tree_map_only(Tensor, lambda x: x.to(held.device), batch)
 
 
 def call_with_example(network: nn.Module, example: Any) -> Any:

@@ -1,0 +1,56 @@
+"""How many kernels a normaliser launches: at most 2 forward and 3 backward, whatever the shape."""
+
+import pytest
+import torch
+from triton.runtime.interpreter import InterpretedFunction
+
+from normwright import functional as F
+from normwright.backends.triton import interprets
+from normwright.backends.triton.launch import WATCHED
+
+pytestmark = pytest.mark.skipif(
+    not interprets(), reason="the launches of a GPU: benchmarks/device/launches.py"
+)
+
+ROWS = ((48, 64), (8192, 4096), (64, 20000), (3, 1000003))
+IMAGES = ((4, 64, 56, 56), (64, 320, 7, 7), (2, 320, 64, 64), (300, 64, 32, 32), (1, 32, 512, 512))
+
+KINDS = {
+    "layer": (ROWS, lambda x, w, b, **o: F.layer_norm(x, x.shape[1:], w, b, **o)),
+    "rms": (ROWS, lambda x, w, b, **o: F.rms_norm(x, x.shape[1:], w, **o)),
+    "batch": (IMAGES, lambda x, w, b, **o: F.batch_norm(x, b.detach(), w.detach(), w, b, True, **o)),
+    "inference": (IMAGES, lambda x, w, b, **o: F.batch_norm(x, b.detach(), w.detach(), w, b, **o)),
+    "group": (IMAGES, lambda x, w, b, **o: F.group_norm(x, 32, w, b, **o)),
+    "instance": (IMAGES, lambda x, w, b, **o: F.instance_norm(x, None, None, w, b, **o)),
+}
+CASES = [
+    (kind, shape, layout)
+    for kind, (shapes, _) in KINDS.items()
+    for shape in shapes
+    for layout in ("contiguous", "channels-last")
+    if len(shape) == 4 or layout == "contiguous"
+]
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """What is launched, in place of running it."""
+    monkeypatch.setattr(InterpretedFunction, "__getitem__", lambda kernel, grid: lambda *_, **__: None)
+    monkeypatch.setattr(WATCHED, "launches", [])
+    return WATCHED.launches
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "add and relu"])
+@pytest.mark.parametrize(("kind", "shape", "layout"), CASES)
+def test_at_most_two_forward_and_three_backward(kind, shape, layout, fused, launches):
+    x = torch.empty(shape, dtype=torch.bfloat16)
+    if layout == "channels-last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    parameters = [torch.ones(shape[1], requires_grad=True) for _ in range(2)]
+    options = {"residual": x, "activation": "relu"} if fused else {}
+    y = KINDS[kind][1](x.requires_grad_(), *parameters, **options)
+    forward = len(launches)
+    leaves = [x, *parameters[: 1 if kind == "rms" else 2]]
+    torch.autograd.grad(y, leaves, x.detach())
+    assert 1 <= forward <= 2, [launch.kernel for launch in launches]
+    assert 1 <= len(launches) - forward <= 3, [launch.kernel for launch in launches]
