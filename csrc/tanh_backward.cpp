@@ -88,7 +88,8 @@ inline TanhSums backward_run(const TanhBackward& call, std::int64_t offset, std:
 
 template <class T>
 void backward_by_runs(const Channels& shape, const TanhBackward& call, const Parallel& parallel) {
-  const SlabPieces pieces(all_runs(shape));
+  const Slabs runs = all_runs(shape);
+  const SlabPieces pieces(runs);
   const std::int64_t chunks = pieces.chunks();
   const auto weight = [&](std::int64_t channel) { return parameter_at<Compute<T>>(call.weight, channel, 1); };
   const Scratch<TanhSums> sums(shape.outer * shape.channels * chunks);

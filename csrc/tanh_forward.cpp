@@ -22,7 +22,8 @@ inline void tanh_run(const TanhForward& call, std::int64_t offset, std::int64_t 
 
 template <class T>
 void forward_by_runs(const Channels& shape, const TanhForward& call, const Parallel& parallel) {
-  const SlabPieces pieces(all_runs(shape));
+  const Slabs runs = all_runs(shape);
+  const SlabPieces pieces(runs);
   for_each_index(parallel, pieces.count(), Order::forwards, [&](std::int64_t piece) {
     pieces.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       const RunMap<Compute<T>> map = run_map<Compute<T>>(call.weight, call.bias, 0, 1, run % shape.channels);

@@ -19,11 +19,11 @@ inline std::int64_t elements_of(const Channels& shape) { return shape.outer * sh
 // All runs as those of one slab: run r is of channel r mod channels.
 inline Slabs all_runs(const Channels& shape) {
   const std::int64_t runs = shape.outer * shape.channels;
-  return {1, runs, shape.inner, runs * shape.inner, shape.inner, 1, true};
+  return {1, runs, shape.inner, runs * shape.inner, shape.inner, 1, true, true};
 }
 
 inline Columns all_columns(const Channels& shape) {
-  return {1, shape.outer, shape.channels, shape.inner, shape.channels};
+  return {1, shape.outer, shape.channels, shape.inner, shape.channels, true};
 }
 
 // What a sweep of runs asks for ahead, in elements.
