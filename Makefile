@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint sanitize bench bench-gpu wheel clean
+.PHONY: demo test lint sanitize sanitized large bench bench-gpu wheel clean
 
 # Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.
 RENEW_NATIVE := test ! -d build/editable/installed/normwright || { \
@@ -43,12 +43,17 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# First with the sanitizers; then the objects that the library is made of, with larger tensors.
-sanitize: $(VENV)/.dev
+# With the sanitizers; and the objects that the library is made of, with larger tensors. Each takes one core, so
+# that with --jobs both run at once.
+sanitize: sanitized large
+
+sanitized: $(VENV)/.dev
 	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
 	@$(BIN)/cmake --build build/sanitize --target fuzz -- --quiet
 	build/sanitize/fuzz --cases 2500
+
+large: $(VENV)/.dev
 	@$(BIN)/cmake --build build/editable --target fuzz -- --quiet
 	build/editable/fuzz --cases 150 --seed 2 --most 3000000
 
