@@ -27,10 +27,12 @@ demo: $(VENV)/.lab
 INTERPRETED := tests/backends/triton tests/backends/test_masks.py $(addprefix tests/functional/test_,\
 	operators.py hard_inputs.py running_statistics.py running_buffers.py channel_moments.py identities.py out.py)
 
-# Two processes share the cores: threads that spin while they wait would keep the other's from working.
+# Two processes share the cores: threads that spin while they wait would keep the other's from working. Files are
+# handed out as they come, with the many short ones of src/ last: by the number of their tests, as pytest-xdist
+# sorts them otherwise, the last would be those of one long test, beside which a core has nothing to do.
 test: $(VENV)/.dev
 	@$(RENEW_NATIVE)
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 	@if $(BIN)/python -c 'import triton' 2>/dev/null; then \
 		NORMWRIGHT_TRITON=interpret $(BIN)/pytest -n auto $(INTERPRETED); \
 	else \
