@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint sanitize bench bench-gpu wheel clean
+.PHONY: demo test lint sanitize sanitized large bench bench-gpu wheel clean
 
 # Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.
 RENEW_NATIVE := test ! -d build/editable/installed/normwright || { \
@@ -27,10 +27,12 @@ demo: $(VENV)/.lab
 INTERPRETED := tests/backends/triton tests/backends/test_masks.py $(addprefix tests/functional/test_,\
 	operators.py hard_inputs.py running_statistics.py running_buffers.py channel_moments.py identities.py out.py)
 
-# Two processes share the cores: threads that spin while they wait would keep the other's from working.
+# Two processes share the cores: threads that spin while they wait would keep the other's from working. Files are
+# handed out as they come, with the many short ones of src/ last: by the number of their tests, as pytest-xdist
+# sorts them otherwise, the last would be those of one long test, beside which a core has nothing to do.
 test: $(VENV)/.dev
 	@$(RENEW_NATIVE)
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 	@if $(BIN)/python -c 'import triton' 2>/dev/null; then \
 		NORMWRIGHT_TRITON=interpret $(BIN)/pytest -n auto $(INTERPRETED); \
 	else \
@@ -43,12 +45,17 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# First with the sanitizers; then the objects that the library is made of, with larger tensors.
-sanitize: $(VENV)/.dev
+# With the sanitizers; and the objects that the library is made of, with larger tensors. Each takes one core, so
+# that with --jobs both run at once.
+sanitize: sanitized large
+
+sanitized: $(VENV)/.dev
 	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
 	@$(BIN)/cmake --build build/sanitize --target fuzz -- --quiet
 	build/sanitize/fuzz --cases 2500
+
+large: $(VENV)/.dev
 	@$(BIN)/cmake --build build/editable --target fuzz -- --quiet
 	build/editable/fuzz --cases 150 --seed 2 --most 3000000
 

@@ -102,7 +102,15 @@ def test_table_names_layers_figures_and_what_to_do(done):
         "examining nets.py:net by 2 rules"
     ]
     assert errors.splitlines()[0] == "reading up to 8 batches"
-    assert errors.count("\n  ") >= 3  # what is done is told part by part
+    # what is done is told part by part, and nothing is done that no rule asks for
+    assert errors.splitlines()[2:] == [
+        "  running a copy in training and inference mode",
+        "  tracing the graph",
+    ]
+    assert [line for line in done["own"][2].splitlines() if line.startswith("  ")][2:] == [
+        "  training a copy, and looking on",
+        "  updating the layers below each layer",
+    ]
 
 
 def test_json_is_all_that_is_printed(done):

@@ -7,7 +7,7 @@ import json
 
 import torch
 
-from normwright.doctor.diagnose import examine
+from normwright.doctor.gathering import gather
 from normwright.doctor.in_short import finite_json, in_short
 from normwright.doctor.rule import all_rules
 
@@ -16,7 +16,7 @@ RULE = all_rules()["weight_decay_on_norm"]
 
 def test_every_part_is_there_as_plain_values():
     torch.manual_seed(0)
-    evidence = examine(RULE.sick(), [RULE]).evidence
+    evidence = gather(RULE.sick())
     parts = in_short(evidence)
     assert list(parts) == [part.name for part in dataclasses.fields(evidence)]
     assert json.loads(finite_json(parts)).keys() == parts.keys()

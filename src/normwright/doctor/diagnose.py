@@ -11,8 +11,9 @@ from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from normwright.doctor.diagnosis import Diagnosis
-from normwright.doctor.evidence import Evidence, OnStage, gather, quiet
+from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import SEVERITIES, Finding
+from normwright.doctor.gathering import OnStage, gather, gather_when_read, quiet
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.rule import Outcome, Rule, all_rules, judge
 from normwright.doctor.subject import Loss, PaddingFn, Subject, subject_of
@@ -88,20 +89,21 @@ def diagnose(
 
 
 def examine(subject: Subject, rules: Collection[Rule], on_stage: OnStage = quiet) -> Diagnosis:
-    """What rules find in a subject.
+    """What rules find in a subject; where not all are asked, only what these read is gathered.
 
     Args:
         subject: who is examined.
         rules: that are asked.
         on_stage: told what is done next.
     """
-    evidence = gather(subject, on_stage)
+    whole = len(rules) == len(all_rules())
+    evidence = gather(subject, on_stage) if whole else gather_when_read(subject, on_stage)
     outcomes, findings = judged_by(rules, evidence)
     return Diagnosis(
         evidence.network,
         tuple(treat(finding, subject, functools.partial(_again, finding.rule)) for finding in findings),
         outcomes,
-        evidence,
+        evidence.as_read(),
     )
 
 

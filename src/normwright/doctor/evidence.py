@@ -1,48 +1,39 @@
-"""What is known of a network before any rule looks: facts, gathered once."""
+"""What is known of a network: the facts that rules read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch.optim.swa_utils import AveragedModel
-
-from normwright.doctor.missing import Missing, SkipError, part_or_missing
-from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.missing import Missing, SkipError, Waiting
 from normwright.doctor.statistics.company import CompanyFacts
-from normwright.doctor.statistics.counting import CountFacts, Counts
-from normwright.doctor.statistics.drift import Drift
-from normwright.doctor.statistics.dropout_shift import DropoutFacts, gather_dropout_shift
+from normwright.doctor.statistics.counting import CountFacts
+from normwright.doctor.statistics.dropout_shift import DropoutFacts
 from normwright.doctor.statistics.modes import ModeFacts
 from normwright.doctor.statistics.moments import MomentFacts
 from normwright.doctor.statistics.padding import PaddingFacts
-from normwright.doctor.statistics.passes import RefusedBatch, run_passes
-from normwright.doctor.statistics.ranks import RankFacts, ranks_of
+from normwright.doctor.statistics.passes import RefusedBatch
+from normwright.doctor.statistics.ranks import RankFacts
 from normwright.doctor.statistics.running import RunningFacts
-from normwright.doctor.statistics.sights import SightObserver
 from normwright.doctor.structure.graph import Graph
-from normwright.doctor.structure.kernels import KernelFacts, kernels_of
-from normwright.doctor.structure.normalisers import NormaliserFacts, normalisers_of
-from normwright.doctor.structure.parameters import ParameterFacts, parameters_of
-from normwright.doctor.structure.tracing import gather_graph
-from normwright.doctor.subject import Subject
+from normwright.doctor.structure.kernels import KernelFacts
+from normwright.doctor.structure.normalisers import NormaliserFacts
+from normwright.doctor.structure.parameters import ParameterFacts
 from normwright.doctor.training.activations import ActivationFacts
-from normwright.doctor.training.covariate_shift import CovariateShift, covariate_shift_of
+from normwright.doctor.training.covariate_shift import CovariateShift
 from normwright.doctor.training.gradients import GradientFacts, LayerGradients
 from normwright.doctor.training.inputs import InputFacts
-from normwright.doctor.training.observed import nothing_seen, observed
 from normwright.doctor.training.scales import ScaleFacts
-
-#: Told in a few words what is done next.
-OnStage = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """The facts that rules read.
 
-    A part that could not be gathered raises SkipError, with the reason, when it is read.
+    A part that could not be gathered raises SkipError, with the reason, when it is read; one that still waits
+    is gathered then.
 
     Args:
         network: the network's class's name.
@@ -102,6 +93,8 @@ class Evidence:
 
         def __getattribute__(self, name: str) -> Any:
             value = super().__getattribute__(name)
+            if isinstance(value, Waiting):
+                value = value.part
             if isinstance(value, Missing):
                 raise SkipError(value.because)
             return value
@@ -111,63 +104,20 @@ class Evidence:
         if not self.optimiser:
             raise SkipError("no optimiser came")
 
+    def read_all(self) -> None:
+        """Reads every part, so that all are gathered."""
+        for part in dataclasses.fields(self):
+            with contextlib.suppress(SkipError):
+                getattr(self, part.name)
 
-def quiet(stage: str) -> None:
-    """Tells nobody what is done next."""
+    def as_read(self) -> Evidence:
+        """What was read so far, for good: the network may change, and is not looked at any more.
 
-
-def gather(subject: Subject, on_stage: OnStage = quiet) -> Evidence:
-    """Everything that rules may ask of a subject, which is left as it was, random states included.
-
-    Args:
-        subject: who is examined.
-        on_stage: told what is done next.
-    Raises:
-        Whatever the network or the loss raises on the batches.
-    """
-    ranks = part_or_missing(lambda: ranks_of(subject))
-    with random_states_kept():
-        on_stage("running a copy in training and inference mode")
-        passes = run_passes(subject)
-        on_stage("tracing the graph")
-        graph = part_or_missing(lambda: gather_graph(passes.trainable or subject))
-        seen = None if isinstance(graph, Missing) else graph
-        normalisers = normalisers_of(subject.network, seen)
-        counts, drift = Counts(), Drift(passes.means_and_variances())
-        if passes.trainable is None:
-            training = nothing_seen(passes.why)
-        else:
-            on_stage("training a copy, and looking on")
-            training = observed(passes.trainable, [SightObserver(counts, drift)])
-        on_stage("updating the layers below each layer")
+        A part that nobody has read raises SkipError.
+        """
         return Evidence(
-            network=type(subject.network).__name__,
-            optimiser="" if subject.optimiser is None else type(subject.optimiser).__name__,
-            sizes=subject.sizes,
-            accumulation=subject.accumulation,
-            averaged=subject.averaged or isinstance(subject.network, AveragedModel),
-            parameters=parameters_of(subject.network, subject.optimiser),
-            graph=graph,
-            normalisers=normalisers,
-            kernels=kernels_of(subject, seen),
-            dropout_shifts=part_or_missing(
-                lambda: gather_dropout_shift(passes.need_trainable(), graph, normalisers)
-            ),
-            activations=training.activations,
-            inputs=training.inputs,
-            losses=training.losses,
-            gradients=training.gradients,
-            layer_gradients=training.layer_gradients,
-            scales=training.scales,
-            covariate_shift=part_or_missing(
-                lambda: covariate_shift_of(passes.need_trainable(), training.order)
-            ),
-            moments=passes.moments(),
-            running=part_or_missing(lambda: passes.running(drift)),
-            modes=part_or_missing(passes.need_modes),
-            company=passes.company,
-            padding=part_or_missing(passes.padding.facts),
-            ranks=ranks,
-            counts=part_or_missing(lambda: counts.facts(passes.need_trainable())),
-            refused=passes.refused,
+            **{
+                name: part.settled() if isinstance(part, Waiting) else part
+                for name, part in vars(self).items()
+            }
         )

@@ -1,10 +1,11 @@
-"""What stands for a part of the evidence that could not be gathered."""
+"""What stands for a part of the evidence that is not there: not yet, or not at all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -22,6 +23,26 @@ class Missing:
     """
 
     because: str
+
+
+class Waiting:
+    """Stands for a part of the evidence until it is first read.
+
+    Args:
+        gathering: gives the part; SkipError where it cannot.
+    """
+
+    def __init__(self, gathering: Callable[[], Any]) -> None:
+        self._gathering = gathering
+
+    @cached_property
+    def part(self) -> Any:
+        """The part, gathered once; may be `Missing`."""
+        return part_or_missing(self._gathering)
+
+    def settled(self) -> Any:
+        """The part if somebody has read it; else what says that nobody did."""
+        return self.part if "part" in vars(self) else Missing("no rule that was asked reads it")
 
 
 def part_or_missing(gathering: Callable[[], T]) -> T:

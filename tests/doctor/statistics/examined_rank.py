@@ -56,8 +56,10 @@ def main(rank: int, folder: Path) -> None:
     with process_group(rank, folder):
         for name, case in CASES.items():
             torch.manual_seed(rank)
-            found = examine(case(rank), [RULE])
+            stages: list[str] = []
+            found = examine(case(rank), [RULE], stages.append)
             saved[name] = {
+                "stages": stages,
                 "outcome": found.outcomes[0].outcome,
                 "findings": [finding.record() for finding in found.findings],
                 "facts": asdict(found.evidence.ranks),

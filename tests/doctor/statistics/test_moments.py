@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import normwright.nn
-from normwright.doctor.evidence import gather
+from normwright.doctor.gathering import gather
 from normwright.doctor.subject import Subject
 
 # Sums of float64 over these few thousand elements agree to far more digits than this.

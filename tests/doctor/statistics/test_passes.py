@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import normwright.nn
-from normwright.doctor.evidence import gather
+from normwright.doctor.gathering import gather
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import all_rules, judge
 from normwright.doctor.statistics.passes import run_passes

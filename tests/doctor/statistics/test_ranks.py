@@ -23,6 +23,11 @@ def test_all_ranks_are_told_the_same(ranks, case):
     assert first == second
 
 
+def test_ranks_take_every_look_whatever_the_rule_reads(ranks):
+    """One that saw what the others did not would leave them waiting for it."""
+    assert {len(set(rank["healthy"]["stages"])) for rank in ranks} == {4}
+
+
 def test_the_same_network_passes(ranks):
     assert ranks[0]["healthy"]["outcome"] == "pass"
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 import normwright as nw
 from normwright.doctor.diagnose import examine
+from normwright.doctor.gathering import gather
 from normwright.doctor.rule import all_rules
 from normwright.doctor.rules import batch_of_one, last_batch_ragged, leak_across_batch, stale_statistics
 from normwright.doctor.statistics.staleness import judged
@@ -113,7 +114,7 @@ def test_a_momentum_too_small_for_the_training_is_a_warning(rule):
 @pytest.mark.parametrize(("tracked", "severity"), [(40, "note"), (44, "warning"), (99, "warning")])
 def test_statistics_that_lag_by_a_small_momentum_are_a_warning_too(tracked, severity):
     """Beyond what is left of the initial values, they are as old as the training."""
-    [facts] = examine(trained_with(0.01, 4), []).evidence.running
+    [facts] = gather(trained_with(0.01, 4)).running
     facts = dataclasses.replace(facts, tracked=tracked, momentum=0.01, gap=0.8, gap_beyond_start=0.7)
     found, reason = judged(facts, 0.5)
     assert found == severity
@@ -122,7 +123,7 @@ def test_statistics_that_lag_by_a_small_momentum_are_a_warning_too(tracked, seve
 
 def test_pytorchs_momentum_is_not_blamed():
     """What is left of a variance of 1 may count for much, where the data's is tiny."""
-    [facts] = examine(trained_with(0.1, 4), []).evidence.running
+    [facts] = gather(trained_with(0.1, 4)).running
     facts = dataclasses.replace(facts, tracked=60, remainder=0.9**60, gap=0.8, gap_beyond_start=0.1)
     assert judged(facts, 0.5) == (
         "note",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from normwright.doctor.evidence import gather
+from normwright.doctor.gathering import gather
 from normwright.doctor.missing import SkipError
 from normwright.doctor.subject import Subject, subject_of
 from normwright.errors import OptionError

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from normwright.doctor.diagnose import examine
 from normwright.doctor.diagnosis import Diagnosis, figure
-from normwright.doctor.evidence import OnStage, quiet
 from normwright.doctor.finding import Finding
+from normwright.doctor.gathering import OnStage, quiet
 from normwright.doctor.rule import Rule, all_rules
 from normwright.doctor.subject import Subject
 from normwright.errors import NormwrightError

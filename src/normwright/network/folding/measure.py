@@ -23,6 +23,9 @@ from normwright.network.folding.report import FoldDifference, FoldSpeed
 TIMES_UNFOLDED = 4.0
 LEAST_ULPS = 4.0
 
+# Fewer calls of each network say nothing of its time.
+LEAST_CALLS = 5
+
 # Inputs near the example, drawn where the example alone speaks against the fold: rounding errors that differ
 # by chance do so no longer, and a fold that is wrong stays wrong.
 _MORE_EXAMPLES = 7
@@ -79,10 +82,13 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
         OptionError: there is no tolerance, and the network does not run in float64.
         DataError: an output is empty, or nowhere finite: nothing can be judged by it.
     """
-    _check_judgeable(outputs(unfolded, call))  # what the network raises is its own
+    before = outputs(unfolded, call)  # what the network raises is its own
+    _check_judgeable(before)
+    exact: nn.Module | None = None
+    right: Sequence[Tensor] | None = None
     try:
-        exact: nn.Module | None = copy.deepcopy(unfolded).double()
-        outputs(exact, call.map(widened))  # type: ignore[arg-type]
+        exact = copy.deepcopy(unfolded).double()
+        right = outputs(exact, call.map(widened))
     except Exception as error:
         exact = None
         if tolerance is None:
@@ -91,13 +97,16 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
                 f"({type(error).__name__}: {error}): give tolerance=, the largest difference that is allowed"
             ) from error
     narrow = _in_float32(unfolded)
-    found = _errors(unfolded, folded, exact, narrow, call)
+    found = _errors(before, right, folded, narrow, call)
     examples = 1
     more = 0 if tolerance is not None else _MORE_EXAMPLES
     generator = torch.Generator().manual_seed(0)
     while _failing(found, tolerance) is not None and examples <= more:
-        near = _errors(unfolded, folded, exact, narrow, call.map(lambda x: _near(x, generator)))
-        found = [one.most(two) for one, two in zip(found, near, strict=True)]
+        near = call.map(lambda x: _near(x, generator))
+        before = outputs(unfolded, near)
+        right = None if exact is None else outputs(exact, near.map(widened))
+        more_found = _errors(before, right, folded, narrow, near)
+        found = [one.most(two) for one, two in zip(found, more_found, strict=True)]
         examples += 1
     failing = _failing(found, tolerance)
     if failing is not None:
@@ -147,17 +156,28 @@ def _in_float32(network: nn.Module) -> nn.Module | None:
 
 
 def _errors(
-    unfolded: nn.Module, folded: nn.Module, exact: nn.Module | None, narrow: nn.Module | None, call: Call
+    before: Sequence[Tensor],
+    right: Sequence[Tensor] | None,
+    folded: nn.Module,
+    narrow: nn.Module | None,
+    call: Call,
 ) -> list[_Errors]:
-    """The errors of every output."""
-    before, after = outputs(unfolded, call), outputs(folded, call)
+    """The errors of every output.
+
+    Args:
+        before: what the unfolded network gives.
+        right: what it gives in float64, or None.
+        folded: the folded network.
+        narrow: the unfolded network in float32 where it is wider, or None.
+        call: that the outputs are of.
+    """
+    after = outputs(folded, call)
     _check_kinds(before, after)
-    right = rough = [None] * len(before)  # type: list[Tensor | None]
-    if exact is not None:
-        right = [*outputs(exact, call.map(widened))]
-    if exact is not None and narrow is not None:
-        rough = [*outputs(narrow, call.map(_narrowed))]
-    return [_errors_of(*parts) for parts in zip(before, after, right, rough, strict=True)]
+    exact: Sequence[Tensor | None] = [None] * len(before) if right is None else right
+    rough: Sequence[Tensor | None] = [None] * len(before)
+    if right is not None and narrow is not None:
+        rough = outputs(narrow, call.map(_narrowed))
+    return [_errors_of(*parts) for parts in zip(before, after, exact, rough, strict=True)]
 
 
 def _errors_of(before: Tensor, after: Tensor, right: Tensor | None, rough: Tensor | None) -> _Errors:
@@ -206,7 +226,7 @@ def time_in_turn(networks: Sequence[nn.Module], call: Call, *, seconds: float) -
     Args:
         networks: the unfolded one, and others.
         call: the example.
-        seconds: about how long to go on, with at least 5 calls and at most 101 of each.
+        seconds: about how long to go on, with at least `LEAST_CALLS` and at most 101 calls of each.
     """
     device = next((value.device for value in tensors_of([call.args, call.named])), torch.device("cpu"))
     taken: list[list[float]] = [[] for _ in networks]
@@ -214,7 +234,7 @@ def time_in_turn(networks: Sequence[nn.Module], call: Call, *, seconds: float) -
         for network in networks:
             call.of(network)  # what is made once is made now
         start = time.perf_counter()
-        while len(taken[0]) < 5 or (time.perf_counter() - start < seconds and len(taken[0]) < 101):
+        while len(taken[0]) < LEAST_CALLS or (time.perf_counter() - start < seconds and len(taken[0]) < 101):
             for network, times in zip(networks, taken, strict=True):
                 _wait(device)
                 begun = time.perf_counter()
