@@ -58,6 +58,14 @@ def test_each_side_has_the_rate_that_is_fastest_to_the_target():
     ]
 
 
+def test_a_pilot_run_that_gets_there_late_leaves_no_room_for_a_slower_seed():
+    slow = {1.0: rising({0.7: 380, 0.8: 390}, length=600), 3.0: rising({0.8: 400}, length=600)}
+    fast = {0.1: rising({0.7: 40, 0.8: 50}, length=600)}
+    assert [heat.target for heat in heats(slow, fast, (0.7, 0.8), 2 / 3)] == [0.7, 0.8]  # at step 400 of 600
+    slow[1.0] = rising({0.7: 380, 0.8: 400}, length=600)
+    assert [heat.target for heat in heats(slow, fast, (0.7, 0.8), 2 / 3)] == [0.7]
+
+
 def test_the_plan_is_made_of_pilot_runs_alone():
     slow, fast = (
         Entrant(make("mlp", "digits", norm=norm, batch_size=8, seed=3), (0.1, 1.0))

@@ -22,20 +22,24 @@ class Heat:
     ratio: float
 
 
-def plan(bench: Bench, slow: Entrant, fast: Entrant, targets: Sequence[float]) -> list[Heat]:
+def plan(
+    bench: Bench, slow: Entrant, fast: Entrant, targets: Sequence[float], *, within: float = 1.0
+) -> list[Heat]:
     """The targets that both sides reach in some pilot run, with the fastest rate of each side.
 
     Args:
         bench: trains the pilot runs.
         slow, fast: the sides.
         targets: of the validation metric, rising.
+        within: share of its steps in which a pilot run must get there. Less than all of them leaves room for
+            a judged seed that is slower.
     Raises:
         NeedsRunsError: some pilot runs are not done yet.
         RunError: there is no target that both reach.
     """
     results = iter(bench.train(*slow.pilots().values(), *fast.pilots().values()))
     of_slow, of_fast = ({rate: next(results) for rate in side.pilots()} for side in (slow, fast))
-    found = heats(of_slow, of_fast, targets)
+    found = heats(of_slow, of_fast, targets, within)
     if not found:
         raise RunError(
             f"both sides must reach one of the targets {list(targets)} in a pilot run, but none was reached "
@@ -71,18 +75,25 @@ def steps_ratio(slow: RunResult, fast: RunResult, target: float) -> tuple[float,
 
 
 def heats(
-    slow: Mapping[float, RunResult], fast: Mapping[float, RunResult], targets: Sequence[float]
+    slow: Mapping[float, RunResult],
+    fast: Mapping[float, RunResult],
+    targets: Sequence[float],
+    within: float = 1.0,
 ) -> list[Heat]:
     """The heats of `plan`, from pilot results by their learning rate."""
     found = []
     for target in targets:
-        slowest, fastest = _first(slow, target), _first(fast, target)
+        slowest, fastest = _first(slow, target, within), _first(fast, target, within)
         if slowest is not None and fastest is not None:
             (slow_steps, slow_rate), (fast_steps, fast_rate) = slowest, fastest
             found.append(Heat(target, slow_rate, fast_rate, slow_steps / fast_steps))
     return found
 
 
-def _first(results: Mapping[float, RunResult], target: float) -> tuple[int, float] | None:
-    held = [(steps, rate) for rate, result in results.items() if (steps := steps_held(result, target))]
+def _first(results: Mapping[float, RunResult], target: float, within: float) -> tuple[int, float] | None:
+    held = [
+        (steps, rate)
+        for rate, result in results.items()
+        if (steps := steps_held(result, target)) and steps <= within * len(result.loss)
+    ]
     return min(held, default=None)

@@ -72,8 +72,10 @@ def largest_stable(runs: Mapping[float, RunResult]) -> float:
 
 
 def largest_useful(runs: Mapping[float, RunResult]) -> float:
-    """The rate up to which, from the best one on, every rate loses at most `LOST` points; NaN if all "
-    "diverged."""
+    """The rate up to which, from the best one on, every rate loses at most `LOST` points.
+
+    NaN if all diverged.
+    """
     points = {rate: validation_points(runs[rate]) for rate in sorted(runs)}
     lasting = [rate for rate in points if math.isfinite(points[rate])]
     if not lasting:

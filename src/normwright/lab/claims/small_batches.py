@@ -82,7 +82,7 @@ CLAIM = Claim(
     ),
     practice={
         "supported": (
-            "Below about 8 samples per step take group or layer norm, or let batch norm see more samples "
+            "With very few samples per step take group or layer norm, or let batch norm see more samples "
             "(synchronised statistics, frozen statistics in fine-tuning, batch renormalisation). A batch "
             "that memory forces down to 2 is no reason to lose accuracy."
         ),
