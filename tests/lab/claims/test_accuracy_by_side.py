@@ -23,6 +23,15 @@ def test_regularises_compares_with_the_side_that_was_better_alone():
     assert regularises.measures(accuracy, "batch")["both_gain"] == 2.5
 
 
+def test_a_seed_in_which_dropout_gains_nothing_says_that_it_cannot_tell():
+    gained = regularises.control(3, {"none": 74.0, "dropout": 76.5})
+    assert gained == "Control, seed 3: dropout alone adds +2.50 points to neither."
+    nothing = regularises.control(4, {"none": 74.0, "dropout": 74.4})
+    assert nothing.endswith(
+        "adds +0.40 points to neither; so little that this seed cannot tell what regularises."
+    )
+
+
 def test_a_network_that_did_not_fit_its_training_images_is_named():
     fitted = SimpleNamespace(loss=np.array([2.0] * 100 + [0.01] * 40))
     unfitted = SimpleNamespace(loss=np.array([0.01] * 100 + [0.2] * 40))
