@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from normwright.errors import StoreError
+from normwright.lab.book.bounds import EXACT, KINDS
+from normwright.lab.book.choice import ChosenRate
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.verdict import (
     NONE,
@@ -34,7 +36,8 @@ class Outcome:
     Args:
         says, unit, at_least, at_most, ratio: the prediction's.
         values: its measure, one per seed; None where it could not be taken.
-        bounded: in how many of these the measure is a bound, the effect lying beyond.
+        bounds: `AT_LEAST` or `AT_MOST` for each of these that is a bound, the true effect being at least, or
+            at most, that; `EXACT` for the others.
         effect: mean over seeds with a 95 % interval.
         verdict: by the written rule; `leaning`, what it would be with seeds enough.
     """
@@ -46,7 +49,7 @@ class Outcome:
     at_most: float | None
     ratio: bool
     values: tuple[float | None, ...]
-    bounded: int
+    bounds: tuple[str, ...]
     effect: Interval | None
     verdict: str
     leaning: str
@@ -89,6 +92,7 @@ class ClaimRecord:
 
     Args:
         quick: of the reduced size, whose verdict is none.
+        rates: the learning rate that was chosen for each side; none where the claim chooses none.
         practice: the paragraph that goes with the verdict; with the leaning, where there is none.
         machine: device, versions and core count, in one line.
         command: makes it again.
@@ -107,6 +111,7 @@ class ClaimRecord:
     verdict: str
     leaning: str
     outcomes: tuple[Outcome, ...]
+    rates: tuple[ChosenRate, ...]
     practice: str
     plot: Plot
     lines: tuple[Line, ...]
@@ -132,9 +137,16 @@ class ClaimRecord:
 
 
 def make_record(
-    claim: Claim, trials: Sequence[Trial], cost: Cost, *, quick: bool, machine: str, command: str
+    claim: Claim,
+    trials: Sequence[Trial],
+    cost: Cost,
+    *,
+    rates: Sequence[ChosenRate] = (),
+    quick: bool,
+    machine: str,
+    command: str,
 ) -> ClaimRecord:
-    """The record of a claim, a pure function of its trials."""
+    """The record of a claim, a pure function of its trials and of the rates that were chosen for them."""
     outcomes = tuple(_outcome(prediction, trials, quick) for prediction in claim.predictions)
     leans = together([outcome.leaning for outcome in outcomes])
     return ClaimRecord(
@@ -151,6 +163,7 @@ def make_record(
         verdict=together([outcome.verdict for outcome in outcomes]),
         leaning=leans,
         outcomes=outcomes,
+        rates=tuple(dict.fromkeys(rates)),
         practice=claim.practice[leans],
         plot=claim.plot,
         lines=_lines(trials),
@@ -192,6 +205,7 @@ def _record(values: dict[str, Any]) -> ClaimRecord:
             **{
                 **part,
                 "values": tuple(part["values"]),
+                "bounds": tuple(part["bounds"]),
                 "effect": None if part["effect"] is None else _interval(part["effect"]),
             }
         )
@@ -201,6 +215,7 @@ def _record(values: dict[str, Any]) -> ClaimRecord:
     values["lines"] = tuple(
         Line(**{**line, **{name: tuple(line[name]) for name in tuples}}) for line in values["lines"]
     )
+    values["rates"] = tuple(ChosenRate(**{**part, "tried": tuple(part["tried"])}) for part in values["rates"])
     values["plot"], values["cost"] = Plot(**values["plot"]), Cost(**values["cost"])
     values["references"], values["notes"] = tuple(values["references"]), tuple(values["notes"])
     return ClaimRecord(**values)
@@ -221,6 +236,10 @@ def _checked(record: ClaimRecord) -> ClaimRecord:
         raise ValueError("a verdict that is none")
     if not all((part.at_least is None) != (part.at_most is None) for part in record.outcomes):
         raise ValueError("a prediction has either at_least or at_most")
+    if not all(len(part.bounds) == len(part.values) for part in record.outcomes):
+        raise ValueError("a bound, or none, for each value")
+    if not all(bound in KINDS for part in record.outcomes for bound in part.bounds):
+        raise ValueError("a bound of no known kind")
     if not isinstance(record.number, int) or not record.outcomes:
         raise ValueError("a number and an outcome are needed")
     return record
@@ -228,6 +247,10 @@ def _checked(record: ClaimRecord) -> ClaimRecord:
 
 def _outcome(prediction: Prediction, trials: Sequence[Trial], quick: bool) -> Outcome:
     values = [trial.values.get(prediction.key, math.nan) for trial in trials]
+    bounds = tuple(
+        trial.bounds.get(prediction.key, EXACT) if math.isfinite(value) else EXACT
+        for trial, value in zip(trials, values, strict=True)
+    )
     return Outcome(
         key=prediction.key,
         says=prediction.says,
@@ -236,10 +259,10 @@ def _outcome(prediction: Prediction, trials: Sequence[Trial], quick: bool) -> Ou
         at_most=prediction.at_most,
         ratio=prediction.ratio,
         values=tuple(value if math.isfinite(value) else None for value in values),
-        bounded=sum(prediction.key in trial.bounded for trial in trials),
+        bounds=bounds,
         effect=interval_of(prediction, values),
-        verdict=NONE if quick else judge(prediction, values),
-        leaning=leaning(prediction, values),
+        verdict=NONE if quick else judge(prediction, values, bounds),
+        leaning=leaning(prediction, values, bounds),
     )
 
 

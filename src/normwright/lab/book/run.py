@@ -140,6 +140,7 @@ class _Book:
             claim,
             [one.trial for one in measured],
             self._cost(measured),
+            rates=[rate for one in measured for rate in one.rates],
             quick=self.quick,
             machine=machine_in_words("cpu"),
             command=_command(claim, self.quick, self.seeds),
