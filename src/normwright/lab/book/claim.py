@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from normwright.errors import OptionError, RunError
 from normwright.lab import claims
 from normwright.lab.book.bounds import AT_LEAST, AT_MOST, EXACT, KINDS
+from normwright.lab.book.source import source_of
 
 if TYPE_CHECKING:
     from normwright.lab.book.bench import Bench
@@ -175,8 +175,8 @@ class Claim:
 
     @property
     def source(self) -> str:
-        """The text of its file: a trial of another text is not one of this claim."""
-        return _source(self.experiment.__module__)
+        """The text of what it measures by: a trial of another text is not one of this claim."""
+        return source_of(self.experiment.__module__)
 
 
 @cache
@@ -201,11 +201,6 @@ def all_claims() -> Mapping[int, Claim]:
     return {number: found[number] for number in sorted(found)}
 
 
-@cache
-def _source(module: str) -> str:
-    return inspect.getsource(importlib.import_module(module))
-
-
 def _claim_of(module: str) -> Claim:
     try:
         claim = getattr(importlib.import_module(module), "CLAIM", None)
@@ -219,7 +214,7 @@ def _claim_of(module: str) -> Claim:
         raise OptionError(
             f"the file of a claim must end in CLAIM = Claim(…), but {module} has {type(claim).__name__}"
         )
-    _source(module)  # now, before its author edits it while it runs
+    source_of(module)  # now, before its author edits it while it runs
     return claim
 
 

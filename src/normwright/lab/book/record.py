@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,8 @@ class ClaimRecord:
 
     @property
     def file_name(self) -> str:
-        """Of its file; a quick run does not take the place of a full one."""
-        return f"{self.number:02}-{self.name}{'-quick' if self.quick else ''}.json"
+        """Of its file."""
+        return file_name(self.number, self.name, quick=self.quick)
 
     def to_json(self) -> str:
         """The record as JSON, null for what is not finite."""
@@ -134,6 +134,11 @@ class ClaimRecord:
         """Writes the record; its file is whole at every moment."""
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / self.file_name, self.to_json().encode())
+
+
+def file_name(number: int, name: str, *, quick: bool) -> str:
+    """Of the record of a claim; a quick run does not take the place of a full one."""
+    return f"{number:02}-{name}{'-quick' if quick else ''}.json"
 
 
 def make_record(
@@ -174,14 +179,19 @@ def make_record(
     )
 
 
-def read_records(folder: Path) -> list[ClaimRecord]:
+def read_records(folder: Path, *, without: Collection[str] = ()) -> list[ClaimRecord]:
     """The records of a folder by number; of a claim, the full run rather than the quick one.
 
+    Args:
+        folder: need not be there.
+        without: names of files that are left unread.
     Raises:
         StoreError: a file is not a record of this version.
     """
     found: dict[int, ClaimRecord] = {}
     for path in sorted(folder.glob("[0-9][0-9]-*.json")):
+        if path.name in without:
+            continue
         record = _read(path)
         if record.number not in found or found[record.number].quick:
             found[record.number] = record

@@ -42,8 +42,9 @@ class Measured:
 class Trials:
     """The trials in a folder.
 
-    A trial is named by its claim, size and seed and by the text of the claim's file: after a change of that
-    text it is measured anew. What is half-written or unreadable is measured anew, too.
+    A trial is named by its claim, size and seed and by the text of what the claim measures by, its file and
+    the book's modules that it draws on: after a change of that text it is measured anew. What is half-written
+    or unreadable is measured anew, too.
     """
 
     def __init__(self, folder: Path) -> None:
