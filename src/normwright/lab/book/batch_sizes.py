@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from normwright.lab.book.bench import Bench, make
 from normwright.lab.book.entrant import Entrant, best_of
-from normwright.lab.book.sides import rates_note
 from normwright.lab.recipe import Recipe
 
 Place = tuple[str, int]
@@ -48,13 +47,6 @@ def rates_at(norm: str, size: int) -> tuple[float, ...]:
         ((0.0002, 0.0008, 0.0032), (0.004, 0.016, 0.064))
     """
     return (_BATCH_RATES if norm == "batch" else _RATES)[size]
-
-
-def note_on_rates(sides: dict[Place, Recipe]) -> str:
-    """The sentence of `rates_note`."""
-    named = {f"{norm} norm at batch {size}": side for (norm, size), side in sides.items()}
-    tried = {f"{norm} norm at batch {size}": rates_at(norm, size) for norm, size in sides}
-    return rates_note(named, tried)
 
 
 def _recipe(bench: Bench, norm: str, size: int) -> Recipe:

@@ -7,7 +7,7 @@ from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import RATES, SLOW_EPOCHS, watched_mlp, watched_steps
 from normwright.lab.book.entrant import Entrant
 from normwright.lab.book.gradients import mean_gradients, top_over_bottom
-from normwright.lab.book.race import plan, steps_ratio
+from normwright.lab.book.race import at_fastest, steps_ratio
 
 ACTIVATIONS = {"sigmoid": "sigmoid", "tanh": "tanh", "relu": "ReLU", "leaky_relu": "leaky ReLU"}
 SATURATING = ("sigmoid", "tanh")
@@ -21,17 +21,16 @@ def experiment(bench: Bench, seed: int) -> Trial:
     target = bench.size(TARGET, QUICK_TARGET)
     sides = {name: Entrant(watched_mlp(bench, "none", name), RATES[name, "none"]) for name in ACTIVATIONS}
     bench.train(*(run for side in sides.values() for run in side.pilots().values()))
-    rates = {name: plan(bench, side, side, [target])[0].slow_rate for name, side in sides.items()}
-    runs = [vary(side.recipe, lr=rates[name], seed=seed) for name, side in sides.items()]
+    runs = [vary(at_fastest(bench, side, target), seed=seed) for side in sides.values()]
     results = dict(zip(sides, bench.train(*runs), strict=True))
     fades = {
         name: top_over_bottom(mean_gradients(run, watched_steps(bench))) for name, run in results.items()
     }
-    values, bounded = {}, []
+    values, bounds = {}, {}
     for name in SATURATING:
         values[f"gradient_{name}"] = fades[name] / fades["relu"]
-        values[f"steps_{name}"], bound = steps_ratio(results[name], results["relu"], target)
-        bounded += [f"steps_{name}"] if bound else []
+        key = f"steps_{name}"
+        values[key], bounds[key] = steps_ratio(results[name], results["relu"], target)
     return Trial(
         values=values,
         series=tuple(
@@ -42,7 +41,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
             )
             for name, run in results.items()
         ),
-        bounded=tuple(bounded),
+        bounds=bounds,
     )
 
 

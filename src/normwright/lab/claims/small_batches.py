@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from normwright.lab.book.batch_sizes import Place, at_best_rates, note_on_rates
+from normwright.lab.book.batch_sizes import Place, at_best_rates
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.points import test_points
@@ -30,7 +30,6 @@ def experiment(bench: Bench, seed: int) -> Trial:
             Series(f"{norm} norm", sizes, (accuracy[norm, SMALL], accuracy[norm, LARGE]), norm)
             for norm in NORMS
         ),
-        notes=(note_on_rates(sides),),
     )
 
 

@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from normwright.lab.book.bench import Bench, make, vary
+from normwright.lab.book.bounds import ratio_of
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.points import test_points
-from normwright.lab.book.sides import height_of_curve, rates_note
+from normwright.lab.book.race import steps_read
+from normwright.lab.book.sides import height_of_curve
 from normwright.lab.book.small_set import NOISY_RATES, RATES, SAYS, on_noisy_set, on_small_set
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import Floats, RunResult
@@ -36,12 +38,13 @@ def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: steps to the target, test accuracy, and the time of a step."""
     recipes = [on_small_set(bench, norm) for norm in NORMS]
     compared = [on_noisy_set(bench, norm) for norm in COMPARED]
-    accurate = dict(zip(COMPARED, bench.best_rates(compared, NOISY_RATES), strict=True))
-    fast = dict(zip(NORMS, bench.best_rates(recipes, RATES, score=height_of_curve), strict=True))
-    runs = [vary(side, seed=seed) for side in (*accurate.values(), *fast.values())]
+    accurate = bench.best_rates(compared, NOISY_RATES, purpose="for accuracy")
+    fast = bench.best_rates(recipes, RATES, score=height_of_curve, purpose="for speed")
+    runs = [vary(side, seed=seed) for side in (*accurate, *fast)]
     results = dict(zip(NORMS, bench.train(*runs)[len(COMPARED) :], strict=True))
-    accuracy = {norm: test_points(bench, vary(accurate[norm], seed=seed)) for norm in COMPARED}
-    speed_up, bounded = ratio_of_steps(results["none"], results["weight"])
+    judged = dict(zip(COMPARED, runs, strict=False))
+    accuracy = {norm: test_points(bench, judged[norm]) for norm in COMPARED}
+    speed_up, bound = ratio_of_steps(results["none"], results["weight"])
     times = step_times(bench, {norm: _timed(norm) for norm in COMPARED})
     return Trial(
         values={
@@ -49,24 +52,14 @@ def experiment(bench: Bench, seed: int) -> Trial:
             "lower_cost": times["batch"] / times["weight"],
             "less_regularised": accuracy["batch"] - accuracy["weight"],
         },
-        bounded=("speed_up",) if bounded else (),
+        bounds={"speed_up": bound},
         series=tuple(_curve(norm, result) for norm, result in results.items()),
-        notes=(
-            f"For accuracy. {rates_note({NORMS[key]: side for key, side in accurate.items()}, NOISY_RATES)}",
-            f"For speed. {rates_note({NORMS[norm]: side for norm, side in fast.items()}, RATES)}",
-        ),
     )
 
 
-def ratio_of_steps(without: RunResult, with_norm: RunResult) -> tuple[float, bool]:
-    """Steps to the target without weight norm over those with it, and whether that is a bound.
-
-    A side that did not get there counts with the steps that it was given.
-    """
-    reached = [steps_to_loss(result.loss) for result in (without, with_norm)]
-    given = [len(result.loss) for result in (without, with_norm)]
-    slow, fast = (steps or most for steps, most in zip(reached, given, strict=True))
-    return slow / fast, None in reached
+def ratio_of_steps(without: RunResult, with_norm: RunResult) -> tuple[float, str]:
+    """Steps to the target without weight norm over those with it, and what kind of bound that is."""
+    return ratio_of(*(steps_read(steps_to_loss(result.loss), result) for result in (without, with_norm)))
 
 
 def steps_to_loss(loss: Floats) -> int | None:
