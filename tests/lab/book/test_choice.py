@@ -28,6 +28,8 @@ def choice(at, *scores, purpose="", **options):
         (choice(10.0, 0.5, 0.6, 0.7), "largest", "rising"),
         (choice(0.1, 0.9, 0.6, 0.7), "smallest", "rising"),
         (choice(0.1, 0.9, None, None), "smallest", "rising"),
+        (choice(0.1, 0.9, 0.6, 0.895, 0.3), "smallest", "rising"),
+        (choice(100.0, 0.3, 0.895, 0.6, 0.9), "largest", "rising"),
         (choice(10.0, 0.5, 0.695, 0.7), "largest", "level"),
         (choice(0.1, 0.1, 0.1, 0.1), "smallest", "alike"),
         (choice(1.0, 0.100, 0.104, 0.098), "", "alike"),
