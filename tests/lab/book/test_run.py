@@ -17,6 +17,7 @@ from normwright.lab.book.record import read_records
 from normwright.lab.book.run import run_claims
 from normwright.lab.book.trials import Trials
 from normwright.lab.store import Store
+from normwright.report import claims_book
 
 HERE = str(Path(__file__).parent)
 
@@ -207,6 +208,19 @@ def test_two_at_once_in_one_folder_is_refused_and_harms_nothing(folder):
     with alone_in(folder / "out"), pytest.raises(StoreError, match="another runs some in"):
         run(folder)
     assert len(run(folder, seeds=1)[0]) == 1
+
+
+def test_a_page_is_made_though_the_work_stopped_before_a_spoiled_record_was_written_anew(folder):
+    write_claim(folder / "claims", 91, measure='raise LookupError("stopped")')
+    spoiled = folder / "out" / "records" / "91-made_up_91.json"
+    spoiled.parent.mkdir(parents=True)
+    spoiled.write_text("{")
+    with only_claims_of(folder / "claims"), pytest.raises(RunError, match="stopped"):
+        claims_book.run_claims(None, seeds=1, jobs=1, out=folder / "out")
+    page = (folder / "out" / "book.html").read_text()
+    assert 'id="claim-90"' in page
+    assert 'id="claim-91"' not in page
+    assert spoiled.read_text() == "{"
 
 
 def test_out_that_is_empty_is_told(folder):
