@@ -114,9 +114,10 @@ CLAIM = Claim(
     "includes a rate 5 times higher and other changes. Here the networks are small, and the MLP of sigmoids "
     "stands still without batch norm, for 1,500 steps or for thousands, as the seed has it: most of its "
     "speed-up is this standstill. The side without is evaluated every 60 or 51 steps, the other every 10. "
-    "Where a seed does not reach the target its ratio is a lower bound, and the interval over such seeds one "
-    "of bounds. Steps are counted, not seconds: with batch norm a step takes longer, in an MLP as small as "
-    "this several times as long.",
+    "Where a seed does not reach the target its ratio is a lower bound, and the interval over such seeds "
+    "one of bounds; the plot leaves such seeds out, and runs low where the slowest are missing. Steps are "
+    "counted, not seconds: with batch norm a step takes longer, in an MLP as small as this several times as "
+    "long.",
     practice={
         "supported": "Where a deep network with saturating units is slow to start, put batch norm before the "
         "activations: it takes a fraction of the steps, most of all to a middling accuracy. The gain shrinks "
