@@ -47,8 +47,8 @@ def experiment(bench: Bench, seed: int) -> Trial:
         values=measures(accuracy, alone),
         series=(Series("test accuracy", names, heights),),
         notes=(
-            control(seed, accuracy),
             f"The better of dropout and batch norm alone, on validation data: {SIDES[alone]}.",
+            control(seed, accuracy),
             *unfitted(results),
         ),
     )
