@@ -145,6 +145,9 @@ USAGE = {
     ("run", "90", "--seeds", "0"): "should be greater than or equal to 1",
     ("run", "90", "--jobs", "0"): "should be greater than or equal to 1",
     ("--out", "out", "run", "90"): "--out must stand behind the command",
+    ("run", "90", "--out", ""): "a folder must be named, but the name is empty",
+    ("--out", ""): "a folder must be named, but the name is empty",
+    ("book", "--records", "", "--out", "a.html"): "a folder must be named, but the name is empty",
     ("--json", "show", "90"): "--json must stand behind the command",
     ("book", "--records", ".", "--out", "a.html", "--picture", "a.png"): "--picture goes with --markdown",
 }
@@ -199,6 +202,8 @@ def test_show_tells_everything(told):
         "Validation accuracy after one epoch.",
         "Somebody 2015",
         "seed by seed",
+        "Learning rates, chosen on validation data",
+        "of 0.3, 1",
         "14 runs",
         "Made by normwright claims run 90",
     ):
@@ -272,6 +277,7 @@ def test_an_exception_in_an_experiment_is_shown_as_python_shows_it(shared, told)
 
 
 def test_half_written_files_are_told_before_the_work_and_left_alone(shared, told, claims):
+    """But for the record of what is run, which is written anew."""
     for name in ("claims", "out"):
         shutil.copytree(shared.folder / name, claims.folder / name)
     shutil.copytree(shared.folder / "out", claims.folder / "store")
@@ -281,8 +287,9 @@ def test_half_written_files_are_told_before_the_work_and_left_alone(shared, told
     for path, half in halves.items():
         path.write_bytes(half)
     of_store = ("run", "90", "--jobs", "1", "--out", "store")
-    said = claims.many((RUN, LISTED, BOOK, of_store))
-    for arguments in (RUN, LISTED, BOOK):
+    other, smaller = ("run", "91", *OUT), ("run", "90", "--quick", *OUT)
+    said = claims.many((other, smaller, LISTED, BOOK, of_store))
+    for arguments in (other, smaller, LISTED, BOOK):
         assert said[arguments].status == 1
         assert said[arguments].errors.startswith(
             f"error: out/records/{record.name} must be the record of a claim"
@@ -292,12 +299,12 @@ def test_half_written_files_are_told_before_the_work_and_left_alone(shared, told
     assert "error: store/experiment.sqlite: it is half-written" in said[of_store].errors
     assert {path: path.read_bytes() for path in halves} == halves
 
-    record.unlink()
     measured = calls(claims.folder / "claims")
     again = claims(*RUN, "--jobs", "2")
     assert again.status == 0, again.errors
     assert calls(claims.folder / "claims") == measured  # from the trials that are kept
     assert json.loads(record.read_text())["number"] == 90
+    assert 'id="claim-90"' in (claims.folder / "out" / "book.html").read_text()
 
 
 def test_several_jobs_give_the_same_trials(shared, told, claims):

@@ -43,7 +43,9 @@ def test_the_hash_changes_with_every_field():
 
 
 def test_a_field_at_its_default_leaves_the_name_that_a_run_had_before_it_came():
-    assert make().hash == make(shuffle=True, samples=0, max_steps=0).hash == "c21b5129ad5274a2"
+    assert (
+        make().hash == make(shuffle=True, samples=0, max_steps=0, label_noise=0.0).hash == "c21b5129ad5274a2"
+    )
 
 
 def test_one_is_one_point_nought():
@@ -84,6 +86,7 @@ def test_json_round_trip():
         (TrainingRecipe, "shuffle", "no", "shuffle must be True or False, but is 'no' of type str"),
         (TrainingRecipe, "samples", -1, "samples must be at least 0"),
         (TrainingRecipe, "max_steps", 0.5, "max_steps must be at least 0 and a whole number"),
+        (TrainingRecipe, "label_noise", 1.0, r"label_noise must be in \[0, 1\), but is 1.0"),
         (TrainingRecipe, "optimiser", "adam", "did you mean 'adamw'"),
     ],
 )

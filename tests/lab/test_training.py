@@ -102,6 +102,21 @@ def test_a_run_takes_as_many_samples_as_it_is_told():
     assert used_samples(recipe_for().training, data) is data
 
 
+def test_a_share_of_the_labels_is_wrong_the_same_ones_in_every_run():
+    recipe = recipe_for(epochs=1, samples=300, label_noise=0.2)
+    data = load_once(recipe.data, None)
+    other_seed = recipe_for(samples=300, label_noise=0.2, seed=7)
+    right, wrong = (used_samples(r.training, data) for r in (recipe_for(samples=300), recipe))
+    assert torch.equal(wrong.train_x, right.train_x)
+    assert int((wrong.train_y != right.train_y).sum()) == 60
+    assert set(wrong.train_y.tolist()) == set(range(10))
+    assert torch.equal(used_samples(other_seed.training, data).train_y, wrong.train_y)
+    assert torch.equal(wrong.validation_y, data.validation_y)
+    assert torch.equal(wrong.test_y, data.test_y)
+    plain = recipe_for(epochs=1, samples=300)
+    assert not np.array_equal(run_recipe(recipe).result.loss, run_recipe(plain).result.loss)
+
+
 def test_a_run_ends_after_its_most_steps():
     options = {"epochs": 9, "max_steps": 15, "records": 3, "schedule": "cosine"}
     result = run_recipe(recipe_for(**options)).result

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from normwright.lab.book.choice import ChosenRate
 from normwright.lab.book.claim import Plot, Prediction, Series, Trial
 from normwright.lab.book.record import ClaimRecord, Cost, make_record
 from normwright.lab.book.verdict import LEAST_SEEDS
@@ -19,6 +20,11 @@ STEADY = Prediction(
     "drift", "drift without over drift with is at least 1.5", "times", at_least=1.5, ratio=True
 )
 NULL = Prediction("gain", "test accuracy rises at all", "points of accuracy", at_least=0.0)
+
+RATES = (
+    ChosenRate("batch norm", 0.1, (0.01, 0.1), "largest", "rising"),
+    ChosenRate("no normaliser", 1.0, (0.1, 1.0, 10.0), "", ""),
+)
 
 SENTENCES = (
     "Batch norm reaches a given accuracy in fewer training steps.",
@@ -38,20 +44,20 @@ def record(number: int = 1, *predictions: Prediction, **asked: Any) -> ClaimReco
     Args:
         number: of the claim.
         predictions: FASTER by default.
-        asked: `values`, by the key of a prediction; `quick`; `categories`; `series`; `bounded`; or any field
-            of `ClaimRecord`, which replaces what came out.
+        asked: `values`, by the key of a prediction; `quick`; `categories`; `series`; `bounds`; `rates`; or
+            any field of `ClaimRecord`, which replaces what came out.
     """
     predictions = predictions or (FASTER,)
     quick = asked.pop("quick", False)
     seeds = LEAST_SEEDS - 1 if quick else LEAST_SEEDS
     values = asked.pop("values", {})
     categories, series = asked.pop("categories", False), asked.pop("series", True)
-    bounded = asked.pop("bounded", ())
+    bounds, rates = asked.pop("bounds", {}), asked.pop("rates", ())
     trials = [
         Trial(
             {p.key: values.get(p.key, (3.0, 3.4, 2.6, 3.2, 2.9))[seed] for p in predictions},
             _series(seed, categories) if series else (),
-            bounded,
+            bounds,
         )
         for seed in range(seeds)
     ]
@@ -59,6 +65,7 @@ def record(number: int = 1, *predictions: Prediction, **asked: Any) -> ClaimReco
         _claim(number, predictions, asked.pop("contested", False)),
         trials,
         Cost(40, 185.0, 4.2),
+        rates=rates,
         quick=quick,
         machine="cpu (x86_64, 2 cores), Python 3.11.7, PyTorch 2.13.0",
         command=f"normwright claims run {number}" + (" --quick" if quick else ""),
@@ -69,10 +76,10 @@ def record(number: int = 1, *predictions: Prediction, **asked: Any) -> ClaimReco
 def book() -> list[ClaimRecord]:
     """Eight claims: each verdict, and each thing that can be missing."""
     return [
-        record(1),
+        record(1, rates=RATES),
         record(2, values={"speed_up": (1.1, 1.0, 0.9, 1.2, 1.05)}),
         record(3, values={"speed_up": (2.5, 1.2, 3.3, 1.6, 2.4)}, categories=True),
-        record(4, BETTER, values={"gain": (60.0, 62.0, 58.5, 61.0, 59.0)}, bounded=("gain",)),
+        record(4, BETTER, values={"gain": (60.0, 62.0, 58.5, 61.0, 59.0)}, bounds={"gain": "at least"}),
         record(5, FLAT, values={"spread": (0.2, -0.1, 0.3, 0.1, 0.0)}),
         record(6, BETTER, values={"gain": (1.0, math.nan, 2.0, 0.5, 1.5)}, series=False),
         record(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from normwright.errors import OptionError, StoreError
+from normwright.lab.book.choice import ChosenRate
 from normwright.report.claims_figure import claim_panel
 from normwright.report.claims_markdown import to_markdown
 from normwright.report.claims_page import render, write
@@ -52,6 +53,7 @@ def hostile(number=1):
         lines=(line, *made.lines[1:]),
         plot=dataclasses.replace(made.plot, title=HOSTILE, x=HOSTILE, y=HOSTILE),
         references=(HOSTILE,),
+        rates=(ChosenRate(HOSTILE, 0.1, (0.1,), "", ""),),
         notes=(HOSTILE,),
         **dict.fromkeys(names, HOSTILE),
     )
@@ -138,10 +140,25 @@ def test_a_contested_claim_shows_the_verdict_of_each_prediction(page):
 
 
 def test_bounds_and_what_could_not_be_measured_are_told(page):
-    assert "In 5 of 5 seeds the measure is a bound" in leaf(page, 4)
+    assert "In 5 of 5 seeds the true effect is at least the measure" in leaf(page, 4)
+    assert "at least 60.1 points of accuracy (" in leaf(page, 4)
+    assert "seed by seed: ≥ 60, ≥ 62, ≥ 58.5, ≥ 61, ≥ 59" in leaf(page, 4)
     assert "seed by seed: 1, –, 2, 0.5, 1.5" in leaf(page, 6)
     assert "could not be measured" in leaf(page, 9)
     assert "There is nothing to draw" in leaf(page, 6)
+
+
+def test_chosen_rates_are_a_table_with_the_edges_marked(page):
+    _, _, table = words_of(leaf(page, 1)).partition("Side Rate Of those tried ")
+    assert table.startswith(
+        "batch norm 0.1 0.01, 0.1 the largest tried, and the score still rises there: a larger one may be "
+        "better no normaliser 1 0.1, 1, 10 "
+    )
+
+
+def test_a_claim_that_chose_no_rates_shows_no_table_of_them(page):
+    assert "Learning rates" not in leaf(page, 2)
+    assert "Learning rates" in leaf(page, 1)
 
 
 def test_no_name_gets_out_of_its_place():
@@ -230,6 +247,23 @@ def test_all_marks_are_on_the_axis_and_ends_beyond_it_are_open():
     assert {"0", "1"} <= {text for _, text in chart.ticks}
 
 
+@pytest.mark.parametrize(
+    ("prediction", "bound", "below", "above"),
+    [
+        (FASTER, "at least", False, True),
+        (FASTER, "at most", True, False),
+        (BETTER, "at least", False, True),
+        (BELOW, "at least", True, False),  # a fall by less lies nearer to 0
+        (BELOW, "at most", False, True),
+    ],
+)
+def test_an_interval_over_bounds_is_open_where_the_effect_lies(prediction, bound, below, above):
+    for bounds, ends in (({prediction.key: bound}, (below, above)), ({}, (False, False))):
+        made = record(1, prediction, values={"gain": (-5.0, -6.0, -4.0, -5.0, -5.5)}, bounds=bounds)
+        (row,) = charts([made])[0].rows
+        assert (row.dot.low_open, row.dot.high_open) == ends
+
+
 def test_a_scale_that_turns_round_keeps_low_below_high():
     made = record(1, BELOW, values={"gain": (-5.0, -6.0, -4.0, -5.0, -5.5)})
     (chart,) = charts([made])
@@ -313,6 +347,9 @@ def test_markdown_has_a_row_for_each_claim():
     assert "[book.html](book.html)" in text
     assert "it is no verdict" in text
     assert "leaning" not in to_markdown(book()[:7])
+    assert "| at least 60.1 points of accuracy (" in rows[3]
+    assert "some of its measures are bounds" in text
+    assert "bounds" not in to_markdown(book()[:3])
 
 
 def test_markdown_keeps_names_text():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from normwright.cli.claims_options import records_in
+from normwright.cli.claims_options import folder, records_in
 from normwright.cli.outputs import check_output
 from normwright.errors import OptionError
 
@@ -22,7 +22,12 @@ The table of verdicts, too, for a repository:
 
 
 def book(
-    records: Annotated[Path, typer.Option(help="Folder of a book, or of its records.", show_default=False)],
+    records: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of a book, or of its records.", show_default=False, parser=folder, metavar="PATH"
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The page to write, as FILE.html.", show_default=False)],
     markdown: Annotated[
         Path | None,

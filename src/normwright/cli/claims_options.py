@@ -17,10 +17,21 @@ if TYPE_CHECKING:
 
 OUT = "normwright-claims"
 
+
+def folder(text: str | Path) -> Path:
+    """The folder that an option names: a `Path` of no text would be the folder that one is in."""
+    if not str(text):
+        raise typer.BadParameter("a folder must be named, but the name is empty")
+    return Path(text)
+
+
 Out = Annotated[
     Path | None,
     typer.Option(
-        help=f"Folder of the book, where records are looked for. [dim]({OUT})[/dim]", show_default=False
+        help=f"Folder of the book, where records are looked for. [dim]({OUT})[/dim]",
+        show_default=False,
+        parser=folder,
+        metavar="PATH",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; all else goes to the standard error.")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normwright.cli.claims_options import OUT, AsJson, claims_of
+from normwright.cli.claims_options import OUT, AsJson, claims_of, folder
 from normwright.cli.stopping import stops_told
 
 if TYPE_CHECKING:
@@ -54,9 +54,12 @@ def run(
         int | None,
         typer.Option(min=1, help="Runs at a time. [dim](one per core)[/dim]", show_default=False),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the book; what is finished is kept in it.")] = Path(
-        OUT
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the book; what is finished is kept in it.", parser=folder, metavar="PATH"
+        ),
+    ] = Path(OUT),
     data_dir: Annotated[
         Path | None,
         typer.Option(

@@ -11,6 +11,7 @@ import typer
 from normwright.cli.claims_options import AsJson, Out, claims_of, described, records_in
 
 if TYPE_CHECKING:
+    from normwright.lab.book.choice import ChosenRate
     from normwright.lab.book.claim import Claim
     from normwright.lab.book.record import ClaimRecord
 
@@ -57,6 +58,8 @@ def _parts(claim: Claim, record: ClaimRecord | None) -> Iterator[tuple[str, list
         yield "Not run yet", [f"normwright claims run {claim.number}"]
         return
     yield "Found", [_found(record), *_outcomes(record), *record.notes]
+    if record.rates:
+        yield "Learning rates, chosen on validation data", list(map(_chosen, record.rates))
     yield "What it means for practice", [record.practice]
     yield "Cost", [f"{words.cost(record.cost)}; {record.machine}"]
     yield "Made by", [record.command]
@@ -67,6 +70,14 @@ def _found(record: ClaimRecord) -> str:
 
     size = f"{record.seeds} seed{'s' if record.seeds != 1 else ''}{', quick' if record.quick else ''}"
     return f"{words.standing(record.verdict, record.leaning)} ({size})"
+
+
+def _chosen(chosen: ChosenRate) -> str:
+    from normwright.lab.book.rate_words import rate, trend, tried
+
+    doubt = trend(chosen)
+    line = f"{chosen.side}: {rate(chosen.rate)} of {tried(chosen)}"
+    return f"{line} ({doubt})" if doubt else line
 
 
 def _outcomes(record: ClaimRecord) -> Iterator[str]:

@@ -39,7 +39,7 @@ SCHEDULES = ("constant", "cosine")
 
 # Fields that came later are left out of a recipe's text at their default, so that a run from before
 # they came keeps its name, and is not done again.
-_ADDED = frozenset({"affine", "ghost_size", "shuffle", "samples", "max_steps"})
+_ADDED = frozenset({"affine", "ghost_size", "shuffle", "samples", "max_steps", "label_noise"})
 
 
 def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
@@ -172,6 +172,8 @@ class TrainingRecipe:
         shuffle: a new order of the samples every epoch; False keeps the first one, which the seed draws.
         samples: how many of the training split are used, 0 for all: the same ones in every run, and
             those of a smaller number among those of a larger.
+        label_noise: share of the labels of these samples that are wrong: another class, drawn once for all
+            runs. Validation and test labels stay right.
         max_steps: ends a run after so many training steps, 0 for `epochs` alone. The schedule, the
             evaluations and the records are spread over the steps that there are.
     """
@@ -195,6 +197,7 @@ class TrainingRecipe:
     shuffle: bool = True
     samples: int = 0
     max_steps: int = 0
+    label_noise: float = 0.0
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -208,6 +211,7 @@ class TrainingRecipe:
         _above_zero("lr", self.lr)
         _share("momentum", self.momentum)
         _share("warmup", self.warmup)
+        _share("label_noise", self.label_noise)
         _one_of("optimiser", self.optimiser, OPTIMISERS)
         _one_of("schedule", self.schedule, SCHEDULES)
 

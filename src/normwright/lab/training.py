@@ -104,12 +104,28 @@ def steps_in_all(recipe: TrainingRecipe, samples: int) -> int:
 
 
 def used_samples(recipe: TrainingRecipe, data: Data) -> Data:
-    """The data with as much of its training split as the recipe uses, in the order in which they stand."""
-    if recipe.samples in (0, len(data.train_y)):
-        return data
-    order = torch.randperm(len(data.train_y), generator=torch.Generator().manual_seed(0))
-    chosen = order[: recipe.samples].sort().values
-    return dataclasses.replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
+    """The data with as much of its training split as the recipe uses, in the order in which they stand.
+
+    Of their labels, the recipe's share is wrong.
+    """
+    if recipe.samples not in (0, len(data.train_y)):
+        order = torch.randperm(len(data.train_y), generator=torch.Generator().manual_seed(0))
+        chosen = order[: recipe.samples].sort().values
+        data = dataclasses.replace(data, train_x=data.train_x[chosen], train_y=data.train_y[chosen])
+    if recipe.label_noise:
+        wrong = _some_wrong(data.train_y, recipe.label_noise, len(data.classes))
+        data = dataclasses.replace(data, train_y=wrong)
+    return data
+
+
+def _some_wrong(labels: Tensor, share: float, classes: int) -> Tensor:
+    """The labels, a share of them replaced by another class; which and by which is the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    changed = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
+    steps = torch.randint(1, classes, (len(changed),), generator=generator)
+    wrong = labels.clone()
+    wrong[changed] = (labels[changed] + steps) % classes
+    return wrong
 
 
 class Sized(Protocol):

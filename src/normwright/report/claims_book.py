@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import ParamSpec
 
+from normwright.errors import StoreError
 from normwright.lab.book import run as lab
-from normwright.lab.book.record import ClaimRecord, read_records
-from normwright.lab.book.run import RECORDS
+from normwright.lab.book.record import ClaimRecord, file_name, read_records
+from normwright.lab.book.run import RECORDS, claims_to_run
 from normwright.report.claims_page import write
 
 P = ParamSpec("P")
@@ -34,13 +35,19 @@ def _with_page(run: Callable[P, list[ClaimRecord]]) -> Callable[P, list[ClaimRec
         asked.apply_defaults()
         out = Path(asked.arguments["out"])
         told = asked.arguments["on_record"]
-        # Said now rather than after the work: the page is made of every record that is there.
-        read_records(out / RECORDS)
-        judged = 0
+        # Those that this call writes anew, whatever they hold.
+        unwritten = {
+            file_name(claim.number, claim.name, quick=asked.arguments["quick"])
+            for claim in claims_to_run(asked.arguments["numbers"])
+        }
+        # Said now rather than after the work: the page is made of every other record that is there.
+        read_records(out / RECORDS, without=unwritten)
+        judged = False
 
         def on_record(record: ClaimRecord) -> None:
             nonlocal judged
-            judged += 1
+            judged = True
+            unwritten.discard(record.file_name)
             told(record)
 
         asked.arguments["on_record"] = on_record
@@ -48,12 +55,20 @@ def _with_page(run: Callable[P, list[ClaimRecord]]) -> Callable[P, list[ClaimRec
             records = run(*asked.args, **asked.kwargs)
         finally:
             if judged:
-                write(read_records(out / RECORDS), out / BOOK)
+                write(_readable(out / RECORDS, unwritten), out / BOOK)
         return records
 
     what, args, rest = (inspect.getdoc(run) or "").partition("\nArgs:\n")
     run_claims.__doc__ = what + _FILES + args + rest
     return run_claims
+
+
+def _readable(folder: Path, unwritten: Collection[str]) -> list[ClaimRecord]:
+    """All records; without those that were to be written anew, where the work stopped before."""
+    try:
+        return read_records(folder)
+    except StoreError:
+        return read_records(folder, without=unwritten)
 
 
 run_claims = _with_page(lab.run_claims)

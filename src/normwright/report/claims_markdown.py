@@ -15,6 +15,10 @@ _LEGEND = (
     "and else *not supported*: these seeds cannot tell. A claim is supported where all its predictions are, "
     "and refuted where one is."
 )
+_BOUNDS = (
+    "*At least* or *at most* before an effect says that some of its measures are bounds, and that the truth "
+    "lies on that side of them. Such an interval can support what lies on that side, and not refute it."
+)
 _LEANING = (
     "A *leaning* is what the rule would say of a quick run, or of one with fewer than five seeds: it is no "
     "verdict."
@@ -34,7 +38,8 @@ def to_markdown(records: Sequence[ClaimRecord], *, picture: str = "", page: str 
         parts.append(f"![How each claim came out]({picture})")
     if page:
         parts.append(f"[{literal(page)}]({page}) has the plot, the recipe and the measure of each.")
-    parts += [_table(records), _LEGEND, *([_LEANING] if leaning else [])]
+    bounds = any(words.bounds(outcome) for record in records for outcome in record.outcomes)
+    parts += [_table(records), _LEGEND, *([_BOUNDS] if bounds else []), *([_LEANING] if leaning else [])]
     spent = sum(r.cost.training_seconds + r.cost.measuring_seconds for r in records)
     machines = dict.fromkeys(record.machine for record in records)
     made = "; ".join(literal(machine) for machine in machines)

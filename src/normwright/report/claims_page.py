@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from normwright.errors import OptionError
-from normwright.lab.book import words
+from normwright.lab.book import rate_words, words
+from normwright.lab.book.choice import ChosenRate
 from normwright.lab.book.record import ClaimRecord, Outcome
 from normwright.lab.book.verdict import LEAST_SEEDS
 from normwright.report.claims_figure import claim_panel
@@ -28,6 +29,7 @@ class Entry:
         effects: of its predictions, in words.
         outcomes: its predictions.
         panel: its plot, or None.
+        rates: that were chosen for its sides, in words.
         cost: in words.
     """
 
@@ -36,6 +38,7 @@ class Entry:
     effects: tuple[str, ...]
     outcomes: tuple[Prediction, ...]
     panel: Panel | None
+    rates: tuple[Rate, ...]
     cost: str
 
 
@@ -49,6 +52,16 @@ class Prediction:
     limit: str
     values: str
     bounds: str
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The learning rate that was chosen for a side, in words; `trend` only where the choice is in doubt."""
+
+    side: str
+    rate: str
+    tried: str
+    trend: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,7 @@ def _entry(record: ClaimRecord) -> Entry:
         tuple(words.effect(outcome) for outcome in record.outcomes),
         tuple(_prediction(outcome) for outcome in record.outcomes),
         claim_panel(record),
+        tuple(_rate(chosen) for chosen in record.rates),
         words.cost(record.cost),
     )
 
@@ -117,6 +131,10 @@ def _prediction(outcome: Outcome) -> Prediction:
         words.values(outcome),
         words.bounds(outcome),
     )
+
+
+def _rate(chosen: ChosenRate) -> Rate:
+    return Rate(chosen.side, rate_words.rate(chosen.rate), rate_words.tried(chosen), rate_words.trend(chosen))
 
 
 def _groups(entries: Sequence[Entry]) -> tuple[Group, ...]:

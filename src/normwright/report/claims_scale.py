@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from normwright.lab.book import words
+from normwright.lab.book.bounds import AT_LEAST, AT_MOST
 from normwright.lab.book.record import ClaimRecord, Outcome
 from normwright.report.claims_standing import Standing, standing_of
 
@@ -23,7 +24,11 @@ _TICKS = (-1000, -100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 1000)
 
 @dataclass(frozen=True)
 class Dot:
-    """An effect and its interval, in percent of the axis; an open end is an arrow: it goes on beyond."""
+    """An effect and its interval, in percent of the axis.
+
+    An open end is an arrow: the interval goes on beyond the axis, or it is one of bounds beyond which the
+    effect lies.
+    """
 
     mean: float
     low: float | None
@@ -115,14 +120,15 @@ def _chart(key: str, pairs: Sequence[tuple[ClaimRecord, Outcome]]) -> Chart:
     def place(value: float) -> float:
         return round(2 + 96 * (math.asinh(value) - low) / (high - low), 2)
 
-    def dot(end: tuple[float, float | None, float | None]) -> Dot:
+    def dot(end: tuple[float, float | None, float | None], outcome: Outcome) -> Dot:
         mean, least, most = end
+        below, above = _bounded(outcome)
         return Dot(
             place(_near(mean)),
             None if least is None else place(_near(least)),
             None if most is None else place(_near(most)),
-            least is not None and least < -FARTHEST,
-            most is not None and most > FARTHEST,
+            least is not None and (below or least < -FARTHEST),
+            most is not None and (above or most > FARTHEST),
         )
 
     rows = tuple(
@@ -131,12 +137,19 @@ def _chart(key: str, pairs: Sequence[tuple[ClaimRecord, Outcome]]) -> Chart:
             outcome.says,
             standing_of(outcome),
             words.effect(outcome),
-            dot(end) if end else None,
+            dot(end, outcome) if end else None,
             _why_not(outcome),
         )
         for (record, outcome), end in zip(pairs, ends, strict=True)
     )
     return Chart(key, rows, _ticks(low, high, place), place(0), place(1))
+
+
+def _bounded(outcome: Outcome) -> tuple[bool, bool]:
+    """Whether the effect may lie below, and above, its measures, on the common scale."""
+    below, above = (kind in outcome.bounds for kind in (AT_MOST, AT_LEAST))
+    turned = scaled(outcome, _null(outcome) + 1) < 0
+    return (above, below) if turned else (below, above)
 
 
 def _why_not(outcome: Outcome) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 from normwright.lab import claims
-from normwright.lab.book import claim as claim_module
+from normwright.lab.book.claim import all_claims
+from normwright.lab.book.source import source_of
 
 # Three lines that tests replace, and a note of every call, in the file `calls`.
 TINY = '''"""Claim NUMBER, made up."""
@@ -97,8 +98,8 @@ def _modules() -> dict[str, ModuleType]:
 
 
 def _forget() -> None:
-    claim_module.all_claims.cache_clear()
-    claim_module._source.cache_clear()
+    all_claims.cache_clear()
+    source_of.cache_clear()
     for name in _modules():
         del sys.modules[name]
     sys.path_importer_cache.clear()

@@ -87,6 +87,19 @@ def test_each_side_has_its_own_best_rate(bench, store, trained):
     ]
 
 
+def test_the_bench_keeps_what_was_chosen_and_from_what(bench, store, trained):
+    sides = [BASE, vary(BASE, norm="batch")]
+    for side, metrics in zip(sides, [(0.5, 0.9, 0.7), (0.5, 0.6, None)], strict=True):
+        for rate, metric in zip(RATES, metrics, strict=True):
+            finish(store, bench, trained[1], side, rate, metric=metric or 0.0, diverged=metric is None)
+    chosen = bench.best_rates(sides, RATES, purpose="for speed")
+    assert [choice.recipe for choice in bench.choices] == chosen
+    none, batch = bench.choices
+    assert none.scores == {0.1: (1, 0.5), 1.0: (1, 0.9), 10.0: (1, 0.7)}
+    assert batch.scores == {0.1: (1, 0.5), 1.0: (1, 0.6), 10.0: (0, -math.inf)}
+    assert none.purpose == batch.purpose == "for speed"
+
+
 def test_a_rate_that_diverges_loses_whatever_its_score(bench, store, trained):
     for rate, metrics in zip(RATES, [(0.5, 0.5), (0.9, None), (None, None)], strict=True):
         for pilot, metric in enumerate(metrics):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -18,7 +19,7 @@ HERE = Path(__file__).parent
 if str(HERE.parents[1] / "report") not in sys.path:
     sys.path.append(str(HERE.parents[1] / "report"))
 
-from claims_sample import BETTER, FASTER, FLAT, book, extremes, record  # noqa: E402  # found by the line above
+from claims_sample import BETTER, FASTER, FLAT, RATES, book, extremes, record  # noqa: E402  # found by the line above
 
 
 def test_records_are_read_as_they_were_saved(tmp_path):
@@ -41,12 +42,12 @@ def test_an_end_beyond_every_number_comes_back(tmp_path):
 
 
 def test_one_seed_has_a_mean_and_no_interval(tmp_path):
-    import dataclasses
-
     from normwright.lab.records import Interval
 
     one = record(1)
-    outcome = dataclasses.replace(one.outcomes[0], effect=Interval(3.0, None, None, 1), values=(3.0,))
+    outcome = dataclasses.replace(
+        one.outcomes[0], effect=Interval(3.0, None, None, 1), values=(3.0,), bounds=("",)
+    )
     one = dataclasses.replace(one, outcomes=(outcome,))
     one.save(tmp_path)
     assert read_records(tmp_path) == [one]
@@ -70,6 +71,9 @@ def changed(**values):
     return json.dumps({**json.loads(record(1).to_json()), **values})
 
 
+OUTCOME = json.loads(record(1).to_json())["outcomes"][0]
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -85,6 +89,9 @@ def changed(**values):
         changed(more=1),
         changed(plot=None),
         changed(lines=[{"name": "a"}]),
+        changed(rates=[{"side": "a"}]),
+        changed(outcomes=[{**OUTCOME, "bounds": ["", ""]}]),
+        changed(outcomes=[{**OUTCOME, "bounds": ["about"] * 5}]),
     ],
 )
 def test_what_is_no_record_is_named(content, tmp_path):
@@ -130,15 +137,57 @@ def test_effects_in_words(prediction, values, expected):
 
 
 def test_bounds_and_seeds_in_words():
-    outcome = record(1, BETTER, values={"gain": (1.0, math.nan, 2.0, 3.0, 1.0)}, bounded=("gain",)).outcomes[
-        0
-    ]
-    assert words.values(outcome) == "1, –, 2, 3, 1"
-    assert words.bounds(outcome).startswith("In 5 of 5 seeds the measure is a bound")
-    assert words.bounds(outcome).endswith(
-        "The interval is one of these measures, and need not hold the effect."
-    )
+    measured = {"gain": (1.0, math.nan, 2.0, 3.0, 1.0)}
+    (outcome,) = record(1, BETTER, values=measured, bounds={"gain": "at least"}).outcomes
+    assert outcome.bounds == ("at least", "", "at least", "at least", "at least")
+    assert words.values(outcome) == "≥ 1, –, ≥ 2, ≥ 3, ≥ 1"
+    assert words.effect(outcome).startswith("at least 1.75 points of accuracy (")
+    assert words.bounds(outcome).startswith("In 4 of 5 seeds the true effect is at least the measure: ")
+    assert "The interval is one of these measures, and need not hold the effect." in words.bounds(outcome)
     assert words.bounds(record(1).outcomes[0]) == ""
+
+
+@pytest.mark.parametrize(
+    ("prediction", "bounds", "said"),
+    [
+        (BETTER, ("at least",), "It can support the prediction, and cannot refute it."),
+        (BETTER, ("at most",), "It can refute the prediction, and cannot support it."),
+        (FLAT, ("at least",), "It can refute the prediction, and cannot support it."),
+        (FLAT, ("at most",), "It can support the prediction, and cannot refute it."),
+        (FLAT, ("at most", "at least"), "it can neither support the prediction nor refute it."),
+    ],
+)
+def test_what_an_interval_over_bounds_can_say(prediction, bounds, said):
+    (outcome,) = record(1, prediction).outcomes
+    outcome = dataclasses.replace(outcome, bounds=(*bounds, *[""] * (5 - len(bounds))))
+    assert words.bounds(outcome).endswith(said)
+    for bound in bounds:
+        assert f"n 1 of 5 seeds the true effect is {bound} the measure" in words.bounds(outcome)
+    assert words.effect(outcome).startswith(f"{'about' if len(bounds) > 1 else bounds[0]} 3.02 points")
+
+
+def test_lower_bounds_below_the_limit_refute_nothing():
+    low = {"gain": (0.2, 0.3, 0.1, 0.2, 0.2)}
+    assert record(1, BETTER, values=low).verdict == "refuted"
+    assert record(1, BETTER, values=low, bounds={"gain": "at least"}).verdict == "not supported"
+    assert record(1, BETTER, values=low, bounds={"gain": "at most"}).verdict == "refuted"
+    assert record(1, FLAT, values={"spread": low["gain"]}).verdict == "supported"
+    assert (
+        record(1, FLAT, values={"spread": low["gain"]}, bounds={"spread": "at least"}).verdict
+        == "not supported"
+    )
+
+
+def test_rates_are_kept_once_in_the_order_of_their_sides():
+    twice = record(1, rates=RATES + RATES)
+    assert twice.rates == RATES
+    assert json.loads(twice.to_json())["rates"][0] == {
+        "side": "batch norm",
+        "rate": 0.1,
+        "tried": [0.01, 0.1],
+        "edge": "largest",
+        "trend": "rising",
+    }
 
 
 def test_how_many_came_out_how():

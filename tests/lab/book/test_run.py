@@ -17,6 +17,7 @@ from normwright.lab.book.record import read_records
 from normwright.lab.book.run import run_claims
 from normwright.lab.book.trials import Trials
 from normwright.lab.store import Store
+from normwright.report import claims_book
 
 HERE = str(Path(__file__).parent)
 
@@ -63,6 +64,10 @@ def test_a_claim_is_run_to_its_end_and_nothing_is_done_twice(folder):
         record,
     ]
     assert calls(folder / "claims") == [f"90:{seed}" for seed in range(5)]
+    assert [(rate.side, rate.tried) for rate in record.rates] == [
+        ("batch norm", (0.3, 1.0)),
+        ("no normaliser", (0.3, 1.0)),
+    ]
     assert read_records(folder / "out" / "records") == [record]
     before = checkpoints(folder)
 
@@ -134,9 +139,10 @@ def test_a_trial_is_read_as_it_was_kept(folder):
     trials = Trials(folder / "out" / "trials")
     kept = trials.find(claim, 0, quick=False)
     assert trials.find(claim, 0, quick=True) is trials.find(claim, 1, quick=False) is None
+    assert [rate.side for rate in kept.rates] == ["batch norm", "no normaliser"]
     odd = dataclasses.replace(
         kept,
-        trial=dataclasses.replace(kept.trial, bounded=("gain",), notes=("a note",)),
+        trial=dataclasses.replace(kept.trial, bounds={"gain": "at least"}, notes=("a note",)),
     )
     trials.keep(claim, 3, odd, quick=False)
     assert trials.find(claim, 3, quick=False) == odd
@@ -172,7 +178,7 @@ def test_a_measure_that_is_missing_is_told(folder):
 
 @pytest.mark.parametrize(
     "measure",
-    ['return Trial({"gain": 1.0, "loss": 1.0})', 'return Trial({"gain": 1.0}, bounded=("loss",))'],
+    ['return Trial({"gain": 1.0, "loss": 1.0})', 'return Trial({"gain": 1.0}, bounds={"loss": "at most"})'],
 )
 def test_a_measure_that_nothing_predicts_is_told(folder, measure):
     write_claim(folder / "claims", 90, measure=measure)
@@ -202,6 +208,24 @@ def test_two_at_once_in_one_folder_is_refused_and_harms_nothing(folder):
     with alone_in(folder / "out"), pytest.raises(StoreError, match="another runs some in"):
         run(folder)
     assert len(run(folder, seeds=1)[0]) == 1
+
+
+def test_a_page_is_made_though_the_work_stopped_before_a_spoiled_record_was_written_anew(folder):
+    write_claim(folder / "claims", 91, measure='raise LookupError("stopped")')
+    spoiled = folder / "out" / "records" / "91-made_up_91.json"
+    spoiled.parent.mkdir(parents=True)
+    spoiled.write_text("{")
+    with only_claims_of(folder / "claims"), pytest.raises(RunError, match="stopped"):
+        claims_book.run_claims(None, seeds=1, jobs=1, out=folder / "out")
+    page = (folder / "out" / "book.html").read_text()
+    assert 'id="claim-90"' in page
+    assert 'id="claim-91"' not in page
+    assert spoiled.read_text() == "{"
+
+
+def test_out_that_is_empty_is_told(folder):
+    with pytest.raises(OptionError, match="out must name a folder, but is empty"):
+        run_claims(None, out="")
 
 
 def test_out_that_is_a_file_is_told(folder):

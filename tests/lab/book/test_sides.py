@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from normwright.lab.book.bench import PILOT_SEED, make, vary
-from normwright.lab.book.sides import best_setting, height_of_curve, rates_note
+from normwright.lab.book.choice import Choice
+from normwright.lab.book.sides import best_of_pilots, best_setting, height_of_curve
 from normwright.lab.run import LayerTrace, RunResult
 
 
@@ -30,6 +31,7 @@ class Pilots:
 
     def __init__(self, **results):
         self.results = {float(name.removeprefix("p")) / 10: value for name, value in results.items()}
+        self.choices = []
 
     def train(self, *recipes):
         assert {recipe.training.seed for recipe in recipes} == {PILOT_SEED}
@@ -44,7 +46,17 @@ def settings():
 
 def test_the_best_setting_is_that_of_the_best_last_validation_metric(settings):
     bench = Pilots(p0=result(0.9, 0.5), p2=result(0.1, 0.7), p5=result(0.3, 0.6))
-    assert best_setting(bench, settings) is settings[1]
+    assert best_setting(bench, settings) is best_of_pilots(bench, settings) is settings[1]
+
+
+def test_the_bench_forgets_the_rates_of_settings_that_do_not_stand_for_the_side(settings):
+    bench = Pilots(p0=result(0.5), p2=result(0.7), p5=result(0.6))
+    other = vary(settings[0], norm="batch")
+    bench.choices = [Choice(recipe, {recipe.training.lr: (1, 0.5)}) for recipe in (*settings, other)]
+    best_of_pilots(bench, settings)
+    assert len(bench.choices) == 4
+    best_setting(bench, settings)
+    assert [choice.recipe for choice in bench.choices] == [settings[1], other]
 
 
 def test_a_setting_that_diverged_is_not_the_best(settings):
@@ -55,12 +67,3 @@ def test_a_setting_that_diverged_is_not_the_best(settings):
 def test_the_height_of_a_curve_favours_the_run_that_is_good_sooner():
     assert height_of_curve(result(0.8, 0.8, 0.8)) > height_of_curve(result(0.1, 0.5, 0.9))
     assert height_of_curve(result(0.25, 0.75)) == 0.5
-
-
-def test_the_note_tells_of_rates_at_the_edge(settings):
-    sides = dict(zip(("none", "little", "much"), settings, strict=True))
-    assert rates_note(sides, (0.1, 0.3, 1.0)) == (
-        "Learning rates: none 0.1 (the smallest tried), little 0.3, much 1 (the largest tried)."
-    )
-    own = {"none": (0.01, 0.1, 1.0), "little": (0.03, 0.3), "much": (0.1, 1.0, 10.0)}
-    assert rates_note(sides, own) == "Learning rates: none 0.1, little 0.3 (the largest tried), much 1."

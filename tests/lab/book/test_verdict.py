@@ -72,6 +72,28 @@ def test_a_ratio_that_is_none_counts_as_not_measured(value):
     assert interval_of(prediction, [value]) is None
 
 
+@given(MEASURES, st.floats(-1e6, 1e6), st.booleans(), st.sampled_from(("at least", "at most")))
+def test_a_bound_takes_one_verdict_away_and_gives_none(values, limit, most, bound):
+    prediction = predicts(limit, most=most)
+    plain, bounded = judge(prediction, values), judge(prediction, values, [bound])
+    towards = bound == ("at most" if most else "at least")
+    assert bounded == ("not supported" if plain == ("refuted" if towards else "supported") else plain)
+
+
+@given(MEASURES, st.floats(-1e6, 1e6), st.booleans())
+def test_bounds_of_both_kinds_leave_it_open(values, limit, most):
+    assert judge(predicts(limit, most=most), values, ["at least", "at most", ""]) == "not supported"
+
+
+@given(MEASURES, st.floats(-1e6, 1e6), st.lists(st.floats(0, 1e6), min_size=9, max_size=9))
+def test_no_lower_bound_refutes_what_the_truth_could_support(values, limit, more):
+    """The truths lie above the bounds, by as much as is drawn."""
+    truths = [value + added for value, added in zip(values, more, strict=False)]
+    said = judge(predicts(limit), values, ["at least"])
+    assert said != "refuted"
+    assert said != "supported" or interval_of(predicts(), truths).mean >= limit
+
+
 def test_fewer_than_five_seeds_give_no_verdict_but_a_leaning():
     assert judge(predicts(), [2.0, 2.1, 2.2, 2.0]) == "no verdict"
     assert leaning(predicts(), [2.0, 2.1, 2.2, 2.0]) == "supported"

@@ -27,7 +27,9 @@ def test_larger_rates(monkeypatch, tmp_path):
     monkeypatch.setattr(larger_rates, "QUICK_STEPS", 20)
     (record,) = run_claims([2], quick=True, seeds=1, jobs=1, out=tmp_path)
     stable, useful = record.outcomes
-    assert stable.bounded == 1  # both of its rates are stable with batch norm, and none is known that is not
+    assert stable.bounds == (
+        "at least",
+    )  # both of its rates are stable with batch norm, and none is known that is not
     none, batch = record.lines
     assert (none.x, batch.x) == ((1 / 16, 1 / 4, 1.0, 4.0, 16.0), (1 / 16, 1 / 4))
     assert none.mean[-1] is None or none.mean[-1] < 20  # ReLUs without a normaliser do not bear such a rate

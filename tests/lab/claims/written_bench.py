@@ -29,7 +29,7 @@ class WrittenBench(Bench):
         quick: bool = False,
     ) -> None:
         self.quick = quick
-        self.used = {}
+        self.used, self.choices = {}, []
         self._result_of, self._test_of = result_of, test_of
 
     def train(self, *recipes):

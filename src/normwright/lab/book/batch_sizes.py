@@ -6,14 +6,23 @@ from collections.abc import Sequence
 
 from normwright.lab.book.bench import Bench, make
 from normwright.lab.book.entrant import Entrant, best_of
-from normwright.lab.book.sides import rates_note
 from normwright.lab.recipe import Recipe
 
 Place = tuple[str, int]
 """A normaliser and a batch size."""
 
-_MIDDLE = {2: 0.0008, 8: 0.004, 32: 0.016}
-_MIDDLE_BATCH = {2: 0.016, 8: 0.016, 32: 0.064}
+# Those around the best of trial runs, a factor of 4 apart. Without batch norm a small batch asks for small
+# steps.
+_RATES = {
+    2: (0.0002, 0.0008, 0.0032),
+    8: (0.001, 0.004, 0.016),
+    32: (0.001, 0.004, 0.016, 0.064),
+}
+_BATCH_RATES = {
+    2: (0.004, 0.016, 0.064),
+    8: (0.004, 0.016, 0.064, 0.256),
+    32: (0.004, 0.016, 0.064, 0.256),
+}
 
 
 def at_best_rates(bench: Bench, places: Sequence[Place]) -> dict[Place, Recipe]:
@@ -31,23 +40,13 @@ def at_best_rates(bench: Bench, places: Sequence[Place]) -> dict[Place, Recipe]:
 
 
 def rates_at(norm: str, size: int) -> tuple[float, ...]:
-    """The learning rates that are tried: those around the best of trial runs, a factor of 4 apart.
-
-    Without batch norm a small batch asks for small steps.
+    """The learning rates that are tried.
 
     Example:
         >>> rates_at("group", 2), rates_at("batch", 2)
         ((0.0002, 0.0008, 0.0032), (0.004, 0.016, 0.064))
     """
-    middle = _MIDDLE_BATCH if norm == "batch" else _MIDDLE
-    return tuple(middle[size] * factor for factor in (0.25, 1.0, 4.0))
-
-
-def note_on_rates(sides: dict[Place, Recipe]) -> str:
-    """The sentence of `rates_note`."""
-    named = {f"{norm} norm at batch {size}": side for (norm, size), side in sides.items()}
-    tried = {f"{norm} norm at batch {size}": rates_at(norm, size) for norm, size in sides}
-    return rates_note(named, tried)
+    return (_BATCH_RATES if norm == "batch" else _RATES)[size]
 
 
 def _recipe(bench: Bench, norm: str, size: int) -> Recipe:

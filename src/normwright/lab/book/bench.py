@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from normwright.errors import StoreError, unknown_name
+from normwright.lab.book.choice import Choice
 from normwright.lab.data import Data
 from normwright.lab.grid import make_base
 from normwright.lab.judge import final_metric
@@ -59,6 +60,7 @@ class Bench:
     ) -> None:
         self.quick = quick
         self.used: dict[str, Recipe] = {}
+        self.choices: list[Choice] = []
         self._store = store
         self._directory = directory
         self._digests = {} if digests is None else digests
@@ -92,6 +94,7 @@ class Bench:
         *,
         score: Score | None = None,
         pilots: int = 1,
+        purpose: str = "",
     ) -> list[Recipe]:
         """Each recipe with the learning rate that is best for it, chosen on validation data.
 
@@ -103,6 +106,7 @@ class Bench:
             rates: learning rates.
             score: of a run that did not diverge, greater is better; by default the last validation metric.
             pilots: runs of each rate.
+            purpose: see `Choice`, which the bench keeps of each side.
         Raises:
             NeedsRunsError: some pilot runs are not done yet.
         """
@@ -113,8 +117,12 @@ class Bench:
         results = iter(self.train(*(run for side in trials for runs in side for run in runs)))
         best = []
         for recipe, side in zip(recipes, trials, strict=True):
-            scores = [_score([next(results) for _ in runs], score or final_score) for runs in side]
-            best.append(vary(recipe, lr=rates[scores.index(max(scores))]))
+            scores = {
+                rate: _score([next(results) for _ in runs], score or final_score)
+                for rate, runs in zip(rates, side, strict=True)
+            }
+            best.append(vary(recipe, lr=max(scores, key=scores.__getitem__)))
+            self.choices.append(Choice(best[-1], scores, purpose))
         return best
 
     def network(self, recipe: Recipe) -> nn.Module:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from normwright.errors import OptionError, RunError
 from normwright.lab import claims
+from normwright.lab.book.bounds import AT_LEAST, AT_MOST, EXACT, KINDS
+from normwright.lab.book.source import source_of
 
 if TYPE_CHECKING:
     from normwright.lab.book.bench import Bench
@@ -92,15 +93,25 @@ class Trial:
         values: each prediction's measure; NaN where it could not be taken, for example because neither side
             reached the target.
         series: what the plot shows; the same names in every trial.
-        bounded: keys of values that are bounds, and by how the true effect lies beyond: a run that did not
-            reach its target is counted with the steps that it was given.
+        bounds: `AT_LEAST` or `AT_MOST` by the key of a value that is a bound: the true effect is at least, or
+            at most, that. `EXACT`, or no entry, where it was measured.
         notes: sentences about this seed that a reader must know.
+    Raises:
+        OptionError: a bound is of no known kind.
     """
 
     values: Mapping[str, float]
     series: tuple[Series, ...] = ()
-    bounded: tuple[str, ...] = ()
+    bounds: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key, bound in self.bounds.items():
+            if bound not in KINDS:
+                raise OptionError(
+                    f"the bound of {key!r} must be {AT_LEAST!r} or {AT_MOST!r}, or {EXACT!r} where there is "
+                    f"none, but is {bound!r}"
+                )
 
 
 @dataclass(frozen=True)
@@ -164,8 +175,8 @@ class Claim:
 
     @property
     def source(self) -> str:
-        """The text of its file: a trial of another text is not one of this claim."""
-        return _source(self.experiment.__module__)
+        """The text of what it measures by: a trial of another text is not one of this claim."""
+        return source_of(self.experiment.__module__)
 
 
 @cache
@@ -190,11 +201,6 @@ def all_claims() -> Mapping[int, Claim]:
     return {number: found[number] for number in sorted(found)}
 
 
-@cache
-def _source(module: str) -> str:
-    return inspect.getsource(importlib.import_module(module))
-
-
 def _claim_of(module: str) -> Claim:
     try:
         claim = getattr(importlib.import_module(module), "CLAIM", None)
@@ -208,7 +214,7 @@ def _claim_of(module: str) -> Claim:
         raise OptionError(
             f"the file of a claim must end in CLAIM = Claim(…), but {module} has {type(claim).__name__}"
         )
-    _source(module)  # now, before its author edits it while it runs
+    source_of(module)  # now, before its author edits it while it runs
     return claim
 
 

@@ -9,6 +9,7 @@ from normwright.lab.recipe import Recipe
 
 # Six layers of sigmoids stand at 10 % for their first 1,500 steps, at the best of these rates.
 DEPTH, QUICK_DEPTH = 6, 5
+SLOW_EPOCHS = 12
 RATES = {
     ("sigmoid", "none"): (1.0, 3.0, 10.0),
     ("sigmoid", "batch"): (0.03, 0.1, 0.3, 1.0),
@@ -33,16 +34,18 @@ def deep_mlp(bench: Bench, norm: str, **options: Any) -> Recipe:
 
 
 def watched_mlp(bench: Bench, norm: str, activation: str = "sigmoid", **options: Any) -> Recipe:
-    """`deep_mlp` over as many steps as it needs to learn, with its layers recorded.
+    """`deep_mlp` over as many steps as it needs to learn, with its layers recorded at equal distances.
 
-    Sigmoids without a normaliser have 6 epochs (1,800 steps in a quick run), evaluated every 60 steps (50).
+    Sigmoids without a normaliser have 12 epochs (1,800 steps in a quick run), evaluated every 60 steps (50).
     All others have one epoch (300 steps), evaluated every 10.
     """
     if (norm, activation) == ("none", "sigmoid"):
-        epochs, steps, evaluations = bench.size((6, 0, 15), (2, 0, 18))
+        epochs, steps, evaluations, records = bench.size(
+            (SLOW_EPOCHS, 0, 15, 60 * SLOW_EPOCHS), (2, 0, 18, 360)
+        )
     else:
-        epochs, steps, evaluations = bench.size((1, 0, 90), (1, 300, 90))
-    watched = {"epochs": epochs, "max_steps": steps, "evaluations": evaluations, "records": 60}
+        epochs, steps, evaluations, records = bench.size((1, 0, 90, 60), (1, 300, 90, 60))
+    watched = {"epochs": epochs, "max_steps": steps, "evaluations": evaluations, "records": records}
     return deep_mlp(bench, norm, activation=activation, **{**watched, **options})
 
 

@@ -6,12 +6,14 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from normwright.errors import StoreError
+from normwright.lab.book.bounds import EXACT, KINDS
+from normwright.lab.book.choice import ChosenRate
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.verdict import (
     NONE,
@@ -34,7 +36,8 @@ class Outcome:
     Args:
         says, unit, at_least, at_most, ratio: the prediction's.
         values: its measure, one per seed; None where it could not be taken.
-        bounded: in how many of these the measure is a bound, the effect lying beyond.
+        bounds: `AT_LEAST` or `AT_MOST` for each of these that is a bound, the true effect being at least, or
+            at most, that; `EXACT` for the others.
         effect: mean over seeds with a 95 % interval.
         verdict: by the written rule; `leaning`, what it would be with seeds enough.
     """
@@ -46,7 +49,7 @@ class Outcome:
     at_most: float | None
     ratio: bool
     values: tuple[float | None, ...]
-    bounded: int
+    bounds: tuple[str, ...]
     effect: Interval | None
     verdict: str
     leaning: str
@@ -89,6 +92,7 @@ class ClaimRecord:
 
     Args:
         quick: of the reduced size, whose verdict is none.
+        rates: the learning rate that was chosen for each side; none where the claim chooses none.
         practice: the paragraph that goes with the verdict; with the leaning, where there is none.
         machine: device, versions and core count, in one line.
         command: makes it again.
@@ -107,6 +111,7 @@ class ClaimRecord:
     verdict: str
     leaning: str
     outcomes: tuple[Outcome, ...]
+    rates: tuple[ChosenRate, ...]
     practice: str
     plot: Plot
     lines: tuple[Line, ...]
@@ -117,8 +122,8 @@ class ClaimRecord:
 
     @property
     def file_name(self) -> str:
-        """Of its file; a quick run does not take the place of a full one."""
-        return f"{self.number:02}-{self.name}{'-quick' if self.quick else ''}.json"
+        """Of its file."""
+        return file_name(self.number, self.name, quick=self.quick)
 
     def to_json(self) -> str:
         """The record as JSON, null for what is not finite."""
@@ -131,10 +136,22 @@ class ClaimRecord:
         write_whole(folder / self.file_name, self.to_json().encode())
 
 
+def file_name(number: int, name: str, *, quick: bool) -> str:
+    """Of the record of a claim; a quick run does not take the place of a full one."""
+    return f"{number:02}-{name}{'-quick' if quick else ''}.json"
+
+
 def make_record(
-    claim: Claim, trials: Sequence[Trial], cost: Cost, *, quick: bool, machine: str, command: str
+    claim: Claim,
+    trials: Sequence[Trial],
+    cost: Cost,
+    *,
+    rates: Sequence[ChosenRate] = (),
+    quick: bool,
+    machine: str,
+    command: str,
 ) -> ClaimRecord:
-    """The record of a claim, a pure function of its trials."""
+    """The record of a claim, a pure function of its trials and of the rates that were chosen for them."""
     outcomes = tuple(_outcome(prediction, trials, quick) for prediction in claim.predictions)
     leans = together([outcome.leaning for outcome in outcomes])
     return ClaimRecord(
@@ -151,6 +168,7 @@ def make_record(
         verdict=together([outcome.verdict for outcome in outcomes]),
         leaning=leans,
         outcomes=outcomes,
+        rates=tuple(dict.fromkeys(rates)),
         practice=claim.practice[leans],
         plot=claim.plot,
         lines=_lines(trials),
@@ -161,14 +179,19 @@ def make_record(
     )
 
 
-def read_records(folder: Path) -> list[ClaimRecord]:
+def read_records(folder: Path, *, without: Collection[str] = ()) -> list[ClaimRecord]:
     """The records of a folder by number; of a claim, the full run rather than the quick one.
 
+    Args:
+        folder: need not be there.
+        without: names of files that are left unread.
     Raises:
         StoreError: a file is not a record of this version.
     """
     found: dict[int, ClaimRecord] = {}
     for path in sorted(folder.glob("[0-9][0-9]-*.json")):
+        if path.name in without:
+            continue
         record = _read(path)
         if record.number not in found or found[record.number].quick:
             found[record.number] = record
@@ -192,6 +215,7 @@ def _record(values: dict[str, Any]) -> ClaimRecord:
             **{
                 **part,
                 "values": tuple(part["values"]),
+                "bounds": tuple(part["bounds"]),
                 "effect": None if part["effect"] is None else _interval(part["effect"]),
             }
         )
@@ -201,6 +225,7 @@ def _record(values: dict[str, Any]) -> ClaimRecord:
     values["lines"] = tuple(
         Line(**{**line, **{name: tuple(line[name]) for name in tuples}}) for line in values["lines"]
     )
+    values["rates"] = tuple(ChosenRate(**{**part, "tried": tuple(part["tried"])}) for part in values["rates"])
     values["plot"], values["cost"] = Plot(**values["plot"]), Cost(**values["cost"])
     values["references"], values["notes"] = tuple(values["references"]), tuple(values["notes"])
     return ClaimRecord(**values)
@@ -221,6 +246,10 @@ def _checked(record: ClaimRecord) -> ClaimRecord:
         raise ValueError("a verdict that is none")
     if not all((part.at_least is None) != (part.at_most is None) for part in record.outcomes):
         raise ValueError("a prediction has either at_least or at_most")
+    if not all(len(part.bounds) == len(part.values) for part in record.outcomes):
+        raise ValueError("a bound, or none, for each value")
+    if not all(bound in KINDS for part in record.outcomes for bound in part.bounds):
+        raise ValueError("a bound of no known kind")
     if not isinstance(record.number, int) or not record.outcomes:
         raise ValueError("a number and an outcome are needed")
     return record
@@ -228,6 +257,10 @@ def _checked(record: ClaimRecord) -> ClaimRecord:
 
 def _outcome(prediction: Prediction, trials: Sequence[Trial], quick: bool) -> Outcome:
     values = [trial.values.get(prediction.key, math.nan) for trial in trials]
+    bounds = tuple(
+        trial.bounds.get(prediction.key, EXACT) if math.isfinite(value) else EXACT
+        for trial, value in zip(trials, values, strict=True)
+    )
     return Outcome(
         key=prediction.key,
         says=prediction.says,
@@ -236,10 +269,10 @@ def _outcome(prediction: Prediction, trials: Sequence[Trial], quick: bool) -> Ou
         at_most=prediction.at_most,
         ratio=prediction.ratio,
         values=tuple(value if math.isfinite(value) else None for value in values),
-        bounded=sum(prediction.key in trial.bounded for trial in trials),
+        bounds=bounds,
         effect=interval_of(prediction, values),
-        verdict=NONE if quick else judge(prediction, values),
-        leaning=leaning(prediction, values),
+        verdict=NONE if quick else judge(prediction, values, bounds),
+        leaning=leaning(prediction, values, bounds),
     )
 
 

@@ -55,17 +55,19 @@ def run_claims(
     Returns:
         One record per claim, by number.
     Raises:
-        OptionError: there is no claim of a number; seeds or jobs below 1.
+        OptionError: there is no claim of a number; seeds or jobs below 1; `out` is empty.
         DataError: the data are missing.
         RunError: an exception in a run or an experiment; what was finished is kept.
         StoreError: `out` cannot be read or written, or another process runs claims in it.
     """
     not_while_importing()
-    claims = list(all_claims().values()) if numbers is None else chosen_claims(numbers)
+    claims = claims_to_run(numbers)
     count = (QUICK_SEEDS if quick else LEAST_SEEDS) if seeds is None else seeds
     for what, value in (("seeds", count), ("jobs", jobs)):
         if value is not None and not (isinstance(value, int) and value >= 1):
             raise OptionError(f"{what} must be at least 1 and a whole number, but is {value!r}")
+    if not str(out):
+        raise OptionError("out must name a folder, but is empty: leave it out for the usual one")
     directory = None if data_dir is None else Path(data_dir)
     book = _Book(claims, Path(out), directory, quick, count, jobs, on_stage, on_progress)
     records = []
@@ -74,6 +76,15 @@ def run_claims(
             on_record(record)
             records.append(record)
     return sorted(records, key=lambda record: record.number)
+
+
+def claims_to_run(numbers: Sequence[int] | None) -> list[Claim]:
+    """The claims of these numbers, or all.
+
+    Raises:
+        OptionError: there is no claim of a number.
+    """
+    return list(all_claims().values()) if numbers is None else chosen_claims(numbers)
 
 
 @dataclass
@@ -140,6 +151,7 @@ class _Book:
             claim,
             [one.trial for one in measured],
             self._cost(measured),
+            rates=[rate for one in measured for rate in one.rates],
             quick=self.quick,
             machine=machine_in_words("cpu"),
             command=_command(claim, self.quick, self.seeds),

@@ -17,24 +17,34 @@ import torch
 from normwright.doctor.random_states import random_states_kept
 from normwright.errors import DataError, RunError, StoreError
 from normwright.lab.book.bench import Bench, NeedsRunsError
+from normwright.lab.book.choice import ChosenRate, chosen_rates
 from normwright.lab.book.claim import Claim, Series, Trial
 from normwright.lab.store.whole import write_whole
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A trial, the hashes of the runs that it used, and the seconds that measuring took beside them."""
+    """A trial, and how it came about.
+
+    Args:
+        trial: what the experiment gave.
+        runs: hashes of the runs that it used.
+        seconds: that measuring took beside them.
+        rates: the learning rates that were chosen for its sides.
+    """
 
     trial: Trial
     runs: tuple[str, ...]
     seconds: float
+    rates: tuple[ChosenRate, ...] = ()
 
 
 class Trials:
     """The trials in a folder.
 
-    A trial is named by its claim, size and seed and by the text of the claim's file: after a change of that
-    text it is measured anew. What is half-written or unreadable is measured anew, too.
+    A trial is named by its claim, size and seed and by the text of what the claim measures by, its file and
+    the book's modules that it draws on: after a change of that text it is measured anew. What is half-written
+    or unreadable is measured anew, too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,6 +80,7 @@ def measure(claim: Claim, seed: int, bench: Bench) -> Measured:
         RunError: an exception in the experiment.
     """
     bench.used.clear()
+    bench.choices.clear()
     threads = torch.get_num_threads()
     begin = time.perf_counter()
     try:
@@ -92,13 +103,14 @@ def measure(claim: Claim, seed: int, bench: Bench) -> Measured:
         raise RunError(
             f"claim {claim.number} ({claim.name}) must measure {missing[0]!r}, but seed {seed} did not"
         )
-    more = [key for key in (*trial.values, *trial.bounded) if key not in predicted]
+    more = [key for key in (*trial.values, *trial.bounds) if key not in predicted]
     if more:
         raise RunError(
             f"claim {claim.number} ({claim.name}) must measure what it predicts, but seed {seed} gave "
             f"{more[0]!r}, too: write a prediction about it, or leave it out"
         )
-    return Measured(trial, tuple(bench.used), time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
+    return Measured(trial, tuple(bench.used), seconds, chosen_rates(bench.choices))
 
 
 def _measured(values: dict[str, Any]) -> Measured:
@@ -111,11 +123,12 @@ def _measured(values: dict[str, Any]) -> Measured:
         Trial(
             {key: _number(value) for key, value in trial["values"].items()},
             series,
-            tuple(trial["bounded"]),
+            dict(trial["bounds"]),
             tuple(trial["notes"]),
         ),
         tuple(values["runs"]),
         float(values["seconds"]),
+        tuple(ChosenRate(**{**rate, "tried": tuple(rate["tried"])}) for rate in values["rates"]),
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from normwright.lab.book.bounds import AT_LEAST, AT_MOST, EXACT
 from normwright.lab.book.record import ClaimRecord, Cost, Outcome
 from normwright.lab.book.verdict import NONE, NOT_SUPPORTED, REFUTED, SUPPORTED
 
 UNMEASURED = "could not be measured"
+
+_SIGNS = {EXACT: "", AT_LEAST: "≥ ", AT_MOST: "≤ "}
 
 
 def standing(verdict: str, leaning: str) -> str:
@@ -22,11 +25,16 @@ def standing(verdict: str, leaning: str) -> str:
 
 
 def effect(outcome: Outcome) -> str:
-    """Mean and interval with the unit, such as "3.1 times (2.4 to 3.9)"."""
+    """Mean and interval with the unit, such as "3.1 times (2.4 to 3.9)".
+
+    Over bounds, "at least 3.1 times (2.4 to 3.9)"; "about", where there are bounds of both kinds.
+    """
     if outcome.effect is None:
         return UNMEASURED
     ends = interval(outcome)
-    return in_unit(outcome.effect.mean, outcome.unit) + (f" ({ends})" if ends else "")
+    kinds = bound_kinds(outcome)
+    bound = "about " if len(kinds) > 1 else "".join(f"{kind} " for kind in kinds)
+    return bound + in_unit(outcome.effect.mean, outcome.unit) + (f" ({ends})" if ends else "")
 
 
 def interval(outcome: Outcome) -> str:
@@ -60,21 +68,42 @@ def effects(record: ClaimRecord) -> str:
     return "; ".join(effect(outcome) for outcome in record.outcomes)
 
 
+def bound_kinds(outcome: Outcome) -> list[str]:
+    """The kinds of bounds among its measures."""
+    return [kind for kind in (AT_LEAST, AT_MOST) if kind in outcome.bounds]
+
+
 def bounds(outcome: Outcome) -> str:
-    """In how many seeds the measure is a bound, or nothing."""
-    if not outcome.bounded:
+    """In how many seeds the measure is a bound, and what such an interval can say; or nothing."""
+    kinds = bound_kinds(outcome)
+    if not kinds:
         return ""
     seeds = len(outcome.values)
+    counted = " and in ".join(
+        f"{outcome.bounds.count(kind)} of {seeds} seeds the true effect is {kind} the measure"
+        for kind in kinds
+    )
     return (
-        f"In {outcome.bounded} of {seeds} seeds the measure is a bound, and the true effect lies beyond: a "
-        "run that did not reach its target is counted with the steps that it was given. The interval is one "
-        "of these measures, and need not hold the effect."
+        f"In {counted}: what was not reached counts with the steps that the run was given, or with the last "
+        f"of the rates tried. The interval is one of these measures, and need not hold the effect. "
+        f"{_said(outcome)}"
     )
 
 
+def _said(outcome: Outcome) -> str:
+    """What the rule lets an interval over bounds say."""
+    kinds = bound_kinds(outcome)
+    if len(kinds) > 1:
+        return "With bounds of both kinds it can neither support the prediction nor refute it."
+    towards = AT_MOST if outcome.at_least is None else AT_LEAST
+    can, cannot = ("support", "refute") if kinds == [towards] else ("refute", "support")
+    return f"It can {can} the prediction, and cannot {cannot} it."
+
+
 def values(outcome: Outcome) -> str:
-    """The measure of every seed, a dash where it could not be taken."""
-    return ", ".join("–" if value is None else number(value) for value in outcome.values)
+    """The measure of every seed, a dash where it could not be taken; bounds as "≥ 12" and "≤ 12"."""
+    shown = zip(outcome.values, outcome.bounds, strict=True)
+    return ", ".join("–" if value is None else _SIGNS[bound] + number(value) for value, bound in shown)
 
 
 def cost(spent: Cost) -> str:

@@ -13,7 +13,6 @@ from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.gaussian import gaussian_distance
 from normwright.lab.book.points import test_points
-from normwright.lab.book.sides import rates_note
 from normwright.lab.recipe import PLACES, Recipe
 
 RATES = (0.01, 0.04, 0.16, 0.64)
@@ -37,7 +36,6 @@ def experiment(bench: Bench, seed: int) -> Trial:
     images = bench.data(runs["before"]).validation_x[:IMAGES]
     distances = {place: input_distances(bench.network(run), images) for place, run in runs.items()}
     means = {place: statistics.fmean(by_layer.values()) for place, by_layer in distances.items()}
-    named = {f"{place} the activation": side for place, side in sides.items()}
     return Trial(
         values={
             "before_gains": accuracy["before"] - accuracy["after"],
@@ -47,7 +45,6 @@ def experiment(bench: Bench, seed: int) -> Trial:
             Series(PLACES_SAID[place], tuple(by_layer), tuple(by_layer.values()))
             for place, by_layer in distances.items()
         ),
-        notes=(rates_note(named, RATES),),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from normwright.lab.book.bench import Bench, make, vary
+from normwright.lab.book.bounds import ratio_of
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.entrant import Entrant, best_of
-from normwright.lab.book.sides import best_setting, height_of_curve, rates_note
+from normwright.lab.book.race import steps_read
+from normwright.lab.book.sides import best_setting, height_of_curve
 from normwright.lab.judge import steps_to
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
@@ -37,38 +38,26 @@ def experiment(bench: Bench, seed: int) -> Trial:
     sides = {"none": none, "decay": best_setting(bench, decays), "batch": batch}
     runs = {name: vary(side, seed=seed) for name, side in sides.items()}
     results = dict(zip(runs, bench.train(*runs.values()), strict=True))
-    values, bounded = ratios({name: steps_to(result, TARGET) for name, result in results.items()}, results)
+    values, bounds = ratios({name: steps_to(result, TARGET) for name, result in results.items()}, results)
     return Trial(
         values=values,
-        bounded=bounded,
+        bounds=bounds,
         series=tuple(_curve(name, result) for name, result in results.items()),
-        notes=(
-            rates_note(
-                {SIDES[name]: side for name, side in sides.items()},
-                {SIDES[name]: BATCH_RATES if name == "batch" else RATES for name in SIDES},
-            ),
-            f"Weight decay: {sides['decay'].training.weight_decay:g}.",
-        ),
     )
 
 
 def ratios(
     reached: Mapping[str, int | None], results: Mapping[str, RunResult]
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The two ratios of steps, and which of them are bounds.
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The two ratios of steps, and what kinds of bounds they are.
 
-    A side that did not reach the target counts with the steps that it was given, where the true ratio then
-    lies farther on the predicted side: NaN where it may lie on the other, and where neither reached it.
+    A side that did not reach the target counts with the steps that it was given.
     """
-    steps = {name: float(reached[name] or len(results[name].loss)) for name in results}
-    # Key, the sides, and the one that may be short of the target.
-    sides = {"decay_is_slower": ("decay", "batch", "decay"), "decay_speeds_up": ("none", "decay", "decay")}
-    values, bounded = {}, []
-    for key, (over, under, short) in sides.items():
-        missing = {name for name in (over, under) if reached[name] is None}
-        values[key] = steps[over] / steps[under] if missing <= {short} else math.nan
-        bounded += [key] if missing == {short} else []
-    return values, tuple(bounded)
+    steps = {name: steps_read(reached[name], result) for name, result in results.items()}
+    values, bounds = {}, {}
+    for key, over, under in (("decay_is_slower", "decay", "batch"), ("decay_speeds_up", "none", "decay")):
+        values[key], bounds[key] = ratio_of(steps[over], steps[under])
+    return values, bounds
 
 
 def _recipe(bench: Bench, norm: str) -> Recipe:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
-from normwright.lab.book.deep_mlp import RATES, watched_mlp
+from normwright.lab.book.deep_mlp import RATES, SLOW_EPOCHS, watched_mlp
 from normwright.lab.book.entrant import Entrant
-from normwright.lab.book.race import Heat, plan, steps_ratio
+from normwright.lab.book.race import Heat, at_fastest, plan, steps_ratio
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
 
 # From what a poor linear classifier gives to what the plain network ends at.
 TARGETS = (0.7, 0.75, 0.8, 0.82, 0.84)
 PLOTTED = tuple(percent / 100 for percent in range(50, 86, 2))
-LENET_RATES = {"none": (0.3, 1.0, 3.0), "batch": (0.03, 0.1, 0.3, 1.0)}
+LENET_STEPS, QUICK_LENET_STEPS = {"none": 3000, "batch": 900}, {"none": 900, "batch": 150}
+LENET_RATES = {"none": (0.3, 1.0, 3.0), "batch": (0.1, 0.3, 1.0, 3.0)}
+
+# How long the plain MLP of sigmoids stands still differs by thousands of steps from seed to seed. A pilot run
+# is to reach a target in this share of its steps, so that a slower seed does so, too.
+ROOM = 2 / 3
 
 # Of the paper: 31·10⁶ steps of Inception against 2.1·10⁶ of BN-x5, both to 72.2 %.
 PAPER = 14.0
@@ -30,16 +34,17 @@ def experiment(bench: Bench, seed: int) -> Trial:
     mlp = [Entrant(watched_mlp(bench, norm), RATES["sigmoid", norm]) for norm in ("none", "batch")]
     lenet = [Entrant(_lenet(bench, norm), LENET_RATES[norm]) for norm in ("none", "batch")]
     bench.train(*(run for side in mlp + lenet for run in side.pilots().values()))
-    heats = plan(bench, mlp[0], mlp[1], TARGETS)
+    room = bench.size(ROOM, 1.0)
+    heats = plan(bench, mlp[0], mlp[1], TARGETS, within=room)
     most, last = max(heats, key=lambda heat: heat.ratio), heats[-1]
-    lenet_last = plan(bench, lenet[0], lenet[1], TARGETS)[-1]
-    races = [_run_of(mlp, most, seed), _run_of(mlp, last, seed), _run_of(lenet, lenet_last, seed)]
-    results = bench.train(*(run for race in races for run in race))
+    lenet_last = plan(bench, lenet[0], lenet[1], TARGETS, within=room)[-1]
+    races = [(mlp, most), (mlp, last), (lenet, lenet_last)]
+    judged = [at_fastest(bench, side, heat.target) for sides, heat in races for side in sides]
+    results = bench.train(*(vary(side, seed=seed) for side in judged))
     targets = {"speed_up": most, "to_the_best": last, "lenet": lenet_last}
-    values, bounded = {}, []
+    values, bounds = {}, {}
     for i, (key, heat) in enumerate(targets.items()):
-        values[key], bound = steps_ratio(results[2 * i], results[2 * i + 1], heat.target)
-        bounded += [key] if bound else []
+        values[key], bounds[key] = steps_ratio(results[2 * i], results[2 * i + 1], heat.target)
     return Trial(
         values=values,
         series=(
@@ -47,7 +52,7 @@ def experiment(bench: Bench, seed: int) -> Trial:
             _by_target("LeNet", results[4], results[5]),
             Series("14, of the paper", PLOTTED, (PAPER,) * len(PLOTTED)),
         ),
-        bounded=tuple(bounded),
+        bounds=bounds,
         notes=(
             _note("the MLP's largest speed-up", most),
             _note("the MLP's highest accuracy", last),
@@ -57,22 +62,17 @@ def experiment(bench: Bench, seed: int) -> Trial:
 
 
 def _lenet(bench: Bench, norm: str) -> Recipe:
-    """Evaluated every 50 steps without batch norm and every 10 with it, on few samples: LeNet is slow."""
+    """Evaluated about every 50 steps without batch norm, every 10 with it, on few samples: LeNet is slow."""
     return make(
         "lenet",
         "fashion-mnist",
         norm=norm,
         batch_size=bench.size(64, 32),
         validation=0.02,
-        epochs=2,
-        max_steps=bench.size(1500, 900) if norm == "none" else bench.size(500, 150),
+        epochs=4,
+        max_steps=bench.size(LENET_STEPS, QUICK_LENET_STEPS)[norm],
         evaluations=bench.size(18, 36) if norm == "none" else bench.size(92, 180),
     )
-
-
-def _run_of(sides: Sequence[Entrant], heat: Heat, seed: int) -> tuple[Recipe, Recipe]:
-    slow, fast = (side.recipe for side in sides)
-    return vary(slow, lr=heat.slow_rate, seed=seed), vary(fast, lr=heat.fast_rate, seed=seed)
 
 
 def _by_target(name: str, slow: RunResult, fast: RunResult) -> Series:
@@ -81,10 +81,7 @@ def _by_target(name: str, slow: RunResult, fast: RunResult) -> Series:
 
 
 def _note(what: str, heat: Heat) -> str:
-    return (
-        f"Pilot runs put {what} at the target {heat.target:.0%}, with learning rate {heat.slow_rate:g} "
-        f"without and {heat.fast_rate:g} with batch norm."
-    )
+    return f"Pilot runs put {what} at the target {heat.target:.0%}."
 
 
 def _prediction(key: str, where: str) -> Prediction:
@@ -106,19 +103,21 @@ CLAIM = Claim(
         _prediction("lenet", "in LeNet, at the highest accuracy that both sides reach in pilot runs"),
     ),
     recipe="An MLP of 6 hidden layers of 100 sigmoid units (5 in a quick run), batch 60; and LeNet with "
-    "sigmoids and average pooling, batch 64 (32). Fashion-MNIST, Xavier start, "
-    "plain SGD at a constant rate.",
+    "sigmoids and average pooling, batch 64 (32). Fashion-MNIST, Xavier start, plain SGD at a constant rate. "
+    f"The side without batch norm has more steps: {SLOW_EPOCHS} epochs for 1 in the MLP, "
+    f"{LENET_STEPS['none']:,} steps for {LENET_STEPS['batch']} in LeNet.",
     measure="Training steps until two evaluations in a row are at the target, on validation data. Each side "
-    "has the learning rate of three or four that gets it to that target first in pilot runs of another seed; "
-    f"the pilot runs also choose the target, of {', '.join(f'{target:.0%}' for target in TARGETS)}.",
+    "has the learning rate of three or four that gets it to that target first in a pilot run of another "
+    f"seed. The pilot runs also choose the target, of {', '.join(f'{target:.0%}' for target in TARGETS)}: "
+    "both sides must reach it in the first two thirds of their steps, for judged seeds may be slower.",
     conditions="The paper's figure is for Inception on ImageNet, which trains without batch norm too, and "
     "includes a rate 5 times higher and other changes. Here the networks are small, and the MLP of sigmoids "
-    "stands still for its first 1,500 steps without batch norm: most of its speed-up is this standstill. "
-    "The side without has more steps (6 epochs for 1 in the MLP, 1,500 for 500 in LeNet) and is evaluated "
-    "every 60 or 50 of them, the other every 10. Where a seed does not reach the target its ratio is a lower "
-    "bound, and the interval over such seeds one of bounds. "
-    "Steps are counted, not seconds: with batch norm a step takes longer, in an MLP as small as this several "
-    "times as long.",
+    "stands still without batch norm, for 1,500 steps or for thousands, as the seed has it: most of its "
+    "speed-up is this standstill. The side without is evaluated every 60 or 51 steps, the other every 10. "
+    "Where a seed does not reach the target its ratio is a lower bound, and the interval over such seeds "
+    "one of bounds; the plot leaves such seeds out, and runs low where the slowest are missing. Steps are "
+    "counted, not seconds: with batch norm a step takes longer, in an MLP as small as this several times as "
+    "long.",
     practice={
         "supported": "Where a deep network with saturating units is slow to start, put batch norm before the "
         "activations: it takes a fraction of the steps, most of all to a middling accuracy. The gain shrinks "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from normwright.lab.book.batch_sizes import at_best_rates, note_on_rates
+from normwright.lab.book.batch_sizes import at_best_rates
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.points import test_points
@@ -28,7 +28,6 @@ def experiment(bench: Bench, seed: int) -> Trial:
     return Trial(
         values=rises(errors["group"]),
         series=tuple(Series(f"{norm} norm", sizes, tuple(errors[norm].values()), norm) for norm in NORMS),
-        notes=(note_on_rates(sides),),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from normwright.lab.book.bench import Bench, vary
+from normwright.lab.book.bounds import Reading, ratio_of
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.deep_mlp import deep_mlp
 from normwright.lab.book.points import validation_points
@@ -42,17 +43,25 @@ def experiment(bench: Bench, seed: int) -> Trial:
         "stable": {norm: largest_stable(runs[norm]) for norm in runs},
         "useful": {norm: largest_useful(runs[norm]) for norm in runs},
     }
-    bounded = [key for key, found in largest.items() if found["batch"] == max(rates["batch"])]
+    ratios = {
+        key: ratio_of(*(_read(found[norm], rates[norm]) for norm in ("batch", "none")))
+        for key, found in largest.items()
+    }
     return Trial(
-        values={key: found["batch"] / found["none"] for key, found in largest.items()},
+        values={key: ratio for key, (ratio, _) in ratios.items()},
         series=tuple(
             Series(
                 name, tuple(runs[norm]), tuple(validation_points(run) for run in runs[norm].values()), norm
             )
             for name, norm in (("no normaliser", "none"), ("batch norm", "batch"))
         ),
-        bounded=tuple(bounded),
+        bounds={key: bound for key, (_, bound) in ratios.items()},
     )
+
+
+def _read(largest: float, tried: Sequence[float]) -> Reading:
+    """A largest rate; at the end of those tried it is the least that it can be."""
+    return Reading(largest, ended=largest == max(tried))
 
 
 def is_stable(result: RunResult) -> bool:
@@ -72,8 +81,10 @@ def largest_stable(runs: Mapping[float, RunResult]) -> float:
 
 
 def largest_useful(runs: Mapping[float, RunResult]) -> float:
-    """The rate up to which, from the best one on, every rate loses at most `LOST` points; NaN if all "
-    "diverged."""
+    """The rate up to which, from the best one on, every rate loses at most `LOST` points.
+
+    NaN where all diverged.
+    """
     points = {rate: validation_points(runs[rate]) for rate in sorted(runs)}
     lasting = [rate for rate in points if math.isfinite(points[rate])]
     if not lasting:

@@ -10,7 +10,6 @@ from normwright.functional import local_response_norm
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.points import test_points
-from normwright.lab.book.sides import rates_note
 from normwright.lab.networks import lenet
 from normwright.lab.recipe import NetworkRecipe, Recipe
 
@@ -63,7 +62,6 @@ def experiment(bench: Bench, seed: int) -> Trial:
     return Trial(
         values=measures(accuracy),
         series=(Series("test accuracy", tuple(SIDES.values()), heights),),
-        notes=(rates_note({SIDES[name]: side for name, side in sides.items()}, RATES),),
     )
 
 

@@ -18,7 +18,7 @@ from normwright.lab.training import predict
 from normwright.network.walk import find_normalisers
 from normwright.statistics.recalibrate import recalibrate
 
-RATES = (0.02, 0.1, 0.5, 2.5, 12.5)
+RATES = (0.0008, 0.004, 0.02, 0.1, 0.5, 2.5, 12.5)
 LARGE, SMALL = 60, 4
 MODES = ("training mode", "population statistics", "moving average")
 
@@ -190,7 +190,7 @@ CLAIM = Claim(
     ),
     recipe=(
         "3 hidden layers of 100 sigmoid units with batch norm (momentum 0.1) on Fashion-MNIST, Xavier start, "
-        "plain SGD at the best of five learning rates for each batch size; 1,200 steps of 60 or of 4 images."
+        "plain SGD at the best of seven learning rates for each batch size; 1,200 steps of 60 or of 4 images."
     ),
     measure=(
         "Accuracy of the same networks on 1,920 validation images: normalised by mini-batches of the "

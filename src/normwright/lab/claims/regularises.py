@@ -9,14 +9,14 @@ import numpy as np
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.points import test_points
-from normwright.lab.book.sides import best_setting, rates_note
-from normwright.lab.book.small_set import RATES, SAYS, on_small_set
+from normwright.lab.book.sides import best_of_pilots, best_setting
+from normwright.lab.book.small_set import NOISY_RATES, NOISY_SAYS, on_noisy_set
 from normwright.lab.run import RunResult
 
-DROPOUTS = (0.2, 0.5)
+DROPOUTS = (0.2, 0.5, 0.7)
 
-# Half a point: less is within what another draw of 10,000 test images near 85 % would give (twice the
-# standard error is 0.7 points), which five seeds on one test set do not average out.
+# Half a point: less is within what another draw of 10,000 test images would give (one standard error is 0.4
+# points), which five seeds on one test set do not average out.
 MATTERS = 0.5
 # Below this loss a network gives every training image the right class: what is left to gain is
 # generalisation, and not speed.
@@ -27,32 +27,28 @@ SIDES = {"none": "neither", "dropout": "dropout", "batch": "batch norm", "both":
 
 def experiment(bench: Bench, seed: int) -> Trial:
     """One seed: test accuracy with neither, with dropout, with batch norm and with both."""
+    dropouts, rates = bench.size((DROPOUTS, NOISY_RATES), (DROPOUTS[1:2], NOISY_RATES[:2]))
     settings = {
-        "none": [on_small_set(bench, "none")],
-        "dropout": [on_small_set(bench, "none", dropout=share) for share in DROPOUTS],
-        "batch": [on_small_set(bench, "batch")],
-        "both": [on_small_set(bench, "batch", dropout=share) for share in DROPOUTS],
+        "none": [on_noisy_set(bench, "none")],
+        "dropout": [on_noisy_set(bench, "none", dropout=share) for share in dropouts],
+        "batch": [on_noisy_set(bench, "batch")],
+        "both": [on_noisy_set(bench, "batch", dropout=share) for share in dropouts],
     }
-    flat = bench.best_rates([recipe for side in settings.values() for recipe in side], RATES)
+    flat = bench.best_rates([recipe for side in settings.values() for recipe in side], rates)
     rated = {name: [flat.pop(0) for _ in side] for name, side in settings.items()}
     sides = {name: best_setting(bench, recipes) for name, recipes in rated.items()}
-    alone = (
-        "batch" if best_setting(bench, [sides["batch"], sides["dropout"]]) is sides["batch"] else "dropout"
-    )
+    better = best_of_pilots(bench, [sides["batch"], sides["dropout"]])
+    alone = "batch" if better is sides["batch"] else "dropout"
     runs = {name: vary(side, seed=seed) for name, side in sides.items()}
     results = dict(zip(runs, bench.train(*runs.values()), strict=True))
     accuracy = {name: test_points(bench, run) for name, run in runs.items()}
-    control = accuracy["dropout"] - accuracy["none"]
     names, heights = tuple(SIDES.values()), tuple(accuracy[name] for name in SIDES)
-    chosen = {SIDES[name]: side for name, side in sides.items()}
-    shares = ", ".join(f"{SIDES[name]} {sides[name].network.dropout:g}" for name in ("dropout", "both"))
     return Trial(
         values=measures(accuracy, alone),
         series=(Series("test accuracy", names, heights),),
         notes=(
-            rates_note(chosen, RATES),
-            f"Seed {seed}: dropout alone adds {control:+.2f} points to neither.",
-            f"Probability of dropout: {shares}. The better of the two alone: {SIDES[alone]}.",
+            f"The better of dropout and batch norm alone, on validation data: {SIDES[alone]}.",
+            control(seed, accuracy),
             *unfitted(results),
         ),
     )
@@ -70,6 +66,15 @@ def measures(accuracy: Mapping[str, float], alone: str) -> dict[str, float]:
         "dropout_can_go": accuracy["batch"] - accuracy["dropout"],
         "both_gain": accuracy["both"] - accuracy[alone],
     }
+
+
+def control(seed: int, accuracy: Mapping[str, float]) -> str:
+    """What dropout alone adds, without which there is nothing that a regulariser could gain."""
+    gain = accuracy["dropout"] - accuracy["none"]
+    said = f"Control, seed {seed}: dropout alone adds {gain:+.2f} points to neither"
+    return (
+        f"{said}." if gain >= MATTERS else f"{said}; so little that this seed cannot tell what regularises."
+    )
 
 
 def unfitted(results: Mapping[str, RunResult]) -> tuple[str, ...]:
@@ -110,17 +115,20 @@ CLAIM = Claim(
             at_most=MATTERS,
         ),
     ),
-    recipe=f"{SAYS}; dropout of 0.2 or 0.5 after every hidden layer.",
+    recipe=f"{NOISY_SAYS}; dropout of 0.2, 0.5 or 0.7 after every hidden layer.",
     measure=(
-        "Accuracy on the 10,000 test images at the end of training, when the networks without dropout fit "
-        "every training image. Rate, probability of dropout and the better one alone are chosen on "
-        "validation data, by runs of a seed of their own."
+        "Accuracy on the 10,000 test images, which are rightly labelled, at the end of training, when the "
+        "networks without dropout fit every training image. Rate, probability of dropout and the better one "
+        "alone are chosen on validation data, by runs of a seed of their own."
     ),
     conditions=(
-        "A small network that fits every image of a small set; whether regularisation has anything to gain "
-        "there, the notes say by what dropout alone adds. The claim was made for Inception on "
-        "ImageNet. Batch norm's noise grows as the batch shrinks: here it is of 50. "
-        "Each dropout stands before the next layer's batch norm, as it does in most networks."
+        "A set on which regularisation has something to gain, for a network that fits every image fits the "
+        "wrong labels, too: this holds only while dropout alone gains, which the notes say seed by seed. On "
+        "clean labels dropout gained nothing in a small network like this, so that nothing could be told. "
+        "Smaller rates are left out: at them training stops short of the wrong labels, and that regularises "
+        "by itself. The claim was made for Inception on ImageNet, rightly labelled. Batch norm's noise grows "
+        "as the batch shrinks: here it is of 50. Each dropout stands before the next layer's batch norm, as "
+        "it does in most networks."
     ),
     practice={
         "supported": (
@@ -133,8 +141,8 @@ CLAIM = Claim(
         ),
         "refuted": (
             "Batch norm and regularisation are two decisions: choose batch norm for its optimisation, and a "
-            "regulariser by validation accuracy. Where dropout alone adds nothing either, this set does not "
-            "tell whether batch norm could stand in for it."
+            "regulariser by validation accuracy. Where the network can fit wrong labels, keep dropout, stop "
+            "early or clean the labels, with batch norm as without it."
         ),
     },
     plot=Plot("Accuracy with dropout, batch norm, both and neither", "regulariser", "test accuracy (points)"),

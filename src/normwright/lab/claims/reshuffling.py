@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.points import test_points
-from normwright.lab.book.sides import rates_note
 from normwright.lab.book.small_set import RATES, SAYS, on_small_set
 
 # About 1 point of ImageNet's validation accuracy in the paper; half of that is still worth a shuffle.
@@ -29,14 +28,12 @@ def experiment(bench: Bench, seed: int) -> Trial:
     bench.train(*runs.values())
     accuracy = {place: test_points(bench, run) for place, run in runs.items()}
     orders = tuple(ORDERS.values())
-    named = {f"{NORMS[norm]}, {ORDERS[shuffle]}": side for (norm, shuffle), side in sides.items()}
     return Trial(
         values=gains(accuracy),
         series=tuple(
             Series(name, orders, tuple(accuracy[norm, shuffle] for shuffle in ORDERS), norm)
             for norm, name in NORMS.items()
         ),
-        notes=(rates_note(named, RATES),),
     )
 
 

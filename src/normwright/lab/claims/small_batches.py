@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from normwright.lab.book.batch_sizes import Place, at_best_rates, note_on_rates
+from normwright.lab.book.batch_sizes import Place, at_best_rates
 from normwright.lab.book.bench import Bench, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.points import test_points
@@ -30,7 +30,6 @@ def experiment(bench: Bench, seed: int) -> Trial:
             Series(f"{norm} norm", sizes, (accuracy[norm, SMALL], accuracy[norm, LARGE]), norm)
             for norm in NORMS
         ),
-        notes=(note_on_rates(sides),),
     )
 
 
@@ -82,7 +81,7 @@ CLAIM = Claim(
     ),
     practice={
         "supported": (
-            "Below about 8 samples per step take group or layer norm, or let batch norm see more samples "
+            "With very few samples per step take group or layer norm, or let batch norm see more samples "
             "(synchronised statistics, frozen statistics in fine-tuning, batch renormalisation). A batch "
             "that memory forces down to 2 is no reason to lose accuracy."
         ),

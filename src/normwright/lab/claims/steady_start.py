@@ -65,9 +65,11 @@ CLAIM = Claim(
     "layer's spread (85th less 15th) over the narrowest's, at the first step. Drift: how far the percentiles "
     "moved since the first step, in spreads of that step; the mean over layers, percentiles and the records "
     "of all training.",
-    conditions="Tanh, for which Xavier's start was made. The percentiles are over all units of a layer; a "
-    "unit may move while its layer as a whole does not. Batch norm's output has a mean of 0 and a variance "
-    "of 1 by construction, until its weight and bias are trained: part of its steadiness is that.",
+    conditions="Tanh, for which Xavier's start was made. The normal start has a tenth of its deviation, so "
+    "that each layer passes on about a tenth of what it gets: over six layers the first figure is little "
+    "more than that arithmetic. The percentiles are over all units of a layer; a unit may move while its "
+    "layer as a whole does not. Batch norm's output has a mean of 0 and a variance of 1 by construction, "
+    "until its weight and bias are trained: part of its steadiness is that.",
     practice={
         "supported": "Scale the start by the activation in any case: it costs nothing. If the signal then "
         "wanders off in training (record the percentiles by layer), add batch norm, for no start can prevent "

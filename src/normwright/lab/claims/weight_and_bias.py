@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from normwright.lab.book.bench import Bench, make, vary
 from normwright.lab.book.claim import Claim, Plot, Prediction, Series, Trial
 from normwright.lab.book.points import test_points
-from normwright.lab.book.sides import rates_note
 from normwright.lab.recipe import Recipe
 
 RATES = (0.1, 0.5, 2.5)
@@ -45,7 +44,6 @@ def experiment(bench: Bench, seed: int) -> Trial:
             Series(SIDES[affine], tuple(by_layer), tuple(by_layer.values()))
             for affine, by_layer in straight.items()
         ),
-        notes=(rates_note({SIDES[affine]: side for affine, side in sides.items()}, RATES),),
     )
 
 
