@@ -1,10 +1,11 @@
-"""Normalisers as an LSTM layer calls them: at one time step, forward and backward, by the fused kernels.
+"""Normalisers as an LSTM layer calls them, forward and backward: at one time step, or at all of them at once.
 
 Each is made for one pass over a batch of sequences, and remembers the moments of every step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,8 @@ _channels_forward = torch.ops.normwright.channels_forward.default
 _channels_backward = torch.ops.normwright.channels_backward.default
 _channel_affine = torch.ops.normwright.channel_affine.default
 _channel_affine_backward = torch.ops.normwright.channel_affine_backward.default
+_parts_forward = torch.ops.normwright.parts_forward.default
+_parts_backward = torch.ops.normwright.parts_backward.default
 _rows_forward = torch.ops.normwright.rows_forward.default
 _rows_backward = torch.ops.normwright.rows_backward.default
 
@@ -29,7 +32,8 @@ Gradients = tuple[Tensor, Tensor | None, Tensor | None]
 class StepNorm(Protocol):
     """One normaliser in one pass over the time steps.
 
-    `forward` and `backward` are kernels; `plain` is the same in differentiable operations.
+    `forward` and `backward` are kernels; `plain` is the same in differentiable operations. Where all steps
+    are known, as those of the input path are, `forward_all` and `backward_all` take them together.
     """
 
     def forward(
@@ -53,6 +57,16 @@ class StepNorm(Protocol):
         activation: str | None,
     ) -> Gradients:
         """dx, dweight and dbias."""
+
+    def forward_all(
+        self, sizes: Sequence[int], x: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        """x̂·weight + bias of (S, C), the steps one after the other, of so many sequences each."""
+
+    def backward_all(
+        self, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Gradients:
+        """dx, dweight and dbias of `forward_all`."""
 
     def plain(self, step: int, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """x̂·weight + bias."""
@@ -82,6 +96,7 @@ class BatchSteps:
         self._taken: list[tuple[Tensor, Tensor]] = []
         self._moments: dict[int, Tensor] = {}
         self._constants: dict[int, tuple[Tensor, Tensor]] = {}
+        self._together: tuple[Tensor, Tensor] | None = None
 
     def forward(
         self,
@@ -123,6 +138,34 @@ class BatchSteps:
         else:
             kept = (None, moments, activation)
             dx, _, dweight, dbias = _channels_backward(dy, x, None, weight, bias, *kept, wanted)
+        return dx, dweight, dbias
+
+    def forward_all(
+        self, sizes: Sequence[int], x: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        """See `StepNorm`. Each step is a part of one call, if the CPU's kernel serves and none is alone."""
+        if not (self._training and sizes[-1] > 1 and x.is_cpu):
+            rows = enumerate(x.split(list(sizes)))
+            return torch.cat([self.forward(step, row, None, weight, bias, None) for step, row in rows])
+        counts = torch.tensor(sizes)
+        spans = torch.stack([torch.arange(len(sizes)), counts.cumsum(0) - counts, counts], 1)
+        y: Tensor
+        y, moments = _parts_forward(x, None, weight, bias, spans, len(sizes), self._eps, None)
+        self._together = spans, moments
+        size = counts.to(moments.dtype).unsqueeze(1)
+        unbiased = moments[2] * (size / (size - 1))
+        self._taken += zip(moments[0], unbiased, strict=True)
+        return y
+
+    def backward_all(
+        self, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Gradients:
+        """See `StepNorm`."""
+        if self._together is None:
+            return _step_by_step(self, sizes, dy, x, weight, bias)
+        spans, moments = self._together
+        call = (dy, x, None, weight, bias, moments, spans, len(sizes), None, DX | DWEIGHT | DBIAS)
+        dx, _, dweight, dbias = _parts_backward(*call)
         return dx, dweight, dbias
 
     def plain(self, step: int, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -217,6 +260,18 @@ class LayerSteps:
         dx, _, dweight, dbias = _rows_backward(*call, wanted)
         return dx, dweight, dbias
 
+    def forward_all(
+        self, sizes: Sequence[int], x: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        """See `StepNorm`. To layer norm all steps are one."""
+        return self.forward(0, x, None, weight, bias, None)
+
+    def backward_all(
+        self, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> Gradients:
+        """See `StepNorm`."""
+        return self.backward(0, dy, x, weight, bias, None)
+
     def plain(self, step: int, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """See `StepNorm`."""
         wide = x.to(compute_dtype(x))
@@ -226,6 +281,17 @@ class LayerSteps:
 
     def close(self) -> None:
         """Nothing runs along."""
+
+
+def _step_by_step(
+    norm: StepNorm, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> Gradients:
+    """`backward_all` by a `backward` for each step."""
+    rows = enumerate(zip(dy.split(list(sizes)), x.split(list(sizes)), strict=True))
+    found = [norm.backward(step, *row, weight, bias, None) for step, row in rows]
+    dx, *parameters = zip(*found, strict=True)
+    sums = [None if part[0] is None else torch.stack(part).sum(0) for part in parameters]
+    return torch.cat(dx), sums[0], sums[1]
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
