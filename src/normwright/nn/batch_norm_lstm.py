@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from normwright.functional.lstm.step_norms import BatchSteps, StepNorm
+from normwright.functional.lstm.batch_steps import BatchSteps
+from normwright.functional.lstm.step_norm import StepNorm
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.normalised_lstm import NormalisedLSTM
 from normwright.nn.recurrent_batch_norm import RecurrentBatchNorm

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from normwright.functional.lstm.step_norms import LayerSteps, StepNorm
+from normwright.functional.lstm.layer_steps import LayerSteps
+from normwright.functional.lstm.step_norm import StepNorm
 from normwright.nn.layer_norm import LayerNorm
 from normwright.nn.normalised_lstm import NormalisedLSTM
 

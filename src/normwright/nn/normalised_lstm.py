@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.layer import lstm_layer
-from normwright.functional.lstm.step_norms import StepNorm
+from normwright.functional.lstm.step_norm import StepNorm
 from normwright.nn.sequences import Steps, lengths_of, packed_steps, padded, padded_steps
 
 Hidden = tuple[Tensor, Tensor]

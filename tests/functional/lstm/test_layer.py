@@ -6,10 +6,11 @@ import pytest
 import torch
 from tolerances import recurrent, recurrent_gradient
 
+from normwright.functional.lstm.batch_steps import BatchSteps
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.layer import lstm_layer
+from normwright.functional.lstm.layer_steps import LayerSteps
 from normwright.functional.lstm.plain import plain_layer
-from normwright.functional.lstm.step_norms import BatchSteps, LayerSteps
 from normwright.functional.step_statistics import StepStatistics
 
 EPS, INPUTS, UNITS = 0.5, 2, 3

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from normwright.functional.lstm.step_norms import StepNorm
+from normwright.functional.lstm.step_norm import StepNorm
 
 
 class LstmInputs(NamedTuple):

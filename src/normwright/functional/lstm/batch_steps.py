@@ -1,12 +1,8 @@
-"""Normalisers as an LSTM layer calls them, forward and backward: at one time step, or at all of them at once.
-
-Each is made for one pass over a batch of sequences, and remembers the moments of every step.
-"""
+"""Batch norm at the time steps of an LSTM layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +11,7 @@ from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.errors import OptionError
 from normwright.functional.batch_norm import one_value_per_channel
+from normwright.functional.lstm.step_norm import Gradients, affine
 from normwright.functional.step_statistics import StepStatistics
 
 _channels_forward = torch.ops.normwright.channels_forward.default
@@ -23,56 +20,6 @@ _channel_affine = torch.ops.normwright.channel_affine.default
 _channel_affine_backward = torch.ops.normwright.channel_affine_backward.default
 _parts_forward = torch.ops.normwright.parts_forward.default
 _parts_backward = torch.ops.normwright.parts_backward.default
-_rows_forward = torch.ops.normwright.rows_forward.default
-_rows_backward = torch.ops.normwright.rows_backward.default
-
-Gradients = tuple[Tensor, Tensor | None, Tensor | None]
-
-
-class StepNorm(Protocol):
-    """One normaliser in one pass over the time steps.
-
-    `forward` and `backward` are kernels; `plain` is the same in differentiable operations. Where all steps
-    are known, as those of the input path are, `forward_all` and `backward_all` take them together.
-    """
-
-    def forward(
-        self,
-        step: int,
-        x: Tensor,
-        residual: Tensor | None,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        activation: str | None,
-    ) -> Tensor:
-        """activation(x̂·weight + bias + residual) of (n, C), the sequences that have this step."""
-
-    def backward(
-        self,
-        step: int,
-        dy: Tensor,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        activation: str | None,
-    ) -> Gradients:
-        """dx, dweight and dbias."""
-
-    def forward_all(
-        self, sizes: Sequence[int], x: Tensor, weight: Tensor | None, bias: Tensor | None
-    ) -> Tensor:
-        """x̂·weight + bias of (S, C), the steps one after the other, of so many sequences each."""
-
-    def backward_all(
-        self, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
-    ) -> Gradients:
-        """dx, dweight and dbias of `forward_all`."""
-
-    def plain(self, step: int, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        """x̂·weight + bias."""
-
-    def close(self) -> None:
-        """Ends a forward pass: moves what running statistics there are."""
 
 
 class BatchSteps:
@@ -162,7 +109,7 @@ class BatchSteps:
     ) -> Gradients:
         """See `StepNorm`."""
         if self._together is None:
-            return _step_by_step(self, sizes, dy, x, weight, bias)
+            return self._backward_by_steps(sizes, dy, x, weight, bias)
         spans, moments = self._together
         call = (dy, x, None, weight, bias, moments, spans, len(sizes), None, DX | DWEIGHT | DBIAS)
         dx, _, dweight, dbias = _parts_backward(*call)
@@ -182,7 +129,7 @@ class BatchSteps:
             mean, variance = self._running(step)
             centred = wide - mean.to(wide.dtype)
         normalised = centred * (variance.to(wide.dtype) + self._eps).rsqrt()
-        return _affine(normalised, weight, bias).to(x.dtype)
+        return affine(normalised, weight, bias).to(x.dtype)
 
     def close(self) -> None:
         """See `StepNorm`."""
@@ -218,82 +165,11 @@ class BatchSteps:
             self._constants[step] = mean, variance
         return running
 
-
-class LayerSteps:
-    """Layer norm over the features, at each time step.
-
-    Args:
-        eps: added to the variance.
-    """
-
-    def __init__(self, eps: float) -> None:
-        self._eps = eps
-        self._moments: dict[int, Tensor] = {}
-
-    def forward(
-        self,
-        step: int,
-        x: Tensor,
-        residual: Tensor | None,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        activation: str | None,
-    ) -> Tensor:
-        """See `StepNorm`."""
-        call = (x, residual, weight, bias, 1, True, self._eps, activation)
-        y: Tensor
-        y, self._moments[step] = _rows_forward(*call)
-        return y
-
-    def backward(
-        self,
-        step: int,
-        dy: Tensor,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        activation: str | None,
-    ) -> Gradients:
-        """See `StepNorm`."""
-        wanted = DX | DWEIGHT | DBIAS
-        call: tuple[Any, ...] = (dy, x, None, weight, bias, None, self._moments[step], 1, True, activation)
-        dx, _, dweight, dbias = _rows_backward(*call, wanted)
-        return dx, dweight, dbias
-
-    def forward_all(
-        self, sizes: Sequence[int], x: Tensor, weight: Tensor | None, bias: Tensor | None
-    ) -> Tensor:
-        """See `StepNorm`. To layer norm all steps are one."""
-        return self.forward(0, x, None, weight, bias, None)
-
-    def backward_all(
+    def _backward_by_steps(
         self, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> Gradients:
-        """See `StepNorm`."""
-        return self.backward(0, dy, x, weight, bias, None)
-
-    def plain(self, step: int, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-        """See `StepNorm`."""
-        wide = x.to(compute_dtype(x))
-        centred = wide - wide.mean(1, keepdim=True)
-        normalised = centred * (centred.square().mean(1, keepdim=True) + self._eps).rsqrt()
-        return _affine(normalised, weight, bias).to(x.dtype)
-
-    def close(self) -> None:
-        """Nothing runs along."""
-
-
-def _step_by_step(
-    norm: StepNorm, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
-) -> Gradients:
-    """`backward_all` by a `backward` for each step."""
-    rows = enumerate(zip(dy.split(list(sizes)), x.split(list(sizes)), strict=True))
-    found = [norm.backward(step, *row, weight, bias, None) for step, row in rows]
-    dx, *parameters = zip(*found, strict=True)
-    sums = [None if part[0] is None else torch.stack(part).sum(0) for part in parameters]
-    return torch.cat(dx), sums[0], sums[1]
-
-
-def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    y = x if weight is None else x * weight.to(x.dtype)
-    return y if bias is None else y + bias.to(y.dtype)
+        rows = enumerate(zip(dy.split(list(sizes)), x.split(list(sizes)), strict=True))
+        found = [self.backward(step, *row, weight, bias, None) for step, row in rows]
+        dx, *parameters = zip(*found, strict=True)
+        sums = [None if part[0] is None else torch.stack(part).sum(0) for part in parameters]
+        return torch.cat(dx), sums[0], sums[1]
