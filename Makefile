@@ -12,6 +12,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Under --jobs, ninja would take make's job server for its own, whose files make keeps closed to it.
+unexport MAKEFLAGS
+
 .PHONY: demo test lint sanitize sanitized large bench bench-gpu wheel clean
 
 # Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.

@@ -94,6 +94,7 @@ bool Shape::centered() const {
                         [](const Rows& s) { return s.center; },
                         [](const Channels&) { return true; },
                         [](const Groups& s) { return s.center; },
+                        [](const CutChannels&) { return true; },
                     },
                     of);
 }
