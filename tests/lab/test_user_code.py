@@ -6,7 +6,6 @@ import hashlib
 import os
 import pickle
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,14 +31,7 @@ def deep_network():
 """
 
 
-@pytest.fixture(autouse=True)
-def restored_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test imports and the folders that it adds are gone after it."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("restored_imports")
 
 
 @pytest.fixture

@@ -120,6 +120,9 @@ def compare(
     samples: Annotated[
         int | None, of_training("samples", "How many of the training split are used; 0 is all.")
     ] = None,
+    label_noise: Annotated[
+        float | None, of_training("label_noise", "Share of their labels that are wrong.")
+    ] = None,
     max_steps: Annotated[
         int | None, of_training("max_steps", "Training steps that end a run; 0 leaves it to the epochs.")
     ] = None,

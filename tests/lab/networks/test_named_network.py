@@ -25,7 +25,7 @@ def sized(shape, classes):
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> str:
+def own(tmp_path: Path, restored_imports: None) -> str:
     (tmp_path / "nets.py").write_text(OWN)
     return f"{tmp_path / 'nets.py'}"
 

@@ -28,7 +28,7 @@ def number():
 
 
 @pytest.fixture
-def own(tmp_path):
+def own(tmp_path, restored_imports):
     """The name of a function in a file of the user's own."""
     (tmp_path / "nets.py").write_text(OWN)
     return lambda function: f"{tmp_path / 'nets.py'}:{function}"
