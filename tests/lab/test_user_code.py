@@ -38,6 +38,11 @@ pytestmark = pytest.mark.usefixtures("restored_imports")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's working folder: `nets.py` and beside it what it imports; `pack/inner.py`."""
     monkeypatch.chdir(tmp_path)
+    # What another test has left: its own modules of these names, and their folders.
+    for module in ("nets", "blocks", "pack"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    elsewhere = [entry for entry in sys.path if (Path(entry) / "nets.py").exists()]
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in elsewhere])
     (tmp_path / "nets.py").write_text(SOURCE)
     (tmp_path / "blocks.py").write_text("BLOCKS = 2\n")
     (tmp_path / "pack").mkdir()
