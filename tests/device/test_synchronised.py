@@ -9,8 +9,7 @@ import pytest
 import torch
 from processes import run_ranks
 from shares import second_case, second_derivatives
-from synchronised import SHARES, WAYS, alone, images, network
-from tolerances import SAME_DERIVATIVE
+from synchronised import SHARES, WAYS, alone, assert_as_in_one_process, close, images, network
 
 from normwright.functional import batch_norm
 from normwright.statistics import recalibrate
@@ -35,18 +34,9 @@ def joined():
     return alone()
 
 
-def close(one, other):
-    # float64; the depth of the network stands for the order of the derivative
-    return float((one - other).abs().max()) <= SAME_DERIVATIVE * max(1.0, float(other.abs().max()))
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_parameters_and_statistics_are_those_of_one_process(way, ranks, joined):
-    for seen in ranks:
-        assert seen[way].keys() == joined.keys()
-        for key, value in joined.items():
-            assert close(seen[way][key], value), key
-    assert all(torch.equal(seen[way][key], ranks[0][way][key]) for seen in ranks for key in joined)
+    assert_as_in_one_process(way, ranks, joined)
 
 
 @pytest.mark.parametrize("activation", [None, "silu"])

@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).parent.parent))
 
 import torch  # in the folder above lies what is shared
 from processes import process_group
+from tolerances import SAME_DERIVATIVE
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -101,6 +102,22 @@ def trained(
                 parameter.grad /= len(shares)
         optimiser.step()
     return {name: value.cpu() for name, value in part.state_dict().items()}
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal but for rounding in float64; the depth of the network stands for the order of the derivative."""
+    return float((one - other).abs().max()) <= SAME_DERIVATIVE * max(1.0, float(other.abs().max()))
+
+
+def assert_as_in_one_process(
+    way: str, ranks: Sequence[dict[str, Any]], joined: dict[str, torch.Tensor]
+) -> None:
+    """What each process has trained is what one has on the joined batches, and the same bits on all."""
+    for seen in ranks:
+        assert seen[way].keys() == joined.keys()
+        for key, value in joined.items():
+            assert close(seen[way][key], value), key
+    assert all(torch.equal(seen[way][key], ranks[0][way][key]) for seen in ranks for key in joined)
 
 
 def accumulated(rank: int) -> list[torch.Tensor]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import WORLD, run_ranks
-from synchronised import SHARES, WAYS, alone, images
-from tolerances import SAME_DERIVATIVE
+from synchronised import SHARES, WAYS, alone, assert_as_in_one_process, close, images
 
 from normwright import nn
 from normwright.errors import OptionError
@@ -27,18 +26,9 @@ def joined():
     return alone()
 
 
-def close(one, other):
-    # float64; the depth of the network stands for the order of the derivative
-    return float((one - other).abs().max()) <= SAME_DERIVATIVE * max(1.0, float(other.abs().max()))
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_parameters_and_statistics_are_those_of_one_process(way, ranks, joined):
-    for seen in ranks:
-        assert seen[way].keys() == joined.keys()
-        for key, value in joined.items():
-            assert close(seen[way][key], value), key
-    assert all(torch.equal(ranks[0][way][key], ranks[1][way][key]) for key in joined)
+    assert_as_in_one_process(way, ranks, joined)
 
 
 def test_accumulating_over_micro_batches_and_ranks(ranks):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -233,14 +232,7 @@ def test_a_function_of_one_option_is_called_without_any() -> None:
     assert built.placement.places == ("bn",)
 
 
-@pytest.fixture
-def _keeps_path() -> Iterator[None]:
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
-
-
-@pytest.mark.usefixtures("_keeps_path")
+@pytest.mark.usefixtures("restored_imports")
 def test_a_function_named_by_its_file(tmp_path: Path) -> None:
     file = tmp_path / "nets.py"
     file.write_text(
