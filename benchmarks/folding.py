@@ -24,6 +24,7 @@ from torch.fx.experimental.optimization import fuse
 
 from benchmarks.alternate import Task, Timing, alternate_for
 from benchmarks.border import BorderRace, border_table, race_borders
+from benchmarks.fold_errors import EXAMPLES, FoldErrors, fold_errors
 from benchmarks.machine import describe, in_words
 from benchmarks.markdown import figure, table
 from benchmarks.real_networks import REAL_NETWORKS, draw_statistics, resnet
@@ -31,8 +32,9 @@ from benchmarks.saving import save
 from benchmarks.variants import without
 from normwright.network import FoldReport, fold_with_report
 
-# What the issue asks of a folded ResNet-50: no slower than fuse's, and within 3 % of none.
-TO_FUSED, TO_WITHOUT = 1.0, 1.03
+# What is asked: an error of at most 4 times the unfolded network's; a folded ResNet-50 no slower than fuse's,
+# and within 3 % of one without normalisers.
+TO_UNFOLDED, TO_FUSED, TO_WITHOUT = 4.0, 1.0, 1.03
 
 _WHY = {
     "those of its input": "normalises by its input",
@@ -47,6 +49,7 @@ class Row:
     name: str
     report: FoldReport | None
     reason: str = ""
+    errors: FoldErrors | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def _fold(name: str, *, small: bool) -> Row:
     try:
         real = REAL_NETWORKS[name](small=small)
         draw_statistics(real.network).eval()
-        return Row(name, fold_with_report(real.network, real.example)[1])
+        folded, report = fold_with_report(real.network, real.example)
+        errors = fold_errors(real.network, folded, real.example) if report.folded else None
+        return Row(name, report, errors=errors)
     except Exception as error:  # one that fails stops no other
         traceback.print_exc()
         return Row(name, None, f"{type(error).__name__}: {error}".splitlines()[0])
@@ -144,9 +149,9 @@ def _page(
             "# Folding networks that other people wrote",
             f"Made by `python -m benchmarks.folding`; {in_words(describe())}; {options.threads} threads. "
             "Random weights, statistics that differ from channel to channel, float32, "
-            f"{size}. Errors are the largest on one "
-            "example, against the network in float64, in ulps at the output's largest magnitude. Time "
-            "is that of the folded network over that of the unfolded one, medians of calls in turn.",
+            f"{size}. Errors are the largest on {EXAMPLES} examples, against the network in float64, in ulps "
+            "at the output's largest magnitude. Time is that of the folded network over that of the "
+            "unfolded one, medians of calls in turn.",
             _table(rows),
             "## A ResNet-50 in a row",
             "Transformers' modules in an `nn.Sequential`, ReLU in place, 224 × 224. *Fused* is "
@@ -176,7 +181,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         return (row.name, "", "", "", "", row.reason, "", "", "")
     places = collections.Counter(record.place for record in report.normalisers)
     why = collections.Counter(_why(record.reason) for record in report.normalisers if record.reason)
-    error = report.error
+    errors = row.errors
     return (
         row.name,
         str(len(report.normalisers)),
@@ -184,8 +189,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(places["multiply-add"]),
         str(places[""]),
         "; ".join(f"{count}: {reason}" for reason, count in why.most_common()),
-        figure(None if error is None else error.folded_ulps, 1),
-        figure(None if error is None else error.unfolded_ulps, 1),
+        figure(None if errors is None else errors.folded, 1),
+        figure(None if errors is None else errors.unfolded, 1),
         figure(None if report.speed is None else report.speed.ratio),
     )
 
@@ -218,10 +223,10 @@ def _races(races: Sequence[Race]) -> str:
 
 def _verdict(rows: Sequence[Row], races: Sequence[Race]) -> str:
     lines = [f"{row.name}: {row.reason}" for row in rows if row.report is None]
-    errors = {row.name: row.report.error for row in rows if row.report is not None}
-    for name, error in errors.items():
-        if error is not None and error.folded and error.unfolded and error.folded > 4 * error.unfolded:
-            lines.append(f"{name}: {error.folded / error.unfolded:.1f} times the unfolded error")
+    for row in rows:
+        ratio = 0.0 if row.errors is None else row.errors.folded / row.errors.unfolded
+        if ratio > TO_UNFOLDED:
+            lines.append(f"{row.name}: {ratio:.1f} times the unfolded error")
     for race in races:
         for name, bound in (("fused", TO_FUSED), ("without", TO_WITHOUT)):
             if race.folded_to[name] > bound:
