@@ -3,13 +3,14 @@
 The operators must have been defined before (`schema.register`): the library only implements them.
 
 What it does not do is said in words for the person at the keyboard, for `normwright.backends()`: no library
-was built, and why; PyTorch is too old; it cannot be loaded. `NORMWRIGHT_NATIVE=0` keeps it from being loaded,
-so that the kernels can be compared with plain PyTorch.
+was built, and why; PyTorch is too old; it was built from other sources; it cannot be loaded.
+`NORMWRIGHT_NATIVE=0` keeps it from being loaded, so that the kernels can be compared with plain PyTorch.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import sys
 import warnings
@@ -23,6 +24,9 @@ LIBRARY = "libnormwright.so"
 
 # Where the build writes why it made no library (CMakeLists.txt).
 NOT_BUILT = "not_built.txt"
+
+# The kinds of files in csrc/ that the library is made from (csrc/cmake/stamp.cmake).
+SOURCES = {".cpp", ".h", ".txt"}
 
 SWITCH = "NORMWRIGHT_NATIVE"
 
@@ -62,6 +66,13 @@ def _load(folders: list[Path]) -> Native:
     path = next((path for folder in folders if (path := folder / LIBRARY).exists()), None)
     if path is None:
         return Native(False, _why_not_built(folders))
+    for folder in folders:
+        if _is_stale(path, sources := folder.absolute().parent.parent / "csrc"):
+            return Native(
+                False,
+                f"{LIBRARY} was built from other sources than those in {sources}. "
+                f"Build it again: pip install --no-deps --editable {sources.parent}",
+            )
     try:
         torch.ops.load_library(path)
         library = ctypes.CDLL(str(path))
@@ -71,6 +82,24 @@ def _load(folders: list[Path]) -> Native:
         cause = error.__cause__ or error  # PyTorch puts the linker's words there
         return Native(False, f"{LIBRARY} cannot be loaded into PyTorch {torch.__version__}: {cause}")
     return Native(True, f"C++, compiled for {instruction_set}")
+
+
+def _is_stale(library: Path, sources: Path) -> bool:
+    """Whether the library was built from other sources, where these are there: in an editable installation.
+
+    PyTorch does not compare a kernel with its operator's schema: one built before an argument was added would be
+    called, and take the next for it. What is loaded cannot be unloaded, so that the file itself is looked into.
+    """
+    if not (sources / "library.cpp").exists():
+        return False
+    return stamp(sources).encode() not in library.read_bytes()
+
+
+def stamp(sources: Path) -> str:
+    """What a library that was built from these sources contains."""
+    files = sorted(path for path in sources.iterdir() if path.suffix in SOURCES)
+    listing = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files)
+    return f"normwright sources {hashlib.sha256(listing.encode()).hexdigest()}"
 
 
 def _why_not_built(folders: list[Path]) -> str:
