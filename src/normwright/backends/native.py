@@ -87,8 +87,8 @@ def _load(folders: list[Path]) -> Native:
 def _is_stale(library: Path, sources: Path) -> bool:
     """Whether the library was built from other sources, where these are there: in an editable installation.
 
-    PyTorch does not compare a kernel with its operator's schema: one built before an argument was added would be
-    called, and take the next for it. What is loaded cannot be unloaded, so that the file itself is looked into.
+    PyTorch does not compare a kernel with its operator's schema: one built before an argument was added would
+    be called, and take the next for it. What is loaded cannot be unloaded, hence the look into the file.
     """
     if not (sources / "library.cpp").exists():
         return False
