@@ -77,6 +77,12 @@ def test_it_is_switched_off_without_a_warning():
     assert done.stdout.strip() == "False switched off: NORMWRIGHT_NATIVE=0 in the environment"
 
 
+@pytest.mark.parametrize("setting", ["off", "false", "2"])
+def test_a_setting_that_means_nothing_is_named(setting, monkeypatch, tmp_path):
+    monkeypatch.setenv(native.SWITCH, setting)
+    assert refusal(tmp_path) == f"NORMWRIGHT_NATIVE must be 0 or 1, but is {setting!r} in the environment"
+
+
 def test_not_built(tmp_path):
     assert "NORMWRIGHT_NATIVE=1" in refusal(tmp_path)
 
@@ -101,6 +107,7 @@ def test_a_library_that_pytorch_lacks_symbols_for(tmp_path):
     reason = refusal(tmp_path)
     assert "not_in_pytorch" in reason
     assert f"PyTorch {torch.__version__}" in reason
+    assert reason.endswith("install normwright again with pip's --force-reinstall --no-deps --no-cache-dir")
 
 
 def test_the_library_is_of_these_sources():

@@ -30,6 +30,9 @@ SOURCES = {".cpp", ".h", ".txt"}
 
 SWITCH = "NORMWRIGHT_NATIVE"
 
+# Without the last, pip would take the wheel that it kept.
+_AFRESH = "pip's --force-reinstall --no-deps --no-cache-dir"
+
 # What the library asks of PyTorch's stable ABI: TORCH_TARGET_VERSION in the build.
 OLDEST_TORCH = (2, 10)
 
@@ -48,10 +51,14 @@ def load(folders: Iterable[str] | None = None) -> Native:
         folders: where to look; the folders of the package `normwright` unless given (an editable
             installation has two: the sources, and what was compiled).
     """
-    if os.environ.get(SWITCH) == "0":
+    setting = os.environ.get(SWITCH, "")
+    if setting == "0":
         return Native(False, f"switched off: {SWITCH}=0 in the environment")
     places = [Path(folder) for folder in (sys.modules["normwright"].__path__ if folders is None else folders)]
-    native = _load(places)
+    if setting in ("", "1"):
+        native = _load(places)
+    else:
+        native = Native(False, f"{SWITCH} must be 0 or 1, but is {setting!r} in the environment")
     if not native.loaded:
         message = f"normwright runs on the CPU without its C++ kernels, several times slower: {native.reason}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
@@ -67,11 +74,12 @@ def _load(folders: list[Path]) -> Native:
     if path is None:
         return Native(False, _why_not_built(folders))
     for folder in folders:
-        if _is_stale(path, sources := folder.absolute().parent.parent / "csrc"):
+        checkout = folder.absolute().parent.parent
+        if _is_stale(path, checkout / "csrc"):
             return Native(
                 False,
-                f"{LIBRARY} was built from other sources than those in {sources}. "
-                f"Build it again: pip install --no-deps --editable {sources.parent}",
+                f"{LIBRARY} was built from other sources than those in {checkout / 'csrc'}. "
+                f"Build it again: pip install --no-deps --editable {checkout}",
             )
     try:
         torch.ops.load_library(path)
@@ -80,7 +88,11 @@ def _load(folders: list[Path]) -> Native:
         instruction_set = library.normwright_instruction_set().decode()
     except (OSError, AttributeError) as error:
         cause = error.__cause__ or error  # PyTorch puts the linker's words there
-        return Native(False, f"{LIBRARY} cannot be loaded into PyTorch {torch.__version__}: {cause}")
+        return Native(
+            False,
+            f"{LIBRARY} cannot be loaded into PyTorch {torch.__version__}: {cause}. "
+            f"To have it built here, install normwright again with {_AFRESH}",
+        )
     return Native(True, f"C++, compiled for {instruction_set}")
 
 
@@ -108,5 +120,5 @@ def _why_not_built(folders: list[Path]) -> str:
             return note.read_text(encoding="utf-8").strip()
     return (
         f"they were not built. To see why, install normwright again with {SWITCH}=1 in the environment, "
-        "which makes it an error, and pip's --force-reinstall --no-deps --no-cache-dir"
+        f"which makes it an error, and {_AFRESH}"
     )
