@@ -15,6 +15,8 @@ import torch
 import normwright
 from normwright.backends import native
 
+SOURCES = Path(__file__).parents[2] / "csrc"
+
 REQUIRED = "native" in os.environ.get("NORMWRIGHT_REQUIRE", "").split(",")
 
 
@@ -75,6 +77,12 @@ def test_it_is_switched_off_without_a_warning():
     assert done.stdout.strip() == "False switched off: NORMWRIGHT_NATIVE=0 in the environment"
 
 
+@pytest.mark.parametrize("setting", ["off", "false", "2"])
+def test_a_setting_that_means_nothing_is_named(setting, monkeypatch, tmp_path):
+    monkeypatch.setenv(native.SWITCH, setting)
+    assert refusal(tmp_path) == f"NORMWRIGHT_NATIVE must be 0 or 1, but is {setting!r} in the environment"
+
+
 def test_not_built(tmp_path):
     assert "NORMWRIGHT_NATIVE=1" in refusal(tmp_path)
 
@@ -99,6 +107,43 @@ def test_a_library_that_pytorch_lacks_symbols_for(tmp_path):
     reason = refusal(tmp_path)
     assert "not_in_pytorch" in reason
     assert f"PyTorch {torch.__version__}" in reason
+    assert reason.endswith("install normwright again with pip's --force-reinstall --no-deps --no-cache-dir")
+
+
+def test_the_library_is_of_these_sources():
+    assert native.stamp(SOURCES).encode() in library().read_bytes()
+
+
+def changed_header(sources: Path) -> None:
+    with (sources / "calls.h").open("a") as header:
+        header.write("// edited\n")
+
+
+EDITS = {
+    "a header": changed_header,
+    "a new file": lambda sources: (sources / "new.cpp").touch(),
+    "a file gone": lambda sources: (sources / "pages.h").unlink(),
+    "a file renamed": lambda sources: (sources / "pages.h").rename(sources / "sheets.h"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_library_of_other_sources(edit, tmp_path):
+    folder = tmp_path / "src" / "normwright"
+    folder.mkdir(parents=True)
+    shutil.copy(library(), folder)
+    edit(Path(shutil.copytree(SOURCES, tmp_path / "csrc")))
+    reason = refusal(tmp_path / "elsewhere", folder)
+    assert f"built from other sources than those in {tmp_path / 'csrc'}." in reason
+    assert reason.endswith(f"pip install --no-deps --editable {tmp_path}")
+
+
+def test_what_the_library_is_not_made_from_may_change(tmp_path):
+    sources = Path(shutil.copytree(SOURCES, tmp_path / "csrc"))
+    (sources / "tests" / "fuzz.cpp").unlink()
+    (sources / ".calls.h.swp").touch()
+    os.utime(sources / "calls.h", (0, 0))
+    assert native.stamp(sources) == native.stamp(SOURCES)
 
 
 def test_a_library_that_is_not_normwrights(tmp_path):

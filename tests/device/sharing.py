@@ -33,13 +33,6 @@ def ask_one_process() -> None:
     module.ranks_of = lambda process_group: alone
 
 
-def gather_over_the_cpu() -> None:
-    """Two processes cannot join one GPU in NCCL, and gloo does not gather what lies there: it is carried."""
-    module = importlib.import_module("normwright.functional.collectives")
-    gathered = module.gathered
-    module.gathered = lambda value, ranks: gathered(value.cpu(), ranks).to(value.device)
-
-
 def second(activation: str | None, rank: int, shares: Sequence[int], device: str) -> list[torch.Tensor]:
     """The second and third derivatives of this rank's share."""
     x, dy, v, weight = (tensor.to(device) for tensor in second_case(activation))
@@ -62,11 +55,10 @@ def main(rank: int, folder: Path, device: str, world: int) -> None:
     on_gpu = device != "cpu"
     if on_gpu:
         torch.cuda.set_device(0)
+    # Two processes cannot join one GPU in NCCL.
     with process_group(rank, folder, "nccl" if on_gpu and world == 1 else "gloo", world):
         if world == 1:
             ask_one_process()
-        elif on_gpu:
-            gather_over_the_cpu()
         steps = SHARES if world > 1 else [(sum(shares),) for shares in SHARES]
         found: dict[str, Any] = {way: trained(way, rank, device, steps) for way in WAYS}
         shares = SECOND_SHARES if world > 1 else (sum(SECOND_SHARES),)

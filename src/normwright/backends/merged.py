@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from normwright.backends.moments import moved, share_of_batch
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -66,14 +68,9 @@ def move_running(
         num_batches_tracked.add_(1)
     if running_mean is None or running_var is None:
         return
-    share: float | Tensor
-    if momentum is not None:
-        share = momentum
-    else:
-        assert num_batches_tracked is not None
-        share = num_batches_tracked.to(batch.mean.dtype).reciprocal()
+    share = share_of_batch(momentum, num_batches_tracked, batch.mean.dtype)
     known = batch.count > 1
     unbiased = batch.m2 / (batch.count - 1).clamp_min(1)
     for running, moment in ((running_mean, batch.mean), (running_var, unbiased)):
-        moved = moment * share + running.to(moment.dtype) * (1 - share)
-        running.copy_(torch.where(known, moved.to(running.dtype), running))
+        new = moved(running.to(moment.dtype), moment, share).to(running.dtype)
+        running.copy_(torch.where(known, new, running))

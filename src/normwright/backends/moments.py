@@ -150,6 +150,16 @@ def moved(running: Tensor, batch: Tensor, factor: float | Tensor) -> Tensor:
     return (batch * share.to(batch.dtype) + running * (1 - share)).to(running.dtype)
 
 
+def share_of_batch(
+    momentum: float | None, num_batches_tracked: Tensor | None, dtype: torch.dtype
+) -> float | Tensor:
+    """momentum, or where it is None 1/batches so far, this one counted, which keeps the cumulative mean."""
+    if momentum is not None:
+        return momentum
+    assert num_batches_tracked is not None
+    return num_batches_tracked.to(dtype).reciprocal()
+
+
 def move_running_statistics(
     x: Tensor,
     mean: Tensor,
@@ -168,12 +178,7 @@ def move_running_statistics(
         num_batches_tracked.add_(1)
     if not count or running_mean is None or running_var is None:
         return
-    factor: float | Tensor
-    if momentum is not None:
-        factor = momentum
-    else:  # the cumulative mean: this batch's share is 1/batches so far
-        assert num_batches_tracked is not None
-        factor = num_batches_tracked.to(running_mean.dtype).reciprocal()
+    factor = share_of_batch(momentum, num_batches_tracked, running_mean.dtype)
     batch_variance = unbiased(x, variance, count, running_var.dtype)
     running_mean.copy_(moved(running_mean, mean.to(running_mean.dtype), factor))
     running_var.copy_(moved(running_var, batch_variance, factor))

@@ -3,9 +3,9 @@
 Every process gathers what all have, and adds it up in the order of their ranks: neither the backend's way
 of reducing nor the number of processes on a machine enters the result.
 
-These are PyTorch's functional collectives, which `torch.compile` takes into its graph, for whatever device
-the group's backend serves. A process that fails makes the others raise, at the latest when the group's
-time limit is over.
+These are PyTorch's functional collectives, which `torch.compile` takes into its graph. Where the group leaves
+a device to gloo, which says that it serves GPUs and does not gather there, the tensor goes over the CPU. A
+process that fails makes the others raise, at the latest when the group's time limit is over.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from normwright.backends.merged import Merged, merge
 
 
 class Ranks(NamedTuple):
-    """The processes of a group: the name that an operator knows it by, and how many they are."""
+    """The processes of a group: the name that an operator knows it by, and how many they are.
+
+    Of the devices of the types in `over_cpu`, tensors are gathered over the CPU.
+    """
 
     name: str
     size: int
+    over_cpu: tuple[str, ...] = ()
 
 
 def ranks_of(process_group: Any | None) -> Ranks | None:
@@ -36,15 +40,31 @@ def ranks_of(process_group: Any | None) -> Ranks | None:
         return None
     group: Any = torch.distributed.group.WORLD if process_group is None else process_group
     size = torch.distributed.get_world_size(group)
-    return Ranks(group.group_name, size) if size > 1 else None
+    if size == 1:
+        return None
+    return Ranks(group.group_name, size, left_to_gloo(torch.distributed.get_backend_config(group)))
+
+
+def left_to_gloo(backends: str) -> tuple[str, ...]:
+    """The types of device, but for the CPU, that a group has gloo for.
+
+    Args:
+        backends: of each type, as `torch.distributed.get_backend_config` says it.
+    Example:
+        >>> left_to_gloo("cpu:gloo,cuda:gloo"), left_to_gloo("cpu:gloo,cuda:nccl")
+        (('cuda',), ())
+    """
+    pairs = [entry.split(":") for entry in backends.split(",")]
+    return tuple(device for device, backend in pairs if backend == "gloo" and device != "cpu")
 
 
 def gathered(value: Tensor, ranks: Ranks) -> Tensor:
-    """(size, *value's shape): what each process has, in the order of their ranks."""
+    """(size, *value's shape), on value's device: what each process has, in the order of their ranks."""
     collectives = torch.ops._c10d_functional
-    started = collectives.all_gather_into_tensor(value.contiguous(), ranks.size, ranks.name)
+    sent = value.cpu() if value.device.type in ranks.over_cpu else value
+    started = collectives.all_gather_into_tensor(sent.contiguous(), ranks.size, ranks.name)
     everything: Tensor = collectives.wait_tensor(started)
-    return everything.view(ranks.size, *value.shape)
+    return everything.view(ranks.size, *value.shape).to(value.device)
 
 
 def joined_moments(x: Tensor, ranks: Ranks) -> Merged:

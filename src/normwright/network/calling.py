@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from normwright.errors import OptionError
 
@@ -98,14 +100,26 @@ def unknown_in(output: Any) -> str:
     return next(filter(None, map(unknown_in, parts)), "")
 
 
+def moved(value: Any, network: nn.Module) -> Any:
+    """The same with its tensors on the network's device, if that holds a tensor itself.
+
+    They may lie in tuples, lists and mappings, however nested; a mapping becomes a dict.
+    """
+    held = next(itertools.chain(network.parameters(), network.buffers()), None)
+    return value if held is None else _mapped(value, lambda tensor: tensor.to(held.device))
+
+
 def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
+    if isinstance(value, PackedSequence):
+        data, sizes, *orders = value  # the sizes stay on the CPU
+        return PackedSequence(function(data), sizes, *_mapped(orders, function))
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_mapped(part, function) for part in value))
     if isinstance(value, (tuple, list)):
         return type(value)(_mapped(part, function) for part in value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _mapped(part, function) for key, part in value.items()}
     return value
 

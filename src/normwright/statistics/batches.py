@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import DataError, OptionError
+from normwright.network.calling import moved
 
 ForwardFn = Callable[[nn.Module, Any], object]
 
@@ -30,8 +31,6 @@ class Caller:
     def __init__(self, network: nn.Module, forward_fn: ForwardFn | None = None) -> None:
         self._network = network
         self._forward_fn = forward_fn
-        held = next(iter([*network.parameters(), *network.buffers()]), None)
-        self._device = None if held is None else held.device
         self._signature = _signature(network)
 
     def __call__(self, batch: Any) -> object:
@@ -46,8 +45,7 @@ class Caller:
                 raise self._not_taken(batch, str(error)) from error
             if not (args or kwargs) and self._signature.parameters:
                 raise self._not_taken(batch, "none of it has the name of an argument")
-        args, kwargs = self._moved(args), self._moved(kwargs)
-        return self._network(*args, **kwargs)
+        return self._network(*moved(args, self._network), **moved(kwargs, self._network))
 
     def _not_taken(self, batch: Any, why: str) -> OptionError:
         return OptionError(
@@ -75,15 +73,6 @@ class Caller:
             return True
         parameters = self._signature.parameters.values()
         return key in self._signature.parameters or any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-    def _moved(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value if self._device is None else value.to(self._device)
-        if isinstance(value, Mapping):
-            return {key: self._moved(item) for key, item in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(self._moved(item) for item in value)
-        return value
 
 
 def samples_in(batch: Any) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from normwright.errors import DataError, OptionError
+from normwright.network.calling import moved
 
 #: Runs the network on a batch and returns its output.
 Forward = Callable[[nn.Module, Any], Any]
@@ -47,17 +47,12 @@ def call_with_batch(network: nn.Module, batch: Any) -> Any:
     Tensors go to the network's device.
     """
     if isinstance(batch, dict):
-        return network(**_moved(batch, network))
+        return network(**moved(batch, network))
     if isinstance(batch, (tuple, list)):
         if not batch:
             raise DataError("a batch must hold an input, but one is empty: see what the loader gives")
         return call_with_batch(network, batch[0])
-    return network(_moved(batch, network))
-
-
-def _moved(batch: Any, network: nn.Module) -> Any:
-    held = next(iter([*network.parameters(), *network.buffers()]), None)
-    return batch if held is None else pytree.tree_map_only(Tensor, lambda x: x.to(held.device), batch)
+    return network(moved(batch, network))
 
 
 def call_with_example(network: nn.Module, example: Any) -> Any:
