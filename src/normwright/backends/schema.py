@@ -35,8 +35,8 @@ the CPU wherever x is, has the part, the first position and the length of each r
 no two overlap. The moments are mean, rstd and biased variance, (3, parts, C). y is 0 where no part is, and so
 are dx and dresidual.
 
-lstm_cell and its backward are a step of an LSTM around its normalisers, and write to what they are given: the
-gates i, f, g and o one after the other (N, 4H), c, dz and dcell, whose rows are a step's of a tensor of all steps.
+lstm_cell and its backward are a step of an LSTM around its normalisers, and write to what they are given,
+the rows of a step in tensors of all steps. Gates, z and dz are (N, 4H), i, f, g and o one after the other.
 
     i, f, o = σ(z…),  g = tanh(z…),  c = f·before + i·g,    and where h = o·squashed:
     dc = dcell + through,  dz = (dc·g·i(1 - i), dc·before·f(1 - f), dc·i·(1 - g²), dh·squashed·o(1 - o)),

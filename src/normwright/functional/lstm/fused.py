@@ -3,8 +3,8 @@
 A step is small, and PyTorch's own derivative of it (`plain.py`) is some eighty operators, each of which
 costs more to call than to compute. Here a step is five operators forward and seven backward, into buffers
 that hold every step; the input path and the weights' gradients are taken over all steps at once. What lies
-between the normalisers is one operator, `lstm_cell` (`backends/schema.py`). With dh and dc what comes from the
-step after:
+between the normalisers is one operator, `lstm_cell` (`backends/schema.py`). With dh and dc what comes from
+the step after:
 
     dh += dy,  dq = dh·o,  where s = tanh(q), q = N(c)·gain_c + bias_c
     dz, dc ← lstm_cell_backward(dh, s, N'(dq), gates, c_before, dc),   dh ← N'(dz)·W_hh
