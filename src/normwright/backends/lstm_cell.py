@@ -1,4 +1,8 @@
-"""The cell of an LSTM in plain PyTorch. See `schema.py`."""
+"""The cell of an LSTM in plain PyTorch. See `schema.py`.
+
+Elements are computed in float32 or wider, and rounded where they are written. On a GPU each operation is a
+launch, of which there are as few as this takes.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,29 @@ from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
 
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
+_tanh_backward = torch.ops.aten.tanh_backward.default
+
 
 def lstm_cell(z: Tensor, before: Tensor, gates: Tensor, cell: Tensor) -> None:
     """See `schema.py`."""
-    i, f, g, o = z.to(compute_dtype(z)).chunk(4, 1)
-    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-    cell.copy_(f * before + i * g)
-    gates.copy_(torch.cat((i, f, g, o), 1))
+    wide = z.to(compute_dtype(z))
+    activated = wide.sigmoid()
+    i, f, g, _ = activated.chunk(4, 1)
+    g.copy_(wide.chunk(4, 1)[2].tanh())
+    cell.copy_(torch.addcmul(f * before, i, g))
+    gates.copy_(activated)
 
 
 def lstm_cell_backward(
     dh: Tensor, squashed: Tensor, through: Tensor, gates: Tensor, before: Tensor, dcell: Tensor, dz: Tensor
 ) -> None:
     """See `schema.py`."""
-    i, f, g, o = gates.to(compute_dtype(gates)).chunk(4, 1)
-    dc = dcell.to(i.dtype) + through
-    di, df, dg, do = dc * g, dc * before, dc * i, dh.to(i.dtype) * squashed
-    dz.copy_(torch.cat((di * i * (1 - i), df * f * (1 - f), dg * (1 - g.square()), do * o * (1 - o)), 1))
+    wide = gates.to(compute_dtype(gates))
+    i, f, g, _ = wide.chunk(4, 1)
+    dc = dcell.to(wide.dtype) + through
+    dg = dc * i
+    of_gates = torch.cat((dc * g, dc * before, dg, dh.to(wide.dtype) * squashed), 1)
+    dz.copy_(_sigmoid_backward(of_gates, wide))
+    dz.chunk(4, 1)[2].copy_(_tanh_backward(dg, g))
     dcell.copy_(dc * f)
