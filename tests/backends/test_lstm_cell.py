@@ -77,7 +77,7 @@ def test_backward_is_autograd_s(which, shape, dtype, layout):
     gates = forward(z, before)[0].to(dtype)
     i, f, g, o = gates.double().chunk(4, 1)
     z = torch.cat([i.logit(), f.logit(), g.atanh(), o.logit()], 1).requires_grad_()
-    leaf = before.double().requires_grad_()
+    leaf = before.double().clone().requires_grad_()
     activated, cell = forward(z, leaf)
     h = activated[:, 3 * units :] * squashed.double()
     given = [dh.double(), dcell.double() + through.double()]
