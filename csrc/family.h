@@ -22,6 +22,8 @@ void channel_tanh(const Channels&, const TanhForward&, const Parallel&);
 void channel_tanh_backward(const Channels&, const TanhBackward&, const Parallel&);
 void groups_forward(const Groups&, const Forward&, const Parallel&);
 void groups_backward(const Groups&, const Backward&, const Parallel&);
+void lstm_cell(const Cells&, const CellForward&, const Parallel&);
+void lstm_cell_backward(const Cells&, const CellBackward&, const Parallel&);
 
 extern const Kernels kernels;  // table.cpp
 

@@ -127,6 +127,36 @@ struct TanhBackward {
   bool stream;
 };
 
+// A step of an LSTM's cell, for `rows` sequences of `units` units. In z and its like the gates i, f, g and o stand one
+// after the other in every row.
+struct Cells {
+  std::int64_t rows;
+  std::int64_t units;
+};
+
+//   i, f, o = σ(z…),  g = tanh(z…),  c = f·before + i·g
+struct CellForward {
+  Dtype dtype;
+  const void* z;       // (rows, 4·units)
+  const void* before;  // (rows, units), c of the step before
+  void* gates;         // as z, which it may be
+  void* cell;          // as before, which it may be
+};
+
+// With h = o·squashed, where squashed was made of c, and dh the gradient of h:
+//
+//   dc = dcell + through,  dz = (dc·g·i(1 − i), dc·before·f(1 − f), dc·i·(1 − g²), dh·squashed·o(1 − o)),  dcell ← dc·f
+struct CellBackward {
+  Dtype dtype;
+  const void* dh;  // (rows, units), as all but gates and dz
+  const void* squashed;
+  const void* through;  // of c, through squashed
+  const void* gates;    // as `CellForward` leaves them
+  const void* before;
+  void* dcell;  // of c from the step after this one, then of before
+  void* dz;     // (rows, 4·units)
+};
+
 // Contiguous runs from this length on are swept one by one with scalar parameters; shorter ones together,
 // with the parameters spread out.
 constexpr std::int64_t kLongRun = 64;
@@ -160,6 +190,8 @@ struct Kernels {
   void (*channel_tanh_backward)(const Channels&, const TanhBackward&, const Parallel&);
   void (*groups_forward)(const Groups&, const Forward&, const Parallel&);
   void (*groups_backward)(const Groups&, const Backward&, const Parallel&);
+  void (*lstm_cell)(const Cells&, const CellForward&, const Parallel&);
+  void (*lstm_cell_backward)(const Cells&, const CellBackward&, const Parallel&);
 };
 
 // The kernels that this processor can run, best first, ended by a null pointer.

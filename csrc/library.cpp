@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "calls.h"
+#include "cell_calls.h"
 #include "parts_of.h"
 #include "running.h"
 #include "tanh_calls.h"
@@ -292,6 +293,8 @@ STABLE_TORCH_LIBRARY_IMPL(normwright, CPU, library) {
   library.impl("channel_tanh", TORCH_BOX(&channel_tanh));
   library.impl("channel_tanh_backward", TORCH_BOX(&channel_tanh_backward));
   library.impl("channel_moments", TORCH_BOX(&channel_moments));
+  library.impl("lstm_cell", TORCH_BOX(&lstm_cell));
+  library.impl("lstm_cell_backward", TORCH_BOX(&lstm_cell_backward));
 }
 
 // For the message of `normwright.backends()`.

@@ -22,6 +22,8 @@ const Kernels kernels{
     channel_tanh_backward,
     groups_forward,
     groups_backward,
+    lstm_cell,
+    lstm_cell_backward,
 };
 
 }  // namespace normwright::NORMWRIGHT_ISA

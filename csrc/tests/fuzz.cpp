@@ -14,6 +14,7 @@
 #include <string>
 
 #include "bounds.h"
+#include "cells.h"
 #include "check.h"
 #include "memory.h"
 
@@ -59,7 +60,8 @@ Options read_options(int count, char** words) {
 // Described before it runs, for a sanitizer or the processor may end the program in it.
 std::string description;
 
-bool passes(const Kernels& kernels, const Problem& problem, std::uint64_t seed, const Options& options) {
+template <class AnyProblem>
+bool passes(const Kernels& kernels, const AnyProblem& problem, std::uint64_t seed, const Options& options) {
   description = std::string(kernels.instruction_set) + " " + problem.name() + "\nagain: fuzz --case " +
                 std::to_string(seed) + " --most " + std::to_string(options.most) + "\n";
   say_at_death(description.c_str());
@@ -69,18 +71,37 @@ bool passes(const Kernels& kernels, const Problem& problem, std::uint64_t seed, 
   return false;
 }
 
+// How often each function was run.
+using Done = std::map<std::string, std::int64_t>;
+
+// Returns on how many instruction sets the problem fails.
+template <class AnyProblem>
+int failures_of(const AnyProblem& problem, const char* function, std::uint64_t seed, const Options& options,
+                Done& done) {
+  int failures = 0;
+  for (const Kernels* const* kernels = available_kernels(); *kernels; ++kernels) {
+    if (!passes(**kernels, problem, seed, options)) ++failures;
+    ++done[std::string(function) + " " + (*kernels)->instruction_set];
+  }
+  return failures;
+}
+
+// One in eight is an LSTM's cell.
+int run_case(std::uint64_t seed, const Options& options, Done& done) {
+  if (seed % 8 == 0) {
+    const CellProblem problem = random_cell(seed, options.most);
+    return failures_of(problem, problem.function_name(), seed, options, done);
+  }
+  const Problem problem = random_problem(seed, options.most);
+  return failures_of(problem, name_of(problem.function), seed, options, done);
+}
+
 int run(const Options& options) {
   Random seeds(options.seed);
-  std::map<std::string, std::int64_t> done;
+  Done done;
   int failures = 0;
-  for (std::int64_t i = 0; i < (options.one ? 1 : options.cases); ++i) {
-    const std::uint64_t seed = options.one ? options.seed : seeds.bits();
-    const Problem problem = random_problem(seed, options.most);
-    for (const Kernels* const* kernels = available_kernels(); *kernels; ++kernels) {
-      if (!passes(**kernels, problem, seed, options)) ++failures;
-      ++done[std::string(name_of(problem.function)) + " " + (*kernels)->instruction_set];
-    }
-    if (failures >= 10) break;
+  for (std::int64_t i = 0; i < (options.one ? 1 : options.cases) && failures < 10; ++i) {
+    failures += run_case(options.one ? options.seed : seeds.bits(), options, done);
   }
   say_at_death("");
   for (const auto& [name, count] : done) std::printf("%6lld  %s\n", static_cast<long long>(count), name.c_str());

@@ -27,7 +27,7 @@ enum class Function {
   channel_tanh,
   channel_tanh_backward
 };
-constexpr int kFunctions = 11;
+constexpr int kFunctions = static_cast<int>(Function::channel_tanh_backward) + 1;
 
 const char* name_of(Function function);
 

@@ -103,7 +103,8 @@ CASES = [
 def test_every_operator_is_checked_here():
     defined = {schema[: schema.index("(")] for schema in SCHEMAS}
     checked = {*FORWARD.values(), *MASKED.values(), *BACKWARD.values(), *INFERENCE.values(), *OUT.values()}
-    assert defined == checked | {"channel_moments", "channel_tanh", "channel_tanh_backward"}
+    alone = {"channel_moments", "channel_tanh", "channel_tanh_backward", "lstm_cell", "lstm_cell_backward"}
+    assert defined == checked | alone
 
 
 # The moments of an empty batch are NaN, which opcheck finds different from themselves.
@@ -152,6 +153,19 @@ def test_channel_tanh(layout, axis, given):
     opcheck(OPERATORS.channel_tanh.default, call)
     for wanted in (DX | DALPHA | DWEIGHT | DBIAS, DX, DALPHA | DBIAS):
         opcheck(OPERATORS.channel_tanh_backward.default, (x.sin(), *call, wanted))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rows", [0, 3])
+@pytest.mark.parametrize("sliced", [True, False])
+def test_lstm_cell(rows, dtype, sliced):
+    def given(width):
+        whole = draw(rows, 2 * width, dtype=dtype)
+        return whole[:, ::2] if sliced else whole[:, :width].contiguous()
+
+    opcheck(OPERATORS.lstm_cell.default, (given(20), given(5), given(20), given(5)))
+    kept = (given(5), given(5), given(5), given(20), given(5))
+    opcheck(OPERATORS.lstm_cell_backward.default, (*kept, given(5), given(20)))
 
 
 @pytest.mark.parametrize("layout", IMAGES)

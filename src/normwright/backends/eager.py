@@ -16,6 +16,7 @@ from torch import Tensor
 from normwright.backends import masks
 from normwright.backends.channel_tanh import channel_tanh, channel_tanh_backward
 from normwright.backends.layout import Layout, channels_layout, groups_layout, rows_layout
+from normwright.backends.lstm_cell import lstm_cell, lstm_cell_backward
 from normwright.backends.moments import (
     move_running_statistics,
     restandardise,
@@ -299,5 +300,7 @@ OPERATORS = {
         parts_backward,
         channel_tanh,
         channel_tanh_backward,
+        lstm_cell,
+        lstm_cell_backward,
     )
 }

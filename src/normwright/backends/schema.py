@@ -8,9 +8,10 @@ One family per memory access pattern, not one per layer name:
     channel_affine    reduce nothing, the moments are known         batch norm in inference
     parts       reduce some positions of every channel              ghost, split and masked batch norm
     channel_tanh      reduce nothing, there are no moments          dynamic tanh
+    lstm_cell         reduce nothing                                what lies between the norms of an LSTM
 
 each   y = activation(x̂·weight + bias + residual),  x̂ = (x - mean)·rstd,  rstd = 1/√(variance + eps),
-but for the last:   y = tanh(alpha·x)·weight + bias   with a scalar alpha and the channels on any `axis`.
+but for channel_tanh:   y = tanh(alpha·x)·weight + bias   with a scalar alpha and the channels on any `axis`.
 
 x is (N, C, *space), or (*outer, *normalized_shape) for rows, in any strides; y, dx and dresidual keep
 the strides of `torch.empty_like(x)`. weight and bias have x's dtype or a wider one. `moments` are mean and
@@ -33,6 +34,13 @@ A part is some of the N·space positions of x, which are numbered as if flattene
 the CPU wherever x is, has the part, the first position and the length of each run of positions, in any order;
 no two overlap. The moments are mean, rstd and biased variance, (3, parts, C). y is 0 where no part is, and so
 are dx and dresidual.
+
+lstm_cell and its backward are a step of an LSTM around its normalisers, and write to what they are given,
+the rows of a step in tensors of all steps. Gates, z and dz are (N, 4H), i, f, g and o one after the other.
+
+    i, f, o = σ(z…),  g = tanh(z…),  c = f·before + i·g,    and where h = o·squashed:
+    dc = dcell + through,  dz = (dc·g·i(1 - i), dc·before·f(1 - f), dc·i·(1 - g²), dh·squashed·o(1 - o)),
+    dcell ← dc·f
 
 channels_forward moves the running statistics in place, with the *unbiased* variance:
 
@@ -72,6 +80,7 @@ _PARTS = "Tensor spans, SymInt parts"
 _PARTS_KEPT = f"Tensor dy, {_INPUTS}, Tensor moments, {_PARTS}"
 _TANH = "Tensor x, Tensor alpha, Tensor? weight, Tensor? bias, int axis"
 _TANH_GRADIENTS = "(Tensor? dx, Tensor? dalpha, Tensor? dweight, Tensor? dbias)"
+_CELL_KEPT = "Tensor dh, Tensor squashed, Tensor through, Tensor gates, Tensor before"
 _KEPT = f"Tensor dy, {_INPUTS}, Tensor? mask, Tensor moments"
 
 SCHEMAS = (
@@ -96,6 +105,8 @@ SCHEMAS = (
     "channel_moments(Tensor x) -> (Tensor count, Tensor mean, Tensor m2)",
     f"channel_tanh({_TANH}) -> Tensor",
     f"channel_tanh_backward(Tensor dy, {_TANH}, int wanted) -> {_TANH_GRADIENTS}",
+    "lstm_cell(Tensor z, Tensor before, Tensor(a!) gates, Tensor(b!) cell) -> ()",
+    f"lstm_cell_backward({_CELL_KEPT}, Tensor(a!) dcell, Tensor(b!) dz) -> ()",
 )
 
 NAMES = tuple(schema[: schema.index("(")] for schema in SCHEMAS)
@@ -162,7 +173,7 @@ def _channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _any_out(*_: Any) -> None:
-    """Only changes `out`."""
+    """Only changes what it is given."""
 
 
 def _any_backward(
@@ -210,6 +221,8 @@ FAKES: dict[str, Callable[..., Any]] = {
     "channel_moments": _channel_moments,
     "channel_tanh": _only_y,
     "channel_tanh_backward": _channel_tanh_backward,
+    "lstm_cell": _any_out,
+    "lstm_cell_backward": _any_out,
 }
 
 

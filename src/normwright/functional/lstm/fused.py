@@ -1,13 +1,13 @@
 """A normalised LSTM layer with its backward derived by hand.
 
 A step is small, and PyTorch's own derivative of it (`plain.py`) is some eighty operators, each of which
-costs more to call than to compute. Here a step is ten operators forward and fifteen backward, into buffers
-that hold every step; the input path and the weights' gradients are taken over all steps at once. With dh
-and dc what comes from the step after:
+costs more to call than to compute. Here a step is five operators forward and seven backward, into buffers
+that hold every step; the input path and the weights' gradients are taken over all steps at once. What lies
+between the normalisers is one operator, `lstm_cell` (`backends/schema.py`). With dh and dc what comes from
+the step after:
 
-    dh += dy,  do = dh·s,  dq = dh·o,  where s = tanh(q), q = N(c)·gain_c + bias_c
-    dc += N'(dq),  di = dc·g,  df = dc·c_before,  dg = dc·i,  dc ← dc·f
-    dz = (di·i(1 - i), df·f(1 - f), dg·(1 - g²), do·o(1 - o)),   dh ← N'(dz)·W_hh
+    dh += dy,  dq = dh·o,  where s = tanh(q), q = N(c)·gain_c + bias_c
+    dz, dc ← lstm_cell_backward(dh, s, N'(dq), gates, c_before, dc),   dh ← N'(dz)·W_hh
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.plain import plain_layer
 
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+_lstm_cell = torch.ops.normwright.lstm_cell.default
+_lstm_cell_backward = torch.ops.normwright.lstm_cell_backward.default
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,7 @@ class Forward:
     Args:
         results: h of every step (S, H), and h and c of each sequence's last step (N, H).
         from_input, from_hidden: (S, 4H), before they are normalised.
-        gates: (S, 3H), i, f and o, activated.
-        candidates: (S, H), g, activated.
+        gates: (S, 4H), i, f, g and o, activated.
         cells: (S, H).
         squashed: (S, H), tanh of the normalised cell.
     """
@@ -43,7 +42,6 @@ class Forward:
     from_input: Tensor
     from_hidden: Tensor
     gates: Tensor
-    candidates: Tensor
     cells: Tensor
     squashed: Tensor
 
@@ -53,33 +51,23 @@ def run_forward(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> F
     x, hidden, cell, weight_ih, weight_hh, bias, gain_ih, gain_hh, gain_c, bias_c = inputs
     steps, units = list(sizes), hidden.shape[1]
     from_input = x.mm(weight_ih.t())
-    of_input = norms.of_input.forward_all(steps, from_input, gain_ih, bias)
-    from_hidden, gates = torch.empty_like(from_input), x.new_empty(len(x), 3 * units)
-    candidates, cells, output, squashed = (x.new_empty(len(x), units) for _ in range(4))
+    # What the input path gives to a step is read before the step's gates are known, which take its place.
+    gates = norms.of_input.forward_all(steps, from_input, gain_ih, bias)
+    from_hidden = torch.empty_like(from_input)
+    cells, output, squashed = (x.new_empty(len(x), units) for _ in range(3))
     last_h, last_c = torch.empty_like(hidden), torch.empty_like(cell)
     transposed = weight_hh.t()
     # All views of all steps at once: one at a time they would be a third of the calls.
-    rows = zip(
-        steps,
-        [*steps[1:], 0],
-        *(whole.split(steps) for whole in (of_input, from_hidden, cells, output, candidates)),
-        gates[:, : 2 * units].split(steps),
-        *(gate.split(steps) for gate in gates.split(units, 1)),
-        strict=True,
-    )
+    wholes = (gates, gates[:, 3 * units :], from_hidden, cells, output)
+    rows = zip(steps, [*steps[1:], 0], *(whole.split(steps) for whole in wholes), strict=True)
     h, c = hidden, cell
     kept: list[Tensor] = []
-    for step, (size, later, in_row, row, c_row, h_row, g, sigmoids, i, f, o) in enumerate(rows):
+    for step, (size, later, gates_row, o, row, c_row, h_row) in enumerate(rows):
         if size < len(h):
             h, c = h[:size], c[:size]
         torch.mm(h, transposed, out=row)
-        z = norms.of_hidden.forward(step, row, in_row, gain_hh, None, None)
-        z_sigmoids, z_g, z_o = z.split((2 * units, units, units), 1)
-        torch.sigmoid(z_sigmoids, out=sigmoids)
-        g.copy_(z_g).tanh_()  # PyTorch's tanh takes the rows of a wider matrix ten times as long
-        torch.sigmoid(z_o, out=o)
-        torch.mul(f, c, out=c_row)
-        c_row.addcmul_(i, g)
+        z = norms.of_hidden.forward(step, row, gates_row, gain_hh, None, None)
+        _lstm_cell(z, c, gates_row, c_row)
         s = norms.of_cell.forward(step, c_row, None, gain_c, bias_c, "tanh")
         kept.append(s)
         torch.mul(o, s, out=h_row)
@@ -87,7 +75,7 @@ def run_forward(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> F
         if later < size:
             last_h[later:size], last_c[later:size] = h[later:], c[later:]
     torch.cat(kept, out=squashed)
-    return Forward((output, last_h, last_c), from_input, from_hidden, gates, candidates, cells, squashed)
+    return Forward((output, last_h, last_c), from_input, from_hidden, gates, cells, squashed)
 
 
 class FusedLayer(torch.autograd.Function):
@@ -100,7 +88,7 @@ class FusedLayer(torch.autograd.Function):
         inputs = LstmInputs(*tensors)
         done = run_forward(inputs, sizes, norms)
         ctx.sizes, ctx.norms = sizes, norms
-        kept = (done.from_input, done.from_hidden, done.gates, done.candidates, done.cells, done.squashed)
+        kept = (done.from_input, done.from_hidden, done.gates, done.cells, done.squashed)
         ctx.save_for_backward(*inputs, *kept, done.results[0])
         ctx.set_materialize_grads(False)
         return done.results
@@ -143,7 +131,7 @@ def _run_backward(
     given: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     x, hidden, cell, weight_ih, weight_hh, bias, gain_ih, gain_hh, gain_c, bias_c = inputs
-    from_input, from_hidden, gates, candidates, cells, squashed, output = kept
+    from_input, from_hidden, gates, cells, squashed, output = kept
     dy, dh_last, dc_last = given
     steps, units = list(sizes), hidden.shape[1]
     dh, dc = (
@@ -152,34 +140,22 @@ def _run_backward(
     )
     dz, d_hidden = torch.empty_like(from_input), torch.empty_like(from_input)
     before_h, before_c = (_before(whole, first, steps) for whole, first in ((output, hidden), (cells, cell)))
+    wholes = (gates, gates[:, 3 * units :], from_hidden, cells, squashed, d_hidden, dz)
     rows = zip(
         range(len(steps)),
         steps,
         [None] * len(steps) if dy is None else dy.split(steps),
         before_c,
-        *(whole.split(steps) for whole in (from_hidden, cells, squashed, d_hidden, dz, candidates)),
-        *(gate.split(steps) for gate in gates.split(units, 1)),
-        *(gate.split(steps) for gate in dz.split(units, 1)),
-        gates[:, : 2 * units].split(steps),
-        dz[:, : 2 * units].split(steps),
+        *(whole.split(steps) for whole in wholes),
         strict=True,
     )
     gains = _Sums()
-    for step, size, dy_row, c_before, row, c, s, d_row, dz_row, g, *rest in reversed(list(rows)):
-        i, f, o, di, df, dg, do, sigmoids, d_sigmoids = rest
+    for step, size, dy_row, c_before, gates_row, o, row, c, s, d_row, dz_row in reversed(list(rows)):
         dh_row, dc_row = dh[:size], dc[:size]
         if dy_row is not None:
             dh_row.add_(dy_row)
-        torch.mul(dh_row, s, out=do)
         through, *of_c = norms.of_cell.backward(step, dh_row * o, c, gain_c, bias_c, "tanh")
-        through.add_(dc_row)
-        torch.mul(through, g, out=di)
-        torch.mul(through, c_before, out=df)
-        torch.mul(through, i, out=dg)
-        torch.mul(through, f, out=dc_row)
-        _sigmoid_backward(d_sigmoids, sigmoids, grad_input=d_sigmoids)
-        _tanh_backward(dg, g, grad_input=dg)
-        _sigmoid_backward(do, o, grad_input=do)
+        _lstm_cell_backward(dh_row, s, through, gates_row, c_before, dc_row, dz_row)
         d_of_row, of_hh, _ = norms.of_hidden.backward(step, dz_row, row, gain_hh, None, None)
         d_row.copy_(d_of_row)
         torch.mm(d_of_row, weight_hh, out=dh_row)
