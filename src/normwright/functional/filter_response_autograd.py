@@ -6,6 +6,7 @@ unit is their ReLU moved, max(z, τ) = relu(z - τ) + τ. By eps,  dz = -½·x̂
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from normwright.backends.activation import ACTIVATIONS
 from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype, statistics_dtype
+from normwright.functional.differentiable_gradients import differentiable_gradients
 
 _channel_moments = torch.ops.normwright.channel_moments.default
 _groups_backward = torch.ops.normwright.groups_backward.default
@@ -48,6 +50,12 @@ def _in_plain_operations(
     return z.to(x.dtype)
 
 
+def _formula(known: float | Tensor, *parts: Any) -> tuple[Tensor]:
+    """The same of an eps among the parts, which is None where it is not learned."""
+    x, weight, bias, threshold, learned = parts
+    return (_in_plain_operations(x, weight, bias, threshold, known if learned is None else learned),)
+
+
 class _Responses(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -77,7 +85,10 @@ class _Responses(torch.autograd.Function):
         x, weight, bias, threshold, learned = ctx.saved_tensors
         eps, shift, moments, activation = ctx.known
         if torch.is_grad_enabled():
-            return _differentiable_backward(dy, x, [weight, bias, threshold, learned], eps)
+            inputs = (x, weight, bias, threshold, learned)
+            return tuple(
+                differentiable_gradients(partial(_formula, eps), inputs, ctx.needs_input_grad, (dy,))
+            )
         to_x, to_weight, to_bias, to_threshold, to_eps = ctx.needs_input_grad
         wanted = DX * to_x + DWEIGHT * to_weight + DBIAS * (to_bias or to_threshold)
         settings = (x.shape[1], False, activation, wanted)
@@ -114,14 +125,3 @@ def _by_eps(
     settings = (samples * channels, False, activation, DWEIGHT)
     along: Tensor = _groups_backward(dy, x, None, scale, shift, None, moments.view(1, 1, -1), *settings)[2]
     return (along * scale * rstd.square()).sum() * -0.5
-
-
-def _differentiable_backward(
-    dy: Tensor, x: Tensor, parameters: list[Tensor | None], eps: float | Tensor
-) -> tuple[Tensor | None, ...]:
-    weight, bias, threshold, learned = parameters
-    y = _in_plain_operations(x, weight, bias, threshold, eps if learned is None else learned)
-    given = (x, *parameters)
-    wanted = [part for part in given if part is not None and part.requires_grad]
-    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True, allow_unused=True))
-    return tuple(next(found) if part is not None and part.requires_grad else None for part in given)
