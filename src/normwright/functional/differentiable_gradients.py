@@ -28,15 +28,18 @@ def differentiable_gradients(
     Returns:
         A gradient for each input that is wanted, 0 where no result depends on it; None for the others.
     """
+    again = torch.is_grad_enabled()  # not where several gradients are given as one
     aliases = [_alias(part, want) for part, want in zip(inputs, wanted, strict=True)]
     sources = [alias for alias, want in zip(aliases, wanted, strict=True) if want and alias is not None]
+    with torch.enable_grad():
+        results = formula(*aliases)
     used = [
         (result, gradient)
-        for result, gradient in zip(formula(*aliases), given, strict=False)
+        for result, gradient in zip(results, given, strict=False)
         if gradient is not None and result.requires_grad
     ]
     outputs, gradients = zip(*used, strict=True) if used else ((), ())
-    settings = {"create_graph": True, "allow_unused": True, "materialize_grads": True}
+    settings = {"create_graph": again, "allow_unused": True, "materialize_grads": True}
     found = iter(torch.autograd.grad(outputs, sources, gradients, **settings))
     return [next(found) if want else None for want in wanted]
 
