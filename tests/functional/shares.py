@@ -119,9 +119,9 @@ def second_case(activation: str | None) -> tuple[Tensor, ...]:
 
 
 def second_derivatives(function: Any, x: Tensor, dy: Tensor, v: Tensor, weight: Tensor, activation: Any):
-    """Of x, dy and weight, and the third one of x, through the gradients by x and weight."""
+    """Of x, dy and weight, which is the bias too, and the third of x; through gradients by x and weight."""
     x, dy, weight = (tensor.detach().requires_grad_() for tensor in (x, dy, weight))
-    y = function(x, None, None, weight, None, True, activation=activation)
+    y = function(x, None, None, weight, weight, True, activation=activation)
     first = torch.autograd.grad(y, [x, weight], dy, create_graph=True)
     scalar = (first[0] * v).sin().sum() + first[1].sum()
     second = torch.autograd.grad(scalar, [x, dy, weight], create_graph=True)

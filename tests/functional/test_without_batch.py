@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -52,9 +54,8 @@ def test_filter_response_norm(shape, layout, dtype, parameters, tlu):
     rstd = 1 / np.sqrt((arrays[0] ** 2).mean(axes.reduce, keepdims=True) + EPS)
     analysis = Analysis(arrays[0], axes, *arrays[1:3], None, 0 * rstd, rstd, None, dtype, center=False)
     bound = analysis.y()
-    if tlu:  # τ is taken away and added again, each a rounding of |z| + |τ|, and to y's dtype
-        size = np.abs(analysis.z).reshape(shape) + np.abs(arrays[3]).reshape(-1, *[1] * (len(shape) - 2))
-        bound = bound + 3 * UNIT[dtype] * size
+    if tlu and dtype != parameters:  # τ is rounded to y's dtype
+        bound = np.maximum(bound, rounded(arrays[3], dtype).reshape(-1, *[1] * (len(shape) - 2)))
     assert_within(y, reference(*arrays, EPS), bound, "y")
 
 
@@ -92,7 +93,7 @@ def test_the_derivatives_by_a_learned_eps_and_what_is_given(given, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
 def test_what_the_unit_lets_through_and_what_its_threshold_gets(shape, layout, dtype, parameters):
-    """The unit's gradients are those of a ReLU of z - τ; the threshold gets the dy that these have not."""
+    """Those of a ReLU of z - τ, where none are equal; the threshold gets the dy that these have not."""
     x, vectors = call_of(shape, dtype, parameters, layout)
     wide, weight, bias, threshold = (part.double().numpy() for part in (x, *vectors))
     axes = axes_of("instance", shape)
@@ -116,6 +117,74 @@ def test_what_the_unit_lets_through_and_what_its_threshold_gets(shape, layout, d
     names = ("dx", "dweight", "dbias", "dthreshold")
     for part, *rest in zip(found, (dx, dweight, dbias, dthreshold), errors, names, strict=True):
         assert_within(part, *rest)
+
+
+def unit_of(x, weight, bias, threshold):
+    """The formula as it stands in a book, with torch.maximum's derivative."""
+    axes, column = tuple(range(2, x.dim())), (-1, *[1] * (x.dim() - 2))
+    z = x / (x.square().mean(axes, keepdim=True) + EPS).sqrt()
+    return torch.maximum(z * weight.view(column) + bias.view(column), threshold.view(column))
+
+
+@pytest.mark.parametrize("level", [-1e8, -1e30, -math.inf, 0.5, 1e8, math.inf])
+@pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
+def test_the_unit_is_exact_for_every_threshold(level, dtype, parameters):
+    x, (weight, bias, _) = call_of((2, 3, 4, 5), dtype, parameters)
+    threshold = torch.full((3,), level).to(parameters)
+    z = filter_response_norm(x, weight, bias, None, EPS)
+    expected = torch.maximum(z, threshold.to(dtype).view(-1, 1, 1))
+    assert torch.equal(filter_response_norm(x, weight, bias, threshold, EPS), expected)
+    leaves = [part.detach().requires_grad_() for part in (x, weight, bias, threshold)]
+    y = filter_response_norm(*leaves, EPS)
+    assert torch.equal(y, expected)
+    dx, dweight, dbias, dthreshold = torch.autograd.grad(y.sum(), leaves)
+    if abs(level) < 1:
+        return
+    whole = float(x[:, 0].numel())  # of ones: these sums are exact
+    assert torch.equal(dbias, torch.full_like(bias, whole if level < 0 else 0.0))
+    assert torch.equal(dthreshold, torch.full_like(bias, 0.0 if level < 0 else whole))
+    assert bool(dx.any()) == bool(dweight.any()) == (level < 0)
+
+
+@pytest.mark.parametrize("level", [-1e8, -math.inf])
+def test_a_transform_s_formula_keeps_what_a_low_threshold_lets_through(level):
+    x, (weight, bias, _) = call_of((2, 3, 4, 5), torch.float64, torch.float64)
+    threshold = torch.full((3,), level).double()
+    y = filter_response_norm(x, weight, bias, None, EPS)
+    found = torch.func.vmap(lambda x: filter_response_norm(x[None], weight, bias, threshold, EPS)[0])(x)
+    assert float((found - y).abs().max()) <= 16 * UNIT[torch.float64] * float(y.abs().max())
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
+def test_equals_share_the_gradient(dtype, parameters, layout, again):
+    """A z that is its bias is its threshold too, to the bit, where x is 0."""
+    x, (weight, _, threshold) = call_of((2, 3, 4, 5), dtype, parameters, layout)
+    # Elsewhere z lies far from the threshold: the mean square is 4 at most.
+    x = torch.where(x.abs() > 1, 2 * x.sign(), 0)
+    assert len(x.unique()) == 3
+    weight = 1 + weight.abs()
+    leaves = [part.detach().requires_grad_() for part in (x, weight, threshold, threshold.clone())]
+    dy = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)).sub(0.25).to(dtype)
+    found = torch.autograd.grad(filter_response_norm(*leaves, EPS), leaves, dy, create_graph=again)
+    wide = [part.detach().double().requires_grad_() for part in leaves]
+    expected = torch.autograd.grad(unit_of(*wide), wide, dy.double())
+    to_z = dy.double() * (x.sign().double() + 1) / 2
+    torch.testing.assert_close(expected[2], to_z.sum((0, 2, 3)))
+    for part, other, of in zip(found, expected, ("x", "weight", "bias", "threshold"), strict=True):
+        # A sum of 40 products of a dozen roundings, and the rounding of what comes out.
+        unit = UNIT[torch.float64 if dtype == torch.float64 else torch.float32]
+        bound = (depth(40) + 12) * unit * 40 + 2 * UNIT[part.dtype] * float(other.abs().max())
+        assert float((part.detach().double() - other).abs().max()) <= bound, of
+
+
+def test_an_infinite_gradient_does_not_come_through_a_closed_unit():
+    x = torch.tensor([[[3.0, -3.0, 0.0]]], requires_grad=True)
+    zero = torch.zeros(1)
+    dy = torch.tensor([[[1.0, math.inf, 1.0]]])
+    (dx,) = torch.autograd.grad(filter_response_norm(x, None, zero, zero), x, dy)
+    assert dx.isfinite().all()
 
 
 def test_filter_response_norm_s_invariants():

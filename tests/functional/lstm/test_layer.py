@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tolerances import recurrent, recurrent_gradient
+from tolerances import SAME_DERIVATIVE, recurrent, recurrent_gradient
 
 from normwright.functional.lstm.batch_steps import BatchSteps
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
@@ -35,13 +35,13 @@ def statistics_of(slots=2):
     return made
 
 
-def inputs_of(sizes, dtype=torch.float64, without=()):
+def inputs_of(sizes, dtype=torch.float64, without=(), features=INPUTS):
     draw = torch.Generator().manual_seed(0)
     shapes = {
-        "x": (sum(sizes), INPUTS),
+        "x": (sum(sizes), features),
         "hidden": (sizes[0], UNITS),
         "cell": (sizes[0], UNITS),
-        "weight_ih": (4 * UNITS, INPUTS),
+        "weight_ih": (4 * UNITS, features),
         "weight_hh": (4 * UNITS, UNITS),
         "bias": (4 * UNITS,),
         "gain_ih": (4 * UNITS,),
@@ -145,3 +145,55 @@ def test_a_backward_after_the_statistics_moved_uses_those_of_its_forward():
     for one in statistics:
         one.mean.add_(3)
     assert torch.equal(torch.autograd.grad(first.sum(), inputs.x)[0], known)
+
+
+TIES = {
+    "the weights of the two paths are one": lambda inputs: {"weight_ih": inputs.weight_hh},
+    "their gains are one": lambda inputs: {"gain_ih": inputs.gain_hh},
+    "the cell's gain is its bias": lambda inputs: {"gain_c": inputs.bias_c},
+    "the cell is made of the hidden state": lambda inputs: {"cell": inputs.hidden.tanh()},
+    "x is made of the weights": lambda inputs: {"x": inputs.x * inputs.weight_hh[0]},
+    "a bias is made of x": lambda inputs: {"bias": inputs.x.mean() * inputs.bias},
+}
+
+
+@pytest.mark.parametrize("tie", TIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_that_depend_on_one_another(kind, tie):
+    sizes = (4, 3, 2)
+    leaves = inputs_of(sizes, features=UNITS)
+    draw = torch.Generator().manual_seed(7)
+    given = [
+        torch.rand(shape, generator=draw, dtype=torch.float64) - 0.5
+        for shape in ((sum(sizes), UNITS), *[(4, UNITS)] * 2)
+    ]
+    wanted = {"allow_unused": True, "materialize_grads": True}
+
+    def first(run, *, again):
+        tied = leaves._replace(**TIES[tie](leaves))
+        results = run(tied, sizes, norms_of(kind, statistics_of(3)))
+        return torch.autograd.grad(results, list(leaves), given, create_graph=again, **wanted)
+
+    def second(gradients):
+        return torch.autograd.grad(sum(g.square().sum() for g in gradients), list(leaves), **wanted)
+
+    expected = first(plain_layer, again=True)
+    differentiable = first(lstm_layer, again=True)
+    bound = recurrent_gradient(torch.float64, len(sizes))
+    for found in (first(lstm_layer, again=False), differentiable):
+        for one, other in zip(found, expected, strict=True):
+            assert float((one - other).detach().abs().max()) <= bound
+    for one, other in zip(second(differentiable), second(expected), strict=True):
+        scale = max(1.0, float(other.abs().max()))
+        assert float((one - other).abs().max()) <= SAME_DERIVATIVE * scale
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_gradient_by_what_a_result_does_not_depend_on(again):
+    """The cell of a lone step, which its normaliser comes after."""
+    sizes = (4,)
+    inputs = LstmInputs(*(tensor.detach() for tensor in inputs_of(sizes)))
+    inputs.bias_c.requires_grad_()
+    cell = lstm_layer(inputs, sizes, norms_of("layer"))[2]
+    (gradient,) = torch.autograd.grad(cell.sum(), inputs.bias_c, create_graph=again)
+    assert not gradient.any()

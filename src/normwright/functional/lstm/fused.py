@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normwright.functional.differentiable_gradients import differentiable_gradients
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.plain import plain_layer
 
@@ -114,12 +115,11 @@ def _differentiable(
     given: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     """The gradients as functions of inputs and of what is given, for a derivative of them."""
-    results = plain_layer(inputs, sizes, norms)
-    used = [(y, dy) for y, dy in zip(results, given, strict=True) if dy is not None]
-    sources = [tensor for tensor, want in zip(inputs, wanted, strict=True) if want and tensor is not None]
-    outputs, gradients = zip(*used, strict=True)
-    found = iter(torch.autograd.grad(outputs, sources, gradients, create_graph=True, allow_unused=True))
-    return [next(found) if want else None for want in wanted]
+
+    def layer(*tensors: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return plain_layer(LstmInputs(*tensors), sizes, norms)
+
+    return differentiable_gradients(layer, inputs, wanted, given)
 
 
 def _run_backward(

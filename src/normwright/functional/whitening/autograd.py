@@ -7,12 +7,14 @@ differentiable operations, whose matrix root has a derivative of its own (`inver
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype, statistics_dtype
+from normwright.functional.differentiable_gradients import differentiable_gradients
 from normwright.functional.whitening import passes
 from normwright.functional.whitening.inverse_root import projection_of
 
@@ -86,7 +88,9 @@ class _Whitening(torch.autograd.Function):
             return None, None, None, None
         with torch.autocast(dy.device.type, enabled=False):
             if torch.is_grad_enabled():
-                return *_gradients_of_plain(ctx, dy), None
+                inputs, wanted = ctx.saved_tensors[:3], ctx.needs_input_grad[:3]
+                plain = partial(_plainly, rule=ctx.rule)
+                return *differentiable_gradients(plain, inputs, wanted, (dy,)), None
             return *_gradients(ctx, dy), None
 
 
@@ -109,16 +113,6 @@ def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tens
         dx = passes.combine(dy, of_dy, x, centring, of_x, -(of_dy @ sums) / count)
     dweight = (along * projection).sum(-1).view(-1).to(weight.dtype) if to_weight else None
     return dx, dweight, sums.view(-1).to(ctx.bias_dtype) if to_bias else None
-
-
-def _gradients_of_plain(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, bias, *_ = ctx.saved_tensors
-    wanted = [
-        tensor for tensor, needed in zip((x, weight, bias), ctx.needs_input_grad, strict=False) if needed
-    ]
-    y = _plainly(x, weight, bias, ctx.rule)[0]
-    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-    return tuple(next(found) if needed else None for needed in ctx.needs_input_grad[:3])
 
 
 def _plainly(
