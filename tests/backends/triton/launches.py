@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
-from normwright.backends.triton import channels, groups, rows
+from normwright.backends.triton import channels, groups, parts, rows
+from normwright.backends.triton.parts_plan import plan_of
 
 EPS = 1e-5
 ALL = DX | DRESIDUAL | DWEIGHT | DBIAS
@@ -56,6 +57,20 @@ def _channels(x: Tensor, epilogue: tuple[str | None, bool, bool]) -> None:
     channels.channel_moments(x)
 
 
+def _parts(x: Tensor, epilogue: tuple[str | None, bool, bool], *, aligned: bool = True) -> None:
+    """Halves of the batch; or, not aligned, all positions but the first."""
+    activation, has_residual, _ = epilogue
+    residual = torch.empty_like(x) if has_residual else None
+    weight = torch.empty(x.shape[1])
+    positions = x.shape[0] * x.shape[2:].numel()
+    half = positions // 2
+    spans = [[0, 0, half], [1, half, half]] if aligned else [[0, 1, positions - 1]]
+    plan, number = plan_of(torch.tensor(spans), len(spans), x), len(spans)
+    inputs = (x, residual, weight, weight)
+    _, moments = parts.parts_forward(*inputs, *plan, number, EPS, activation)
+    parts.parts_backward(x, *inputs, moments, *plan, number, activation, ALL)
+
+
 def _each_family(dtype: torch.dtype, epilogue: tuple[str | None, bool, bool]) -> None:
     for length in (64, 4096, 20000):
         _rows(torch.empty(48, length, dtype=dtype), 1, True, epilogue)
@@ -79,3 +94,6 @@ def launch_all() -> None:
         for shape in ((4, 64, 56, 56), (2, 64, 160, 160)):
             _groups(_images(shape, torch.float32, channels_last), 64, False, EPILOGUES[0])
     _channels(torch.empty(4096, 256), EPILOGUES[0])
+    for channels_last, epilogue in ((False, EPILOGUES[0]), (True, ("silu", True, False))):
+        _parts(_images((4, 64, 56, 56), torch.bfloat16, channels_last), epilogue)
+    _parts(torch.empty(64, 256, 200), EPILOGUES[0], aligned=False)

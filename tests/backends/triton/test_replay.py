@@ -5,7 +5,8 @@ import torch
 from repeating import Repeater
 
 from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
-from normwright.backends.triton import channels, groups, interprets, operators, replay, rows
+from normwright.backends.triton import channels, groups, interprets, operators, parts, replay, rows
+from normwright.backends.triton.parts_plan import plan_of
 
 DEVICE = "cpu" if interprets() else "cuda"
 ALL = DX | DRESIDUAL | DWEIGHT | DBIAS
@@ -43,6 +44,10 @@ def running(seed):
 
 def moments(shape, seed):
     return tensor(shape, seed).abs() + 0.5
+
+
+def plan(x):
+    return plan_of(torch.tensor([[0, 0, 40]]), 1, x)
 
 
 # By name: the kernel, how many tensors come first, and the arguments of a call by a seed and a layout.
@@ -91,6 +96,22 @@ CALLS = {
         lambda s, **how: (
             *(images(s, **how), images(s + 1, **how), None, *vectors(s), None, moments((2, 2, 4), s)),
             *(4, True, "silu", DX | DWEIGHT | DBIAS),
+        ),
+    ),
+    "parts_forward": (
+        parts.parts_forward,
+        5,
+        lambda s, **how: (
+            *(images(s, **how), images(s + 1, **how), *vectors(s), *plan(images(s, **how))),
+            *(1, EPS, "silu"),
+        ),
+    ),
+    "parts_backward": (
+        parts.parts_backward,
+        7,
+        lambda s, **how: (
+            *(images(s, **how), images(s + 1, **how), None, *vectors(s), moments((3, 1, C), s)),
+            *(*plan(images(s, **how)), 1, "silu", DX | DWEIGHT | DBIAS),
         ),
     ),
     "channels_forward": (

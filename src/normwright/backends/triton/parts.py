@@ -46,7 +46,7 @@ class _View(NamedTuple):
         """COMPUTE to STAGES of a kernel."""
         tile = self.cut.tile
         units = (self._channel_unit, self.cut.unit, self._quickest)
-        return compute_type(x), *units, tile.length, tile.positions, tile.channels, tile.stages
+        return compute_type(x), *units, tile.pieces, tile.length, tile.channels, tile.stages
 
     @property
     def _quickest(self) -> bool:

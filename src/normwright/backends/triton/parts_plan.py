@@ -142,13 +142,12 @@ def _laid_out(
     pieces: _Runs, at: Numbers, unit: int, parts: int, tile: PartsTile, strips: int, device: torch.device
 ) -> Plan:
     """The pieces in tiles, these in ranges. A part begins with a tile, and has one even if it is empty."""
-    held = tile.positions // tile.length
     count = np.bincount(pieces.part, minlength=parts + 1)
-    tiles = -(-count // held)
+    tiles = -(-count // tile.pieces)
     tiles[:parts] = np.maximum(tiles[:parts], 1)
     first_tile = tiles.cumsum() - tiles
-    slot = np.arange(len(pieces.part)) + (first_tile * held - (count.cumsum() - count))[pieces.part]
-    begins, lengths = np.zeros((2, int(tiles.sum()) * held), np.int64)
+    slot = np.arange(len(pieces.part)) + (first_tile * tile.pieces - (count.cumsum() - count))[pieces.part]
+    begins, lengths = np.zeros((2, int(tiles.sum()) * tile.pieces), np.int64)
     begins[slot], lengths[slot] = at // unit, pieces.length
 
     ranges = ranges_of(tiles, strips, tile.channels)
@@ -158,7 +157,7 @@ def _laid_out(
     first = first_tile[part] + number * tiles[part] // ranges[part]
     last = first_tile[part] + (number + 1) * tiles[part] // ranges[part]
     seen = np.concatenate([[0], lengths.cumsum()])
-    here = seen[last * held] - seen[first * held]
+    here = seen[last * tile.pieces] - seen[first * tile.pieces]
     whole = np.bincount(pieces.part, pieces.length, parts + 1).astype(np.int64)[part]
     columns: list[Any] = [part, first, last, first_range[part], (first_range + ranges)[part], here, whole]
     of_none = part == parts

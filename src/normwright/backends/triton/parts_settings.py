@@ -30,15 +30,15 @@ class PartsTile(NamedTuple):
     """One launch. See `kernels/parts_walk.py`.
 
     Args:
+        pieces: of a tile, a power of two.
         length: most positions of a piece, a power of two.
-        positions: of a tile, a power of two and at least the length.
         channels: of a tile, a power of two.
         warps: of a program (`num_warps`).
         stages: tiles that a loop has in flight.
     """
 
+    pieces: int
     length: int
-    positions: int
     channels: int
     warps: int = 4
     stages: int = 3
@@ -56,7 +56,8 @@ def parts_tile(
     strip = min(padded(channels), _STRIP // itemsize) if quickest else 1
     length = _length(runs, size // strip, 1 if quickest else _SHORTEST)
     positions = min(size // strip, padded(max(largest, length)))
-    return PartsTile(length, positions, min(size // positions, padded(channels)), 8 if quickest else 4)
+    wide, warps = min(size // positions, padded(channels)), 8 if quickest else 4
+    return PartsTile(positions // length, length, wide, warps)
 
 
 def _length(runs: NDArray[np.int64], most: int, least: int) -> int:

@@ -28,34 +28,34 @@ from normwright.backends.triton.kernels.ranges import STRETCH_SQUARE, few_digits
 @triton.jit
 def _shift(
     x, table, pieces, tile, strip, channels, space, COMPUTE: tl.constexpr, UNIT: tl.constexpr,
-    QUICKEST: tl.constexpr, LENGTH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+    QUICKEST: tl.constexpr, PIECES: tl.constexpr, LENGTH: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """The mean of a tile, taken about its first position: a constant has exactly itself."""
     at, inside = tile_at(
-        table, pieces, tile, strip, channels, space, UNIT, QUICKEST, LENGTH, POSITIONS, CHANNELS
+        table, pieces, tile, strip, channels, space, UNIT, QUICKEST, PIECES, LENGTH, CHANNELS
     )
     base_at, base_inside = first_at(
-        table, pieces, tile, strip, channels, space, UNIT, QUICKEST, LENGTH, POSITIONS, CHANNELS
+        table, pieces, tile, strip, channels, space, UNIT, QUICKEST, PIECES, LENGTH, CHANNELS
     )
     base = tl.load(x + base_at, mask=base_inside, other=0.0).to(COMPUTE)
     value = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE)
     total = over_positions(tl.where(inside, value - base, 0.0))
-    count = tl.sum(inside.to(tl.int32), 0, keep_dims=True)
-    return base + few_digits((total / tl.maximum(count, 1.0)).to(COMPUTE))
+    count = over_positions(inside)
+    return base + spread(few_digits((total / tl.maximum(count, 1.0)).to(COMPUTE)), CHANNELS)
 
 
 @triton.jit
 def _sums(
     x, shift, first, last, table, pieces, strip, channels, space, SMALL: tl.constexpr, COMPUTE: tl.constexpr,
-    UNIT: tl.constexpr, QUICKEST: tl.constexpr, LENGTH: tl.constexpr, POSITIONS: tl.constexpr,
+    UNIT: tl.constexpr, QUICKEST: tl.constexpr, PIECES: tl.constexpr, LENGTH: tl.constexpr,
     CHANNELS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Σ(x - shift) and Σ(x - shift)² of each channel in a range of tiles, in float64."""
-    total = tl.zeros((POSITIONS, CHANNELS), COMPUTE)
-    squares = tl.zeros((POSITIONS, CHANNELS), COMPUTE)
+    total = tl.zeros((PIECES, LENGTH, CHANNELS), COMPUTE)
+    squares = tl.zeros((PIECES, LENGTH, CHANNELS), COMPUTE)
     for tile in tl.range(first, last, num_stages=STAGES):
         at, inside = tile_at(
-            table, pieces, tile, strip, channels, space, UNIT, QUICKEST, LENGTH, POSITIONS, CHANNELS
+            table, pieces, tile, strip, channels, space, UNIT, QUICKEST, PIECES, LENGTH, CHANNELS
         )
         deviation = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE) - shift
         deviation = tl.where(inside, deviation, 0.0)
@@ -78,8 +78,8 @@ def reduce_parts(
     CHANNEL_UNIT: tl.constexpr,
     UNIT: tl.constexpr,
     QUICKEST: tl.constexpr,
+    PIECES: tl.constexpr,
     LENGTH: tl.constexpr,
-    POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -89,20 +89,20 @@ def reduce_parts(
     number, strip, ranges = place_of(tl.program_id(0), channels, CHANNELS)
     _, first, last, _, _, here, _ = range_of(table, pieces, number)
     shift = _shift(
-        x, table, pieces, first, strip, channels, space, COMPUTE, UNIT, QUICKEST, LENGTH, POSITIONS, CHANNELS
+        x, table, pieces, first, strip, channels, space, COMPUTE, UNIT, QUICKEST, PIECES, LENGTH, CHANNELS
     )
     total, squares = _sums(
-        x, shift, first, last, table, pieces, strip, channels, space, False, COMPUTE, UNIT, QUICKEST, LENGTH,
-        POSITIONS, CHANNELS, STAGES,
+        x, shift, first, last, table, pieces, strip, channels, space, False, COMPUTE, UNIT, QUICKEST, PIECES,
+        LENGTH, CHANNELS, STAGES,
     )  # fmt: skip
     count = here.to(tl.float64)
-    mean = shift.to(tl.float64) + total / count
+    mean = tl.reshape(shift, (1, CHANNELS)).to(tl.float64) + total / count
     m2 = m2_of(total, squares, count)
     overflowed = squares == float("inf")
     if tl.max(overflowed.to(tl.int32)) > 0:
         total, squares = _sums(
             x, shift, first, last, table, pieces, strip, channels, space, True, COMPUTE, UNIT, QUICKEST,
-            LENGTH, POSITIONS, CHANNELS, 1,
+            PIECES, LENGTH, CHANNELS, 1,
         )  # fmt: skip
         m2 = tl.where(overflowed, m2_of(total, squares, count) * STRETCH_SQUARE, m2)
     channel, known = strip_channels(strip, channels, CHANNELS)
@@ -143,8 +143,8 @@ def forward_parts(
     CHANNEL_UNIT: tl.constexpr,
     UNIT: tl.constexpr,
     QUICKEST: tl.constexpr,
+    PIECES: tl.constexpr,
     LENGTH: tl.constexpr,
-    POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
     STAGES: tl.constexpr,
     RANGES: tl.constexpr,
@@ -175,7 +175,7 @@ def forward_parts(
     for step in tl.range(first, last, num_stages=STAGES):
         tile = first + last - 1 - step
         at, inside = tile_at(
-            table, pieces, tile, strip, channels, space, UNIT, QUICKEST, LENGTH, POSITIONS, CHANNELS
+            table, pieces, tile, strip, channels, space, UNIT, QUICKEST, PIECES, LENGTH, CHANNELS
         )
         z = (tl.load(x + at, mask=inside & counts, other=0.0).to(COMPUTE) - hi) * scale + level
         if residual is not None:

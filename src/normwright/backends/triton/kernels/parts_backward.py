@@ -76,8 +76,8 @@ def reduce_part_gradients(
     CHANNEL_UNIT: tl.constexpr,
     UNIT: tl.constexpr,
     QUICKEST: tl.constexpr,
+    PIECES: tl.constexpr,
     LENGTH: tl.constexpr,
-    POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -90,11 +90,11 @@ def reduce_part_gradients(
     hi, low, rstd, scale, level = _known_moments(
         moments, weight, bias, part, parts, channels, channel, known, COMPUTE, CHANNELS
     )
-    along = tl.zeros((POSITIONS, CHANNELS), COMPUTE)
-    total = tl.zeros((POSITIONS, CHANNELS), COMPUTE)
+    along = tl.zeros((PIECES, LENGTH, CHANNELS), COMPUTE)
+    total = tl.zeros((PIECES, LENGTH, CHANNELS), COMPUTE)
     for tile in tl.range(first, last, num_stages=STAGES):
         at, inside = tile_at(
-            table, pieces, tile, strip, channels, space, UNIT, QUICKEST, LENGTH, POSITIONS, CHANNELS
+            table, pieces, tile, strip, channels, space, UNIT, QUICKEST, PIECES, LENGTH, CHANNELS
         )
         dz, x_hat = _dz_and_x_hat(
             dy, x, residual, at, inside, hi, low, rstd, scale, level, ACTIVATION, COMPUTE
@@ -137,8 +137,8 @@ def backward_parts(
     CHANNEL_UNIT: tl.constexpr,
     UNIT: tl.constexpr,
     QUICKEST: tl.constexpr,
+    PIECES: tl.constexpr,
     LENGTH: tl.constexpr,
-    POSITIONS: tl.constexpr,
     CHANNELS: tl.constexpr,
     STAGES: tl.constexpr,
     RANGES: tl.constexpr,
@@ -160,7 +160,7 @@ def backward_parts(
     for step in tl.range(first, last, num_stages=STAGES):
         tile = first + last - 1 - step
         at, inside = tile_at(
-            table, pieces, tile, strip, channels, space, UNIT, QUICKEST, LENGTH, POSITIONS, CHANNELS
+            table, pieces, tile, strip, channels, space, UNIT, QUICKEST, PIECES, LENGTH, CHANNELS
         )
         dz, x_hat = _dz_and_x_hat(
             dy, x, residual, at, inside & counts, hi, low, rstd, scale, level, ACTIVATION, COMPUTE

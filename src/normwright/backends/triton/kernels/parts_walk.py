@@ -1,9 +1,9 @@
 """Where a program of the parts family is in memory, by the table that `parts_plan.py` lays out.
 
-A tile is POSITIONS by CHANNELS. Its positions are those of POSITIONS/LENGTH pieces of the table, each of
-which has at most LENGTH; what a piece has fewer is outside. A program takes a strip of CHANNELS channels and
-a range of tiles, all of one part, in order. QUICKEST says that channels are quickest in memory; else
-positions are, and a piece lies within a sample.
+A tile is PIECES by LENGTH by CHANNELS: so many pieces of the table, each of at most LENGTH positions; what a
+piece has fewer is outside. A program takes a strip of CHANNELS channels and a range of tiles, all of one
+part, in order. QUICKEST says that channels are quickest in memory; else positions are, and a piece lies
+within a sample. What is known of each channel is a row, (1, CHANNELS), or spread, (1, 1, CHANNELS).
 
 The table, in int64: where each piece begins (the number of its first position; where positions are quickest,
 its place in memory), how long each is, both in UNIT; then a row of `RANGE` numbers for each range.
@@ -57,6 +57,7 @@ def _places_at(
     position = tl.load(entry) * UNIT + along
     inside = along < tl.load(entry + pieces) * UNIT
     channel, known = strip_channels(strip, channels, CHANNELS)
+    channel, known = channel[None, :, :], known[None, :, :]
     if QUICKEST:
         at = position * channels + channel
     else:
@@ -67,32 +68,32 @@ def _places_at(
 @triton.jit
 def tile_at(
     table, pieces, tile, strip, channels, space, UNIT: tl.constexpr, QUICKEST: tl.constexpr,
-    LENGTH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+    PIECES: tl.constexpr, LENGTH: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Offsets of a tile's elements and which of them are inside."""
-    position = tl.arange(0, POSITIONS)[:, None]
-    entry = table + tl.full((1, 1), tile, tl.int64) * (POSITIONS // LENGTH) + position // LENGTH
-    return _places_at(entry, position % LENGTH, pieces, strip, channels, space, UNIT, QUICKEST, CHANNELS)
+    piece = tl.full((1, 1, 1), tile, tl.int64) * PIECES + tl.arange(0, PIECES)[:, None, None]
+    along = tl.arange(0, LENGTH)[None, :, None]
+    return _places_at(table + piece, along, pieces, strip, channels, space, UNIT, QUICKEST, CHANNELS)
 
 
 @triton.jit
 def first_at(
     table, pieces, tile, strip, channels, space, UNIT: tl.constexpr, QUICKEST: tl.constexpr,
-    LENGTH: tl.constexpr, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr,
+    PIECES: tl.constexpr, LENGTH: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """The same of a tile's first position, (1, CHANNELS)."""
-    along = tl.arange(0, 1)[:, None]
-    entry = table + tl.full((1, 1), tile, tl.int64) * (POSITIONS // LENGTH)
-    return _places_at(entry, along, pieces, strip, channels, space, UNIT, QUICKEST, CHANNELS)
+    """The same of a tile's first position, (1, 1, CHANNELS)."""
+    piece = tl.full((1, 1, 1), tile, tl.int64) * PIECES
+    along = tl.arange(0, 1)[None, :, None]
+    return _places_at(table + piece, along, pieces, strip, channels, space, UNIT, QUICKEST, CHANNELS)
 
 
 @triton.jit
 def spread(row, CHANNELS: tl.constexpr):
     """What is known of each channel, gathered for the columns of a tile: see `channels_walk.spread`."""
-    return spread_channels(row, 1, CHANNELS, CHANNELS, 1, CHANNELS)
+    return spread_channels(row, 1, CHANNELS, CHANNELS, 1, CHANNELS)[None, :, :]
 
 
 @triton.jit
 def over_positions(tile):
-    """Σ over the positions of a tile, in float64."""
-    return tl.sum(tile.to(tl.float64), 0, keep_dims=True)
+    """Σ over the positions of a tile, a row; in float64."""
+    return tl.sum(tl.sum(tile.to(tl.float64), 0), 0)[None, :]
