@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
-from normwright.backends.triton import channels, groups, parts, rows
+from normwright.backends.gradients import DALPHA, DBIAS, DRESIDUAL, DWEIGHT, DX
+from normwright.backends.triton import channel_tanh, channels, groups, parts, rows
 from normwright.backends.triton.parts_plan import plan_of
 
 EPS = 1e-5
@@ -57,6 +57,12 @@ def _channels(x: Tensor, epilogue: tuple[str | None, bool, bool]) -> None:
     channels.channel_moments(x)
 
 
+def _tanh(x: Tensor, axis: int) -> None:
+    alpha, weight = torch.tensor(0.5), torch.empty(x.shape[axis])
+    channel_tanh.channel_tanh(x, alpha, weight, weight, axis)
+    channel_tanh.channel_tanh_backward(x, x, alpha, weight, weight, axis, DX | DALPHA | DWEIGHT | DBIAS)
+
+
 def _parts(x: Tensor, epilogue: tuple[str | None, bool, bool], *, aligned: bool = True) -> None:
     """Halves of the batch; or, not aligned, all positions but the first."""
     activation, has_residual, _ = epilogue
@@ -97,3 +103,6 @@ def launch_all() -> None:
     for channels_last, epilogue in ((False, EPILOGUES[0]), (True, ("silu", True, False))):
         _parts(_images((4, 64, 56, 56), torch.bfloat16, channels_last), epilogue)
     _parts(torch.empty(64, 256, 200), EPILOGUES[0], aligned=False)
+    _tanh(torch.empty(8192, 1024, dtype=torch.bfloat16), -1)
+    _tanh(torch.empty(64, 256, 56, 56, dtype=torch.bfloat16), 1)
+    _tanh(torch.empty(64, 256, 7, 7), 1)

@@ -69,3 +69,12 @@ def test_at_most_two_forward_and_three_backward(kind, shape, layout, fused, laun
     torch.autograd.grad(y, leaves, x.detach())
     assert 1 <= forward <= 2, [launch.kernel for launch in launches]
     assert 1 <= len(launches) - forward <= 3, [launch.kernel for launch in launches]
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_dynamic_tanh(axis, launches):
+    leaves = [torch.ones(size, requires_grad=True) for size in ((4, 64, 7, 64), (), 64, 64)]
+    y = F.dynamic_tanh(*leaves, axis=axis)
+    assert len(launches) == 1
+    torch.autograd.grad(y, leaves, torch.ones_like(y))
+    assert len(launches) == 1 + 3

@@ -62,6 +62,7 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
 # How many of an operator's arguments are tensors: the first.
 _FORWARD, _RUNNING, _KNOWN_MOMENTS, _BACKWARD = 4, 7, 6, 7
 _PLANNED_FORWARD, _PLANNED_BACKWARD = 5, 7
+_TANH, _TANH_BACKWARD = 4, 5
 
 
 def _repeated(kernel: Callable[..., Any], tensors: int) -> Callable[..., Any]:
@@ -89,6 +90,8 @@ channel_affine = _repeated(channels.channel_affine, _KNOWN_MOMENTS)
 channel_affine_out = _served(channels.channel_affine_out)
 channel_affine_backward = _repeated(channels.channel_affine_backward, _BACKWARD)
 channel_moments = _repeated(channels.channel_moments, 1)
+channel_tanh = _repeated(tanh.channel_tanh, _TANH)
+channel_tanh_backward = _repeated(tanh.channel_tanh_backward, _TANH_BACKWARD)
 
 _planned_forward = _repeated_alone(parts.parts_forward, _PLANNED_FORWARD)
 _planned_backward = _repeated_alone(parts.parts_backward, _PLANNED_BACKWARD)
@@ -108,15 +111,3 @@ def parts_backward(*call: Any) -> Any:
     *inputs, spans, number, activation, wanted = call
     plan = plan_of(spans, number, call[1])
     return _planned_backward(*inputs, *plan, number, activation, wanted)
-
-
-@_served
-def channel_tanh(*call: Any) -> Any:
-    """Made of operators whose launches are repeated themselves."""
-    return tanh.channel_tanh(channel_affine, *call)
-
-
-@_served
-def channel_tanh_backward(*call: Any) -> Any:
-    """As above."""
-    return tanh.channel_tanh_backward(channel_affine, channel_affine_backward, *call)
