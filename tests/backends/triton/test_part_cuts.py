@@ -123,11 +123,27 @@ def test_a_nan_stays_in_its_channel_and_part():
     assert torch.equal(before, after)
 
 
+def test_nothing_is_where_no_part_is():
+    """Neither of what lies there nor of what the parameters are."""
+    dy, x, residual, weight, bias = call_of(SHORT, "contiguous", True, True, torch.float32)
+    weight[1] = float("nan")
+    bias[2] = float("inf")
+    for tensor in (x, residual, dy):
+        tensor[-1] = float("nan")
+    spans, inputs = spans_of(x, "halves"), (x, residual, weight, bias)
+    spans[1, 2] = 6  # of the two samples the first
+    y, known = OPERATORS.parts_forward(*inputs, spans, 2, EPS, "sigmoid")
+    dx, dresidual, *_ = OPERATORS.parts_backward(dy, *inputs, known, spans, 2, "sigmoid", 15)
+    for found in (y, dx, dresidual):
+        assert not found[-1].any()
+        assert found[2, 0].any()
+
+
 def test_what_lies_together_is_one_piece():
     """Whatever the order of the spans, and in however many they come."""
-    images = torch.empty(8, 64, 16, 16)
-    whole = torch.tensor([[0, 0, 1024], [1, 1024, 1024]])
-    single = torch.tensor([[n // 4, n * 256, 256] for n in reversed(range(8))])
+    images = torch.empty(8, 64, 7, 7)
+    whole = torch.tensor([[0, 0, 196], [1, 196, 196]])
+    single = torch.tensor([[n // 4, n * 49, 49] for n in reversed(range(8))])
     for x in (images, images.contiguous(memory_format=torch.channels_last)):
         one, other = plan_of(whole, 2, x), plan_of(single, 2, x)
         assert one.cut == other.cut
