@@ -5,6 +5,10 @@ runs of no part; cut where a sample ends (if positions are quickest in memory) a
 are pieces; so many pieces are a tile, and consecutive tiles of a part a range. So ghost batch norm's samples
 in a row, split batch norm's in turn and a mask's beginnings of sequences are one kernel's work, and a piece
 of the table stands for many positions wherever these lie together.
+
+The other way would be a table of the spans themselves, in which each position of a tile seeks its own: a
+smaller table, but a search in every tile, and no compiler can then tell that positions lie together, which it
+must know to load 16 bytes at once.
 """
 
 from __future__ import annotations
