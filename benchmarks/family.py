@@ -48,8 +48,8 @@ def rows() -> Iterator[Row]:
         yield _row("ghost batch norm, 8", batch, partial(fused.GhostBatchNorm2d, c, ghost_size=8))
         yield _row("split batch norm, one domain", batch, partial(fused.SplitBatchNorm2d, c))
         halves, in_turn = torch.arange(shape[0]) * 2 // shape[0], torch.arange(shape[0]) % 2
-        yield _row("split batch norm, two halves", batch, partial(_mixed, c, halves))
-        yield _row("split batch norm, samples in turn", batch, partial(_mixed, c, in_turn))
+        yield _row("split batch norm, two halves", batch, partial(mixed, c, halves))
+        yield _row("split batch norm, samples in turn", batch, partial(mixed, c, in_turn))
         yield _row("batch renorm", batch, partial(fused.BatchRenorm2d, c))
         whitened = ("whitening by PyTorch", shape, last)
         yield _row("whitening, zca", whitened, partial(fused.WhiteningNorm2d, c))
@@ -71,7 +71,7 @@ def rows() -> Iterator[Row]:
         largest = (f"amax of {pieces}", IMAGES, False)
         yield _row(f"maxout, {pieces}", largest, partial(fused.Maxout, pieces))
     half = ("batch norm", SEQUENCES, False)
-    yield _row("masked batch norm, half counts", half, partial(_Padded, SEQUENCES))
+    yield _row("masked batch norm, half counts", half, partial(padded, SEQUENCES))
     recurrent = ("LSTM", ROWS, False)
     yield _row("batch-normalised LSTM", recurrent, lambda: _Output(fused.BatchNormLSTM(28, 100)))
     yield _row("layer-normalised LSTM", recurrent, lambda: _Output(fused.LayerNormLSTM(28, 100)))
@@ -112,7 +112,13 @@ class _Largest(nn.Module):
         return y
 
 
-def _mixed(channels: int, domains: Tensor) -> nn.Module:
+def padded(shape: tuple[int, ...]) -> nn.Module:
+    """Masked batch norm of sequences of which half the elements count."""
+    return _Padded(shape)
+
+
+def mixed(channels: int, domains: Tensor) -> nn.Module:
+    """Split batch norm of samples in these domains, (N,)."""
     module = fused.SplitBatchNorm2d(channels)
     module.domain = domains
     return module

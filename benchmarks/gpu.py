@@ -5,7 +5,7 @@ Sections run the most important first, each in child processes of its own:
     verbs       pytest on the device: what acts on whole networks, the family, the doctor, synchronised
                 batch norm (NCCL), and tensors of more than 2^31 elements (tests/device)
     tests       pytest on the device: the tests of the Triton kernels, the functions and the operators
-    headline, launches, resnet50, compiled, blocks, networks, resnet50 compiled
+    headline, launches, family, resnet50, compiled, blocks, networks, resnet50 compiled
                 the sections of `benchmarks.operators --device cuda` and `benchmarks.networks --device cuda`
 
 FOLDER/gpu.md (every table), gpu.json (the figures), verbs.txt and tests.txt (pytest's output) and log.txt
@@ -25,7 +25,7 @@ from benchmarks.device.gpu_tests import TESTS, sections_of_tests
 from benchmarks.device.sections import Section
 
 ORDER = (
-    *("verbs", "tests", "headline", "launches", "resnet50"),
+    *("verbs", "tests", "headline", "launches", "family", "resnet50"),
     *("compiled", "blocks", "networks", "resnet50 compiled"),
 )
 

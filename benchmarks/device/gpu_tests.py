@@ -30,7 +30,12 @@ VERBS: tuple[str, ...] = tuple(
     f"tests/device/test_{name}.py"
     for name in ("synchronised", "large", "networks", "statistics", "family", "doctor")
 )
-TESTS: tuple[str, ...] = ("tests/backends/triton", "tests/functional", "tests/backends/test_opcheck.py")
+TESTS: tuple[str, ...] = (
+    "tests/backends/triton",
+    "tests/functional",
+    "tests/backends/test_parts.py",
+    "tests/backends/test_opcheck.py",
+)
 
 # Compiling kernels is the host's work, and most of the time: several processes share the device.
 WORKERS = 8

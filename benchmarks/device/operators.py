@@ -4,6 +4,7 @@
     compiled    some of them with torch.compile beside them
     launches    how many kernels a call launches, and how long the host takes for it
     networks    the normalisers of the networks at a batch that fills a GPU
+    family      statistics over parts of a batch, and dynamic tanh, beside batch norm
 
 Each case runs in a child process that outlives no failure but its own. Saves after every case.
 """
@@ -20,6 +21,7 @@ from benchmarks.cases import Case, shrunk
 from benchmarks.device import judgement, sets
 from benchmarks.device.command import add_options, run
 from benchmarks.device.deadline import Deadline
+from benchmarks.device.family import family_section
 from benchmarks.device.isolated import NotRun, run_jobs
 from benchmarks.device.launches import launches_section
 from benchmarks.device.measure import DeviceMeasured, Job, compile_job, measure_job
@@ -37,7 +39,7 @@ TITLES = {
 # Seconds that compiling ahead may take.
 _WARMING = 60.0
 
-NAMES = ("headline", "launches", "compiled", "networks")
+NAMES = ("headline", "launches", "compiled", "networks", "family")
 
 
 def sections(options: argparse.Namespace) -> dict[str, Section]:
@@ -45,6 +47,7 @@ def sections(options: argparse.Namespace) -> dict[str, Section]:
     seconds = {"headline": (20.0, 200.0), "compiled": (45.0, 150.0), "networks": (25.0, 90.0)}
     found = {name: Section(name, *seconds[name], partial(_speeds, name, options)) for name in seconds}
     found["launches"] = launches_section(options)
+    found["family"] = family_section(options)
     return {name: found[name] for name in NAMES}
 
 

@@ -169,3 +169,29 @@ def test_channels(layout, device):
         size = sum(part.abs() for part in parts) * (rstd * scale).view(column)
         bound = HALF_ULP * of_x.abs() + SUMMED * (1 + x_hat.abs()) * size
         assert bool(((dx[place] - of_x).abs() <= bound).all()), place
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_parts(layout, device):
+    """The last two samples are a part of their own, beyond the limit."""
+    x = images(device, layout)
+    channels, column = x.shape[1], (x.shape[1], 1, 1)
+    weight, bias = vector(device, channels).requires_grad_(), (vector(device, channels) - 1).requires_grad_()
+    domains = (torch.arange(len(x), device=device) >= len(x) - 2).long()
+    apart = [(None, None, None)] * 2
+    y = F.split_batch_norm(x.requires_grad_(), domains, apart, weight, bias, True, eps=EPS)
+    dy = ends(x)
+    dx, dbias = torch.autograd.grad(y, [x, bias], dy)
+    assert torch.equal(dbias.double(), dy[0].double().sum((1, 2)) + dy[-1].double().sum((1, 2)))
+
+    last = x.detach()[-2:].double().requires_grad_()
+    variance, mean = torch.var_mean(last, (0, 2, 3), correction=0, keepdim=True)
+    x_hat = (last - mean) * (variance + EPS).rsqrt()
+    scale = weight.detach().double().view(column)
+    expected = x_hat * scale + bias.detach().view(column)
+    (of_x,) = torch.autograd.grad(expected, last, dy[-2:].double())
+    bound = HALF_ULP * expected.abs() + SUMMED * (1 + x_hat.abs()) * scale
+    assert bool(((y[-2:] - expected).abs() <= bound).all())
+    # |dy| and its means, with x_hat and without, are at most 1.
+    size = (1 + x_hat.abs()).square() * scale * (variance + EPS).rsqrt()
+    assert bool(((dx[-2:] - of_x).abs() <= HALF_ULP * of_x.abs() + 2 * SUMMED * size).all())

@@ -6,7 +6,6 @@ import torch
 from tolerances import (
     ACTIVATION,
     AGREEMENT,
-    KERNELS_ARE_TRITONS,
     SAME_DERIVATIVE,
     UNIT,
     assert_within,
@@ -77,8 +76,6 @@ class Expected:
         t = np.tanh(z)
         # alpha·x is rounded once, of which tanh passes on no more than that of its own value.
         t_error = u * (np.abs(t) + ACTIVATION["tanh"][2] * (np.abs(z) + np.abs(t)))
-        if KERNELS_ARE_TRITONS:  # which keep t in y's dtype between two operators
-            t_error = t_error + rounded(t, dtype)
         self.y = np.moveaxis(reference(np.moveaxis(x, axis, -1), ALPHA, weight, bias), -1, axis)
         size = np.abs(t * w) + np.abs(b)
         self.y_bound = np.abs(w) * t_error + 2 * u * size + rounded(self.y, dtype)
@@ -86,8 +83,6 @@ class Expected:
         slope, slope_error = 1 - t * t, 2 * np.abs(t) * t_error + 2 * u
         self.dx = ALPHA * w * dy * slope
         self.dx_bound = np.abs(ALPHA * w * dy) * (slope_error + 3 * u * slope) + rounded(self.dx, dtype)
-        if KERNELS_ARE_TRITONS:
-            self.dx_bound = self.dx_bound + np.abs(ALPHA * slope) * rounded(w * dy, dtype)
 
         def summed(terms, errors, axes):
             count = int(np.prod([x.shape[i] for i in axes]))

@@ -26,7 +26,8 @@ class Order(NamedTuple):
     run: int
 
 
-def _is_dense(x: Tensor, axes: Sequence[int], block: int = 1) -> bool:
+def is_dense(x: Tensor, axes: Sequence[int], block: int = 1) -> bool:
+    """Whether the axes follow each other in memory, the last one quickest, in steps of a block."""
     for axis in reversed(axes):
         if x.shape[axis] != 1 and x.stride(axis) != block:
             return False
@@ -38,7 +39,7 @@ def _channel_axes(x: Tensor) -> tuple[list[int], bool]:
     """The axes in the order that the kernels take x in, and whether the channels are quickest."""
     contiguous = list(range(x.dim()))
     last = [0, *contiguous[2:], 1]
-    quickest = x.dim() > 2 and not _is_dense(x, contiguous) and _is_dense(x, last)
+    quickest = x.dim() > 2 and not is_dense(x, contiguous) and is_dense(x, last)
     return (last if quickest else contiguous), quickest
 
 
@@ -48,7 +49,7 @@ def rows_order(x: Tensor, trailing_axes: int) -> Order:
     trailing = sorted(range(outer, x.dim()), key=x.stride, reverse=True)
     length = math.prod(x.shape[outer:])
     axes = [*range(outer), *trailing]
-    dense = _is_dense(x, trailing) and _is_dense(x, range(outer), length)
+    dense = is_dense(x, trailing) and is_dense(x, range(outer), length)
     return Order(axes if dense else list(range(x.dim())), length)
 
 

@@ -58,7 +58,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends import eager, masks
-from normwright.backends.devices import check_devices
+from normwright.backends.devices import check_devices_of
 from normwright.backends.gradients import DALPHA, DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.moments import statistics_dtype
 
@@ -226,14 +226,10 @@ FAKES: dict[str, Callable[..., Any]] = {
 }
 
 
-# The place of `spans`, which are on the CPU, among the arguments.
-_SPANS = {"parts_forward": 4, "parts_backward": 6}
-
-
-def _on_one_device(fake: Callable[..., Any], spans: int | None) -> Callable[..., Any]:
+def _on_one_device(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     # A tensor on the device "meta" brings a call here whatever the others lie on.
     def checked(*call: Any) -> Any:
-        check_devices([argument for place, argument in enumerate(call) if place != spans])
+        check_devices_of(name, call)
         return fake(*call)
 
     return checked
@@ -244,5 +240,5 @@ def register(library: torch.library.Library) -> None:
     for schema in SCHEMAS:
         name = library.define(schema)
         library.impl(name, eager.OPERATORS[name], "CompositeExplicitAutograd")
-        fake = _on_one_device(FAKES[name], _SPANS.get(name))
+        fake = _on_one_device(name, FAKES[name])
         torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)

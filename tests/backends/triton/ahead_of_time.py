@@ -2,8 +2,9 @@
 
 Triton's compiler, and the assembler that it brings, need no GPU; only launching does. So the launchers are
 called on tensors of the CPU, whose results mean nothing, and each launch is compiled for Hopper in place of
-running. Prints a line for each: the kernel, its options, how many bytes of registers spill to memory, and how
-many instructions there are whose order no program decides: atomics, and reductions in memory.
+running. Prints a line for each: the kernel, its options, how many bytes of registers spill to memory, how
+many bytes a thread stores at once, and how many instructions there are whose order no program decides:
+atomics, and reductions in memory.
 """
 
 from __future__ import annotations
@@ -86,6 +87,12 @@ def atomics(assembly: str) -> int:
     return len(re.findall(r"^\s*(?:@!?%\w+\s+)?(?:atom|red)\.", assembly, re.MULTILINE))
 
 
+def widest_store(assembly: str) -> int:
+    """Bytes that a thread stores at once, at the most: 16 where the compiler knows what lies together."""
+    found = re.findall(r"\bst\.global\S*?(?:\.v(\d))?\.b(\d+)", assembly)
+    return max((int(count or 1) * int(bits) // 8 for count, bits in found), default=0)
+
+
 def watch() -> None:
     """From now on a launch is compiled, once, and not run."""
     seen = set()
@@ -98,7 +105,9 @@ def watch() -> None:
         seen.add(key)
         signature, code = compiled(kernel, given, num_warps)
         options = [str(value) for value in signature.constants.values()]
-        found = f"spills={spills(code.asm['cubin'])}", f"atomics={atomics(code.asm['ptx'])}"
+        ptx = code.asm["ptx"]
+        found = [f"spills={spills(code.asm['cubin'])}", f"stores={widest_store(ptx)}"]
+        found.append(f"atomics={atomics(ptx)}")
         line = [kernel.__name__, *options, *found]
         print(*line, flush=True)  # noqa: T201  # read by test_compiles.py, and by people
 

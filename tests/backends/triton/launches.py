@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
-from normwright.backends.triton import channels, groups, rows
+from normwright.backends.gradients import DALPHA, DBIAS, DRESIDUAL, DWEIGHT, DX
+from normwright.backends.triton import channel_tanh, channels, groups, parts, rows
+from normwright.backends.triton.parts_plan import plan_of
 
 EPS = 1e-5
 ALL = DX | DRESIDUAL | DWEIGHT | DBIAS
@@ -56,6 +57,26 @@ def _channels(x: Tensor, epilogue: tuple[str | None, bool, bool]) -> None:
     channels.channel_moments(x)
 
 
+def _tanh(x: Tensor, axis: int) -> None:
+    alpha, weight = torch.tensor(0.5), torch.empty(x.shape[axis])
+    channel_tanh.channel_tanh(x, alpha, weight, weight, axis)
+    channel_tanh.channel_tanh_backward(x, x, alpha, weight, weight, axis, DX | DALPHA | DWEIGHT | DBIAS)
+
+
+def _parts(x: Tensor, epilogue: tuple[str | None, bool, bool], *, aligned: bool = True) -> None:
+    """Halves of the batch; or, not aligned, all positions but the first."""
+    activation, has_residual, _ = epilogue
+    residual = torch.empty_like(x) if has_residual else None
+    weight = torch.empty(x.shape[1])
+    positions = x.shape[0] * x.shape[2:].numel()
+    half = positions // 2
+    spans = [[0, 0, half], [1, half, half]] if aligned else [[0, 1, positions - 1]]
+    plan, number = plan_of(torch.tensor(spans), len(spans), x), len(spans)
+    inputs = (x, residual, weight, weight)
+    _, moments = parts.parts_forward(*inputs, *plan, number, EPS, activation)
+    parts.parts_backward(x, *inputs, moments, *plan, number, activation, ALL)
+
+
 def _each_family(dtype: torch.dtype, epilogue: tuple[str | None, bool, bool]) -> None:
     for length in (64, 4096, 20000):
         _rows(torch.empty(48, length, dtype=dtype), 1, True, epilogue)
@@ -79,3 +100,9 @@ def launch_all() -> None:
         for shape in ((4, 64, 56, 56), (2, 64, 160, 160)):
             _groups(_images(shape, torch.float32, channels_last), 64, False, EPILOGUES[0])
     _channels(torch.empty(4096, 256), EPILOGUES[0])
+    for channels_last, epilogue in ((False, EPILOGUES[0]), (True, ("silu", True, False))):
+        _parts(_images((4, 64, 56, 56), torch.bfloat16, channels_last), epilogue)
+    _parts(torch.empty(64, 256, 200), EPILOGUES[0], aligned=False)
+    _tanh(torch.empty(8192, 1024, dtype=torch.bfloat16), -1)
+    _tanh(torch.empty(64, 256, 56, 56, dtype=torch.bfloat16), 1)
+    _tanh(torch.empty(64, 256, 7, 7), 1)

@@ -13,13 +13,28 @@ pytestmark = pytest.mark.skipif(
 )
 
 ROWS = ((48, 64), (8192, 4096), (64, 20000), (3, 1000003))
+SEQUENCES = ((64, 256, 200), (3, 7, 50))
 IMAGES = ((4, 64, 56, 56), (64, 320, 7, 7), (2, 320, 64, 64), (300, 64, 32, 32), (1, 32, 512, 512))
+
+
+def _split(x, w, b, **options):
+    domains = torch.arange(len(x)) % 2
+    return F.split_batch_norm(x, domains, [(None, None, None)] * 2, w, b, True, **options)
+
+
+def _masked(x, w, b, **options):
+    lengths = torch.arange(x.shape[2]) < torch.arange(1, len(x) + 1)[:, None]
+    return F.masked_batch_norm(x, lengths, None, None, w, b, True, **options)
+
 
 KINDS = {
     "layer": (ROWS, lambda x, w, b, **o: F.layer_norm(x, x.shape[1:], w, b, **o)),
     "rms": (ROWS, lambda x, w, b, **o: F.rms_norm(x, x.shape[1:], w, **o)),
     "batch": (IMAGES, lambda x, w, b, **o: F.batch_norm(x, b.detach(), w.detach(), w, b, True, **o)),
     "inference": (IMAGES, lambda x, w, b, **o: F.batch_norm(x, b.detach(), w.detach(), w, b, **o)),
+    "ghost": (IMAGES, lambda x, w, b, **o: F.ghost_batch_norm(x, None, None, w, b, True, ghost_size=1, **o)),
+    "split": (IMAGES, _split),
+    "masked": (SEQUENCES, _masked),
     "group": (IMAGES, lambda x, w, b, **o: F.group_norm(x, 32, w, b, **o)),
     "instance": (IMAGES, lambda x, w, b, **o: F.instance_norm(x, None, None, w, b, **o)),
 }
@@ -54,3 +69,12 @@ def test_at_most_two_forward_and_three_backward(kind, shape, layout, fused, laun
     torch.autograd.grad(y, leaves, x.detach())
     assert 1 <= forward <= 2, [launch.kernel for launch in launches]
     assert 1 <= len(launches) - forward <= 3, [launch.kernel for launch in launches]
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_dynamic_tanh(axis, launches):
+    leaves = [torch.ones(size, requires_grad=True) for size in ((4, 64, 7, 64), (), 64, 64)]
+    y = F.dynamic_tanh(*leaves, axis=axis)
+    assert len(launches) == 1
+    torch.autograd.grad(y, leaves, torch.ones_like(y))
+    assert len(launches) == 1 + 3

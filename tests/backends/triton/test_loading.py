@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normwright.backends import triton as kernels
-from normwright.backends.schema import SCHEMAS
+from normwright.backends.schema import NAMES, SCHEMAS
 from normwright.backends.triton import operators
 from normwright.errors import DeviceError
 
@@ -72,6 +72,25 @@ def test_not_installed_beside_a_pytorch_for_gpus(monkeypatch):
         assert torch.equal(served(*CALL), first)
     with pytest.raises(DeviceError, match=r"cpu, meta.*\.to\(device\)"):
         served(CALL[0], None, torch.ones(4, device="meta"), *CALL[3:])
+
+
+@pytest.mark.parametrize("serve", [operators.parts_forward, kernels._plain("parts_forward", "no Triton")])
+def test_spans_are_on_the_cpu_wherever_the_rest_is(serve, monkeypatch):
+    """Neither kernels nor what takes their place refuses a call for them."""
+    x, weight, spans = torch.ones(4, 3, device="meta"), torch.ones(3), torch.tensor([[0, 0, 4]])
+    monkeypatch.setitem(kernels.eager.OPERATORS, "parts_forward", lambda *_: "plain")
+    monkeypatch.setattr(operators, "plan_of", lambda *_: ("table", "cut"))
+    monkeypatch.setattr(operators, "_planned_forward", lambda *_: "planned")
+    kernels.warn_once.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert serve(x, None, None, None, spans, 1, 1e-5, None) in ("plain", "planned")
+    with pytest.raises(DeviceError, match=r"cpu, meta.*\.to\(device\)"):
+        serve(x, None, weight, None, spans, 1, 1e-5, None)
+
+
+def test_every_operator_has_kernels():
+    assert set(NAMES) <= set(vars(operators))
 
 
 def test_switched_off_beside_a_pytorch_for_gpus(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, networks, operators
-from benchmarks.device import command, gpu_tests
+from benchmarks.device import command, family, gpu_tests
 from benchmarks.device import networks as device_networks
 from benchmarks.device.deadline import Deadline, deadline_in
 from benchmarks.device.measure import DeviceMeasured
@@ -24,6 +24,16 @@ def test_a_rehearsal_measures_and_saves(tmp_path, capfd):
     assert len(saved["sections"]["headline"]["rows"]) == 2
     assert saved["facts"]["device"].startswith("cpu (a rehearsal")
     assert "| rms_norm | 4×4096 |" in (tmp_path / "operators.md").read_text()
+
+
+def test_a_rehearsal_of_the_family(tmp_path, capfd):
+    operators.main(["--device", "cuda", "--rehearse", "--set", "family", "--out", str(tmp_path)])
+    assert "| ghost batch norm, 8 | 16×8×8×8 | channels-last |" in capfd.readouterr().out
+    saved = json.loads((tmp_path / "operators.json").read_text())["sections"]["family"]
+    assert saved["trouble"] == []
+    found = {row["member"]["name"] for row in saved["rows"]}
+    assert found == set(family.MEMBERS)
+    assert all(set(row["seconds"]) == {"copy", "member", "batch norm"} for row in saved["rows"])
 
 
 def test_one_command_runs_tests_and_benchmarks(tmp_path, capfd):

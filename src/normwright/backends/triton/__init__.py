@@ -21,16 +21,13 @@ from typing import Any, NamedTuple
 import torch
 
 from normwright.backends import eager
-from normwright.backends.devices import check_devices
+from normwright.backends.devices import check_devices_of
 
 SWITCH = "NORMWRIGHT_TRITON"
 INTERPRET = "interpret"
 
 # What the kernels were written against: reductions that keep an axis, and arguments in float64.
 OLDEST_TRITON = (3, 6)
-
-# What no kernel serves: plain PyTorch gathers the positions of each part, and puts them back.
-LEFT_TO_PYTORCH = ("parts_forward", "parts_backward")
 
 
 class Triton(NamedTuple):
@@ -57,8 +54,7 @@ def load(library: torch.library.Library, names: tuple[str, ...]) -> Triton:
         os.environ["TRITON_INTERPRET"] = "1"
         importlib.import_module("normwright.backends.triton.interpreter").round_to_bfloat16()
     for name in names:
-        if name not in LEFT_TO_PYTORCH:
-            library.impl(name, _when_called(name), "CPU" if interprets() else "CUDA")
+        library.impl(name, _when_called(name), "CPU" if interprets() else "CUDA")
     return Triton(True, "")
 
 
@@ -123,7 +119,7 @@ def _plain(name: str, reason: str) -> Callable[..., Any]:
     """An operator on a GPU that was to have kernels and has none."""
 
     def operator(*call: Any) -> Any:
-        check_devices(call)
+        check_devices_of(name, call)
         warn_once(reason)
         return eager.OPERATORS[name](*call)
 

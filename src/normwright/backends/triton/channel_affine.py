@@ -72,7 +72,7 @@ def channel_affine_backward(
 ) -> Gradients:
     """See `schema.py`. `tile` takes the place of the table's."""
     seen = seen_as_channels(x, tile, backward=True, derives=activation is not None)
-    results = blank_gradients(seen, (x, residual, weight, bias), wanted)
+    results = blank_gradients(seen.blank, (x, residual, weight, bias), wanted)
     given = Given(dy, x, residual, weight, bias, None, mean, variance)
     with on_device_of(x):
         reduce_alone(seen, given, results, activation, eps)

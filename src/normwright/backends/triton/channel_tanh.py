@@ -1,55 +1,57 @@
-"""Dynamic tanh by the kernels of `channel_affine`: one call for the tanh, and one for weight and bias."""
+"""Dynamic tanh. See `schema.py` and, for the kernels, `kernels/tanh.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from normwright.backends.gradients import DALPHA, DBIAS, DWEIGHT, DX
-from normwright.backends.moments import compute_dtype, total
-from normwright.backends.normalised import Gradients, activated
+from normwright.backends.masks import Order, is_dense
+from normwright.backends.moments import compute_dtype
+from normwright.backends.normalised import Gradients
+from normwright.backends.triton.arrange import dense_or_none
+from normwright.backends.triton.channels_view import Channels, cut_in_channels
+from normwright.backends.triton.kernels.parameters import add_parts
+from normwright.backends.triton.kernels.tanh import squash_channels, squash_gradients
+from normwright.backends.triton.launch import cdiv, compute_type, empty, launch, on_device_of
 
-Affine = Callable[..., Any]
-
-
-def _seen(x: Tensor, axis: int) -> Tensor:
-    """x with its channels on axis 1; without a copy where the other axes fold into one in memory."""
-    return x if axis == 1 else x.movedim(axis, -1).reshape(-1, x.shape[axis])
-
-
-def _restored(seen: Tensor, x: Tensor, axis: int) -> Tensor:
-    if axis != 1:
-        seen = seen.view(x.movedim(axis, -1).shape).movedim(-1, axis)
-    return activated(seen, x, None)
+# Parts that are added up at a time, and columns of them: of one number there are all channels' parts.
+_ADDED_PARTS, _ADDED_COLUMNS = 32, 64
+_ADDED_TO_ONE = 1024
 
 
-def _constants(x: Tensor, channels: int) -> tuple[Tensor, Tensor, float]:
-    zeros = torch.zeros(channels, dtype=compute_dtype(x), device=x.device)
-    return zeros, torch.ones_like(zeros), 0.0
+def _seen(x: Tensor, axis: int, *, backward: bool = False) -> Channels:
+    """x with its channels on an axis: in the order of its axes, or that axis quickest where x is dense so."""
+    axis %= x.dim()
+    axes = list(range(x.dim()))
+    others = [*axes[:axis], *axes[axis + 1 :]]
+    channels, space = x.shape[axis], math.prod(x.shape[axis + 1 :])
+    if space > 1 and not is_dense(x, axes) and is_dense(x, [*others, axis]):
+        axes, space = [*others, axis], 1
+    rows = x.numel() // (channels * space)
+    sizes = (rows, channels, space)
+    return cut_in_channels(
+        Order(axes, channels), *sizes, x.element_size(), None, backward=backward, derives=backward
+    )
 
 
-def _squashed(affine: Affine, seen: Tensor, alpha: Tensor, known: tuple[Tensor, Tensor, float]) -> Any:
-    slope = alpha.to(known[0].dtype).expand(known[0].shape)
-    return affine(seen, None, slope, None, *known, "tanh"), slope
-
-
-def channel_tanh(
-    affine: Affine, x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int
-) -> Tensor:
-    """See `schema.py`; `affine` is the operator `channel_affine`."""
-    known = _constants(x, x.shape[axis])
-    y, _ = _squashed(affine, _seen(x, axis), alpha, known)
-    if weight is not None or bias is not None:
-        y = affine(y, None, weight, bias, *known, None)
-    return _restored(y, x, axis)
+def channel_tanh(x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int) -> Tensor:
+    """See `schema.py`."""
+    seen = _seen(x, axis)
+    y = seen.blank(x)
+    tensors = (seen.of(x), alpha, dense_or_none(weight), dense_or_none(bias), y.dense)
+    with on_device_of(x):
+        launch(squash_channels, seen.grid)(
+            *tensors, *seen.sizes, *_options(seen, x), num_warps=seen.tile.warps
+        )
+    return y.filled()
 
 
 def channel_tanh_backward(
-    affine: Affine,
-    affine_backward: Affine,
     dy: Tensor,
     x: Tensor,
     alpha: Tensor,
@@ -58,17 +60,39 @@ def channel_tanh_backward(
     axis: int,
     wanted: int,
 ) -> Gradients:
-    """See `schema.py`; `affine` and `affine_backward` are the operators `channel_affine` and its backward."""
-    known = _constants(x, x.shape[axis])
-    seen, dt = _seen(x, axis), _seen(dy, axis)
-    t, slope = _squashed(affine, seen, alpha, known)
-    dweight = dbias = None
-    if weight is not None or bias is not None:
-        of_t = DX | (wanted & (DWEIGHT | DBIAS))
-        dt, _, dweight, dbias = affine_backward(dt, t, None, weight, bias, *known, None, of_t)
-    of_x = (wanted & DX) | (DWEIGHT if wanted & DALPHA else 0)
-    dx, _, dslope, _ = affine_backward(dt, seen, None, slope, None, *known, "tanh", of_x)
-    dalpha = None
-    if wanted & DALPHA:
-        dalpha = total(dslope, [0]).reshape(alpha.shape).to(alpha.dtype)
-    return None if dx is None else _restored(dx, x, axis), dalpha, dweight, dbias
+    """See `schema.py`."""
+    seen = _seen(x, axis, backward=True)
+    dx = seen.blank(x) if wanted & DX else None
+    sums = [
+        torch.empty_like(parameter) if wanted & bit and parameter is not None else None
+        for bit, parameter in ((DALPHA, alpha), (DWEIGHT, weight), (DBIAS, bias))
+    ]
+    shape = (seen.tile.ranges, seen.channels)
+    parts = [None if total is None else empty(x, *shape, dtype=compute_dtype(x)) for total in sums]
+    tensors = (seen.of(dy), seen.of(x), alpha, dense_or_none(weight), None if dx is None else dx.dense)
+    with on_device_of(x):
+        launch(squash_gradients, seen.grid)(
+            *tensors, *parts, *seen.sizes, *_options(seen, x), num_warps=seen.tile.warps
+        )
+        _add(parts[1:], sums[1:], *shape, _ADDED_PARTS, _ADDED_COLUMNS)
+        _add([parts[0], None], [sums[0], None], math.prod(shape), 1, _ADDED_TO_ONE, 1)
+    dalpha, dweight, dbias = sums
+    return None if dx is None else dx.filled(), dalpha, dweight, dbias
+
+
+def _options(seen: Channels, x: Tensor) -> tuple[Any, ...]:
+    return compute_type(x), *seen.cut, seen.tile.stages
+
+
+def _add(
+    parts: Sequence[Tensor | None],
+    sums: Sequence[Tensor | None],
+    number: int,
+    length: int,
+    added: int,
+    columns: int,
+) -> None:
+    """Two sums of so many parts of a length, where they are asked for."""
+    if any(total is not None for total in sums):
+        shape = (number, length, 0, added, columns)
+        launch(add_parts, (cdiv(length, columns),))(*parts, *sums, *shape, num_warps=4)

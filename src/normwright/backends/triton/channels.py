@@ -149,7 +149,7 @@ def channels_backward(
     """See `schema.py`. `tile` takes the place of the table's."""
     derives = activation is not None and mask is None
     seen = seen_as_channels(x, tile, backward=True, derives=derives)
-    results = blank_gradients(seen, (x, residual, weight, bias), wanted)
+    results = blank_gradients(seen.blank, (x, residual, weight, bias), wanted)
     given = Given(dy, x, residual, weight, bias, mask, *moments)
     with on_device_of(x):
         if results.dx is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -62,13 +62,15 @@ def _dense(result: Blank | None) -> Tensor | None:
     return None if result is None else result.dense
 
 
-def blank_gradients(seen: Channels, sources: Sequence[Tensor | None], wanted: int) -> GradientBlanks:
-    """Results like x, residual, weight and bias, of those that are asked for."""
+def blank_gradients(
+    blank: Callable[[Tensor], Blank], sources: Sequence[Tensor | None], wanted: int
+) -> GradientBlanks:
+    """Results like x, residual, weight and bias where asked for; `blank` makes the large ones."""
     x, residual, weight, bias = sources
     assert x is not None
     return GradientBlanks(
-        seen.blank(x) if wanted & DX else None,
-        seen.blank(x if residual is None else residual) if wanted & DRESIDUAL else None,
+        blank(x) if wanted & DX else None,
+        blank(x if residual is None else residual) if wanted & DRESIDUAL else None,
         torch.empty_like(weight) if wanted & DWEIGHT and weight is not None else None,
         torch.empty_like(bias) if wanted & DBIAS and bias is not None else None,
     )
@@ -99,10 +101,16 @@ def reduce_alone(
     options = (variance_eps or 0.0, variance_eps is not None, *_options(seen, x, activation))
     sizes = (*seen.sizes, *seen.mask_bytes)
     launch(reduce_gradients, seen.grid)(*tensors, *sizes, *options, num_warps=seen.tile.warps)
-    if results.dweight is not None or results.dbias is not None:
-        shape = (seen.tile.ranges, seen.channels, 0, _ADDED_PARTS, _ADDED_COLUMNS)
-        grid = (cdiv(seen.channels, _ADDED_COLUMNS),)
-        launch(add_parts, grid)(*parts, *results[2:], *shape, num_warps=4)
+    add_ranges(parts, results, seen.tile.ranges, seen.channels)
+
+
+def add_ranges(parts: Sequence[Tensor | None], results: GradientBlanks, ranges: int, channels: int) -> None:
+    """dweight and dbias, where they are asked for, from their parts (ranges, channels)."""
+    if results.dweight is None and results.dbias is None:
+        return
+    grid = (cdiv(channels, _ADDED_COLUMNS),)
+    shape = (ranges, channels, 0, _ADDED_PARTS, _ADDED_COLUMNS)
+    launch(add_parts, grid)(*parts, *results[2:], *shape, num_warps=4)
 
 
 def reduce_then_store(seen: Channels, given: Given, results: GradientBlanks, activation: str | None) -> None:

@@ -100,7 +100,23 @@ def seen_as_channels(
     rows, channels, space = x.shape[0], x.shape[1], math.prod(x.shape[2:])
     if order.axes[-1] == 1:
         rows, space = rows * space, 1
-    tile = tile or channels_tile(rows, channels, space, x.element_size(), backward=backward, derives=derives)
+    sizes = (rows, channels, space, x.element_size())
+    return cut_in_channels(order, *sizes, tile, backward=backward, derives=derives)
+
+
+def cut_in_channels(
+    order: Order,
+    rows: int,
+    channels: int,
+    space: int,
+    itemsize: int,
+    tile: ChannelsTile | None,
+    *,
+    backward: bool = False,
+    derives: bool = False,
+) -> Channels:
+    """(rows, channels·space) in an order, cut by the table where no tile is given."""
+    tile = tile or channels_tile(rows, channels, space, itemsize, backward=backward, derives=derives)
     tiles = cdiv(rows, tile.rows) * (cdiv(space, tile.block) if tile.channels == 1 else 1)
     if not _covers(tile, space):
         raise ValueError(f"{tile} must hold whole channels of a space of {space}: see channels_walk.py")

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from normwright.backends import eager
-from normwright.backends.devices import check_devices
+from normwright.backends.devices import check_devices_of
 from normwright.backends.triton import channel_tanh as tanh
-from normwright.backends.triton import channels, groups, rows, warn_once
+from normwright.backends.triton import channels, groups, parts, rows, warn_once
 from normwright.backends.triton.interpreter import quietly
+from normwright.backends.triton.parts_plan import plan_of
 from normwright.backends.triton.replay import obstacle, replayed
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -44,7 +45,7 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
     place = 1 if kernel.__name__.endswith("_backward") else 0  # of x
 
     def operator(*call: Any) -> Any:
-        check_devices(call)
+        check_devices_of(kernel.__name__, call)
         x = call[place]
         reason = refusal(x)
         if reason is not None:
@@ -60,10 +61,16 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 # How many of an operator's arguments are tensors: the first.
 _FORWARD, _RUNNING, _KNOWN_MOMENTS, _BACKWARD = 4, 7, 6, 7
+_PLANNED_FORWARD, _PLANNED_BACKWARD = 5, 7
+_TANH, _TANH_BACKWARD = 4, 5
 
 
 def _repeated(kernel: Callable[..., Any], tensors: int) -> Callable[..., Any]:
-    return _served(kernel) if obstacle() else replayed(_served(kernel), tensors)
+    return _repeated_alone(_served(kernel), tensors)
+
+
+def _repeated_alone(kernel: Callable[..., Any], tensors: int) -> Callable[..., Any]:
+    return kernel if obstacle() else replayed(kernel, tensors)
 
 
 rows_forward = _repeated(rows.rows_forward, _FORWARD)
@@ -83,15 +90,24 @@ channel_affine = _repeated(channels.channel_affine, _KNOWN_MOMENTS)
 channel_affine_out = _served(channels.channel_affine_out)
 channel_affine_backward = _repeated(channels.channel_affine_backward, _BACKWARD)
 channel_moments = _repeated(channels.channel_moments, 1)
+channel_tanh = _repeated(tanh.channel_tanh, _TANH)
+channel_tanh_backward = _repeated(tanh.channel_tanh_backward, _TANH_BACKWARD)
+
+_planned_forward = _repeated_alone(parts.parts_forward, _PLANNED_FORWARD)
+_planned_backward = _repeated_alone(parts.parts_backward, _PLANNED_BACKWARD)
 
 
 @_served
-def channel_tanh(*call: Any) -> Any:
-    """Made of operators whose launches are repeated themselves."""
-    return tanh.channel_tanh(channel_affine, *call)
+def parts_forward(*call: Any) -> Any:
+    """The launches hang on what the spans say: these come as a plan."""
+    *inputs, spans, number, eps, activation = call
+    plan = plan_of(spans, number, call[0])
+    return _planned_forward(*inputs, *plan, number, eps, activation)
 
 
 @_served
-def channel_tanh_backward(*call: Any) -> Any:
+def parts_backward(*call: Any) -> Any:
     """As above."""
-    return tanh.channel_tanh_backward(channel_affine, channel_affine_backward, *call)
+    *inputs, spans, number, activation, wanted = call
+    plan = plan_of(spans, number, call[1])
+    return _planned_backward(*inputs, *plan, number, activation, wanted)

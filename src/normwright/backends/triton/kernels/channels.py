@@ -4,8 +4,7 @@
 putting the ranges of its strip together, in order, and then takes its own range from the end, because what
 the kernel before has read last is in the second cache still. `affine_channels` knows the moments.
 
-Sums are of x - shift, the shift being the mean of the channel in the first tile of a range: a loop adds up in
-registers alone, and a mean a million times the deviation does no harm.
+Sums are of x - shift (`ranges.py`), the shift being the mean of the channel in the first tile of a range.
 """
 
 import triton
@@ -26,12 +25,8 @@ from normwright.backends.triton.kernels.channels_walk import (
 )
 from normwright.backends.triton.kernels.mask import packed, passes
 from normwright.backends.triton.kernels.moments import SHRINK, split
+from normwright.backends.triton.kernels.ranges import STRETCH_SQUARE, few_digits, m2_of, put_together
 from normwright.backends.triton.kernels.running import count_batch, in_float64, move_running
-
-# What makes good for SHRINK in a square, which float64 holds.
-_STRETCH_SQUARE = tl.constexpr(2.0**200)
-
-_SHIFT_OUT = tl.constexpr(2.0**44)
 
 
 @triton.jit
@@ -46,18 +41,7 @@ def _shift(
     value = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE)
     total = over_columns(tl.where(inside, value - base, 0.0), CHANNELS)
     count = over_columns(inside.to(tl.int32), CHANNELS)
-    return base + _few_digits((total / tl.maximum(count, 1.0)).to(COMPUTE))
-
-
-@triton.jit
-def _few_digits(value):
-    """The leading 8 or so binary digits, so that short numbers stay short about it, and their sums exact."""
-    if value.dtype == tl.float64:
-        stretched = value * _SHIFT_OUT
-        result = (value + stretched) - stretched
-    else:
-        result = value.to(tl.bfloat16).to(value.dtype)
-    return result
+    return base + few_digits((total / tl.maximum(count, 1.0)).to(COMPUTE))
 
 
 @triton.jit
@@ -78,28 +62,6 @@ def _sums(
         total += deviation
         squares += deviation * deviation
     return over_columns(total, CHANNELS), over_columns(squares, CHANNELS)
-
-
-@triton.jit
-def _m2(total, squares, count):
-    """Σ(x - mean)² from the sums about a shift."""
-    m2 = squares - total * (total / count)
-    return tl.where(m2 < 0, 0.0, m2)  # asked so that a NaN passes
-
-
-@triton.jit
-def _merged(mean, m2, count):
-    """Mean and M2 over the first axis of parts, which is kept at length 1, by Chan's formula.
-
-    They lie about the mean of one of them, so that equal means merge into exactly themselves.
-    """
-    total = tl.sum(count, 0, keep_dims=True)
-    known = (count > 0) & (mean == mean)  # the interpreter warns of a maximum of NaNs alone
-    base = tl.max(tl.where(known, mean, float("-inf")), 0, keep_dims=True)
-    offset = tl.where(count > 0, mean - base, 0.0)
-    lift = tl.sum(offset * count, 0, keep_dims=True) / total
-    offset -= lift
-    return base + lift, tl.sum(m2 + offset * offset * count, 0, keep_dims=True)
 
 
 @triton.jit(do_not_specialize=["rows", "channels", "width_units", "space_units"])
@@ -138,13 +100,13 @@ def reduce_channels(
     seen = seen_in(first, last, rows, space, chunks, CHANNELS, ROWS, BLOCK)
     count = seen.to(tl.float64)
     mean = shift.to(tl.float64) + total / count
-    m2 = _m2(total, squares, count)
+    m2 = m2_of(total, squares, count)
     overflowed = squares == float("inf")
     if tl.max(overflowed.to(tl.int32)) > 0:
         total, squares = _sums(
             x, shift, first, last, chunks, strip, rows, width, space, True, CHANNELS, COMPUTE, ROWS, BLOCK, 1
         )
-        m2 = tl.where(overflowed, _m2(total, squares, count) * _STRETCH_SQUARE, m2)
+        m2 = tl.where(overflowed, m2_of(total, squares, count) * STRETCH_SQUARE, m2)
     if SPACE != 1:
         # The columns of a channel have as many elements each.
         middle = over_channels(mean, space, PADDED, SPACE, BLOCK) / space
@@ -171,7 +133,7 @@ def _merged_ranges(parts, channel, inside, ranges, channels, RANGES: tl.constexp
     mean = tl.load(at, mask=where, other=0.0)
     m2 = tl.load(at + step, mask=where, other=0.0)
     count = tl.load(parts + 2 * step + part, mask=part < ranges, other=0.0)
-    return _merged(mean, m2, count)
+    return put_together(mean, m2, count)
 
 
 @triton.jit(do_not_specialize=["elements", "channels", "ranges"])
