@@ -120,10 +120,11 @@ def test_what_the_unit_lets_through_and_what_its_threshold_gets(shape, layout, d
 
 
 def unit_of(x, weight, bias, threshold):
-    """The formula as it stands in a book, with torch.maximum's derivative."""
+    """The formula as it stands in a book; where the two are equal, the threshold's gradient."""
     axes, column = tuple(range(2, x.dim())), (-1, *[1] * (x.dim() - 2))
     z = x / (x.square().mean(axes, keepdim=True) + EPS).sqrt()
-    return torch.maximum(z * weight.view(column) + bias.view(column), threshold.view(column))
+    z = z * weight.view(column) + bias.view(column)
+    return torch.where(z > threshold.view(column), z, threshold.view(column))
 
 
 @pytest.mark.parametrize("level", [-1e8, -1e30, -math.inf, 0.5, 1e8, math.inf])
@@ -158,7 +159,7 @@ def test_a_transform_s_formula_keeps_what_a_low_threshold_lets_through(level):
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("dtype", "parameters"), DTYPES, ids=str)
-def test_equals_share_the_gradient(dtype, parameters, layout, again):
+def test_the_threshold_has_the_gradient_of_equals(dtype, parameters, layout, again):
     """A z that is its bias is its threshold too, to the bit, where x is 0."""
     x, (weight, _, threshold) = call_of((2, 3, 4, 5), dtype, parameters, layout)
     # Elsewhere z lies far from the threshold: the mean square is 4 at most.
@@ -170,7 +171,7 @@ def test_equals_share_the_gradient(dtype, parameters, layout, again):
     found = torch.autograd.grad(filter_response_norm(*leaves, EPS), leaves, dy, create_graph=again)
     wide = [part.detach().double().requires_grad_() for part in leaves]
     expected = torch.autograd.grad(unit_of(*wide), wide, dy.double())
-    to_z = dy.double() * (x.sign().double() + 1) / 2
+    to_z = dy.double() * (x > 0)
     torch.testing.assert_close(expected[2], to_z.sum((0, 2, 3)))
     for part, other, of in zip(found, expected, ("x", "weight", "bias", "threshold"), strict=True):
         # A sum of 40 products of a dozen roundings, and the rounding of what comes out.

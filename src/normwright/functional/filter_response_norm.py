@@ -37,7 +37,7 @@ def filter_response_norm(
         weight: (C,), or None for 1; input's dtype, or float32 with a half-precision input.
         bias: (C,), or None for 0.
         threshold: (C,), τ of the thresholded linear unit (TLU) max(y, τ); None leaves the unit out. Where y
-            equals τ, half of the gradient goes to each.
+            equals τ, the gradient goes to τ.
         eps: added to the mean square; same unit as input². A number, or a scalar tensor that may be learned.
         residual: input's shape, added before the activation.
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
