@@ -61,6 +61,7 @@ def assert_right(dy, x, residual, weight, bias, spans, activation):
     wholes = [(np.zeros(size), np.zeros(size)) for size in sizes]  # what is expected, and its bound
     for part in range(2):
         places = positions_of(spans, part)
+        at = places.numpy()
         rows = [None if t is None else double(rows_of(t)[places]) for t in (dy, x, residual)]
         axes = axes_of("batch", rows[1].shape)
         mean, variance = moments(rows[1], axes)
@@ -79,7 +80,7 @@ def assert_right(dy, x, residual, weight, bias, spans, activation):
         errors = analysis.gradients(rows[0], torch.float32)
         for (whole, bound), value, error in zip(wholes, of_part, errors, strict=True):
             if whole.ndim > 1:
-                whole[places], bound[places] = value, error
+                whole[at], bound[at] = value, error
             elif value is not None:  # summed once more, over the parts
                 whole += value
                 bound += 2 * error
