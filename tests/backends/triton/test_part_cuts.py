@@ -61,6 +61,7 @@ def assert_right(dy, x, residual, weight, bias, spans, activation):
     wholes = [(np.zeros(size), np.zeros(size)) for size in sizes]  # what is expected, and its bound
     for part in range(2):
         places = positions_of(spans, part)
+        at = places.numpy()
         rows = [None if t is None else double(rows_of(t)[places]) for t in (dy, x, residual)]
         axes = axes_of("batch", rows[1].shape)
         mean, variance = moments(rows[1], axes)
@@ -79,7 +80,7 @@ def assert_right(dy, x, residual, weight, bias, spans, activation):
         errors = analysis.gradients(rows[0], torch.float32)
         for (whole, bound), value, error in zip(wholes, of_part, errors, strict=True):
             if whole.ndim > 1:
-                whole[places], bound[places] = value, error
+                whole[at], bound[at] = value, error
             elif value is not None:  # summed once more, over the parts
                 whole += value
                 bound += 2 * error
@@ -179,3 +180,38 @@ def test_tiles_fit(quickest, positions, channels, dtype):
 def test_a_span_that_does_not_lie_in_x_is_refused(span):
     with pytest.raises(RuntimeError, match="a span must lie within the positions of x"):
         plan_of(torch.tensor([span]), 2, torch.empty(4, 3, 4))
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_each_position_is_in_one_piece_of_its_part(layout, seed):
+    random = np.random.default_rng(seed)
+    samples, channels, space = (int(size) for size in random.integers(1, (9, 40, 90)))
+    x = laid_out(torch.empty(samples, channels, space), layout)
+    count, number = samples * space, int(random.integers(1, 4))
+    ends = np.unique(random.integers(0, count + 1, 8))
+    spans = np.stack([random.integers(-1, number, len(ends) - 1), ends[:-1], np.diff(ends)], 1)
+    table, cut = plan_of(torch.from_numpy(random.permutation(spans[spans[:, 0] >= 0])), number, x)
+
+    expected = np.full(count, -1)
+    for part, first, length in spans:
+        expected[first : first + length] = part
+    begins, lengths = table[: 2 * cut.pieces].numpy().reshape(2, -1) * cut.unit
+    ranges = table[2 * cut.pieces :].numpy().reshape(-1, 7)
+    assert len(ranges) == sum(cut.ranges)
+    found, quickest = np.full(count, -2), x.stride(1) == 1
+    for part, first_tile, last_tile, first_range, last_range, here, whole in ranges:
+        pieces = slice(first_tile * cut.tile.pieces, last_tile * cut.tile.pieces)
+        assert here == lengths[pieces].sum()
+        assert whole == (expected == part).sum()
+        if part >= 0:
+            assert set(ranges[first_range:last_range, 0]) == {part}
+            assert last_range - first_range <= cut.most
+        for begin, length in zip(begins[pieces], lengths[pieces], strict=True):
+            sample, within = divmod(begin, channels * space)
+            position = begin if quickest else sample * space + within
+            assert length <= cut.tile.length
+            assert quickest or within + length <= space
+            assert (found[position : position + length] == -2).all()
+            found[position : position + length] = part
+    np.testing.assert_array_equal(found, expected)

@@ -25,7 +25,7 @@ from torch import Tensor
 from normwright.backends.masks import channels_order
 from normwright.backends.triton.launch import cdiv
 from normwright.backends.triton.parts_settings import PartsTile, parts_tile, ranges_of
-from normwright.backends.triton.settings import padded
+from normwright.backends.triton.settings import power_of_two
 from normwright.errors import ShapeError
 
 Numbers = NDArray[np.int64]
@@ -38,7 +38,7 @@ class Cut(NamedTuple):
         tile: of the launches.
         pieces: of the table.
         ranges: of the parts, and of no part.
-        most: ranges of one part, at the most.
+        most: ranges of one part, at the most; a power of two.
         unit: of where a piece begins and of its length; 1 where channels are quickest.
     """
 
@@ -66,6 +66,10 @@ class _Runs(NamedTuple):
 
 # A plan is some 16 bytes for each piece; a network has few shapes, and each step's mask a plan of its own.
 _KEPT = 32
+
+
+# Kernels are compiled for a unit, as for the rest of a cut: what masks differ in by chance is left out of it.
+_LEAST_UNIT = 4
 
 
 def plan_of(spans: Tensor, parts: int, x: Tensor) -> Plan:
@@ -102,6 +106,7 @@ def _plan(
         sample, within = np.divmod(pieces.first, space)
         at = sample * channels * space + within
         unit = int(np.gcd.reduce(np.concatenate([[16, space], within, pieces.length])))
+        unit = unit if unit >= _LEAST_UNIT else 1
     return _laid_out(pieces, at, unit, parts, tile, cdiv(channels, tile.channels), device)
 
 
@@ -170,5 +175,5 @@ def _laid_out(
     table = np.concatenate([begins, lengths // unit, np.stack(columns, 1).ravel()])
     of_parts = ranges[:parts]
     numbers = (int(of_parts.sum()), int(ranges[parts]))
-    cut = Cut(tile, len(begins), numbers, padded(int(of_parts.max(initial=1))), unit)
+    cut = Cut(tile, len(begins), numbers, power_of_two(int(of_parts.max(initial=1))), unit)
     return Plan(torch.from_numpy(table).to(device), cut)
