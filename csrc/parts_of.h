@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <iterator>
 #include <numeric>
 
@@ -12,8 +13,9 @@ namespace normwright {
 // From rows (part, first position, length) in any order.
 class PartsOf {
  public:
-  PartsOf(const Channels& whole, const Tensor& given, std::int64_t parts)
-      : whole_(whole), ends_(static_cast<std::size_t>(parts)) {
+  PartsOf(const Channels& whole, const Tensor& given, std::int64_t parts) : whole_(whole) {
+    STD_TORCH_CHECK(parts >= 0, "the number of parts must not be below 0");
+    ends_.resize(static_cast<std::size_t>(parts));
     STD_TORCH_CHECK(given.scalar_type() == ScalarType::Long && given.dim() == 2 && given.size(1) == 3,
                     "spans must be int64 rows of part, first position and length");
     const Tensor rows = given.is_contiguous() ? given : torch::stable::contiguous(given);
@@ -27,6 +29,7 @@ class PartsOf {
       ++ends_[static_cast<std::size_t>(row.part)];
       covered_ += row.span.length;
     }
+    STD_TORCH_CHECK(are_apart(all), "no two spans may overlap");
     std::partial_sum(ends_.begin(), ends_.end(), ends_.begin());
     spans_.resize(all.size());
     std::vector<std::int64_t> places = ends_;
@@ -44,6 +47,17 @@ class PartsOf {
     std::int64_t part;
     Span span;
   };
+  // Most callers give them in order.
+  static bool are_apart(std::span<const Row> rows) {
+    std::vector<Span> spans;
+    spans.reserve(rows.size());
+    for (const Row& row : rows) {
+      if (row.span.length) spans.push_back(row.span);
+    }
+    if (!std::ranges::is_sorted(spans, {}, &Span::first)) std::ranges::sort(spans, {}, &Span::first);
+    const auto overlap = [](const Span& one, const Span& next) { return next.first - one.first < one.length; };
+    return std::ranges::adjacent_find(spans, overlap) == spans.end();
+  }
   Channels whole_;
   std::vector<Span> spans_;
   std::vector<std::int64_t> ends_;

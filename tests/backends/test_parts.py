@@ -11,6 +11,11 @@ from normwright.backends import eager
 OPERATORS = torch.ops.normwright
 EPS = 2.0**-7
 
+# With Triton's kernels, which go by what they are told, there is nothing to refuse.
+BACKENDS = {"plain PyTorch": eager.OPERATORS.__getitem__}
+if not KERNELS_ARE_TRITONS:
+    BACKENDS["kernels"] = lambda name: getattr(OPERATORS, name)
+
 SHAPES = {
     "vectors": (16, 5),
     "short": (4, 5, 6),
@@ -133,3 +138,39 @@ def test_the_bits_are_the_same_with_every_number_of_threads(layout, kind, parts)
 def test_a_span_that_does_not_lie_in_x_is_refused(span):
     with pytest.raises(RuntimeError, match="a span must lie within the positions of x"):
         OPERATORS.parts_forward(draw(4, 3, 4), None, None, None, torch.tensor([span]), 2, EPS, None)
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [[[0, 0, 5], [1, 4, 2]], [[0, 3, 2], [0, 0, 4]], [[0, 0, 12], [1, 5, 1]], [[1, 2, 1], [1, 2, 1]]],
+    ids=str,
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_spans_that_overlap_are_refused(backend, spans):
+    x, spans = draw(4, 3, 4), torch.tensor(spans)
+    with pytest.raises(RuntimeError, match="no two spans may overlap"):
+        BACKENDS[backend]("parts_forward")(x, None, None, None, spans, 2, EPS, None)
+    moments = torch.ones(3, 2, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="no two spans may overlap"):
+        BACKENDS[backend]("parts_backward")(x, x, None, None, None, moments, spans, 2, None, 15)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_span_of_nothing_overlaps_none(backend):
+    x, spans = draw(4, 3, 4), torch.tensor([[0, 0, 16], [1, 5, 0]])
+    y, _ = BACKENDS[backend]("parts_forward")(x, None, None, None, spans, 2, EPS, None)
+    alone, _ = BACKENDS[backend]("parts_forward")(x, None, None, None, spans[:1], 2, EPS, None)
+    assert torch.equal(y, alone)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_part_and_fewer(backend):
+    x, weight, spans = draw(4, 3, 4), draw(3), torch.empty(0, 3, dtype=torch.long)
+    y, moments = BACKENDS[backend]("parts_forward")(x, None, weight, weight, spans, 0, EPS, None)
+    assert moments.shape == (3, 0, 3)
+    call = (x, x, x, weight, weight, moments, spans, 0, "silu", 15)
+    gradients = BACKENDS[backend]("parts_backward")(*call)
+    assert not any(part.any() for part in (y, *gradients))
+    assert [part.shape for part in gradients] == [x.shape, x.shape, (3,), (3,)]
+    with pytest.raises(RuntimeError, match="part"):
+        BACKENDS[backend]("parts_forward")(x, None, None, None, spans, -1, EPS, None)

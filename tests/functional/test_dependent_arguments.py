@@ -189,3 +189,12 @@ def test_a_hook_of_an_argument_is_called_once(kind):
     loss = NORMALISERS[kind][0](*leaves).square().sum()
     torch.autograd.grad(loss, leaves, create_graph=True)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("kind", ["responses with their unit", "responses with an eps", "whitening"])
+def test_several_gradients_at_once(kind):
+    leaves, call = case_of("of one another")
+    y, several = call(NORMALISERS[kind][0], *leaves), draw(3, *SHAPE, seed=2)
+    together = torch.autograd.grad(y, leaves, several, is_grads_batched=True, retain_graph=True)
+    apart = zip(*(torch.autograd.grad(y, leaves, dy, retain_graph=True) for dy in several), strict=True)
+    assert all(agree(one, torch.stack(other)) for one, other in zip(together, apart, strict=True))

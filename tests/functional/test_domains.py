@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -261,7 +262,9 @@ def test_split_bad_calls_leave_the_statistics():
         (True, OptionError, "a whole number or an integer tensor"),
         (torch.tensor([0, 1]), ShapeError, r"must be \(6,\), one for each sample, but has shape \[2\]"),
         (torch.tensor([0, 1, 0, 1, 0, 3]), OptionError, "one of 0 to 1, but 0 to 3 came"),
-        (torch.zeros(6), OptionError, "must be integers"),
+        (torch.zeros(6), DtypeError, "must be integers"),
+        (torch.zeros(6, dtype=torch.bool), DtypeError, "must be integers"),
+        (torch.full((6,), 2, dtype=torch.uint16), OptionError, "one of 0 to 1, but 2 to 2 came"),
         (torch.tensor([0, 0, 0, 0, 0, 1]), ShapeError, "domain 1 has one sample of this batch"),
     ):
         with pytest.raises(error, match=message):
@@ -272,12 +275,35 @@ def test_split_bad_calls_leave_the_statistics():
         assert counted == 0
 
 
-def test_empty_batches_move_nothing():
+@pytest.mark.parametrize("shape", [(0, 3, 2), (4, 3, 0), (0, 3)], ids=str)
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_an_empty_ghost_batch_is_counted_as_batch_norm_counts_it(momentum, shape):
+    counts = []
+    for call in (batch_norm, functools.partial(ghost_batch_norm, ghost_size=4)):
+        mean, variance, counted = torch.zeros(3), torch.ones(3), torch.tensor(2)
+        given = (torch.empty(shape), mean, variance, None, None, True, momentum)
+        assert call(*given, num_batches_tracked=counted).shape == shape
+        assert not mean.any()
+        assert torch.equal(variance, torch.ones(3))
+        counts.append(int(counted))
+    assert counts == [3, 3]
+
+
+def test_a_split_batch_without_samples_is_none_of_any_domain():
     mean, variance, counted = torch.zeros(3), torch.ones(3), torch.tensor(0)
-    options = {"training": True, "num_batches_tracked": counted}
-    assert ghost_batch_norm(torch.empty(0, 3, 2), mean, variance, ghost_size=2, **options).shape == (0, 3, 2)
     none = torch.empty(0, dtype=torch.long)
     y = split_batch_norm(torch.empty(0, 3, 2), none, [(mean, variance, counted)], training=True)
     assert y.shape == (0, 3, 2)
     assert not mean.any()
     assert counted == 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int16, torch.uint16, torch.uint32, torch.uint64], ids=str
+)
+def test_domains_of_every_integer_dtype(dtype, training):
+    x, domains = torch.randn(6, 3), torch.tensor([0, 1, 1, 0, 0, 1])
+    running = [(torch.zeros(3), torch.ones(3) + domain, None) for domain in range(2)]
+    call = functools.partial(split_batch_norm, x, running=running, training=training, momentum=0.0)
+    assert torch.equal(call(domains=domains.to(dtype)), call(domains=domains))

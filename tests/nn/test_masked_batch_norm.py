@@ -184,3 +184,17 @@ def test_bad_calls_leave_the_statistics():
         with pytest.raises(error, match=message):
             norm(*given, **named)
     assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+
+
+def test_inference_compiles_whole():
+    """In training the number of what counts is asked for, which is no part of a graph."""
+    x, mask = torch.randn(3, 4, 5), torch.tensor([[True] * 5, [True] * 3 + [False] * 2, [True] * 5])
+    running = (torch.zeros(4), torch.full((4,), 2.0))
+
+    def call(x, mask):
+        return masked_batch_norm(x, mask, *running)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    for counts in (mask, torch.ones_like(mask)):
+        assert torch.equal(compiled(x, counts), call(x, counts))

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from normwright.backends.gradients import DRESIDUAL, DX
+from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.layout import channels_layout
-from normwright.backends.moments import Moments, compute_dtype, textbook_moments
+from normwright.backends.moments import Moments, compute_dtype, statistics_dtype, textbook_moments
 from normwright.backends.normalised import Gradients, Results, differentiate, like, normalise
+from normwright.errors import ShapeError
 
 
 class _Places(NamedTuple):
@@ -39,6 +40,7 @@ class _Places(NamedTuple):
 
 
 def _places(x: Tensor, spans: Tensor, parts: int) -> _Places:
+    _check(spans, parts, x.shape[0] * x.shape[2:].numel())
     part, first, length = spans[spans[:, 0].argsort(stable=True)].unbind(1)
     before = length.cumsum(0) - length
     numbers = torch.arange(int(length.sum()))
@@ -47,6 +49,16 @@ def _places(x: Tensor, spans: Tensor, parts: int) -> _Places:
     inverse = torch.full((x.shape[0] * x.shape[2:].numel(),), len(numbers))
     inverse[places] = numbers
     return _Places(places.to(x.device).split(sizes.tolist()), inverse.to(x.device))
+
+
+def _check(spans: Tensor, parts: int, positions: int) -> None:
+    part, first, length = spans.unbind(1)
+    if parts < 0 or bool(((part < 0) | (part >= parts) | (first < 0) | (length < 0)).any()):
+        raise ShapeError(f"a span's part must be one of the {parts} that there are, its numbers not below 0")
+    order = first[length > 0].argsort()
+    starts, ends = first[length > 0][order], (first + length)[length > 0][order]
+    if bool((starts[1:] < ends[:-1]).any()) or bool((ends > positions).any()):
+        raise ShapeError(f"no two spans may overlap, and all must lie within the {positions} positions of x")
 
 
 def parts_forward(
@@ -65,18 +77,19 @@ def parts_forward(
         found = normalise(rows, beside, weight, bias, channels_layout(rows), eps, activation)
         ys.append(found.y)
         known.append(found.moments)
-    return places.put(ys, x), _stacked(known)
+    return places.put(ys, x), _stacked(known, x)
 
 
 def parts_moments(x: Tensor, spans: Tensor, parts: int, eps: float) -> Tensor:
     """`parts_forward`'s moments as a differentiable function of x."""
-    return _stacked(
-        textbook_moments(rows, [0], eps, center=True) for rows in _places(x, spans, parts).take(x)
-    )
+    taken = _places(x, spans, parts).take(x)
+    return _stacked((textbook_moments(rows, [0], eps, center=True) for rows in taken), x)
 
 
-def _stacked(moments: Iterable[Moments]) -> Tensor:
+def _stacked(moments: Iterable[Moments], x: Tensor) -> Tensor:
     parts = [[mean, rstd, variance] for mean, variance, rstd in moments if mean is not None]
+    if not parts:
+        return x.new_empty(3, 0, x.shape[1], dtype=statistics_dtype(x))
     return torch.stack([torch.cat(part) for part in zip(*parts, strict=True)])
 
 
@@ -101,15 +114,17 @@ def parts_backward(
     for dy_rows, rows, beside, (mean, rstd, _) in zip(*cuts, strict=True):
         call = (dy_rows, rows, beside, *wide, mean, rstd, channels_layout(rows), activation, wanted)
         found.append(differentiate(*call))
-    dxs, dresiduals, dweights, dbiases = zip(*found, strict=True)
+    dxs, dresiduals, dweights, dbiases = zip(*found, strict=True) if found else [()] * 4
     return (
         places.put(dxs, x) if wanted & DX else None,
         places.put(dresiduals, x if residual is None else residual) if wanted & DRESIDUAL else None,
-        _total(dweights, weight),
-        _total(dbiases, bias),
+        _total(dweights, weight) if wanted & DWEIGHT else None,
+        _total(dbiases, bias) if wanted & DBIAS else None,
     )
 
 
 def _total(gradients: Sequence[Tensor | None], parameter: Tensor | None) -> Tensor | None:
+    if parameter is None:
+        return None
     found = [gradient for gradient in gradients if gradient is not None]
-    return torch.stack(found).sum(0).to(parameter.dtype) if found and parameter is not None else None
+    return torch.stack(found).sum(0).to(parameter.dtype) if found else torch.zeros_like(parameter)

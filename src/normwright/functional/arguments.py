@@ -81,6 +81,14 @@ def check_floating_point(name: str, x: Tensor) -> None:
         raise DtypeError(f'"{name}" not implemented for {kind!r}: convert the input to floating point first')
 
 
+def check_scalar(name: str, scalar: Tensor) -> None:
+    """A parameter of one element is floating point."""
+    if not scalar.is_floating_point() or scalar.dtype.itemsize == 1:
+        raise DtypeError(f"{name} must be floating point, but is {scalar.dtype}: convert it first")
+    if scalar.numel() != 1:
+        raise ShapeError(f"{name} must be a scalar, but has shape {list(scalar.shape)}")
+
+
 def check_epilogue(x: Tensor, residual: Tensor | None, activation: str | None) -> None:
     """The residual is like the input, and the activation is offered."""
     if activation is not None and activation not in ACTIVATIONS:

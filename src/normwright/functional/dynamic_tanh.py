@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
-from normwright.errors import ShapeError
+from normwright.errors import DtypeError, ShapeError
 from normwright.functional import operators
-from normwright.functional.arguments import check_floating_point, check_parameter_dtypes
+from normwright.functional.arguments import check_floating_point, check_parameter_dtypes, check_scalar
 
 
 def dynamic_tanh(
@@ -32,7 +32,7 @@ def dynamic_tanh(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: no such axis, alpha is not a scalar, or weight or bias is not (C,).
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input or alpha that is not floating point, or parameters of another dtype.
     References:
         Zhu et al. 2025, arXiv:2503.10622.
     Example:
@@ -50,8 +50,9 @@ def dynamic_tanh(
             )
     check_parameter_dtypes(input, weight, bias)
     if not isinstance(alpha, Tensor):
+        if isinstance(alpha, (bool, complex)):
+            raise DtypeError(f"alpha must be a real number or a floating point scalar, but is {alpha!r}")
         alpha = input.new_tensor(alpha, dtype=compute_dtype(input))
-    if alpha.numel() != 1:
-        raise ShapeError(f"alpha must be a scalar, but has shape {list(alpha.shape)}")
+    check_scalar("alpha", alpha)
     scalar = alpha.reshape(()) if alpha.dim() else alpha
     return operators.tanh(input, scalar, weight, bias, axis % input.dim())

@@ -11,6 +11,7 @@ from normwright.functional.arguments import (
     check_epilogue,
     check_floating_point,
     check_parameter_dtypes,
+    check_scalar,
     is_channel_vector,
 )
 from normwright.functional.filter_response_autograd import normalise_responses
@@ -44,10 +45,10 @@ def filter_response_norm(
     Returns:
         input's shape, dtype and memory format.
     Raises:
-        ShapeError: no space, or a single position, over which a mean square says nothing; or a vector that is
-            not (C,).
+        ShapeError: no space, or a single position, over which a mean square says nothing; a vector that is
+            not (C,); or an eps that is no scalar.
         OptionError: eps not above 0, or an unknown activation.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input or a learned eps that is not floating point, or parameters of another dtype.
     References:
         Singh & Krishnan 2020, arXiv:1911.09737.
     Example:
@@ -82,5 +83,7 @@ def _check(x: Tensor, eps: float | Tensor, **vectors: Tensor | None) -> None:
             raise ShapeError(
                 f"{name} must be ({x.shape[1]},), one per channel, but has shape {list(vector.shape)}"
             )
-    if not isinstance(eps, Tensor) and not eps > 0:
+    if isinstance(eps, Tensor):
+        check_scalar("eps", eps)
+    elif not eps > 0:
         raise OptionError(f"eps must be above 0, so that a channel of zeros has an output, but is {eps}")

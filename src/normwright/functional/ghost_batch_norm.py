@@ -79,9 +79,8 @@ def ghost_batch_norm(
     spans = [(part, part * ghost_size * space, size * space) for part, size in enumerate(sizes)]
     inputs = (input, residual, *affine, torch.tensor(spans))
     y, moments = operators.parts(*inputs, len(sizes), eps, activation)
-    if input.numel():
-        running = (running_mean, running_var, num_batches_tracked)
-        _move(running, momentum, moments, [size * space for size in sizes])
+    running = (running_mean, running_var, num_batches_tracked)
+    _move(running, momentum, moments, [size * space for size in sizes])
     return y
 
 
@@ -96,13 +95,14 @@ def _move(running: Running, momentum: float | None, moments: Tensor, counts: lis
 
         running = (1 - momentum)^G·running + Σ momentum·(1 - momentum)^(G - 1 - k)·moment_k,
 
-    or the cumulative mean, in which every batch has the same share. moments are (3, G, C).
+    or the cumulative mean, in which every batch has the same share. moments are (3, G, C). As
+    in batch norm, an empty batch is counted, and moves nothing.
     """
     running_mean, running_var, num_batches_tracked = running
     batches = len(counts)
     if num_batches_tracked is not None:
         num_batches_tracked.add_(batches)
-    if running_mean is None or running_var is None:
+    if not counts[0] or running_mean is None or running_var is None:
         return
     share, keep = _shares(momentum, num_batches_tracked, batches, moments.dtype)
     decays = [1.0 if momentum is None else (1 - momentum) ** age for age in reversed(range(batches))]

@@ -31,6 +31,9 @@ def masked_batch_norm(
     It is `batch_norm` of the elements that count joined to (M, C), each put back in its place. Padding may
     hold anything, NaN included: y is 0 there, and it has no gradient.
 
+    How many elements count depends on the mask's values. `torch.compile` takes that into its graph in
+    inference, with `fullgraph=True`; in training the graph breaks here, and `fullgraph=True` is refused.
+
     Args:
         input: (N, C, L), floating point.
         mask: (N, L), boolean; True where an element counts.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.moments import move_running_statistics
-from normwright.errors import OptionError, ShapeError
+from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_running
 
@@ -77,7 +77,7 @@ def split_batch_norm(
             num_batches_tracked=counted,
         )
     check_call("batch_norm", input, residual, (None, None, *affine), activation, eps, training=training)
-    known_domains(domains, len(running), input.shape[0])
+    domains = known_domains(domains, len(running), input.shape[0])
     if training:
         return _in_training(input, residual, domains, running, affine, momentum, eps, activation)
     members = [(domains == domain).nonzero().squeeze(1).to(input.device) for domain in range(len(running))]
@@ -137,7 +137,7 @@ def _spans_of(domains: Tensor, size: int) -> Tensor:
     changes = (domains[1:] != domains[:-1]).nonzero().squeeze(1) + 1
     first = torch.cat([torch.zeros(min(len(domains), 1), dtype=torch.long), changes])
     length = torch.diff(first, append=torch.tensor([len(domains)])[: len(first)])
-    return torch.stack([domains[first].long(), first * size, length * size], 1)
+    return torch.stack([domains[first], first * size, length * size], 1)
 
 
 def known_domain(domain: int, domains: int) -> int:
@@ -152,13 +152,14 @@ def known_domain(domain: int, domains: int) -> int:
 
 
 def known_domains(domains: Tensor, count: int, samples: int) -> Tensor:
-    """The tensor itself, once it is known to hold a domain for each sample."""
+    """The tensor as int64, once it is known to hold a domain for each sample."""
     if domains.is_floating_point() or domains.is_complex() or domains.dtype == torch.bool:
-        raise OptionError(f"domains must be integers, but are {domains.dtype}: count them from 0")
+        raise DtypeError(f"domains must be integers, but are {domains.dtype}: count them from 0")
     if domains.shape != (samples,):
         raise ShapeError(
             f"domains must be ({samples},), one for each sample, but has shape {list(domains.shape)}"
         )
+    domains = domains.long()  # there are integers of which PyTorch takes no minimum
     if samples and not 0 <= int(domains.min()) <= int(domains.max()) < count:
         raise OptionError(
             f"a domain must be one of 0 to {count - 1}, but {int(domains.min())} to {int(domains.max())} came"

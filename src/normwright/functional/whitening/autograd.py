@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype, statistics_dtype
+from normwright.backends.normalised import is_batched
 from normwright.functional.differentiable_gradients import differentiable_gradients
 from normwright.functional.whitening import passes
 from normwright.functional.whitening.inverse_root import projection_of
@@ -87,7 +88,7 @@ class _Whitening(torch.autograd.Function):
         if dy is None:
             return None, None, None, None
         with torch.autocast(dy.device.type, enabled=False):
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() or is_batched(dy):
                 inputs, wanted = ctx.saved_tensors[:3], ctx.needs_input_grad[:3]
                 plain = partial(_plainly, rule=ctx.rule)
                 return *differentiable_gradients(plain, inputs, wanted, (dy,)), None
