@@ -27,8 +27,8 @@ demo: $(VENV)/.lab
 		--norm none,batch,layer,group,rms --batch-size 32 --lr 0.1,0.3,1 --epochs 20 --seeds 3 --out demo
 
 # The tests of the operators once more on Triton's kernels, in its interpreter; some of them compile the kernels, too.
-INTERPRETED := tests/backends/triton tests/backends/test_masks.py $(addprefix tests/functional/test_,\
-	operators.py hard_inputs.py running_statistics.py running_buffers.py channel_moments.py identities.py out.py)
+INTERPRETED := tests/backends/triton $(addprefix tests/backends/test_,lstm_cell.py masks.py) \
+	$(addprefix tests/functional/test_,operators.py hard_inputs.py running_statistics.py running_buffers.py channel_moments.py identities.py out.py)
 
 # Two processes share the cores: threads that spin while they wait would keep the other's from working. Files are
 # handed out as they come, with the many short ones of src/ last: by the number of their tests, as pytest-xdist

@@ -33,6 +33,7 @@ VERBS: tuple[str, ...] = tuple(
 TESTS: tuple[str, ...] = (
     "tests/backends/triton",
     "tests/functional",
+    "tests/backends/test_lstm_cell.py",
     "tests/backends/test_parts.py",
     "tests/backends/test_opcheck.py",
 )

@@ -11,10 +11,10 @@ from normwright.backends import eager
 OPERATORS = torch.ops.normwright
 EPS = 2.0**-7
 
-# With Triton's kernels, which go by what they are told, there is nothing to refuse.
-BACKENDS = {"plain PyTorch": eager.OPERATORS.__getitem__}
-if not KERNELS_ARE_TRITONS:
-    BACKENDS["kernels"] = lambda name: getattr(OPERATORS, name)
+BACKENDS = {
+    "plain PyTorch": eager.OPERATORS.__getitem__,
+    "kernels": lambda name: getattr(OPERATORS, name),
+}
 
 SHAPES = {
     "vectors": (16, 5),

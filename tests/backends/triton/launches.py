@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.gradients import DALPHA, DBIAS, DRESIDUAL, DWEIGHT, DX
-from normwright.backends.triton import channel_tanh, channels, groups, parts, rows
+from normwright.backends.triton import channel_tanh, channels, groups, lstm_cell, parts, rows
 from normwright.backends.triton.parts_plan import plan_of
 
 EPS = 1e-5
@@ -77,6 +77,12 @@ def _parts(x: Tensor, epilogue: tuple[str | None, bool, bool], *, aligned: bool 
     parts.parts_backward(x, *inputs, moments, *plan, number, activation, ALL)
 
 
+def _cell(rows: int, units: int, dtype: torch.dtype) -> None:
+    gates, cell = torch.empty(rows, 4 * units, dtype=dtype), torch.empty(rows, units, dtype=dtype)
+    lstm_cell.lstm_cell(gates, cell, gates, cell)
+    lstm_cell.lstm_cell_backward(cell, cell, cell, gates, cell, cell, gates)
+
+
 def _each_family(dtype: torch.dtype, epilogue: tuple[str | None, bool, bool]) -> None:
     for length in (64, 4096, 20000):
         _rows(torch.empty(48, length, dtype=dtype), 1, True, epilogue)
@@ -106,3 +112,5 @@ def launch_all() -> None:
     _tanh(torch.empty(8192, 1024, dtype=torch.bfloat16), -1)
     _tanh(torch.empty(64, 256, 56, 56, dtype=torch.bfloat16), 1)
     _tanh(torch.empty(64, 256, 7, 7), 1)
+    _cell(128, 512, torch.bfloat16)
+    _cell(128, 100, torch.float32)

@@ -17,6 +17,7 @@ from normwright.backends import eager
 from normwright.backends.devices import check_devices_of
 from normwright.backends.triton import channel_tanh as tanh
 from normwright.backends.triton import channels, groups, parts, rows, warn_once
+from normwright.backends.triton import lstm_cell as cell
 from normwright.backends.triton.interpreter import quietly
 from normwright.backends.triton.parts_plan import plan_of
 from normwright.backends.triton.replay import obstacle, replayed
@@ -92,6 +93,9 @@ channel_affine_backward = _repeated(channels.channel_affine_backward, _BACKWARD)
 channel_moments = _repeated(channels.channel_moments, 1)
 channel_tanh = _repeated(tanh.channel_tanh, _TANH)
 channel_tanh_backward = _repeated(tanh.channel_tanh_backward, _TANH_BACKWARD)
+
+lstm_cell = _served(cell.lstm_cell)
+lstm_cell_backward = _served(cell.lstm_cell_backward)
 
 _planned_forward = _repeated_alone(parts.parts_forward, _PLANNED_FORWARD)
 _planned_backward = _repeated_alone(parts.parts_backward, _PLANNED_BACKWARD)

@@ -114,13 +114,15 @@ def _runs(spans: Numbers, parts: int, positions: int) -> _Runs:
     """The spans by their parts and in order, joined where one follows another; those of no part come last."""
     part, first, length = spans.T
     within = (part >= 0) & (part < parts) & (first >= 0) & (length >= 0) & (length <= positions - first)
-    if not within.all():
+    if parts < 0 or not within.all():
         raise ShapeError(
             "a span must lie within the positions of x, and its part be one of those that there are"
         )
     spans = spans[length > 0]
     part, first, length = spans[np.argsort(spans[:, 1], kind="stable")].T
     end = first + length
+    if (first[1:] < end[:-1]).any():
+        raise ShapeError("no two spans may overlap")
     before, after = np.concatenate([[0], end]), np.concatenate([first, [positions]])
     gaps = after > before
     part = np.concatenate([part, np.full(int(gaps.sum()), parts)])
