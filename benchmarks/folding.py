@@ -247,9 +247,8 @@ def _races(races: Sequence[Race]) -> str:
 def _verdict(rows: Sequence[Row], races: Sequence[Race]) -> str:
     lines = [f"{row.name}: {row.reason}" for row in rows if row.report is None]
     for row in rows:
-        ratio = 0.0 if row.errors is None else row.errors.folded / row.errors.unfolded
-        if ratio > TO_UNFOLDED:
-            lines.append(f"{row.name}: {ratio:.1f} times the unfolded error")
+        if row.errors is not None and row.errors.folded > TO_UNFOLDED * row.errors.unfolded:
+            lines.append(f"{row.name}: {row.errors.folded:.1f} ulps for {row.errors.unfolded:.1f} unfolded")
     for race in races:
         for name, bound in (("fused", TO_FUSED), ("without", TO_WITHOUT)):
             if race.folded_to[name] > bound:

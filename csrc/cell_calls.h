@@ -23,21 +23,43 @@ class Written {
   Tensor given_, dense_;
 };
 
-inline Cells cells_of(const Tensor& before) { return {before.size(0), before.size(1)}; }
+// The sizes that the kernels go by, once all tensors are seen to have them.
+inline Cells cells_of(std::initializer_list<const Tensor*> of_units, std::initializer_list<const Tensor*> of_gates) {
+  const Tensor& first = **of_units.begin();
+  STD_TORCH_CHECK(first.dim() == 2, "an LSTM's cell must be (N, H), but has ", first.dim(), " axes");
+  const Cells cells{first.size(0), first.size(1)};
+  const auto check = [&](const Tensor& t, std::int64_t width) {
+    STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == cells.rows && t.size(1) == width && t.scalar_type() == first.scalar_type(),
+                    "the tensors of an LSTM's cell must be (N, H), those of its gates (N, 4·H), of one dtype");
+  };
+  for (const Tensor* t : of_units) check(*t, cells.units);
+  for (const Tensor* t : of_gates) check(*t, 4 * cells.units);
+  return cells;
+}
+
+inline void check_same_or_apart(const Tensor& written, const Tensor& read) {
+  STD_TORCH_CHECK(same_or_apart(written, read), "what an LSTM's cell writes must be what it reads, or apart from it");
+}
 
 inline void lstm_cell(const Tensor& z, const Tensor& before, const Tensor& gates, const Tensor& cell) {
+  const Cells cells = cells_of({&before, &cell}, {&z, &gates});
+  check_same_or_apart(gates, z);
+  check_same_or_apart(cell, before);
   const ScalarType dtype = z.scalar_type();
   const Tensor from = dense(z, dtype), dense_before = dense(before, dtype);
   Written to(gates, dtype), dense_cell(cell, dtype);
   const CellForward call{dtype_of(z), from.const_data_ptr(), dense_before.const_data_ptr(), to.data(),
                          dense_cell.data()};
-  kernels().lstm_cell(cells_of(before), call, parallel());
+  kernels().lstm_cell(cells, call, parallel());
   to.give_back();
   dense_cell.give_back();
 }
 
 inline void lstm_cell_backward(const Tensor& dh, const Tensor& squashed, const Tensor& through, const Tensor& gates,
                                const Tensor& before, const Tensor& dcell, const Tensor& dz) {
+  const Cells cells = cells_of({&before, &dh, &squashed, &through, &dcell}, {&gates, &dz});
+  check_same_or_apart(dz, gates);
+  for (const Tensor* t : {&before, &dh, &squashed, &through}) check_same_or_apart(dcell, *t);
   const ScalarType dtype = gates.scalar_type();
   const Tensor read[] = {dense(dh, dtype), dense(squashed, dtype), dense(through, dtype), dense(gates, dtype),
                          dense(before, dtype)};
@@ -45,7 +67,7 @@ inline void lstm_cell_backward(const Tensor& dh, const Tensor& squashed, const T
   const CellBackward call{dtype_of(gates),          read[0].const_data_ptr(), read[1].const_data_ptr(),
                           read[2].const_data_ptr(), read[3].const_data_ptr(), read[4].const_data_ptr(),
                           moved.data(),             to.data()};
-  kernels().lstm_cell_backward(cells_of(before), call, parallel());
+  kernels().lstm_cell_backward(cells, call, parallel());
   moved.give_back();
   to.give_back();
 }

@@ -180,6 +180,24 @@ def test_the_threshold_has_the_gradient_of_equals(dtype, parameters, layout, aga
         assert float((part.detach().double() - other).abs().max()) <= bound, of
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1)], ids=str)
+def test_a_learned_eps_of_one_number_has_a_gradient_of_its_shape(shape):
+    eps = torch.full(shape, 0.1, requires_grad=True)
+    x = torch.tensor([[[1.0, -2.0, 3.0]]])
+    filter_response_norm(x, None, None, torch.zeros(1), eps).sum().backward()
+    assert eps.grad.shape == shape
+    assert eps.grad.item() != 0
+
+
+@pytest.mark.parametrize("level", [math.nan, 0.5])
+def test_a_nan_is_the_unit_s_output_by_either_way(level):
+    x, threshold = torch.tensor([[[1.0, -2.0, 3.0]], [[1.0, math.nan, 3.0]]]), torch.tensor([level])
+    y = filter_response_norm(x, None, None, threshold, EPS)
+    found = torch.func.vmap(lambda x: filter_response_norm(x[None], None, None, threshold, EPS)[0])(x)
+    torch.testing.assert_close(found, y, equal_nan=True, rtol=0, atol=8 * UNIT[torch.float32])
+    assert y.isnan().sum() == (6 if math.isnan(level) else 3)
+
+
 def test_an_infinite_gradient_does_not_come_through_a_closed_unit():
     x = torch.tensor([[[3.0, -3.0, 0.0]]], requires_grad=True)
     zero = torch.zeros(1)

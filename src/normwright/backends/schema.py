@@ -11,7 +11,8 @@ One family per memory access pattern, not one per layer name:
     lstm_cell         reduce nothing                                what lies between the norms of an LSTM
 
 each   y = activation(x̂·weight + bias + residual),  x̂ = (x - mean)·rstd,  rstd = 1/√(variance + eps),
-but for channel_tanh:   y = tanh(alpha·x)·weight + bias   with a scalar alpha and the channels on any `axis`.
+but for channel_tanh:   y = tanh(alpha·x)·weight + bias   with a scalar alpha and the channels on any `axis`,
+and for lstm_cell, below.
 
 x is (N, C, *space), or (*outer, *normalized_shape) for rows, in any strides; y, dx and dresidual keep
 the strides of `torch.empty_like(x)`. weight and bias have x's dtype or a wider one. `moments` are mean and
@@ -41,6 +42,8 @@ the rows of a step in tensors of all steps. Gates, z and dz are (N, 4H), i, f, g
     i, f, o = σ(z…),  g = tanh(z…),  c = f·before + i·g,    and where h = o·squashed:
     dc = dcell + through,  dz = (dc·g·i(1 - i), dc·before·f(1 - f), dc·i·(1 - g²), dh·squashed·o(1 - o)),
     dcell ← dc·f
+
+Gates may be z, dz gates, and cell may be before: otherwise what is written lies apart from what is read.
 
 channels_forward moves the running statistics in place, with the *unbiased* variance:
 

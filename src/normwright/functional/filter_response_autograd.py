@@ -48,7 +48,7 @@ def _in_plain_operations(
         z = z + bias.view(shape[1:])
     if threshold is not None:
         level = threshold.to(z.dtype).view(shape[1:])
-        z = torch.where(z <= level, level, z)
+        z = torch.where((z > level) | z.isnan(), z, level)
     return z.to(x.dtype)
 
 

@@ -58,6 +58,7 @@ def filter_response_norm(
     check_floating_point("filter_response_norm", input)
     check_epilogue(input, residual, activation)
     _check(input, eps, weight=weight, bias=bias, threshold=threshold)
+    eps = eps.reshape(()) if isinstance(eps, Tensor) else eps
     check_parameter_dtypes(input, weight, bias, threshold)
     if threshold is None and not isinstance(eps, Tensor):
         groups = input.shape[1]

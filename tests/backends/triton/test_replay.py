@@ -234,8 +234,9 @@ def test_a_call_that_copies_is_never_repeated(name, repeater):
 
 
 def test_every_operator_but_those_with_out_is_among_the_calls():
+    """And but for the LSTM's cell, which writes to what it is given, dense or not, and is always ordinary."""
     names = {name for name in vars(operators) if name in operators.eager.OPERATORS}
-    assert {name for name in names if not name.endswith("_out")} == set(CALLS)
+    assert {name for name in names if not name.endswith("_out") and "cell" not in name} == set(CALLS)
 
 
 def test_a_tensor_given_twice_is_not_recorded_but_repeated(repeater):

@@ -197,3 +197,29 @@ def test_a_gradient_by_what_a_result_does_not_depend_on(again):
     cell = lstm_layer(inputs, sizes, norms_of("layer"))[2]
     (gradient,) = torch.autograd.grad(cell.sum(), inputs.bias_c, create_graph=again)
     assert not gradient.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_gradients_at_once(kind):
+    sizes = (3, 2)
+    inputs = inputs_of(sizes)
+    y = lstm_layer(inputs, sizes, norms_of(kind, statistics_of(3)))[0]
+    several = torch.rand(4, *y.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    wanted = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    together = torch.autograd.grad(y, list(inputs), several, is_grads_batched=True, **wanted)
+    apart = zip(*(torch.autograd.grad(y, list(inputs), dy, **wanted) for dy in several), strict=True)
+    bound = recurrent_gradient(torch.float64, len(sizes))
+    for one, other in zip(together, apart, strict=True):
+        assert float((one - torch.stack(other)).detach().abs().max()) <= bound
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_asked_for_under_autocast_are_those_of_the_forward(kind, again):
+    sizes = (3, 2)
+    inputs = inputs_of(sizes, torch.float32)
+    y = lstm_layer(inputs, sizes, norms_of(kind, statistics_of(3)))[0].sum()
+    expected = torch.autograd.grad(y, inputs.weight_hh, retain_graph=True, create_graph=again)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(y, inputs.weight_hh, create_graph=again)
+    assert torch.equal(found[0], expected[0])

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from normwright.backends.lstm_cell import check_cell
 from normwright.backends.triton.kernels.lstm_cell import step, step_backward
 from normwright.backends.triton.launch import cdiv, compute_type, launch, on_device_of
 
@@ -16,6 +17,7 @@ _BLOCK, _WARPS = 256, 2
 
 def lstm_cell(z: Tensor, before: Tensor, gates: Tensor, cell: Tensor) -> None:
     """See `schema.py`."""
+    check_cell([before, cell], [z, gates])
     _launch(step, [z, before], [gates, cell], before)
 
 
@@ -23,6 +25,7 @@ def lstm_cell_backward(
     dh: Tensor, squashed: Tensor, through: Tensor, gates: Tensor, before: Tensor, dcell: Tensor, dz: Tensor
 ) -> None:
     """See `schema.py`."""
+    check_cell([before, dh, squashed, through, dcell], [gates, dz])
     _launch(step_backward, [dh, squashed, through, gates, before], [dcell, dz], before)
 
 

@@ -90,7 +90,7 @@ class BatchSteps:
     def forward_all(
         self, sizes: Sequence[int], x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> Tensor:
-        """See `StepNorm`. Each step is a part of one call, if the CPU's kernel serves and none is alone."""
+        """See `StepNorm`. On the CPU each step is a part of one call, if none is alone; on a GPU untried."""
         if not (self._training and sizes[-1] > 1 and x.is_cpu):
             rows = enumerate(x.split(list(sizes)))
             return torch.cat([self.forward(step, row, None, weight, bias, None) for step, row in rows])

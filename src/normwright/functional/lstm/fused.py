@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normwright.backends.normalised import is_batched
 from normwright.functional.differentiable_gradients import differentiable_gradients
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.plain import plain_layer
@@ -100,10 +101,12 @@ class FusedLayer(torch.autograd.Function):
         saved = ctx.saved_tensors
         inputs, kept = LstmInputs(*saved[:10]), saved[10:]
         wanted = ctx.needs_input_grad[:10]
-        if torch.is_grad_enabled():
-            gradients = _differentiable(inputs, wanted, ctx.sizes, ctx.norms, given)
-        else:
-            gradients = _run_backward(inputs, kept, wanted, ctx.sizes, ctx.norms, given)
+        again = torch.is_grad_enabled() or any(part is not None and is_batched(part) for part in given)
+        with torch.autocast(inputs.x.device.type, enabled=False):
+            if again:
+                gradients = _differentiable(inputs, wanted, ctx.sizes, ctx.norms, given)
+            else:
+                gradients = _run_backward(inputs, kept, wanted, ctx.sizes, ctx.norms, given)
         return *gradients, None, None
 
 
