@@ -274,6 +274,14 @@ def test_a_scale_that_turns_round_keeps_low_below_high():
 # ---- how a claim stands
 
 
+def test_the_marks_that_are_drawn_are_explained_and_no_others():
+    """A claim that is refuted by one prediction has marks of the others, too."""
+    both = record(1, FASTER, BETTER, values={"gain": (-3.0, -3.2, -2.8, -3.1, -2.9)}, quick=True)
+    key = re.search(r'aria-label="Marks">(.*?)</p>', render([both])).group(1)
+    badges = re.findall(r"</span> (.*?)</span>", key)
+    assert badges == ["leaning: supported", "leaning: refuted"]
+
+
 def test_standings_differ_by_word_mark_and_colour_and_are_legible():
     for part in ("label", "symbol"):
         assert len({getattr(standing, part) for standing in STANDINGS}) == 6

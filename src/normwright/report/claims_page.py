@@ -88,13 +88,16 @@ def render(records: Sequence[ClaimRecord]) -> str:
             "run some by `normwright claims run`"
         )
     entries = tuple(_entry(record) for record in records)
+    panels = charts(records)
+    drawn = {row.standing for panel in panels for row in panel.rows}
     return filled(
         "claims.html.j2",
         styles=("doctor.css", "claims.css"),
         entries=entries,
         groups=_groups(entries),
         counted=words.counted(records),
-        charts=charts(records),
+        charts=panels,
+        marks=[standing for standing in STANDINGS if standing in drawn],
         least_seeds=LEAST_SEEDS,
         quick=[entry for entry in entries if not entry.standing.firm],
     )
