@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normwright.backends.masks import channels_order
+from normwright.backends.parts import check_rows
 from normwright.backends.triton.launch import cdiv
 from normwright.backends.triton.parts_settings import PartsTile, parts_tile, ranges_of
 from normwright.backends.triton.settings import power_of_two
@@ -74,8 +75,7 @@ _LEAST_UNIT = 4
 
 def plan_of(spans: Tensor, parts: int, x: Tensor) -> Plan:
     """The plan of spans (S, 3) of x; kept for the next call with the same."""
-    if spans.dtype != torch.int64 or spans.dim() != 2 or spans.shape[1] != 3:
-        raise ShapeError("spans must be int64 rows of part, first position and length")
+    check_rows(spans)
     quickest = channels_order(x).axes[-1] == 1
     sizes = (x.shape[0], x.shape[1], math.prod(x.shape[2:]))
     plan = _plan(spans.cpu().numpy().tobytes(), parts, *sizes, quickest, x.element_size(), x.device)
