@@ -124,16 +124,22 @@ def test_gates_may_take_the_place_of_z_and_c_of_what_was_before():
     assert torch.equal(before, cell)
 
 
-def test_the_bits_are_the_same_with_two_threads():
+@pytest.fixture
+def threads():
+    """Sets the number of threads, which the test's end puts back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_the_bits_are_the_same_with_two_threads(threads):
     z, before = (draw(128, size, seed=size, dtype=torch.float32) for size in (400, 100))
     results = []
-    threads = torch.get_num_threads()
     for count in (1, 2):
-        torch.set_num_threads(count)
+        threads(count)
         gates, cell, dz = torch.empty_like(z), torch.empty_like(before), torch.empty_like(z)
         OPERATORS.lstm_cell(z, before, gates, cell)
         dcell = before.clone()
         OPERATORS.lstm_cell_backward(cell, before, cell, gates, before, dcell, dz)
         results.append((gates, cell, dcell, dz))
-    torch.set_num_threads(threads)
     assert all(map(torch.equal, *results))

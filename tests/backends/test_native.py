@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -142,8 +143,37 @@ def test_what_the_library_is_not_made_from_may_change(tmp_path):
     sources = Path(shutil.copytree(SOURCES, tmp_path / "csrc"))
     (sources / "tests" / "fuzz.cpp").unlink()
     (sources / ".calls.h.swp").touch()
+    besides_sources(sources)
     os.utime(sources / "calls.h", (0, 0))
     assert native.stamp(sources) == native.stamp(SOURCES)
+
+
+def besides_sources(folder: Path) -> None:
+    """What editors and people leave: a lock, which links to nothing; a hidden file; folders."""
+    (folder / ".#cells.cpp").symlink_to("somebody@somewhere.1234")
+    (folder / ".hidden.h").touch()
+    (folder / "old.h").mkdir()
+
+
+def test_the_build_s_stamp_is_the_same(tmp_path):
+    shutil.copytree(SOURCES, tmp_path, dirs_exist_ok=True)
+    besides_sources(tmp_path)
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.18...4.4)\nproject(stamp LANGUAGES NONE)\n"
+        "include(cmake/stamp.cmake)\nnormwright_stamp_of_sources(hash)\nfile(WRITE hash ${hash})\n"
+    )
+    cmake = tool(str(Path(sys.executable).with_name("cmake")), "cmake")
+    command = [cmake, "-S", tmp_path, "-B", tmp_path / "build"]
+    subprocess.run(command, capture_output=True, check=True)
+    assert native.stamp(tmp_path) == f"normwright sources {(tmp_path / 'hash').read_text()}"
+
+
+def test_the_command_that_builds_again_takes_any_path(tmp_path):
+    folder = tmp_path / "with a space" / "src" / "normwright"
+    folder.mkdir(parents=True)
+    shutil.copy(library(), folder)
+    changed_header(Path(shutil.copytree(SOURCES, tmp_path / "with a space" / "csrc")))
+    assert shlex.split(refusal(folder))[-1] == str(tmp_path / "with a space")
 
 
 def test_a_library_that_is_not_normwrights(tmp_path):

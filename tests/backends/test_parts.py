@@ -133,11 +133,26 @@ def test_the_bits_are_the_same_with_every_number_of_threads(layout, kind, parts)
 
 
 @pytest.mark.parametrize(
-    "span", [[2, 0, 1], [-1, 0, 1], [0, -1, 1], [0, 0, 17], [0, 16, 1], [0, 0, -1]], ids=str
+    "span",
+    [
+        *([2, 0, 1], [-1, 0, 1], [0, -1, 1], [0, 0, 17], [0, 16, 1], [0, 0, -1], [0, 17, 0]),
+        *([0, 2**63 - 1, 1], [0, 1, 2**63 - 1]),  # their sum is more than an int64 holds
+    ],
+    ids=str,
 )
-def test_a_span_that_does_not_lie_in_x_is_refused(span):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_span_that_does_not_lie_in_x_is_refused(backend, span):
+    x, spans = draw(4, 3, 4), torch.tensor([span])
     with pytest.raises(RuntimeError, match="a span must lie within the positions of x"):
-        OPERATORS.parts_forward(draw(4, 3, 4), None, None, None, torch.tensor([span]), 2, EPS, None)
+        BACKENDS[backend]("parts_forward")(x, None, None, None, spans, 2, EPS, None)
+
+
+@pytest.mark.parametrize("spans", [[[0.0, 0.0, 16.0]], [[0, 0]], [0, 0, 16]], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_spans_that_are_no_rows_of_three_whole_numbers_are_refused(backend, spans):
+    x, spans = draw(4, 3, 4), torch.tensor(spans)
+    with pytest.raises(RuntimeError, match="spans must be int64 rows of part, first"):
+        BACKENDS[backend]("parts_forward")(x, None, None, None, spans, 2, EPS, None)
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,11 @@ def test_split_bad_calls_leave_the_statistics():
         (torch.zeros(6), DtypeError, "must be integers"),
         (torch.zeros(6, dtype=torch.bool), DtypeError, "must be integers"),
         (torch.full((6,), 2, dtype=torch.uint16), OptionError, "one of 0 to 1, but 2 to 2 came"),
+        (
+            torch.full((6,), 2**63 + 5, dtype=torch.uint64),
+            OptionError,
+            f"but {2**63 + 5} to {2**63 + 5} came",
+        ),
         (torch.tensor([0, 0, 0, 0, 0, 1]), ShapeError, "domain 1 has one sample of this batch"),
     ):
         with pytest.raises(error, match=message):

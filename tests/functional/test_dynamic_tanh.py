@@ -13,7 +13,7 @@ from tolerances import (
     rounded,
 )
 
-from normwright.errors import ShapeError
+from normwright.errors import DtypeError, ShapeError
 from normwright.functional import dynamic_tanh
 from normwright.reference import dynamic_tanh as reference
 
@@ -275,3 +275,15 @@ def test_alpha_may_be_a_vector_of_one_only():
     assert leaf.grad.shape == (1,)
     with pytest.raises(ShapeError, match="alpha must be a scalar"):
         dynamic_tanh(x, torch.ones(6), weight, bias)
+
+
+@pytest.mark.parametrize("alpha", [0.5, np.float16(0.5), np.float64(0.5)], ids=repr)
+def test_alpha_may_be_any_real_number(alpha):
+    x = torch.linspace(-2, 2, 5)
+    assert torch.equal(dynamic_tanh(x, alpha), dynamic_tanh(x, torch.tensor(0.5)))
+
+
+@pytest.mark.parametrize("alpha", [True, np.bool_(True), 0.5j, np.complex64(0.5), "0.5", None], ids=repr)
+def test_alpha_may_be_nothing_else(alpha):
+    with pytest.raises(DtypeError, match="alpha must be a real number or a floating point scalar, but is"):
+        dynamic_tanh(torch.ones(3), alpha)

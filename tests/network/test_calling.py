@@ -1,16 +1,58 @@
 """Batches of any make go to the network's device. Here that is "meta", which every machine has."""
 
-from collections import UserDict, namedtuple
+import dataclasses
+from collections import OrderedDict, UserDict, deque, namedtuple
+from types import MappingProxyType
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
+from torch.utils import _pytree as pytree
 
-from normwright.network.calling import moved
+from normwright.network.calling import call_of, moved
 
 Pair = namedtuple("Pair", "left right")
 ON_META = nn.Linear(2, 2, device="meta")
+
+
+class Encoding(UserDict):
+    """Its items are its attributes, too."""
+
+    def __getattr__(self, name):
+        try:
+            return self.__dict__["data"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class Moving(Encoding):
+    """It moves itself, in place."""
+
+    def to(self, device):
+        self.data = {key: tensor.to(device) for key, tensor in self.data.items()}
+        self.moved = True
+        return self
+
+
+class Boxes(list):
+    def __init__(self, boxes, size):
+        super().__init__(boxes)
+        self.size = size
+
+
+class Coordinates(tuple):
+    def __new__(cls, left, right):
+        return super().__new__(cls, (left, right))
+
+
+@dataclasses.dataclass
+class Sample:
+    image: torch.Tensor
+    name: str
+
+
+pytree.register_dataclass(Sample)
 
 
 def x():
@@ -25,18 +67,53 @@ def x():
         (Pair(x(), 3), lambda batch: [batch.left]),
         ({"a": {"b": x()}, "c": None}, lambda batch: [batch["a"]["b"]]),
         (UserDict(a=x()), lambda batch: [batch["a"]]),
+        (MappingProxyType({"a": x()}), lambda batch: [batch["a"]]),
+        (Encoding(a=x()), lambda batch: [batch.a]),
+        (Moving(a=x()), lambda batch: [batch.a]),
+        (OrderedDict(a=[x()]), lambda batch: [batch["a"][0]]),
+        (deque([x()], maxlen=1), lambda batch: [batch[0]]),
+        (Sample(x(), "a word"), lambda batch: [batch.image]),
+        (Boxes([x()], 5), lambda batch: [batch[0]]),
+        (torch.ones(2, 2).max(0), lambda batch: [batch.values, batch.indices]),
         (pack_sequence([x(), x()[:1]]), lambda batch: [batch.data]),
         (
             pack_sequence([x()[:1], x()], enforce_sorted=False),
             lambda batch: [batch.data, batch.sorted_indices],
         ),
     ],
-    ids=["tensor", "tuple and list", "named tuple", "dicts", "mapping", "packed", "packed and sorted"],
+    ids=lambda value: type(value).__name__,
 )
 def test_tensors_go_to_the_network(batch, tensors):
     there = moved(batch, ON_META)
     assert {tensor.device.type for tensor in tensors(there)} == {"meta"}
     assert {tensor.device.type for tensor in tensors(batch)} == {"cpu"}
+    assert type(there) is (dict if isinstance(batch, MappingProxyType) else type(batch))
+    assert getattr(there, "size", None) == getattr(batch, "size", None) or isinstance(there, torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        *(x(), [x()], {"a": (x(), 3)}, Encoding(a=x()), Moving(a=x()), OrderedDict(a=x()), deque([x()])),
+        *(Pair(x(), 3), Boxes([x()], 5), Coordinates(x(), x()), Sample(x(), ""), pack_sequence([x()])),
+    ],
+    ids=lambda batch: type(batch).__name__,
+)
+def test_what_is_there_already_is_returned_itself(batch):
+    assert moved(batch, nn.Linear(2, 2)) is batch
+
+
+def test_a_mapping_moves_itself_if_it_can():
+    assert moved(Moving(a=x()), ON_META).moved
+
+
+def test_what_a_call_is_mapped_to_has_lists_and_dicts_of_its_own():
+    call = call_of(([3], {"a": [x()]}))
+    mapped = call.map(lambda tensor: tensor)
+    mapped.args[0].append(4)
+    mapped.args[1]["a"].clear()
+    assert call.args[0] == [3]
+    assert len(call.args[1]["a"]) == 1
 
 
 def test_the_sizes_of_a_packed_sequence_stay():

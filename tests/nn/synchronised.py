@@ -137,6 +137,13 @@ def copies(rank: int) -> bool:
     return torch.equal(norm(x), twin(x))
 
 
+def of_the_first(rank: int) -> bool:
+    """Whether a module whose group is the first process alone is batch norm on both."""
+    norm = nn.SyncBatchNorm(3, process_group=torch.distributed.new_group([0]))
+    x = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(rank))
+    return torch.equal(norm(x), nn.BatchNorm1d(3)(x))
+
+
 def left_alone(rank: int) -> str:
     """What happens where the other process does not come."""
     group = torch.distributed.new_group([0, 1], timeout=timedelta(seconds=1))
@@ -164,6 +171,7 @@ def main(rank: int, folder: Path) -> None:
         found: dict[str, Any] = {way: trained(way, rank) for way in WAYS}
         found["accumulated"] = accumulated(rank)
         found["copies"] = copies(rank)
+        found["of the first"] = of_the_first(rank)
         found["left alone"] = left_alone(rank)
         if rank:
             torch.save(found, folder / f"{rank}.pt")

@@ -45,6 +45,10 @@ def test_a_copy_has_the_same_group(ranks):
     assert [seen["copies"] for seen in ranks] == [True] * WORLD
 
 
+def test_who_is_alone_in_the_group_or_outside_it_normalises_alone(ranks):
+    assert [seen["of the first"] for seen in ranks] == [True] * WORLD
+
+
 def test_a_process_that_does_not_come_is_an_error_within_the_time_limit(ranks):
     assert "Timed out waiting 1000ms" in ranks[0]["left alone"]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable
@@ -79,7 +80,7 @@ def _load(folders: list[Path]) -> Native:
             return Native(
                 False,
                 f"{LIBRARY} was built from other sources than those in {checkout / 'csrc'}. "
-                f"Build it again: pip install --no-deps --editable {checkout}",
+                f"Build it again: pip install --no-deps --editable {shlex.quote(str(checkout))}",
             )
     try:
         torch.ops.load_library(path)
@@ -109,9 +110,14 @@ def _is_stale(library: Path, sources: Path) -> bool:
 
 def stamp(sources: Path) -> str:
     """What a library that was built from these sources contains."""
-    files = sorted(path for path in sources.iterdir() if path.suffix in SOURCES)
+    files = sorted(path for path in sources.iterdir() if _is_source(path))
     listing = "".join(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files)
     return f"normwright sources {hashlib.sha256(listing.encode()).hexdigest()}"
+
+
+def _is_source(path: Path) -> bool:
+    """Neither a folder nor what is hidden, as an editor's copy or lock, which may link to nothing."""
+    return path.suffix in SOURCES and not path.name.startswith(".") and path.is_file()
 
 
 def _why_not_built(folders: list[Path]) -> str:

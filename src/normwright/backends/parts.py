@@ -51,14 +51,24 @@ def _places(x: Tensor, spans: Tensor, parts: int) -> _Places:
     return _Places(places.to(x.device).split(sizes.tolist()), inverse.to(x.device))
 
 
+def check_rows(spans: Tensor) -> None:
+    """Spans are rows of three whole numbers, whatever they say."""
+    if spans.dtype != torch.int64 or spans.dim() != 2 or spans.shape[1] != 3:
+        raise ShapeError("spans must be int64 rows of part, first position and length")
+
+
 def _check(spans: Tensor, parts: int, positions: int) -> None:
+    check_rows(spans)
     part, first, length = spans.unbind(1)
-    if parts < 0 or bool(((part < 0) | (part >= parts) | (first < 0) | (length < 0)).any()):
-        raise ShapeError(f"a span's part must be one of the {parts} that there are, its numbers not below 0")
+    within = (part >= 0) & (part < parts) & (first >= 0) & (length >= 0) & (length <= positions - first)
+    if parts < 0 or not bool(within.all()):
+        raise ShapeError(
+            "a span must lie within the positions of x, and its part be one of those that there are"
+        )
     order = first[length > 0].argsort()
     starts, ends = first[length > 0][order], (first + length)[length > 0][order]
-    if bool((starts[1:] < ends[:-1]).any()) or bool((ends > positions).any()):
-        raise ShapeError(f"no two spans may overlap, and all must lie within the {positions} positions of x")
+    if bool((starts[1:] < ends[:-1]).any()):
+        raise ShapeError("no two spans may overlap")
 
 
 def parts_forward(

@@ -40,7 +40,7 @@ def ranks_of(process_group: Any | None) -> Ranks | None:
         return None
     group: Any = torch.distributed.group.WORLD if process_group is None else process_group
     size = torch.distributed.get_world_size(group)
-    if size == 1:
+    if size <= 1:  # -1 outside the group
         return None
     return Ranks(group.group_name, size, left_to_gloo(torch.distributed.get_backend_config(group)))
 

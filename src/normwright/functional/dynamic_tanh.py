@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
@@ -50,9 +52,14 @@ def dynamic_tanh(
             )
     check_parameter_dtypes(input, weight, bias)
     if not isinstance(alpha, Tensor):
-        if isinstance(alpha, (bool, complex)):
-            raise DtypeError(f"alpha must be a real number or a floating point scalar, but is {alpha!r}")
+        _check_real(alpha)
         alpha = input.new_tensor(alpha, dtype=compute_dtype(input))
     check_scalar("alpha", alpha)
     scalar = alpha.reshape(()) if alpha.dim() else alpha
     return operators.tanh(input, scalar, weight, bias, axis % input.dim())
+
+
+def _check_real(alpha: object) -> None:
+    # NumPy's bool is no Real; Python's is.
+    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real):
+        raise DtypeError(f"alpha must be a real number or a floating point scalar, but is {alpha!r}")

@@ -159,12 +159,11 @@ def known_domains(domains: Tensor, count: int, samples: int) -> Tensor:
         raise ShapeError(
             f"domains must be ({samples},), one for each sample, but has shape {list(domains.shape)}"
         )
-    domains = domains.long()  # there are integers of which PyTorch takes no minimum
-    if samples and not 0 <= int(domains.min()) <= int(domains.max()) < count:
-        raise OptionError(
-            f"a domain must be one of 0 to {count - 1}, but {int(domains.min())} to {int(domains.max())} came"
-        )
-    return domains
+    known = domains.long()  # there are integers of which PyTorch takes no minimum
+    if samples and not 0 <= int(known.min()) <= int(known.max()) < count:
+        came = domains.tolist()  # of which int64 does not hold each
+        raise OptionError(f"a domain must be one of 0 to {count - 1}, but {min(came)} to {max(came)} came")
+    return known
 
 
 def _check_count(x: Tensor, domain: int, samples: int) -> None:

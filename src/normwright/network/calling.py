@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
 
 from normwright.errors import OptionError
 
@@ -29,8 +32,12 @@ class Call:
         return network(*self.args, **self.named)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Call:
-        """The call with every tensor of its arguments put through the function."""
-        return Call(_mapped(self.args, function), _mapped(self.named, function))
+        """The call with every tensor of its arguments put through the function.
+
+        Its lists and dicts are new ones, for the network may write in them.
+        """
+        args, named = pytree.tree_map(lambda leaf: leaf, (self.args, self.named))
+        return Call(_mapped(args, function), _mapped(named, function))
 
 
 def call_of(example: Any) -> Call:
@@ -103,25 +110,59 @@ def unknown_in(output: Any) -> str:
 def moved(value: Any, network: nn.Module) -> Any:
     """The same with its tensors on the network's device, if that holds a tensor itself.
 
-    They may lie in tuples, lists and mappings, however nested; a mapping becomes a dict.
+    They may lie in tuples, lists, mappings and what is registered with PyTorch's pytree, however nested. What
+    they are all there already in is returned itself.
     """
     held = next(itertools.chain(network.parameters(), network.buffers()), None)
-    return value if held is None else _mapped(value, lambda tensor: tensor.to(held.device))
+    if held is None:
+        return value
+    return _mapped(value, lambda tensor: tensor.to(held.device), held.device)
 
 
-def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def _mapped(value: Any, function: Callable[[Tensor], Tensor], device: torch.device | None = None) -> Any:
+    """The value itself where the function changes nothing in it; the device is where it moves tensors to."""
     if isinstance(value, Tensor):
         return function(value)
+    parts, rebuilt = _taken_apart(value, device)
+    new = [_mapped(part, function, device) for part in parts]
+    return value if all(map(operator.is_, parts, new)) else rebuilt(new)
+
+
+def _taken_apart(value: Any, device: torch.device | None) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """What a container holds, and what makes one like it of others; nothing of what is none."""
     if isinstance(value, PackedSequence):
         data, sizes, *orders = value  # the sizes stay on the CPU
-        return PackedSequence(function(data), sizes, *_mapped(orders, function))
+        return [data, *orders], lambda new: PackedSequence(new[0], sizes, *new[1:])
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(part, function) for part in value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(_mapped(part, function) for part in value)
+        return list(value), type(value)._make  # type: ignore[attr-defined]
+    if type(value) in pytree.SUPPORTED_NODES:
+        parts, structure = pytree.tree_flatten(value, is_leaf=lambda part: part is not value)
+        return parts, lambda new: pytree.tree_unflatten(new, structure)
     if isinstance(value, Mapping):
-        return {key: _mapped(part, function) for key, part in value.items()}
-    return value
+        return list(value.values()), lambda new: _mapping_like(value, new, device)
+    if isinstance(value, list):
+        return list(value), lambda new: _list_like(value, new)
+    return [], lambda new: value
+
+
+def _mapping_like(value: Mapping[Any, Any], parts: list[Any], device: torch.device | None) -> Any:
+    """Of its own class, of which it may have attributes; a dict where nothing can be put in."""
+    if device is not None and callable(getattr(type(value), "to", None)):
+        return copy.copy(value).to(device)  # type: ignore[attr-defined]  # some move in place
+    new = dict(zip(value, parts, strict=True))
+    if not isinstance(value, MutableMapping):
+        return new
+    there = copy.copy(value)
+    for key, part in new.items():
+        there[key] = part
+    return there
+
+
+def _list_like(value: list[Any], parts: list[Any]) -> list[Any]:
+    """Of its own class, whatever that is built of."""
+    there = copy.copy(value)
+    there[:] = parts
+    return there
 
 
 def widened(value: Tensor) -> Tensor:

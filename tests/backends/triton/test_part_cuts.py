@@ -1,5 +1,7 @@
 """The parts family, cut in every way, against the float64 reference: each part is a batch of its own."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,27 @@ def test_what_lies_together_is_one_piece():
 def test_a_plan_is_made_once():
     spans, x = torch.tensor([[0, 0, 16]]), torch.empty(16, 5)
     assert plan_of(spans, 1, x).table is plan_of(spans.clone(), 1, x.clone()).table
+
+
+def test_a_plan_is_of_its_spans_and_its_tensor():
+    x, spans = torch.empty(16, 5), torch.tensor([[0, 0, 8], [1, 8, 8]])
+    table = plan_of(spans, 2, x).table
+    for others in ((spans.flip(0) + 0, 3, x), (spans[:1], 2, x), (spans, 2, x[:, :4])):
+        assert plan_of(*others).table is not table
+
+
+def test_no_more_plans_are_kept_than_fit():
+    """Of a million samples with domains in no order, of which each step has other ones."""
+    x = torch.empty(2**20, 1)
+    spans = torch.stack([torch.zeros(2**19, dtype=torch.long), torch.arange(0, 2**20, 2)], 1)
+    spans = torch.cat([spans, torch.ones(2**19, 1, dtype=torch.long)], 1)
+    tables = []
+    for _ in range(6):
+        spans = spans[1:]  # the batch of another step
+        tables.append(weakref.ref(plan_of(spans, 1, x).table))
+    kept = [table() for table in tables if table() is not None]
+    assert kept[-1] is tables[-1]()
+    assert sum(table.nbytes for table in kept) <= 2**26
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

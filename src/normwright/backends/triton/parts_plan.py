@@ -13,7 +13,7 @@ must know to load 16 bytes at once.
 
 from __future__ import annotations
 
-import functools
+import hashlib
 import math
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normwright.backends.masks import channels_order
+from normwright.backends.parts import check_rows
+from normwright.backends.triton.last_made import LastMade
 from normwright.backends.triton.launch import cdiv
 from normwright.backends.triton.parts_settings import PartsTile, parts_tile, ranges_of
 from normwright.backends.triton.settings import power_of_two
@@ -65,8 +67,8 @@ class _Runs(NamedTuple):
 
 
 # A plan is some 16 bytes for each piece; a network has few shapes, and each step's mask a plan of its own.
-_KEPT = 32
-
+# Where a million samples have domains in no order, each is a piece: of such plans, a few are kept.
+_KEPT = LastMade[Plan](most=32, size=lambda plan: plan.table.nbytes, most_bytes=2**26)
 
 # Kernels are compiled for a unit, as for the rest of a cut: what masks differ in by chance is left out of it.
 _LEAST_UNIT = 4
@@ -74,19 +76,21 @@ _LEAST_UNIT = 4
 
 def plan_of(spans: Tensor, parts: int, x: Tensor) -> Plan:
     """The plan of spans (S, 3) of x; kept for the next call with the same."""
-    if spans.dtype != torch.int64 or spans.dim() != 2 or spans.shape[1] != 3:
-        raise ShapeError("spans must be int64 rows of part, first position and length")
+    check_rows(spans)
     quickest = channels_order(x).axes[-1] == 1
     sizes = (x.shape[0], x.shape[1], math.prod(x.shape[2:]))
-    plan = _plan(spans.cpu().numpy().tobytes(), parts, *sizes, quickest, x.element_size(), x.device)
+    rows = spans.cpu().numpy()
+    settings = (parts, *sizes, quickest, x.element_size(), x.device)
+    # A digest stands for the rows, which may be as many as the positions.
+    key = (hashlib.blake2b(rows.tobytes()).digest(), *settings)
+    plan = _KEPT.get(key, lambda: _plan(rows, *settings))
     if x.is_cuda:  # a plan that is forgotten is not overwritten while a kernel of this stream reads it
         plan.table.record_stream(torch.cuda.current_stream(x.device))
     return plan
 
 
-@functools.lru_cache(_KEPT)
 def _plan(
-    spans: bytes,
+    spans: Numbers,
     parts: int,
     samples: int,
     channels: int,
@@ -95,7 +99,7 @@ def _plan(
     itemsize: int,
     device: torch.device,
 ) -> Plan:
-    runs = _runs(np.frombuffer(spans, np.int64).reshape(-1, 3), parts, samples * space)
+    runs = _runs(spans, parts, samples * space)
     if not quickest:
         runs = _cut(runs, _samples_of(runs, space), space)
     largest = int(np.bincount(runs.part, runs.length, parts + 1)[:parts].max(initial=1))

@@ -1,0 +1,34 @@
+"""What was made last is kept: so many, and so many bytes."""
+
+import pytest
+
+from normwright.backends.triton.last_made import LastMade
+
+
+@pytest.fixture
+def kept():
+    """Of at most three byte strings, and eight bytes."""
+    return LastMade(most=3, size=len, most_bytes=8)
+
+
+def made(kept, *sizes):
+    """The sizes that had to be made."""
+    found = []
+    for size in sizes:
+        assert len(kept.get(size, lambda size=size: found.append(size) or bytes(size))) == size
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "again", "expected"),
+    [
+        ((1, 2, 3), (1, 2, 3), []),
+        ((1, 2, 3, 4), (1,), [1]),  # too many
+        ((1, 2, 3, 1, 4), (1, 2), [2]),  # what was asked for last stays
+        ((2, 7), (7, 2), [2]),  # too many bytes
+        ((1, 9), (9, 1), [1]),  # more than fit alone
+    ],
+)
+def test_the_last_are_kept(kept, asked, again, expected):
+    made(kept, *asked)
+    assert made(kept, *again) == expected
