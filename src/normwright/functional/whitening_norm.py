@@ -57,7 +57,9 @@ def whitening_norm(
         momentum: share of this batch in the running statistics; None takes 1/num_batches_tracked, the
             cumulative mean over all batches.
         eps: added to the variances; same unit as input². It decides how far a direction of no variance (a
-            constant channel, two that are alike) is scaled up: by 1/√eps.
+            constant channel, two that are alike) is scaled up: by 1/√eps. In inference a running projection
+            that lags behind the weights lets variance into such directions: where the covariance is singular
+            take smaller groups, a larger eps such as 1e-2, or estimate the running statistics anew.
         group_size: channels in a group; divides C, and is less than m in training.
         method: "zca" or "iterative".
         iterations: of the latter, at least 1.

@@ -123,6 +123,12 @@ class WhiteningNorm1d(_WhiteningNorm):
     moving average of the projections themselves, and num_batches_tracked. `momentum=None` is the cumulative
     mean over all batches.
 
+    Where channels of a group depend on each other, as 16 channels that a 3×3 convolution makes of one channel
+    do (9 taps: rank 9), the directions without variance are scaled by 1/√eps, over 300 at the default.
+    Batches do not show that, but in inference a moving average of projections that lags behind the weights
+    lets variance into them, and the outputs may be worthless. Take a smaller group_size, a larger eps (1e-2),
+    or call `normwright.recalibrate` before inference.
+
     Args:
         num_features, eps, momentum, affine, track_running_stats, device, dtype: as `torch.nn.BatchNorm1d`'s.
         group_size: channels that are decorrelated together; divides num_features, and must stay below the
