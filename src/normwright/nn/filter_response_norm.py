@@ -28,8 +28,8 @@ class FilterResponseNorm(torch.nn.Module):
         eps: added to the mean square.
         affine: whether there are weight and bias.
         tlu: whether the thresholded linear unit follows.
-        learn_eps: adds |eps_learned| to eps, a number that is trained: for few positions, such as after
-            a global pool.
+        learn_eps: adds |eps_learned| to eps, a number that is trained: for few positions, but more than
+            one; a single one, as after a global pool, is refused.
         activation: what follows, in the place of the unit or after it.
     Raises:
         OptionError: eps not above 0, or an unknown activation.
