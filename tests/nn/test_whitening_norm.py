@@ -121,6 +121,16 @@ def test_a_checkpoint_counts_a_batch_once(reentrant):
     assert module.num_batches_tracked == 4
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_shapes_on_the_meta_device(training):
+    module = nn.WhiteningNorm1d(4, device="meta").train(training)
+    x = torch.empty(9, 4, device="meta", requires_grad=True)
+    y = module(x)
+    y.sum().backward()
+    assert y.is_meta
+    assert y.shape == x.grad.shape == (9, 4)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

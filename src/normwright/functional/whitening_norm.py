@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -11,6 +9,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError, unknown_name
 from normwright.functional.arguments import check_running_dtype
+from normwright.functional.autocasting import without_autocast
 from normwright.functional.batch_norm import check_call
 from normwright.functional.whitening.autograd import Rule, project, whiten
 
@@ -90,7 +89,7 @@ def whitening_norm(
     )  # fmt: skip
     check_rule(input.shape[1], group_size, method, iterations)
     _check_running(input, running_mean, running_projection, group_size)
-    with _without_autocast(input):
+    with without_autocast(input.device):  # covariances would be rounded to half precision
         if not training:
             if running_mean is None or running_projection is None:
                 raise OptionError(
@@ -172,13 +171,6 @@ def _trained(
 
 def _identities(x: Tensor, group_size: int) -> Tensor:
     return torch.eye(group_size, device=x.device).repeat(x.shape[1] // group_size, 1, 1)
-
-
-def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Autocast would round covariances to half precision."""
-    if not torch.is_autocast_enabled(x.device.type):
-        return contextlib.nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def check_rule(channels: int, group_size: int, method: str, iterations: int) -> None:
