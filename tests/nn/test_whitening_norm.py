@@ -135,6 +135,9 @@ def test_shapes_on_the_meta_device(training):
     ("options", "error", "message"),
     [
         ({"group_size": 4}, ShapeError, "must divide the 6 channels"),
+        ({"group_size": "2"}, OptionError, "group_size must be a whole number of at least 1, but is '2'"),
+        ({"num_features": 2.5}, OptionError, "num_features must be a whole number .*, but is 2.5"),
+        ({"num_features": "3"}, OptionError, "num_features must be a whole number .*, but is '3'"),
         ({"method": "pca"}, OptionError, "unknown method 'pca'"),
         ({"iterations": 0}, OptionError, "iterations must be at least 1"),
         ({"activation": "rely"}, OptionError, "did you mean 'relu'"),
@@ -142,4 +145,4 @@ def test_shapes_on_the_meta_device(training):
 )
 def test_bad_constructors(options, error, message):
     with pytest.raises(error, match=message):
-        nn.WhiteningNorm2d(6, **options)
+        nn.WhiteningNorm2d(**{"num_features": 6, **options})

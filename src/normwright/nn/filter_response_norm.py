@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -58,8 +59,10 @@ class FilterResponseNorm(torch.nn.Module):
         activation: str | None = None,
     ) -> None:
         super().__init__()
-        if not eps > 0:
-            raise OptionError(f"eps must be above 0, so that a channel of zeros has an output, but is {eps}")
+        if not isinstance(eps, Real) or not float(eps) > 0:
+            raise OptionError(
+                f"eps must be above 0, so that a channel of zeros has an output, but is {eps!r}"
+            )
         self.num_features, self.eps = num_features, eps
         self.affine, self.tlu, self.learn_eps = affine, tlu, learn_eps
         self.activation = known_activation(activation)
