@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from normwright.errors import OptionError
 from normwright.functional import batch_norm, batch_renorm
+from normwright.functional.arguments import is_number
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
@@ -44,7 +44,7 @@ class _BatchRenorm(torch.nn.modules.batchnorm._BatchNorm):
             ("r_max", 1, r_max, r_max_steps),
             ("d_max", 0, d_max, d_max_steps),
         ):
-            if not isinstance(most, Real) or not float(most) >= least:
+            if not is_number(most) or not most >= least:
                 raise OptionError(f"{name} must be at least {least}, but is {most!r}")
             if not _are_steps(steps):
                 raise OptionError(
@@ -104,7 +104,7 @@ class _BatchRenorm(torch.nn.modules.batchnorm._BatchNorm):
 def _are_steps(steps: Any) -> bool:
     if not isinstance(steps, tuple | list) or len(steps) != 2:
         return False
-    return all(isinstance(step, Real) for step in steps) and 0 <= steps[0] <= steps[1]
+    return all(is_number(step) for step in steps) and 0 <= steps[0] <= steps[1]
 
 
 class BatchRenorm1d(_BatchRenorm):

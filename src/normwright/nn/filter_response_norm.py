@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from normwright.errors import OptionError
 from normwright.functional import filter_response_norm
+from normwright.functional.arguments import is_number
 from normwright.nn.activation import known_activation, with_activation
 
 # Singh & Krishnan 2020, section 3.2: where the learned part of eps starts.
@@ -59,7 +59,7 @@ class FilterResponseNorm(torch.nn.Module):
         activation: str | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(eps, Real) or not float(eps) > 0:
+        if not is_number(eps) or not eps > 0:
             raise OptionError(
                 f"eps must be above 0, so that a channel of zeros has an output, but is {eps!r}"
             )
