@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from numbers import Real
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from normwright.errors import OptionError, ShapeError
-from normwright.functional.autocasting import is_autocast, without_autocast
+from normwright.functional.autocasting import is_autocast
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.layer import lstm_layer
 from normwright.functional.lstm.step_norm import StepNorm
@@ -127,7 +128,9 @@ class NormalisedLSTM(torch.nn.LSTM):
         back = steps.reversed_rows() if self.bidirectional else None
         directions = 2 if self.bidirectional else 1
         last: list[Hidden] = []
-        with without_autocast(rows.device):
+        # off even where it is off: `torch.export` makes a graph of its own of that, as a fold expects it
+        meta = rows.is_meta
+        with contextlib.nullcontext() if meta else torch.autocast(rows.device.type, enabled=False):
             for layer in range(self.num_layers):
                 ways = []
                 for direction in range(directions):
