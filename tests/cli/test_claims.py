@@ -153,6 +153,9 @@ USAGE = {
 }
 ERRORS = {
     ("--out", "nowhere"): "--out must be the folder of a book, but there is no folder nowhere",
+    ("--out", "claims"): (
+        "--out must hold records of claims, but claims holds none: `normwright claims run` makes them"
+    ),
     ("book", "--records", "nowhere", "--out", "a.html"): (
         "--records must be the folder of a book, but there is no folder nowhere"
     ),
@@ -175,6 +178,7 @@ def told(shared):
 
 def test_list_says_what_is_predicted_and_what_came_out(told):
     assert told[LIST].output.splitlines()[0] == "3 claims. No claim has been run."
+    assert "results are in docs/claims of its repository" in " ".join(told[LIST].output.split())
     assert "verdict" not in told[LIST].output
     rows = told[LISTED].output.splitlines()
     assert rows[1].split()[:2] == ["no.", "claim"]

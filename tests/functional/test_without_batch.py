@@ -248,6 +248,7 @@ def test_bad_calls():
     x = torch.randn(2, 3, 4)
     for call, error, message in (
         (lambda: filter_response_norm(x[:, :, 0]), ShapeError, "more than one position"),
+        (lambda: filter_response_norm(x[:, :, :1]), ShapeError, "lost where x² is far above eps"),
         (lambda: filter_response_norm(x[:, :, :1]), ShapeError, "Use layer or batch norm there"),
         (lambda: filter_response_norm(x, torch.ones(4)), ShapeError, r"weight must be \(3,\)"),
         (lambda: filter_response_norm(x, None, None, torch.ones(4)), ShapeError, r"threshold must be \(3,\)"),

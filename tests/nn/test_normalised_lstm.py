@@ -229,11 +229,43 @@ def test_bad_calls(name):
         ((x.float(),), {}, ValueError, "does not match weight dtype"),
         ((x, (torch.zeros(1, 3, UNITS).double(),) * 2), {}, ShapeError, r"Expected hidden size \(1, 4, 5\)"),
         ((x[:, 0], (torch.zeros(1, 1, UNITS).double(),) * 2), {}, ShapeError, "with an unbatched input"),
+        ((x, (whole,) * 3), {}, OptionError, r"a pair of tensors \(h, c\), but is a tuple of 3"),
+        ((x, torch.zeros(1, 4, UNITS).double()), {}, OptionError, r"\(h, c\), but is a Tensor"),
+        ((x, (whole, None)), {}, OptionError, r"a pair of tensors \(h, c\)"),
+        ((x.numpy(),), {}, OptionError, "a tensor or a .*PackedSequence, but is a ndarray"),
+        (([[1.0, 2.0]],), {}, OptionError, "a tensor or a .*PackedSequence, but is a list"),
     ):
         with pytest.raises(error, match=message):
             module(*given, **named)
     for key, value in module.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_argument_of_torch_s_may_be_positional(name):
+    given = (3, 5, 2, True, True, 0.0, True, 0, "cpu", torch.float64)
+    ours, theirs = getattr(nn, name)(*given), torch.nn.LSTM(*given)
+    for key, value in theirs.state_dict().items():
+        assert ours.state_dict()[key].shape == value.shape
+        assert ours.state_dict()[key].dtype == torch.float64
+    assert ours.batch_first
+    assert ours.bidirectional
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("eps", [-1.0, float("nan"), "a", None])
+def test_eps_is_a_number_of_at_least_0(name, eps):
+    with pytest.raises(OptionError, match="eps must be a number of at least 0"):
+        getattr(nn, name)(3, 5, eps=eps)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_shapes_on_the_meta_device(name, training):
+    module = getattr(nn, name)(3, 5, 2, bidirectional=True, device="meta").train(training)
+    output, (h, c) = module(torch.empty(6, 4, 3, device="meta"))
+    assert output.is_meta
+    assert (output.shape, h.shape, c.shape) == ((6, 4, 10), (4, 4, 5), (4, 4, 5))
 
 
 @pytest.mark.parametrize("name", KINDS)

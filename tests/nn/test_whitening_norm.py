@@ -121,10 +121,23 @@ def test_a_checkpoint_counts_a_batch_once(reentrant):
     assert module.num_batches_tracked == 4
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_shapes_on_the_meta_device(training):
+    module = nn.WhiteningNorm1d(4, device="meta").train(training)
+    x = torch.empty(9, 4, device="meta", requires_grad=True)
+    y = module(x)
+    y.sum().backward()
+    assert y.is_meta
+    assert y.shape == x.grad.shape == (9, 4)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"group_size": 4}, ShapeError, "must divide the 6 channels"),
+        ({"group_size": "2"}, OptionError, "group_size must be a whole number of at least 1, but is '2'"),
+        ({"num_features": 2.5}, OptionError, "num_features must be a whole number .*, but is 2.5"),
+        ({"num_features": "3"}, OptionError, "num_features must be a whole number .*, but is '3'"),
         ({"method": "pca"}, OptionError, "unknown method 'pca'"),
         ({"iterations": 0}, OptionError, "iterations must be at least 1"),
         ({"activation": "rely"}, OptionError, "did you mean 'relu'"),
@@ -132,4 +145,4 @@ def test_a_checkpoint_counts_a_batch_once(reentrant):
 )
 def test_bad_constructors(options, error, message):
     with pytest.raises(error, match=message):
-        nn.WhiteningNorm2d(6, **options)
+        nn.WhiteningNorm2d(**{"num_features": 6, **options})

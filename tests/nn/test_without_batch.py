@@ -64,6 +64,7 @@ def test_dynamic_tanh_and_maxout_call_their_functions():
     ("make", "message"),
     [
         (lambda: nn.FilterResponseNorm(6, eps=0), "eps must be above 0"),
+        (lambda: nn.FilterResponseNorm(6, eps="a"), "eps must be above 0, .* but is 'a'"),
         (lambda: nn.FilterResponseNorm(6, activation="rely"), "did you mean 'relu'"),
         (lambda: nn.Maxout(0), "at least 1 and a whole number"),
     ],

@@ -13,6 +13,7 @@ from normwright.cli.claims_options import AsJson, Out, described, records_in
 from normwright.cli.claims_run import EXAMPLES as RUN
 from normwright.cli.claims_run import run
 from normwright.cli.claims_show import show
+from normwright.errors import StoreError
 
 if TYPE_CHECKING:
     from normwright.lab.book.claim import Claim
@@ -60,6 +61,10 @@ def claims(context: typer.Context, out: Out = None, as_json: AsJson = False) -> 
 
     known = list(all_claims().values())
     records = records_in(out)
+    if out is not None and not records:
+        raise StoreError(
+            f"--out must hold records of claims, but {out} holds none: `normwright claims run` makes them"
+        )
     if as_json:
         print_json([described(claim) | _outcome(records.get(claim.number)) for claim in known])
     else:
@@ -97,5 +102,7 @@ def _table(known: list[Claim], records: dict[int, ClaimRecord]) -> Table:
     judged = [records[claim.number] for claim in known if claim.number in records]
     summary = f"{words.claims(len(known))}. {words.counted(judged)}"
     note = "`normwright claims run NUMBER` runs one, and `normwright claims show NUMBER` tells all about it."
+    if not records:
+        note += " The project's own results are in docs/claims of its repository."
     columns = ("no.", "claim", "predicted", words.heading(judged), "effect, with its 95 % interval")
     return Table(summary, columns, tuple(rows), (note,))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +81,11 @@ def check_floating_point(name: str, x: Tensor) -> None:
     if not x.is_floating_point() or x.dtype.itemsize == 1:
         kind = _DTYPE_NAMES.get(x.dtype, str(x.dtype))
         raise DtypeError(f'"{name}" not implemented for {kind!r}: convert the input to floating point first')
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, and no text or None in the place of one."""
+    return isinstance(value, Real)
 
 
 def check_scalar(name: str, scalar: Tensor) -> None:

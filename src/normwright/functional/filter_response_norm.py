@@ -76,7 +76,8 @@ def _check(x: Tensor, eps: float | Tensor, **vectors: Tensor | None) -> None:
     if x.dim() < 3 or x.shape[2:].numel() == 1:
         raise ShapeError(
             f"filter response norm takes (N, C, *space) with more than one position, but got "
-            f"{list(x.shape)}: over a single one x/√(x²) is its sign alone. Use layer or batch norm there"
+            f"{list(x.shape)}: a single one is divided by its own size, √(x² + eps), and all but its sign is "
+            "lost where x² is far above eps. Use layer or batch norm there"
         )
     for name, vector in vectors.items():
         if not is_channel_vector(vector, x.shape[1]):

@@ -41,7 +41,7 @@ class StepStatistics:
         Raises:
             ShapeError: training has not reached the last of them.
         """
-        if torch.compiler.is_compiling() or not steps:
+        if torch.compiler.is_compiling() or self.count.is_meta or not steps:
             return
         seen = int((self.count > 0).sum())
         if 0 < seen <= self.slot(steps - 1):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
@@ -11,6 +9,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError, unknown_name
 from normwright.functional.arguments import check_running_dtype
+from normwright.functional.autocasting import without_autocast
 from normwright.functional.batch_norm import check_call
 from normwright.functional.whitening.autograd import Rule, project, whiten
 
@@ -57,7 +56,9 @@ def whitening_norm(
         momentum: share of this batch in the running statistics; None takes 1/num_batches_tracked, the
             cumulative mean over all batches.
         eps: added to the variances; same unit as input². It decides how far a direction of no variance (a
-            constant channel, two that are alike) is scaled up: by 1/√eps.
+            constant channel, two that are alike) is scaled up: by 1/√eps. In inference a running projection
+            that lags behind the weights lets variance into such directions: where the covariance is singular
+            take smaller groups, a larger eps such as 1e-2, or estimate the running statistics anew.
         group_size: channels in a group; divides C, and is less than m in training.
         method: "zca" or "iterative".
         iterations: of the latter, at least 1.
@@ -88,7 +89,7 @@ def whitening_norm(
     )  # fmt: skip
     check_rule(input.shape[1], group_size, method, iterations)
     _check_running(input, running_mean, running_projection, group_size)
-    with _without_autocast(input):
+    with without_autocast(input.device):  # covariances would be rounded to half precision
         if not training:
             if running_mean is None or running_projection is None:
                 raise OptionError(
@@ -170,13 +171,6 @@ def _trained(
 
 def _identities(x: Tensor, group_size: int) -> Tensor:
     return torch.eye(group_size, device=x.device).repeat(x.shape[1] // group_size, 1, 1)
-
-
-def _without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Autocast would round covariances to half precision."""
-    if not torch.is_autocast_enabled(x.device.type):
-        return contextlib.nullcontext()
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def check_rule(channels: int, group_size: int, method: str, iterations: int) -> None:

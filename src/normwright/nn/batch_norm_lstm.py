@@ -9,7 +9,7 @@ import torch
 from normwright.functional.lstm.batch_steps import BatchSteps
 from normwright.functional.lstm.step_norm import StepNorm
 from normwright.nn.bookkeeping import is_recomputation
-from normwright.nn.normalised_lstm import NormalisedLSTM
+from normwright.nn.normalised_lstm import NormalisedLSTM, check_eps
 from normwright.nn.recurrent_batch_norm import RecurrentBatchNorm
 
 
@@ -29,17 +29,18 @@ class BatchNormLSTM(NormalisedLSTM):
     them do not run.
 
     `torch.compile` breaks its graph here (Dynamo does not trace subclasses of `torch.nn.LSTM`: not with
-    fullgraph=True); `torch.export` takes its inference.
+    fullgraph=True) and may take minutes over it for nothing; `torch.export` takes its inference.
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: `torch.nn.LSTM`'s.
         max_length: how many time steps have statistics of their own; the last step's serve all later ones.
-            Inference on longer sequences than training has seen is an error before the cap.
+            Inference on longer sequences than training has seen is an error before the cap. It costs state:
+            for each layer and direction max_length rows of 9·hidden_size running means and as many variances.
         eps: added to the variance.
         momentum: share of a batch in the running statistics; None takes the cumulative mean.
         gain: where the gains start.
     Raises:
-        OptionError: max_length below 1, momentum outside [0, 1], or a proj_size.
+        OptionError: max_length below 1, eps below 0, momentum outside [0, 1], or a proj_size.
     References:
         Cooijmans et al. 2017, arXiv:1603.09025; Hochreiter & Schmidhuber 1997, Neural Computation 9(8).
     Example:
@@ -58,6 +59,7 @@ class BatchNormLSTM(NormalisedLSTM):
         gain: float = 0.1,
         **kwargs: Any,
     ) -> None:
+        check_eps(eps)
         self._settings: dict[str, Any] = {
             "max_length": max_length,
             "eps": eps,

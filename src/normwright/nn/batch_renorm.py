@@ -9,6 +9,7 @@ from torch import Tensor
 
 from normwright.errors import OptionError
 from normwright.functional import batch_norm, batch_renorm
+from normwright.functional.arguments import is_number
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
@@ -43,10 +44,12 @@ class _BatchRenorm(torch.nn.modules.batchnorm._BatchNorm):
             ("r_max", 1, r_max, r_max_steps),
             ("d_max", 0, d_max, d_max_steps),
         ):
-            if not most >= least:
-                raise OptionError(f"{name} must be at least {least}, but is {most}")
-            if len(steps) != 2 or not 0 <= steps[0] <= steps[1]:
-                raise OptionError(f"{name}_steps must be a first and a last step, but is {steps}")
+            if not is_number(most) or not most >= least:
+                raise OptionError(f"{name} must be at least {least}, but is {most!r}")
+            if not _are_steps(steps):
+                raise OptionError(
+                    f"{name}_steps must be a first and a last step, such as (5000, 40000), but is {steps!r}"
+                )
         self.r_max, self.r_max_steps = r_max, tuple(r_max_steps)
         self.d_max, self.d_max_steps = d_max, tuple(d_max_steps)
         self.activation = known_activation(activation)
@@ -96,6 +99,12 @@ class _BatchRenorm(torch.nn.modules.batchnorm._BatchNorm):
             f"d_max_steps={self.d_max_steps}"
         )
         return with_activation(f"{super().extra_repr()}, {clipping}", self.activation)
+
+
+def _are_steps(steps: Any) -> bool:
+    if not isinstance(steps, tuple | list) or len(steps) != 2:
+        return False
+    return all(is_number(step) for step in steps) and 0 <= steps[0] <= steps[1]
 
 
 class BatchRenorm1d(_BatchRenorm):

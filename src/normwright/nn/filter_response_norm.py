@@ -9,6 +9,7 @@ from torch import Tensor
 
 from normwright.errors import OptionError
 from normwright.functional import filter_response_norm
+from normwright.functional.arguments import is_number
 from normwright.nn.activation import known_activation, with_activation
 
 # Singh & Krishnan 2020, section 3.2: where the learned part of eps starts.
@@ -28,8 +29,8 @@ class FilterResponseNorm(torch.nn.Module):
         eps: added to the mean square.
         affine: whether there are weight and bias.
         tlu: whether the thresholded linear unit follows.
-        learn_eps: adds |eps_learned| to eps, a number that is trained: for few positions, such as after
-            a global pool.
+        learn_eps: adds |eps_learned| to eps, a number that is trained: for few positions, but more than
+            one; a single one, as after a global pool, is refused.
         activation: what follows, in the place of the unit or after it.
     Raises:
         OptionError: eps not above 0, or an unknown activation.
@@ -58,8 +59,10 @@ class FilterResponseNorm(torch.nn.Module):
         activation: str | None = None,
     ) -> None:
         super().__init__()
-        if not eps > 0:
-            raise OptionError(f"eps must be above 0, so that a channel of zeros has an output, but is {eps}")
+        if not is_number(eps) or not eps > 0:
+            raise OptionError(
+                f"eps must be above 0, so that a channel of zeros has an output, but is {eps!r}"
+            )
         self.num_features, self.eps = num_features, eps
         self.affine, self.tlu, self.learn_eps = affine, tlu, learn_eps
         self.activation = known_activation(activation)

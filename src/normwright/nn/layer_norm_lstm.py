@@ -9,7 +9,7 @@ import torch
 from normwright.functional.lstm.layer_steps import LayerSteps
 from normwright.functional.lstm.step_norm import StepNorm
 from normwright.nn.layer_norm import LayerNorm
-from normwright.nn.normalised_lstm import NormalisedLSTM
+from normwright.nn.normalised_lstm import NormalisedLSTM, check_eps
 
 
 class LayerNormLSTM(NormalisedLSTM):
@@ -27,13 +27,13 @@ class LayerNormLSTM(NormalisedLSTM):
     not run.
 
     `torch.compile` breaks its graph here (Dynamo does not trace subclasses of `torch.nn.LSTM`: not with
-    fullgraph=True); `torch.export` takes its inference.
+    fullgraph=True) and may take minutes over it for nothing; `torch.export` takes its inference.
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: `torch.nn.LSTM`'s.
         eps: added to the variance.
     Raises:
-        OptionError: a proj_size.
+        OptionError: eps below 0, or a proj_size.
     References:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450, supplementary equations 20 to 22; its biases of the two
         paths are one with the LSTM's.
@@ -44,6 +44,7 @@ class LayerNormLSTM(NormalisedLSTM):
     """
 
     def __init__(self, *args: Any, eps: float = 1e-5, **kwargs: Any) -> None:
+        check_eps(eps)
         self.eps = eps
         super().__init__(*args, **kwargs)
 

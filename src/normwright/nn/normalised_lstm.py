@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from numbers import Real
 from typing import Any
 
 import torch
@@ -9,12 +11,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from normwright.errors import OptionError, ShapeError
+from normwright.functional.autocasting import is_autocast
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.layer import lstm_layer
 from normwright.functional.lstm.step_norm import StepNorm
 from normwright.nn.sequences import Steps, lengths_of, packed_steps, padded, padded_steps
 
 Hidden = tuple[Tensor, Tensor]
+
+# Its place among the arguments of `torch.nn.LSTM`.
+_PROJ_SIZE = 7
 
 
 class NormalisedLSTM(torch.nn.LSTM):
@@ -24,8 +30,8 @@ class NormalisedLSTM(torch.nn.LSTM):
     norm_ih_lk, norm_hh_lk and norm_c_lk, with _reverse for the way back.
     """
 
-    def __init__(self, *args: Any, proj_size: int = 0, **kwargs: Any) -> None:
-        if proj_size or len(args) > 7:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if args[_PROJ_SIZE] if len(args) > _PROJ_SIZE else kwargs.get("proj_size"):
             raise OptionError(
                 "proj_size must be 0: a normalised LSTM has no projection of its hidden state. Put a "
                 "torch.nn.Linear behind it"
@@ -83,8 +89,10 @@ class NormalisedLSTM(torch.nn.LSTM):
         Raises:
             ShapeError: a shape that does not fit, a mask with a hole or without a step, or what the
                 normalisers cannot take.
-            OptionError: lengths and mask, or one of them with a packed or single sequence.
+            OptionError: lengths and mask, or one of them with a packed or single sequence; an input that is
+                neither a tensor nor packed, or an hx that is no pair of tensors.
         """
+        _check_tensors(input, hx)
         if isinstance(input, PackedSequence):
             self._refuse_lengths(lengths, mask, "a packed batch knows its lengths")
             steps = packed_steps(input)
@@ -114,13 +122,15 @@ class NormalisedLSTM(torch.nn.LSTM):
         """Rows of the last layer's h, and the last (h, c), in the order that the batch came in."""
         self._check_steps(len(steps.sizes))
         rows = steps.rows
-        if torch.is_autocast_enabled(rows.device.type):
+        if is_autocast(rows.device):
             rows = rows.to(torch.get_autocast_dtype(rows.device.type))
         dtype = rows.dtype
         back = steps.reversed_rows() if self.bidirectional else None
         directions = 2 if self.bidirectional else 1
         last: list[Hidden] = []
-        with torch.autocast(rows.device.type, enabled=False):
+        # off even where it is off: `torch.export` makes a graph of its own of that, as a fold expects it
+        meta = rows.is_meta
+        with contextlib.nullcontext() if meta else torch.autocast(rows.device.type, enabled=False):
             for layer in range(self.num_layers):
                 ways = []
                 for direction in range(directions):
@@ -180,3 +190,22 @@ class NormalisedLSTM(torch.nn.LSTM):
     def _refuse_lengths(self, lengths: Tensor | None, mask: Tensor | None, why: str) -> None:
         if lengths is not None or mask is not None:
             raise OptionError(f"lengths= and mask= are for padded batches: {why}")
+
+
+def check_eps(eps: Any) -> None:
+    """The eps of a layer can be added to a variance."""
+    if not isinstance(eps, Real) or not float(eps) >= 0:
+        raise OptionError(f"eps must be a number of at least 0, which is added to a variance, but is {eps!r}")
+
+
+def _check_tensors(input: Any, hx: Any) -> None:
+    if not isinstance(input, Tensor | PackedSequence):
+        raise OptionError(
+            "input must be a tensor or a torch.nn.utils.rnn.PackedSequence, but is a "
+            f"{type(input).__name__}: torch.as_tensor makes a tensor of an array or a list"
+        )
+    if hx is None:
+        return
+    if not isinstance(hx, tuple | list) or len(hx) != 2 or not all(isinstance(t, Tensor) for t in hx):
+        kinds = f" of {len(hx)}" if isinstance(hx, tuple | list) else ""
+        raise OptionError(f"hx must be a pair of tensors (h, c), but is a {type(hx).__name__}{kinds}")

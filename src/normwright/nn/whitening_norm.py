@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normwright.errors import OptionError
 from normwright.functional import whitening_norm
 from normwright.functional.whitening_norm import check_rule
 from normwright.nn.activation import known_activation, with_activation
@@ -40,6 +41,9 @@ class _WhiteningNorm(torch.nn.Module):
         activation: str | None = None,
     ) -> None:
         super().__init__()
+        for name, size in (("num_features", num_features), ("group_size", group_size)):
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+                raise OptionError(f"{name} must be a whole number of at least 1, but is {size!r}")
         if group_size is None:
             group_size = next(d for d in range(GROUP_SIZE, 0, -1) if num_features % d == 0)
         check_rule(num_features, group_size, method, iterations)
@@ -123,6 +127,12 @@ class WhiteningNorm1d(_WhiteningNorm):
     moving average of the projections themselves, and num_batches_tracked. `momentum=None` is the cumulative
     mean over all batches.
 
+    Where channels of a group depend on each other, as 16 channels that a 3×3 convolution makes of one channel
+    do (9 taps: rank 9), the directions without variance are scaled by 1/√eps, over 300 at the default.
+    Batches do not show that, but in inference a moving average of projections that lags behind the weights
+    lets variance into them, and the outputs may be worthless. Take a smaller group_size, a larger eps (1e-2),
+    or call `normwright.recalibrate` before inference.
+
     Args:
         num_features, eps, momentum, affine, track_running_stats, device, dtype: as `torch.nn.BatchNorm1d`'s.
         group_size: channels that are decorrelated together; divides num_features, and must stay below the
@@ -132,7 +142,8 @@ class WhiteningNorm1d(_WhiteningNorm):
         activation: what follows.
     Raises:
         ShapeError: the groups do not divide the channels.
-        OptionError: an unknown method or activation, or no iteration.
+        OptionError: a size that is no whole number of at least 1, an unknown method or activation, or no
+            iteration.
     References:
         Huang et al. 2018, arXiv:1804.08450 (groups of 16, "zca"); Huang et al. 2019, arXiv:1904.03441
         ("iterative", 5 iterations, groups of 64).

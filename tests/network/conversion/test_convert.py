@@ -358,6 +358,15 @@ def test_bad_calls():
     ):
         with pytest.raises(OptionError, match=message):
             nw.convert(network, **wrong)
+    unlike = nn.Sequential(nn.Conv2d(1, 4, 3), nw.nn.FilterResponseNorm(4))
+    why = "FilterResponseNorm becomes no other kind, since it leaves the mean"
+    with pytest.raises(OptionError, match=why):
+        nw.convert(unlike, "group")
+    for kind in ("FilterResponseNorm", "filter_response", "whitening"):
+        with pytest.raises(
+            OptionError, match=f"of= must be of .* but holds '{kind}', which becomes no other"
+        ):
+            nw.convert(unlike, "group", of=(kind,))
     with pytest.raises(OptionError, match="must hold normalisers"):
         nw.convert(nn.Sequential(nn.Linear(2, 2)), "group")
     with pytest.raises(OptionError, match=r"must be a torch\.nn\.Module"):

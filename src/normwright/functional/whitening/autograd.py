@@ -15,6 +15,7 @@ from torch import Tensor
 
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.backends.normalised import is_batched
+from normwright.functional.autocasting import without_autocast
 from normwright.functional.differentiable_gradients import differentiable_gradients
 from normwright.functional.whitening import passes
 from normwright.functional.whitening.inverse_root import projection_of
@@ -87,7 +88,7 @@ class _Whitening(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
         if dy is None:
             return None, None, None, None
-        with torch.autocast(dy.device.type, enabled=False):
+        with without_autocast(dy.device):
             if torch.is_grad_enabled() or is_batched(dy):
                 inputs, wanted = ctx.saved_tensors[:3], ctx.needs_input_grad[:3]
                 plain = partial(_plainly, rule=ctx.rule)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
@@ -53,7 +54,7 @@ def choose(
         if not chosen:
             raise OptionError(
                 f"the network must hold a normaliser of the kinds {', '.join(kinds or BATCH_KINDS)}, but its "
-                f"{len(found)} are of the kinds {', '.join(held)}: name these with of= or names="
+                f"{len(found)} are of the kinds {', '.join(held)}: {_advice(held)}"
             )
     if not chosen:
         raise OptionError(
@@ -67,6 +68,13 @@ def _checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
     if isinstance(of, str):
         raise OptionError(f"of= must be kinds in a list or tuple, but is the text {of!r}: write ({of!r},)")
     kinds = None if of is None else tuple(of)
+    for kind in kinds or ():
+        why = _why_not_converted(kind)
+        if why:
+            raise OptionError(
+                f"of= must be of {', '.join(KINDS)}, but holds {kind!r}, which becomes no other kind: {why}. "
+                "Leave it as it is, or train a network without it"
+            )
     for kind in (to, *(kinds or ())):
         if kind in NOT_CONVERTED:
             raise OptionError(
@@ -76,6 +84,22 @@ def _checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
         if kind not in KINDS:
             raise unknown_name("kind of normaliser", kind, KINDS)
     return kinds
+
+
+def _advice(held: list[str]) -> str:
+    """What to do about normalisers of these kinds and no other."""
+    why_not = {kind: _why_not_converted(kind) for kind in held}
+    if not all(why_not.values()):
+        return "name these with of= or names="
+    return "; ".join(f"{kind} becomes no other kind, since {why}" for kind, why in why_not.items())
+
+
+def _why_not_converted(kind: Any) -> str:
+    """Why a kind, or a class of normwright's own by its name, becomes no other; or ""."""
+    for name, (stem, why) in NOT_CONVERTED.items():
+        if kind == name or (isinstance(kind, str) and kind.startswith(stem)):
+            return why
+    return ""
 
 
 def _named(network: nn.Module, found: dict[str, nn.Module], names: Iterable[str]) -> dict[str, nn.Module]:
