@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.normalised import is_batched
+from normwright.functional.autocasting import without_autocast
 from normwright.functional.differentiable_gradients import differentiable_gradients
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.plain import plain_layer
@@ -102,7 +103,7 @@ class FusedLayer(torch.autograd.Function):
         inputs, kept = LstmInputs(*saved[:10]), saved[10:]
         wanted = ctx.needs_input_grad[:10]
         again = torch.is_grad_enabled() or any(part is not None and is_batched(part) for part in given)
-        with torch.autocast(inputs.x.device.type, enabled=False):
+        with without_autocast(inputs.x.device):
             if again:
                 gradients = _differentiable(inputs, wanted, ctx.sizes, ctx.norms, given)
             else:
