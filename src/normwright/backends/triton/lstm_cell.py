@@ -18,7 +18,10 @@ _BLOCK, _WARPS = 256, 2
 def lstm_cell(z: Tensor, before: Tensor, gates: Tensor, cell: Tensor) -> None:
     """See `schema.py`."""
     check_cell([before, cell], [z, gates])
-    _launch(step, [z, before], [gates, cell], before)
+    written = _dense(gates, cell)
+    with on_device_of(before):
+        launch(step, _grid(before))(*_dense(z, before), *written, *_options(before), num_warps=_WARPS)
+    _give_back([gates, cell], written)
 
 
 def lstm_cell_backward(
@@ -26,18 +29,27 @@ def lstm_cell_backward(
 ) -> None:
     """See `schema.py`."""
     check_cell([before, dh, squashed, through, dcell], [gates, dz])
-    _launch(step_backward, [dh, squashed, through, gates, before], [dcell, dz], before)
-
-
-def _launch(kernel: Any, read: Sequence[Tensor], written: Sequence[Tensor], before: Tensor) -> None:
-    """One launch over the elements of a step; what is not dense is copied, and copied back where written."""
-    dense = [tensor.contiguous() for tensor in written]
-    tensors = (*(tensor.contiguous() for tensor in read), *dense)
-    elements, units = before.numel(), before.shape[1]
+    read, written = _dense(dh, squashed, through, gates, before), _dense(dcell, dz)
     with on_device_of(before):
-        launch(kernel, (cdiv(elements, _BLOCK),))(
-            *tensors, elements, units, compute_type(before), _BLOCK, num_warps=_WARPS
-        )
-    for tensor, result in zip(written, dense, strict=True):
+        launch(step_backward, _grid(before))(*read, *written, *_options(before), num_warps=_WARPS)
+    _give_back([dcell, dz], written)
+
+
+def _grid(before: Tensor) -> tuple[int]:
+    return (cdiv(before.numel(), _BLOCK),)
+
+
+def _options(before: Tensor) -> tuple[Any, ...]:
+    """elements to BLOCK of a kernel."""
+    return before.numel(), before.shape[1], compute_type(before), _BLOCK
+
+
+def _dense(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in tensors]
+
+
+def _give_back(given: Sequence[Tensor], written: Sequence[Tensor]) -> None:
+    """Copies what was written to a copy of what is not dense."""
+    for tensor, result in zip(given, written, strict=True):
         if result is not tensor:
             tensor.copy_(result)
