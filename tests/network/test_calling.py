@@ -73,6 +73,7 @@ def x():
         (OrderedDict(a=[x()]), lambda batch: [batch["a"][0]]),
         (deque([x()], maxlen=1), lambda batch: [batch[0]]),
         (Sample(x(), "a word"), lambda batch: [batch.image]),
+        (Coordinates(x(), x()), list),
         (Boxes([x()], 5), lambda batch: [batch[0]]),
         (torch.ones(2, 2).max(0), lambda batch: [batch.values, batch.indices]),
         (pack_sequence([x(), x()[:1]]), lambda batch: [batch.data]),

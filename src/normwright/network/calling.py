@@ -133,13 +133,13 @@ def _taken_apart(value: Any, device: torch.device | None) -> tuple[list[Any], Ca
     if isinstance(value, PackedSequence):
         data, sizes, *orders = value  # the sizes stay on the CPU
         return [data, *orders], lambda new: PackedSequence(new[0], sizes, *new[1:])
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return list(value), type(value)._make  # type: ignore[attr-defined]
     if type(value) in pytree.SUPPORTED_NODES:
         parts, structure = pytree.tree_flatten(value, is_leaf=lambda part: part is not value)
         return parts, lambda new: pytree.tree_unflatten(new, structure)
     if isinstance(value, Mapping):
         return list(value.values()), lambda new: _mapping_like(value, new, device)
+    if isinstance(value, tuple):
+        return list(value), lambda new: _tuple_like(value, new)
     if isinstance(value, list):
         return list(value), lambda new: _list_like(value, new)
     return [], lambda new: value
@@ -155,6 +155,14 @@ def _mapping_like(value: Mapping[Any, Any], parts: list[Any], device: torch.devi
     there = copy.copy(value)
     for key, part in new.items():
         there[key] = part
+    return there
+
+
+def _tuple_like(value: tuple[Any, ...], parts: list[Any]) -> tuple[Any, ...]:
+    """Of its own class, whatever that is built of; a named tuple, too."""
+    there = tuple.__new__(type(value), parts)
+    if hasattr(value, "__dict__"):
+        vars(there).update(vars(value))
     return there
 
 
