@@ -29,7 +29,8 @@ inline Cells cells_of(std::initializer_list<const Tensor*> of_units, std::initia
   STD_TORCH_CHECK(first.dim() == 2, "an LSTM's cell must be (N, H), but has ", first.dim(), " axes");
   const Cells cells{first.size(0), first.size(1)};
   const auto check = [&](const Tensor& t, std::int64_t width) {
-    STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == cells.rows && t.size(1) == width && t.scalar_type() == first.scalar_type(),
+    STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == cells.rows && t.size(1) == width &&
+                        t.scalar_type() == first.scalar_type(),
                     "the tensors of an LSTM's cell must be (N, H), those of its gates (N, 4·H), of one dtype");
   };
   for (const Tensor* t : of_units) check(*t, cells.units);

@@ -88,3 +88,8 @@ def test_second_derivatives():
         assert torch.autograd.gradgradcheck(
             lambda x, a=activation: local_response_norm(x, 3, 0.5, activation=a), x
         )
+
+
+def test_half_precision_on_meta_of_which_autocast_cannot_be_asked():
+    x = torch.empty(2, 3, 4, dtype=torch.bfloat16, device="meta")
+    assert local_response_norm(x, 3).dtype == torch.bfloat16

@@ -40,7 +40,8 @@ class _Places(NamedTuple):
 
 
 def _places(x: Tensor, spans: Tensor, parts: int) -> _Places:
-    _check(spans, parts, x.shape[0] * x.shape[2:].numel())
+    check_rows(spans)
+    in_order(spans, parts, x.shape[0] * x.shape[2:].numel())
     part, first, length = spans[spans[:, 0].argsort(stable=True)].unbind(1)
     before = length.cumsum(0) - length
     numbers = torch.arange(int(length.sum()))
@@ -57,18 +58,20 @@ def check_rows(spans: Tensor) -> None:
         raise ShapeError("spans must be int64 rows of part, first position and length")
 
 
-def _check(spans: Tensor, parts: int, positions: int) -> None:
-    check_rows(spans)
+def in_order(spans: Tensor, parts: int, positions: int) -> Tensor:
+    """The spans that are not empty, by their first position, once all are known to lie apart within x."""
     part, first, length = spans.unbind(1)
     within = (part >= 0) & (part < parts) & (first >= 0) & (length >= 0) & (length <= positions - first)
     if parts < 0 or not bool(within.all()):
         raise ShapeError(
             "a span must lie within the positions of x, and its part be one of those that there are"
         )
-    order = first[length > 0].argsort()
-    starts, ends = first[length > 0][order], (first + length)[length > 0][order]
-    if bool((starts[1:] < ends[:-1]).any()):
+    held = spans[length > 0]
+    ordered = held[held[:, 1].argsort()]
+    _, first, length = ordered.unbind(1)
+    if bool((first[1:] < (first + length)[:-1]).any()):
         raise ShapeError("no two spans may overlap")
+    return ordered
 
 
 def parts_forward(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import numbers
-
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
 from normwright.errors import DtypeError, ShapeError
 from normwright.functional import operators
-from normwright.functional.arguments import check_floating_point, check_parameter_dtypes, check_scalar
+from normwright.functional.arguments import (
+    check_floating_point,
+    check_parameter_dtypes,
+    check_scalar,
+    is_number,
+)
 
 
 def dynamic_tanh(
@@ -52,14 +55,10 @@ def dynamic_tanh(
             )
     check_parameter_dtypes(input, weight, bias)
     if not isinstance(alpha, Tensor):
-        _check_real(alpha)
+        # NumPy's bool is no real number; Python's is.
+        if isinstance(alpha, bool) or not is_number(alpha):
+            raise DtypeError(f"alpha must be a real number or a floating point scalar, but is {alpha!r}")
         alpha = input.new_tensor(alpha, dtype=compute_dtype(input))
     check_scalar("alpha", alpha)
     scalar = alpha.reshape(()) if alpha.dim() else alpha
     return operators.tanh(input, scalar, weight, bias, axis % input.dim())
-
-
-def _check_real(alpha: object) -> None:
-    # NumPy's bool is no Real; Python's is.
-    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real):
-        raise DtypeError(f"alpha must be a real number or a floating point scalar, but is {alpha!r}")

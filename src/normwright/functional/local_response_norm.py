@@ -8,6 +8,7 @@ from torch import Tensor
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import ShapeError
 from normwright.functional.arguments import HALF_DTYPES, check_epilogue
+from normwright.functional.autocasting import is_autocast
 
 # PyTorch's message has this gap in it.
 _EXPECTED = "Expected 3D or higher dimensionality                         "
@@ -64,4 +65,4 @@ def local_response_norm(
         y = y + residual.to(y.dtype)
     if activation:
         y = ACTIVATIONS[activation].value(y)
-    return y.to(input.dtype) if half and not torch.is_autocast_enabled(input.device.type) else y
+    return y.to(input.dtype) if half and not is_autocast(input.device) else y

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from numbers import Real
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from normwright.errors import OptionError, ShapeError
+from normwright.functional.arguments import is_number
 from normwright.functional.autocasting import is_autocast
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.layer import lstm_layer
@@ -194,7 +194,7 @@ class NormalisedLSTM(torch.nn.LSTM):
 
 def check_eps(eps: Any) -> None:
     """The eps of a layer can be added to a variance."""
-    if not isinstance(eps, Real) or not float(eps) >= 0:
+    if not is_number(eps) or not eps >= 0:
         raise OptionError(f"eps must be a number of at least 0, which is added to a variance, but is {eps!r}")
 
 

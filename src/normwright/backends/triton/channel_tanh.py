@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,13 +13,13 @@ from normwright.backends.masks import Order, is_dense
 from normwright.backends.moments import compute_dtype
 from normwright.backends.normalised import Gradients
 from normwright.backends.triton.arrange import dense_or_none
+from normwright.backends.triton.channels_gradients import add_ranges
 from normwright.backends.triton.channels_view import Channels, cut_in_channels
 from normwright.backends.triton.kernels.parameters import add_parts
 from normwright.backends.triton.kernels.tanh import squash_channels, squash_gradients
-from normwright.backends.triton.launch import cdiv, compute_type, empty, launch, on_device_of
+from normwright.backends.triton.launch import compute_type, empty, launch, on_device_of
 
-# Parts that are added up at a time, and columns of them: of one number there are all channels' parts.
-_ADDED_PARTS, _ADDED_COLUMNS = 32, 64
+# Parts of alpha's gradient, of which there is one number, that are added up at a time: those of all channels.
 _ADDED_TO_ONE = 1024
 
 
@@ -67,6 +66,7 @@ def channel_tanh_backward(
         torch.empty_like(parameter) if wanted & bit and parameter is not None else None
         for bit, parameter in ((DALPHA, alpha), (DWEIGHT, weight), (DBIAS, bias))
     ]
+    dalpha, dweight, dbias = sums
     shape = (seen.tile.ranges, seen.channels)
     parts = [None if total is None else empty(x, *shape, dtype=compute_dtype(x)) for total in sums]
     tensors = (seen.of(dy), seen.of(x), alpha, dense_or_none(weight), None if dx is None else dx.dense)
@@ -74,25 +74,13 @@ def channel_tanh_backward(
         launch(squash_gradients, seen.grid)(
             *tensors, *parts, *seen.sizes, *_options(seen, x), num_warps=seen.tile.warps
         )
-        _add(parts[1:], sums[1:], *shape, _ADDED_PARTS, _ADDED_COLUMNS)
-        _add([parts[0], None], [sums[0], None], math.prod(shape), 1, _ADDED_TO_ONE, 1)
-    dalpha, dweight, dbias = sums
+        add_ranges(parts[1:], sums[1:], *shape)
+        if dalpha is not None:
+            launch(add_parts, (1,))(
+                parts[0], None, dalpha, None, math.prod(shape), 1, 0, _ADDED_TO_ONE, 1, num_warps=4
+            )
     return None if dx is None else dx.filled(), dalpha, dweight, dbias
 
 
 def _options(seen: Channels, x: Tensor) -> tuple[Any, ...]:
     return compute_type(x), *seen.cut, seen.tile.stages
-
-
-def _add(
-    parts: Sequence[Tensor | None],
-    sums: Sequence[Tensor | None],
-    number: int,
-    length: int,
-    added: int,
-    columns: int,
-) -> None:
-    """Two sums of so many parts of a length, where they are asked for."""
-    if any(total is not None for total in sums):
-        shape = (number, length, 0, added, columns)
-        launch(add_parts, (cdiv(length, columns),))(*parts, *sums, *shape, num_warps=4)

@@ -101,16 +101,18 @@ def reduce_alone(
     options = (variance_eps or 0.0, variance_eps is not None, *_options(seen, x, activation))
     sizes = (*seen.sizes, *seen.mask_bytes)
     launch(reduce_gradients, seen.grid)(*tensors, *sizes, *options, num_warps=seen.tile.warps)
-    add_ranges(parts, results, seen.tile.ranges, seen.channels)
+    add_ranges(parts, results[2:], seen.tile.ranges, seen.channels)
 
 
-def add_ranges(parts: Sequence[Tensor | None], results: GradientBlanks, ranges: int, channels: int) -> None:
+def add_ranges(
+    parts: Sequence[Tensor | None], sums: Sequence[Tensor | None], ranges: int, channels: int
+) -> None:
     """dweight and dbias, where they are asked for, from their parts (ranges, channels)."""
-    if results.dweight is None and results.dbias is None:
+    if all(total is None for total in sums):
         return
     grid = (cdiv(channels, _ADDED_COLUMNS),)
     shape = (ranges, channels, 0, _ADDED_PARTS, _ADDED_COLUMNS)
-    launch(add_parts, grid)(*parts, *results[2:], *shape, num_warps=4)
+    launch(add_parts, grid)(*parts, *sums, *shape, num_warps=4)
 
 
 def reduce_then_store(seen: Channels, given: Given, results: GradientBlanks, activation: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from normwright.backends.gradients import DBIAS, DRESIDUAL, DWEIGHT, DX
+from normwright.backends.gradients import DRESIDUAL, DX
 from normwright.backends.masks import Order, channels_order
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.backends.normalised import Gradients, Results
@@ -128,6 +128,5 @@ def parts_backward(
             launch(backward_parts, (view.strips * (ranges + of_none),))(
                 *inputs, *sums, *results.large, *sizes, cut.most, num_warps=warps
             )
-        if wanted & (DWEIGHT | DBIAS):
-            add_ranges(sums, results, ranges, view.channels)
+        add_ranges(sums, results[2:], ranges, view.channels)
     return results.filled()

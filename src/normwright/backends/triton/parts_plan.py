@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normwright.backends.masks import channels_order
-from normwright.backends.parts import check_rows
+from normwright.backends.parts import check_rows, in_order
 from normwright.backends.triton.last_made import LastMade
 from normwright.backends.triton.launch import cdiv
 from normwright.backends.triton.parts_settings import PartsTile, parts_tile, ranges_of
 from normwright.backends.triton.settings import power_of_two
-from normwright.errors import ShapeError
 
 Numbers = NDArray[np.int64]
 
@@ -79,18 +78,18 @@ def plan_of(spans: Tensor, parts: int, x: Tensor) -> Plan:
     check_rows(spans)
     quickest = channels_order(x).axes[-1] == 1
     sizes = (x.shape[0], x.shape[1], math.prod(x.shape[2:]))
-    rows = spans.cpu().numpy()
+    spans = spans.cpu()
     settings = (parts, *sizes, quickest, x.element_size(), x.device)
     # A digest stands for the rows, which may be as many as the positions.
-    key = (hashlib.blake2b(rows.tobytes()).digest(), *settings)
-    plan = _KEPT.get(key, lambda: _plan(rows, *settings))
+    key = (hashlib.blake2b(spans.numpy().tobytes()).digest(), *settings)
+    plan = _KEPT.get(key, lambda: _plan(spans, *settings))
     if x.is_cuda:  # a plan that is forgotten is not overwritten while a kernel of this stream reads it
         plan.table.record_stream(torch.cuda.current_stream(x.device))
     return plan
 
 
 def _plan(
-    spans: Numbers,
+    spans: Tensor,
     parts: int,
     samples: int,
     channels: int,
@@ -99,7 +98,8 @@ def _plan(
     itemsize: int,
     device: torch.device,
 ) -> Plan:
-    runs = _runs(spans, parts, samples * space)
+    positions = samples * space
+    runs = _runs(in_order(spans, parts, positions).numpy(), parts, positions)
     if not quickest:
         runs = _cut(runs, _samples_of(runs, space), space)
     largest = int(np.bincount(runs.part, runs.length, parts + 1)[:parts].max(initial=1))
@@ -115,18 +115,9 @@ def _plan(
 
 
 def _runs(spans: Numbers, parts: int, positions: int) -> _Runs:
-    """The spans by their parts and in order, joined where one follows another; those of no part come last."""
+    """Spans in order by their parts, joined where one follows another; those of no part come last."""
     part, first, length = spans.T
-    within = (part >= 0) & (part < parts) & (first >= 0) & (length >= 0) & (length <= positions - first)
-    if parts < 0 or not within.all():
-        raise ShapeError(
-            "a span must lie within the positions of x, and its part be one of those that there are"
-        )
-    spans = spans[length > 0]
-    part, first, length = spans[np.argsort(spans[:, 1], kind="stable")].T
     end = first + length
-    if (first[1:] < end[:-1]).any():
-        raise ShapeError("no two spans may overlap")
     before, after = np.concatenate([[0], end]), np.concatenate([first, [positions]])
     gaps = after > before
     part = np.concatenate([part, np.full(int(gaps.sum()), parts)])

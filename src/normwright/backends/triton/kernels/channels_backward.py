@@ -15,10 +15,9 @@ from normwright.backends.triton.kernels.channels import affine_terms, known_mome
 from normwright.backends.triton.kernels.channels_walk import (
     chunks_of,
     mask_bytes_at,
-    over_channels,
-    over_columns,
     range_of,
     spread,
+    store_sums,
     strip_channels,
     tile_at,
 )
@@ -128,12 +127,8 @@ def reduce_gradients(
         if dbias_parts is not None:
             total += dz
     at = part.to(tl.int64) * channels + channel
-    if dweight_parts is not None:
-        of_channels = over_channels(over_columns(along, CHANNELS), space, PADDED, SPACE, BLOCK)
-        tl.store(dweight_parts + at, of_channels, mask=inside)
-    if dbias_parts is not None:
-        of_channels = over_channels(over_columns(total, CHANNELS), space, PADDED, SPACE, BLOCK)
-        tl.store(dbias_parts + at, of_channels, mask=inside)
+    store_sums(dweight_parts, at, along, inside, space, CHANNELS, PADDED, SPACE, BLOCK)
+    store_sums(dbias_parts, at, total, inside, space, CHANNELS, PADDED, SPACE, BLOCK)
 
 
 @triton.jit

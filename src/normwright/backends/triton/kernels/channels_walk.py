@@ -172,3 +172,14 @@ def over_channels(row, space, PADDED: tl.constexpr, SPACE: tl.constexpr, BLOCK: 
         table = _by_channel(row, space, PADDED, SPACE, BLOCK)
         result = tl.sum(tl.where(tl.arange(0, SPACE)[None, :] < space, table, 0.0), 1)[None, :]
     return result
+
+
+@triton.jit
+def store_sums(
+    to, at, tile, inside, space, CHANNELS: tl.constexpr, PADDED: tl.constexpr, SPACE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """What a tile holds of each channel, added up, at some offsets of `to`; nothing where that is None."""
+    if to is not None:
+        of_channels = over_channels(over_columns(tile, CHANNELS), space, PADDED, SPACE, BLOCK)
+        tl.store(to + at, of_channels, mask=inside)

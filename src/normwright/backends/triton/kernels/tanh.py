@@ -10,10 +10,9 @@ import triton.language as tl
 from normwright.backends.triton.kernels.activation import activate
 from normwright.backends.triton.kernels.channels_walk import (
     chunks_of,
-    over_channels,
-    over_columns,
     range_of,
     spread,
+    store_sums,
     strip_channels,
     tile_at,
 )
@@ -124,12 +123,6 @@ def squash_gradients(
         if dbias_parts is not None:
             total += dt
     at = part.to(tl.int64) * channels + channel
-    if dalpha_parts is not None:
-        of_channels = over_channels(over_columns(slopes, CHANNELS), space, PADDED, SPACE, BLOCK)
-        tl.store(dalpha_parts + at, of_channels, mask=inside)
-    if dweight_parts is not None:
-        of_channels = over_channels(over_columns(along, CHANNELS), space, PADDED, SPACE, BLOCK)
-        tl.store(dweight_parts + at, of_channels, mask=inside)
-    if dbias_parts is not None:
-        of_channels = over_channels(over_columns(total, CHANNELS), space, PADDED, SPACE, BLOCK)
-        tl.store(dbias_parts + at, of_channels, mask=inside)
+    store_sums(dalpha_parts, at, slopes, inside, space, CHANNELS, PADDED, SPACE, BLOCK)
+    store_sums(dweight_parts, at, along, inside, space, CHANNELS, PADDED, SPACE, BLOCK)
+    store_sums(dbias_parts, at, total, inside, space, CHANNELS, PADDED, SPACE, BLOCK)
