@@ -22,8 +22,8 @@ from benchmarks.alternate import alternate_for
 from benchmarks.machine import describe, in_words
 from benchmarks.markdown import figure, table
 from benchmarks.models import resnet50
-from benchmarks.recalibration import small
 from benchmarks.saving import save
+from benchmarks.statistics_pass import three_convolutions
 
 GOAL = 1.05
 
@@ -101,8 +101,10 @@ def main() -> None:
         measure(
             "ResNet-50 of transformers", resnet50(options.batch, options.size).network, x, options.seconds
         ),
-        measure("three convolutions", nn.Sequential(small(), nn.Flatten()), x, options.seconds),
-        measure("three convolutions, 32 × 32", small(), torch.randn(8, 3, 32, 32), options.seconds),
+        measure("three convolutions", nn.Sequential(three_convolutions(), nn.Flatten()), x, options.seconds),
+        measure(
+            "three convolutions, 32 × 32", three_convolutions(), torch.randn(8, 3, 32, 32), options.seconds
+        ),
     ]
     head = ("network", "plain step, ms", "between windows", "in a window", "at the default", "at most")
     page = "\n\n".join(

@@ -2,69 +2,42 @@
 
     python -m benchmarks.recalibration [--seconds S] [--batch N] [--size S]
 
-Both read the same batches; they alternate, and the median of their ratios is quoted.
+A plain inference pass, `recalibrate` and PyTorch's `swa_utils.update_bn` read the same batches, in turn; the
+medians of the ratios are quoted, under both settings of the memory allocator. (`update_bn` takes the mean of
+the mini-batches' variances, for which it normalises as in training.)
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 
-import torch
-from torch import nn
-
-import normwright as nw
-from benchmarks.alternate import alternate_for
+from benchmarks.children import ALLOCATORS, in_child
 from benchmarks.machine import describe, in_words
 from benchmarks.markdown import figure, table
-from benchmarks.models import resnet50
+from benchmarks.statistics_pass import NETWORKS, measure_passes
 
 GOAL = 1.1
-
-
-def small() -> nn.Module:
-    """A small network, in which what surrounds the arithmetic weighs more."""
-    widths = (3, 16, 32, 64)
-    layers: list[nn.Module] = []
-    for inputs, outputs in itertools.pairwise(widths):
-        layers += [nn.Conv2d(inputs, outputs, 3, stride=2), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*layers)
-
-
-def measure(network: nn.Module, batches: int, batch: int, size: int, seconds: float) -> tuple[float, float]:
-    """Median seconds of a plain inference pass, and the median of recalibration's ratios to it."""
-    network.eval()
-    data = [torch.randn(batch, 3, size, size) for _ in range(batches)]
-
-    def plain() -> None:
-        with torch.no_grad():
-            for images in data:
-                network(images)
-
-    tasks = {"plain": plain, "recalibrate": lambda: nw.recalibrate(network, data)}
-    timings = alternate_for(tasks, seconds=seconds)
-    return timings["plain"].median, timings["recalibrate"].ratio_to(timings["plain"])
 
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=40.0, help="for each network")
+    parser.add_argument("--seconds", type=float, default=40.0, help="for each network and setting")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     options = parser.parse_args()
-    torch.manual_seed(0)
-    networks = {
-        "ResNet-50 of transformers": (2, resnet50(options.batch, options.size).network),
-        "three convolutions": (20, small()),
-    }
     rows = []
-    for name, (batches, network) in networks.items():
-        plain, ratio = measure(network, batches, options.batch, options.size, options.seconds)
-        rows.append((name, str(batches), figure(1e3 * plain, 1), figure(ratio, 3), figure(GOAL, 1)))
+    for allocator in ALLOCATORS:
+        for name, (_, batches) in NETWORKS.items():
+            passes = in_child(allocator, measure_passes, name, options.batch, options.size, options.seconds)
+            ratios = (passes.recalibrate, passes.update_bn, GOAL)
+            rows.append(
+                (name, str(batches), allocator.name, figure(1e3 * passes.plain, 1), *map(figure, ratios))
+            )
     print(in_words(describe()))
     print(f"batches of {options.batch} × 3 × {options.size} × {options.size}\n")
-    print(table(("network", "batches", "plain inference, ms", "recalibrate ÷ plain", "at most"), rows))
+    head = ("network", "batches", "memory", "plain inference, ms", "recalibrate ÷ plain", "update_bn ÷ plain")
+    print(table((*head, "asked of recalibrate"), rows))
 
 
 if __name__ == "__main__":
