@@ -12,6 +12,8 @@ from tolerances import SAME_DERIVATIVE, UNIT, assert_within, whitened
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import batch_norm, whitening_norm
 from normwright.functional.whitening.autograd import Rule, _plainly
+from normwright.functional.whitening.inference import projection_by
+from normwright.reference import whiten_by
 from normwright.reference import whitening_norm as reference
 from normwright.reference import whitening_norm_backward as reference_backward
 
@@ -145,10 +147,15 @@ def test_the_symmetric_root_moves_x_the_least():
 @pytest.mark.parametrize("method", METHODS)
 def test_groups_of_one_are_batch_norm(shape, method):
     x, weight, bias = mixed(shape), draw(6, seed=1), draw(6, seed=2)
-    settings = (None, None, weight, bias, True)
-    y = whitening_norm(x, *settings, eps=EPS, group_size=1, method=method)
-    expected = batch_norm(x, *settings, eps=EPS)
-    torch.testing.assert_close(y, expected, rtol=0, atol=SAME_DERIVATIVE * float(expected.abs().max()))
+    ours, theirs = (
+        [torch.zeros(6, dtype=torch.float64), torch.ones(variances, dtype=torch.float64)]
+        for variances in ((6, 1, 1), (6,))
+    )
+    for training in (True, False):
+        y = whitening_norm(x, *ours, weight, bias, training, eps=EPS, group_size=1, method=method)
+        expected = batch_norm(x, *theirs, weight, bias, training, eps=EPS)
+        for one, other in ((y, expected), (ours[0], theirs[0]), (ours[1].flatten(), theirs[1])):
+            torch.testing.assert_close(one, other, rtol=0, atol=SAME_DERIVATIVE * float(other.abs().max()))
 
 
 def test_iterations_come_near_the_root():
@@ -254,17 +261,17 @@ def test_bad_calls(shape, options, error, message):
 
 
 def test_bad_running_statistics():
-    x, mean, projection = draw(20, 6), torch.zeros(6), torch.eye(3).repeat(2, 1, 1)
+    x, mean, covariance = draw(20, 6), torch.zeros(6), torch.eye(3).repeat(2, 1, 1)
     with pytest.raises(OptionError, match="must either both be None"):
         whitening_norm(x, mean, None, training=True, group_size=3)
     with pytest.raises(OptionError, match="must be defined in evaluation mode"):
         whitening_norm(x, None, None, group_size=3)
     with pytest.raises(ShapeError, match=r"must have shape \[3, 2, 2\]"):
-        whitening_norm(x, mean, projection, group_size=2)
-    with pytest.raises(DtypeError, match="running_projection must be floating point"):
-        whitening_norm(x, mean, projection.int(), group_size=3)
+        whitening_norm(x, mean, covariance, group_size=2)
+    with pytest.raises(DtypeError, match="running_covariance must be floating point"):
+        whitening_norm(x, mean, covariance.int(), group_size=3)
     with pytest.raises(OptionError, match="needs num_batches_tracked"):
-        whitening_norm(x, mean, projection, training=True, momentum=None, group_size=3)
+        whitening_norm(x, mean, covariance, training=True, momentum=None, group_size=3)
     with pytest.raises(DtypeError, match="not implemented for 'Int'"):
         whitening_norm(x.int(), None, None, training=True, group_size=3)
 
@@ -272,56 +279,116 @@ def test_bad_running_statistics():
 @pytest.mark.parametrize("momentum", [0.25, None])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_running_statistics_are_averages_of_the_batches(momentum, dtype):
-    mean, projection = torch.zeros(6, dtype=dtype), torch.eye(3, dtype=dtype).repeat(2, 1, 1)
-    count, average = torch.tensor(0), [mean.double().numpy(), projection.double().numpy()]
+    mean, covariance = torch.zeros(6, dtype=dtype), torch.eye(3, dtype=dtype).repeat(2, 1, 1)
+    count, average = torch.tensor(0), [mean.double().numpy(), covariance.double().numpy()]
     for step in range(3):
         x = mixed((12, 6), seed=step)
         expected = reference(x.numpy(), 3, eps=EPS)
         share = momentum or 1 / (step + 1)
         average = [
             (1 - share) * old + share * new
-            for old, new in zip(average, (expected.mean, expected.projection), strict=True)
+            for old, new in zip(average, (expected.mean, expected.covariance * 12 / 11), strict=True)
         ]
-        running = (mean, projection)
+        running = (mean, covariance)
         whitening_norm(x.double(), *running, training=True, momentum=momentum, eps=EPS, group_size=3,
                        num_batches_tracked=count)  # fmt: skip
     assert count == 3
-    for actual, value in zip((mean, projection), average, strict=True):
-        # a rounding of each step's sum, and of the float64 root the hundredfold of one
+    for actual, value in zip((mean, covariance), average, strict=True):
+        # a rounding of each step's sum, and of float64 sums of 12 products the hundredfold of one
         bound = 4 * UNIT[dtype] * np.abs(value).max() + 100 * 2.0**-53 * np.abs(value).max() * 12
         assert_within(actual, value, np.full(value.shape, bound), "running")
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
 @pytest.mark.parametrize("with_gradient", [False, True])
-def test_inference_projects_by_the_running_statistics(layout, with_gradient):
+def test_inference_whitens_by_the_running_statistics(layout, with_gradient, method):
     x = as_laid_out(mixed((5, 6, 4, 3)).float(), layout).requires_grad_(with_gradient)
-    mean, projection = draw(6, seed=1).float(), draw(2, 3, 3, seed=2).float()
+    mean, mix = draw(6, seed=1).float(), draw(2, 3, 3, seed=2).float()
+    covariance = mix @ mix.mT + torch.eye(3) / 4  # its projection is at most 2
     weight, bias, residual = (
         draw(6, seed=3).float(),
         draw(6, seed=4).float(),
         draw(5, 6, 4, 3, seed=5).float(),
     )
-    y = whitening_norm(x, mean, projection, weight, bias, group_size=3, residual=residual, activation="tanh")
+    settings = {"eps": EPS, "method": method}
+    y = whitening_norm(x, mean, covariance, weight, bias, group_size=3, residual=residual, activation="tanh",
+                       **settings)  # fmt: skip
     assert y.requires_grad == with_gradient
     assert y.stride() == x.stride()
-    wide = [tensor.double() for tensor in (mean, projection, weight, bias, residual)]
-    columns = (x.detach().double() - wide[0].view(6, 1, 1)).view(5, 2, 3, 12)
-    z = torch.einsum("gij,ngjs->ngis", wide[1], columns).reshape(5, 6, 4, 3)
-    expected = (z * wide[2].view(6, 1, 1) + wide[3].view(6, 1, 1) + wide[4]).tanh()
+    arrays = [tensor.detach().double().numpy() for tensor in (x, mean, covariance, weight, bias)]
+    expected = np.tanh(whiten_by(*arrays, **settings) + residual.double().numpy())
     # 3 products and sums, the weight, bias, residual and tanh: below 16 roundings of values below 32
-    torch.testing.assert_close(y.detach().double(), expected, rtol=0, atol=16 * 32 * UNIT[torch.float32])
+    assert_within(y, expected, np.full(x.shape, 16 * 32 * UNIT[torch.float32]), "y")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inference_knows_the_directions_that_past_weights_made(method):
+    """Moving averages of projections scaled some directions by 1/√eps: outputs had variances in the 1000s."""
+    source, weights = draw(400, 2), draw(4, 2, seed=1)
+    mean, covariance = torch.zeros(4).double(), torch.eye(4).double().repeat(1, 1, 1)
+    for step in range(40):  # four channels of two sources: rank 2
+        weights = weights + 0.05 * draw(4, 2, seed=2 + step)
+        x = source @ weights.T
+        whitening_norm(x, mean, covariance, training=True, group_size=4, method=method)
+    y = whitening_norm(x, mean, covariance, group_size=4, method=method)
+    # The last batch has a tenth of the running covariance.
+    assert float(torch.linalg.eigvalsh(torch.cov(y.T))[-1]) <= 10
+
+
+def test_a_projection_is_kept_until_the_covariance_changes():
+    covariance, rule = torch.eye(3).repeat(2, 1, 1), Rule(3, EPS, "zca", 5)
+    first = projection_by(covariance, rule)
+    assert projection_by(covariance, rule) is first
+    assert projection_by(covariance.clone(), rule) is not first
+    covariance.data[1] *= 4  # which a tensor's version does not tell
+    second = projection_by(covariance, rule)
+    assert torch.equal(second, rule.projection(covariance.double()))
+    assert not torch.equal(second, first)
+    assert not torch.equal(projection_by(covariance, rule._replace(eps=1.0)), second)
+    covariance[0, 0, 0] = math.nan
+    assert projection_by(covariance, rule)[0].isnan().all()
+    assert torch.equal(projection_by(covariance, rule)[1], second[1])
+
+
+def test_what_inference_mode_keeps_serves_a_gradient():
+    x, mean, covariance = mixed((9, 6)), torch.zeros(6), torch.eye(3).repeat(2, 1, 1)
+    with torch.inference_mode():
+        y = whitening_norm(x, mean, covariance, eps=EPS, group_size=3)
+    leaf = x.clone().requires_grad_()
+    again = whitening_norm(leaf, mean, covariance, eps=EPS, group_size=3)
+    torch.testing.assert_close(again.detach(), y.clone(), rtol=0, atol=SAME_DERIVATIVE * float(y.abs().max()))
+    (dx,) = torch.autograd.grad(again, leaf, torch.ones_like(x))
+    torch.testing.assert_close(dx, torch.full_like(x, (1 + EPS) ** -0.5), rtol=0, atol=SAME_DERIVATIVE)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inference_of_several_networks_at_once(method):
+    x, means = mixed((9, 6)), draw(4, 6, seed=1)
+    mix = draw(4, 2, 3, 3, seed=2)
+
+    def whiten(mean, covariance):
+        once, again = (
+            whitening_norm(part, mean, covariance, eps=EPS, group_size=3, method=method) for part in (x, -x)
+        )
+        return once + 2 * again
+
+    together = torch.func.vmap(whiten)(means, mix @ mix.mT)
+    for y, *state in zip(together, means, mix @ mix.mT, strict=True):
+        torch.testing.assert_close(
+            y, whiten(*state), rtol=0, atol=SAME_DERIVATIVE / EPS * float(y.abs().max())
+        )
 
 
 def test_an_empty_batch_moves_nothing_but_the_count():
-    mean, projection, count = torch.ones(6), torch.eye(3).repeat(2, 1, 1), torch.tensor(0)
+    mean, covariance, count = torch.ones(6), torch.eye(3).repeat(2, 1, 1), torch.tensor(0)
     y = whitening_norm(
-        torch.empty(0, 6), mean, projection, training=True, group_size=3, num_batches_tracked=count
+        torch.empty(0, 6), mean, covariance, training=True, group_size=3, num_batches_tracked=count
     )
     assert y.shape == (0, 6)
     assert torch.equal(mean, torch.ones(6))
     assert count == 1
-    assert whitening_norm(torch.empty(0, 6), mean, projection, group_size=3).shape == (0, 6)
+    assert whitening_norm(torch.empty(0, 6), mean, covariance, group_size=3).shape == (0, 6)
 
 
 @pytest.mark.parametrize("method", METHODS)

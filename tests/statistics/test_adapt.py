@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from seen_inputs import assert_statistics
+from tolerances import UNIT
 from torch import nn
 from torch.nn import functional as F
 from whole_state import STATISTICS, FrozenBatchNorm2d, draw, same_state, small_network, state_of
@@ -50,6 +51,49 @@ def test_the_blend_is_the_mixture_in_any_dimension(kind, weight):
     )
     assert handle.layers[0].source_share == pytest.approx(share)
     assert handle.samples == 12
+
+
+@pytest.mark.parametrize("method", ["zca", "iterative"])
+@pytest.mark.parametrize("shape", [(), (4, 3)], ids=["vectors", "images"])
+def test_whitening_blends_covariances_as_of_both_laid_end_to_end(shape, method):
+    one, other = draw(16, 4, *shape).cumsum(1), draw(16, 4, *shape, seed=1) * 2 + 4
+    kind = nw.nn.WhiteningNorm2d if shape else nw.nn.WhiteningNorm1d
+    norm = kind(4, group_size=2, method=method).eval()
+    nw.recalibrate(norm, [one])
+    handle = nw.adapt(norm, [other[:6], other[6:]], source_weight=16)
+    both = channels(torch.cat([one, other]))
+    # The products of m positions are float32 within a call, and the source's statistics rounded to it.
+    bound = (channels(one).shape[1] + 4) * UNIT[torch.float32] * np.square(both).sum(0).mean()
+    expected = np.stack([np.cov(group, ddof=0) for group in np.split(both, 2)])
+    assert np.abs(norm.running_covariance.double().numpy() - expected).max() <= bound
+    assert np.abs(norm.running_mean.double().numpy() - both.mean(1)).max() <= bound
+    assert handle.layers[0].source_share == 0.5
+    before = channels(one).var(1) + norm.eps
+    ratios = (both.var(1) + norm.eps) / before
+    assert handle.layers[0].variance_ratio == pytest.approx((ratios.min(), ratios.max()), rel=1e-5)
+    shift = np.abs(both.mean(1) - channels(one).mean(1)) / np.sqrt(before)
+    assert handle.layers[0].mean_shift == pytest.approx(shift.max(), rel=1e-5)
+
+
+def test_a_stream_is_whitened_by_its_own_covariances():
+    x = (draw(64, 4) * 3).cumsum(1)
+    norm = nw.nn.WhiteningNorm1d(4, affine=False, eps=1e-9).eval()
+    before = state_of(norm)
+    with nw.AdaptedStream(norm, source_weight=0) as adapted:
+        y = adapted(x).double()
+    assert same_state(state_of(norm), before)
+    torch.testing.assert_close(y.T @ y / 64, torch.eye(4).double(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [0, 0.3, 9])
+def test_whitening_chooses_the_share_that_batch_norm_does(shift):
+    source, target = ([part.cumsum(1) for part in draw(3, 40, 4, seed=seed)] for seed in (0, 1))
+    shares = []
+    for norm in (nw.nn.WhiteningNorm1d(4).eval(), nn.BatchNorm1d(4).eval()):
+        nw.recalibrate(norm, source)
+        handle = nw.adapt(norm, [part + shift for part in target])
+        shares.append(handle.layers[0].source_share)
+    assert shares[0] == pytest.approx(shares[1], rel=1e-5)
 
 
 def test_the_blend_of_equal_parts_is_the_variance_of_both_laid_end_to_end():

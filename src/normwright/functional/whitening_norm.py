@@ -12,6 +12,7 @@ from normwright.functional.arguments import check_running_dtype
 from normwright.functional.autocasting import without_autocast
 from normwright.functional.batch_norm import check_call
 from normwright.functional.whitening.autograd import Rule, project, whiten
+from normwright.functional.whitening.inference import projection_by
 
 METHODS = ("zca", "iterative")
 
@@ -19,7 +20,7 @@ METHODS = ("zca", "iterative")
 def whitening_norm(
     input: Tensor,
     running_mean: Tensor | None,
-    running_projection: Tensor | None,
+    running_covariance: Tensor | None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
@@ -38,10 +39,11 @@ def whitening_norm(
         y = activation(P·(x - mean)·weight + bias + residual),    P = (Σ + eps·I)^(-1/2)
 
     In training, mean and Σ are those of this batch over its m = N·space positions, Σ *biased*, the mean of
-    products over m; the running mean and the running projection move towards its mean and P in place:
-    running = (1 - momentum)·running + momentum·batch. In inference they are the running ones. "zca" is the
-    exact root, by eigenvalues; "iterative" comes near it by Newton's and Schulz's iteration, in the
-    directions of small variance last. Groups are of neighbouring channels; groups of one are batch norm's.
+    products over m; the running mean and the running covariance move in place towards its mean and its
+    *unbiased* covariance, m/(m - 1)·Σ, as batch norm's running variance does: running =
+    (1 - momentum)·running + momentum·batch. In inference they are the running ones. "zca" is the exact root,
+    by eigenvalues; "iterative" comes near it by Newton's and Schulz's iteration, in the directions of small
+    variance last. Groups are of neighbouring channels; groups of one are batch norm's.
 
     Covariances are summed in float32 (float64 where the input is) within a piece of the batch, and over the
     pieces in float64, as are all operations on them.
@@ -49,16 +51,15 @@ def whitening_norm(
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.
         running_mean: (C,), or None; needed in inference. Moved in place in training.
-        running_projection: (C/group_size, group_size, group_size), or None; with running_mean.
+        running_covariance: (C/group_size, group_size, group_size), or None; with running_mean. Keep it in
+            float32 or wider: half precision's rounding is more than the variance of many a direction.
         weight: (C,), or None for 1; input's dtype, or float32 with a half-precision input.
         bias: (C,), or None for 0.
         training: whiten by this batch's moments.
         momentum: share of this batch in the running statistics; None takes 1/num_batches_tracked, the
             cumulative mean over all batches.
         eps: added to the variances; same unit as input². It decides how far a direction of no variance (a
-            constant channel, two that are alike) is scaled up: by 1/√eps. In inference a running projection
-            that lags behind the weights lets variance into such directions: where the covariance is singular
-            take smaller groups, a larger eps such as 1e-2, or estimate the running statistics anew.
+            constant channel, two that are alike) is scaled up: by 1/√eps.
         group_size: channels in a group; divides C, and is less than m in training.
         method: "zca" or "iterative".
         iterations: of the latter, at least 1.
@@ -69,7 +70,7 @@ def whitening_norm(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: a group that does not divide the channels, or of as many channels as there are positions
-            or more, or a vector or projection of another shape.
+            or more, or a vector or covariance of another shape.
         OptionError: running statistics that are half given or missing, another method, or eps below 0, or 0
             in training.
         DtypeError: an input that is not floating point, or parameters of another dtype.
@@ -88,20 +89,20 @@ def whitening_norm(
         training=training,
     )  # fmt: skip
     check_rule(input.shape[1], group_size, method, iterations)
-    _check_running(input, running_mean, running_projection, group_size)
+    _check_running(input, running_mean, running_covariance, group_size)
+    rule = Rule(group_size, eps, method, iterations)
     with without_autocast(input.device):  # covariances would be rounded to half precision
         if not training:
-            if running_mean is None or running_projection is None:
+            if running_mean is None or running_covariance is None:
                 raise OptionError(
-                    "running_mean and running_projection must be defined in evaluation mode, but are None: "
+                    "running_mean and running_covariance must be defined in evaluation mode, but are None: "
                     "pass them, or training=True to use this batch's"
                 )
-            y = whiten_by(input, running_mean, running_projection, weight, bias, eps, method, iterations)
+            y = whiten_by(input, running_mean, running_covariance, weight, bias, rule)
         else:
             y = _trained(
-                input, running_mean, running_projection, weight, bias, momentum,
-                Rule(group_size, eps, method, iterations), num_batches_tracked,
-            )  # fmt: skip
+                input, running_mean, running_covariance, weight, bias, momentum, rule, num_batches_tracked
+            )
         if residual is not None:
             y = (y + residual).to(y.dtype)
         return y if activation is None else ACTIVATIONS[activation].value(y)
@@ -110,28 +111,25 @@ def whitening_norm(
 def whiten_by(
     x: Tensor,
     mean: Tensor,
-    projection: Tensor,
+    covariance: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    eps: float,
-    method: str,
-    iterations: int,
+    rule: Rule,
 ) -> Tensor:
-    """Inference: a call that what watches PyTorch's functions (`torch.overrides`) is told of.
-
-    eps, method and iterations are not used; they are how the projection would be made anew.
-    """
+    """Inference: a call that what watches PyTorch's functions (`torch.overrides`) is told of."""
     if has_torch_function_unary(x):
-        call = (x, mean, projection, weight, bias, eps, method, iterations)
+        call = (x, mean, covariance, weight, bias, rule)
         watched: Tensor = handle_torch_function(whiten_by, (x,), *call)
         return watched
-    return project(x, mean, projection, weight, bias) if x.numel() else torch.empty_like(x)
+    if not x.numel():
+        return torch.empty_like(x)
+    return project(x, mean, projection_by(covariance, rule), weight, bias)
 
 
 def _trained(
     x: Tensor,
     running_mean: Tensor | None,
-    running_projection: Tensor | None,
+    running_covariance: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
     momentum: float | None,
@@ -155,16 +153,14 @@ def _trained(
     if not x.numel():
         return project(x, x.new_zeros(x.shape[1]), _identities(x, rule.group_size), weight, bias)
     whitened = whiten(x, weight, bias, rule)
-    if running_mean is not None and running_projection is not None:
+    if running_mean is not None and running_covariance is not None:
         with torch.no_grad():
             wide = whitened.mean.dtype
             share = (
                 momentum if momentum is not None else num_batches_tracked.to(wide).reciprocal()  # type: ignore[union-attr]
             )
-            for running, batch in (
-                (running_mean, whitened.mean),
-                (running_projection, whitened.projection),
-            ):
+            unbiased = whitened.covariance * (positions / (positions - 1))
+            for running, batch in ((running_mean, whitened.mean), (running_covariance, unbiased)):
                 running.copy_(batch * share + running.to(wide) * (1 - share))
     return whitened.y
 
@@ -187,16 +183,16 @@ def check_rule(channels: int, group_size: int, method: str, iterations: int) -> 
 
 
 def _check_running(
-    x: Tensor, running_mean: Tensor | None, running_projection: Tensor | None, group_size: int
+    x: Tensor, running_mean: Tensor | None, running_covariance: Tensor | None, group_size: int
 ) -> None:
-    if (running_mean is None) != (running_projection is None):
-        raise OptionError("running_mean and running_projection must either both be None or neither be None")
-    if running_projection is None:
+    if (running_mean is None) != (running_covariance is None):
+        raise OptionError("running_mean and running_covariance must either both be None or neither be None")
+    if running_covariance is None:
         return
     expected = (x.shape[1] // group_size, group_size, group_size)
-    if running_projection.shape != expected:
+    if running_covariance.shape != expected:
         raise ShapeError(
-            f"running_projection must have shape {list(expected)}, a square matrix for each group of "
-            f"{group_size} channels, but has shape {list(running_projection.shape)}"
+            f"running_covariance must have shape {list(expected)}, a square matrix for each group of "
+            f"{group_size} channels, but has shape {list(running_covariance.shape)}"
         )
-    check_running_dtype("running_projection", running_projection)
+    check_running_dtype("running_covariance", running_covariance)

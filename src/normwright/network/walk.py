@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 import normwright.nn as ours
 from normwright.errors import OptionError
 
-#: Those that keep a projection where batch norm keeps a variance.
+#: Those that keep covariances where batch norm keeps variances.
 WHITENING = (ours.WhiteningNorm1d, ours.WhiteningNorm2d, ours.WhiteningNorm3d)
 
 #: Those whose moments in training are of a part of the batch.

@@ -66,7 +66,7 @@ from normwright.reference.population import (
 from normwright.reference.recurrent import LSTMPass, LSTMWeights, normalised_lstm
 from normwright.reference.renormalise import Renormalised, batch_renorm, batch_renorm_backward
 from normwright.reference.weights import standardise_weight, weight_norm
-from normwright.reference.whitening import Whitened, whitening_norm, whitening_norm_backward
+from normwright.reference.whitening import Whitened, whiten_by, whitening_norm, whitening_norm_backward
 from normwright.reference.without_batch import dynamic_tanh, filter_response_norm, maxout
 
 __all__ = [
@@ -118,6 +118,7 @@ __all__ = [
     "total",
     "virtual_batches",
     "weight_norm",
+    "whiten_by",
     "whitening_norm",
     "whitening_norm_backward",
     "within",

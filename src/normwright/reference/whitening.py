@@ -24,6 +24,13 @@ The map is its own adjoint, so that dL/dΣ comes of dL/dP in the same way. Nothi
 as it is on the way through the eigenvectors, which turn without bound where two eigenvalues meet, though
 the root they make up does not move.
 
+At inference the covariance of a population takes the place of the mini-batch's, and P is made of that. It is
+covariances that a moving average may be taken of (unbiased, as batch norm's variances are: `population.py`),
+not P. Where channels depend on one another, P scales the directions without variance by 1/√eps, and these
+turn as the weights move: in an average of such P each old one is still scaled so, and now meets variance. An
+average of covariances knows variance wherever any of its mini-batches had it: with the share a in it,
+Σ ≥ a·Σ_B, so that no direction of that mini-batch comes out with a variance above 1/a.
+
 References:
     Huang, Yang, Lang & Deng 2018, "Decorrelated batch normalization", arXiv:1804.08450.
     Huang, Zhou, Zhu, Liu & Shao 2019, "Iterative normalization", arXiv:1904.03441.
@@ -96,13 +103,43 @@ def whitening_norm(
     mean, centred = _centred(array, group_size)
     covariance = centred @ centred.swapaxes(1, 2) / centred.shape[2]
     projection = _projection(covariance, eps, method, iterations)
-    y = _elements(projection @ centred, array.shape)
-    column = (-1, *[1] * (array.ndim - 2))
-    if weight is not None:
-        y = y * float64("weight", weight, mean.shape).reshape(column)
-    if bias is not None:
-        y = y + float64("bias", bias, mean.shape).reshape(column)
+    y = _mapped(_elements(projection @ centred, array.shape), weight, bias)
     return Whitened(y, mean, covariance, projection)
+
+
+@ieee
+def whiten_by(
+    x: npt.ArrayLike,
+    mean: npt.ArrayLike,
+    covariance: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    *,
+    method: str = "zca",
+    iterations: int = 5,
+) -> Array:
+    """Whitens each group of channels by the covariance of a population, as in inference.
+
+    Args:
+        x: (N, C, *space).
+        mean: (C,), the population's.
+        covariance: (G, d, d), the population's, without eps.
+        weight, bias, eps, method, iterations: as `whitening_norm`'s.
+    Returns:
+        x's shape.
+    Raises:
+        OptionError: another method.
+    Example:
+        >>> whiten_by([[3.0, 5.0]], [1.0, 1.0], [[[4.0, 0.0], [0.0, 16.0]]], eps=0.0).tolist()
+        [[1.0, 1.0]]
+    """
+    array = np.asarray(x, dtype=np.float64)
+    matrices = np.asarray(covariance, dtype=np.float64)
+    grouped = _grouped(array, matrices.shape[1])
+    centred = grouped - float64("mean", mean, array.shape[1:2]).reshape(*grouped.shape[:2], 1)
+    projection = _projection(matrices, eps, method, iterations)
+    return _mapped(_elements(projection @ centred, array.shape), weight, bias)
 
 
 @ieee
@@ -153,6 +190,14 @@ def _grouped(x: Array, group_size: int) -> Array:
 def _elements(grouped: Array, shape: tuple[int, ...]) -> Array:
     """(N, C, *space) again."""
     return np.moveaxis(grouped.reshape(shape[1], shape[0], *shape[2:]), 0, 1)
+
+
+def _mapped(y: Array, weight: npt.ArrayLike | None, bias: npt.ArrayLike | None) -> Array:
+    """y·weight + bias."""
+    channels, column = y.shape[1:2], (-1, *[1] * (y.ndim - 2))
+    if weight is not None:
+        y = y * float64("weight", weight, channels).reshape(column)
+    return y if bias is None else y + float64("bias", bias, channels).reshape(column)
 
 
 def _centred(x: Array, group_size: int) -> tuple[Array, Array]:

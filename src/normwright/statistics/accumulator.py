@@ -102,7 +102,7 @@ class CovarianceAccumulator(Accumulator):
         counts, means, m2s = (tensor.to("cpu", torch.float64) for tensor in (counts, means, m2s))
         count = counts.sum()
         mean = means[0] + (counts.unsqueeze(1) * (means - means[0])).sum(0) / count
-        m2 = m2s + counts.view(-1, 1, 1, 1) * _products(means - mean, m2s)
+        m2 = m2s + counts.view(-1, 1, 1, 1) * products(means - mean, m2s)
         return cls(count, mean, m2.sum(0))
 
     def merged(self, other: Self) -> Self:
@@ -110,11 +110,11 @@ class CovarianceAccumulator(Accumulator):
         count = self.count + other.count
         share = torch.where(count > 0, other.count / count, torch.zeros_like(count))
         apart = other.mean - self.mean
-        m2 = self.m2 + other.m2 + _products(apart, self.m2) * self.count * share
+        m2 = self.m2 + other.m2 + products(apart, self.m2) * self.count * share
         return type(self)(count, self.mean + apart * share, m2)
 
 
-def _products(apart: Tensor, like: Tensor) -> Tensor:
+def products(apart: Tensor, like: Tensor) -> Tensor:
     """(…, C) deviations to the products (…, G, d, d) within each group, the shape of `like`."""
     columns = apart.reshape(*like.shape[:-1], 1)
     return columns @ columns.mT

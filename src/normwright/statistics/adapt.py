@@ -46,7 +46,8 @@ def adapt(
         mean = λ·mean_s + (1 − λ)·mean_t,    λ = N/(N + n)
         variance = λ·variance_s + (1 − λ)·variance_t + λ·(1 − λ)·(mean_s − mean_t)²
 
-    blends the source's statistics, which the network holds, with those of the n samples seen of the target.
+    blends the source's statistics, which the network holds, with those of the n samples seen of the target;
+    of whitening, covariances likewise, with the products of (mean_s − mean_t) for its square.
     Each layer normalises by its blend while it reads, so that those after it see what they will see. N is
     chosen for each layer from the samples: large where the target does not differ from the source by more
     than chance explains, small where it does (`blend.chosen_share`).

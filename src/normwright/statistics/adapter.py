@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import OptionError
+from normwright.functional.whitening.autograd import moments
+from normwright.functional.whitening_norm import whiten_by
 from normwright.statistics.blend import Blend, Evidence, blend
 from normwright.statistics.layers import Layer
 from normwright.statistics.recorder import not_finite
@@ -45,7 +47,8 @@ class Adapter:
             if bad.any():
                 raise not_finite(layer, self.number, bad.nonzero().flatten())
             count = x.numel() // (x.shape[0] * x.shape[1])
-            new = Evidence.of_samples(means, variances, count, _wide(mean), call.eps)
+            covariance = None if call.whitening is None else _wide(moments(x, call.whitening.group_size)[1])
+            new = Evidence.of_samples(means, variances, count, _wide(mean), call.eps, covariance)
             if layer in self._batch:
                 new = self._batch[layer].merged(new)
             self._batch[layer] = new
@@ -54,6 +57,8 @@ class Adapter:
             blended = self.blend(layer, evidence)
             mean = blended.mean.to(mean.device, mean.dtype)
             variance = blended.variance.to(variance.device, variance.dtype)
+        if call.whitening is not None:
+            return whiten_by(x, mean, variance, call.weight, call.bias, call.whitening)
         y: Tensor = torch.ops.normwright.channel_affine.default(
             x, call.residual, call.weight, call.bias, mean, variance, call.eps, call.activation
         )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from normwright.statistics.accumulator import Accumulator
+from normwright.statistics.accumulator import Accumulator, CovarianceAccumulator, products
+from normwright.statistics.estimate import channel_wise
 
 # One sample says nothing of its own error. It is taken for one against so many of the source.
 _AGAINST_ONE_SAMPLE = 16.0
@@ -20,7 +21,7 @@ class Evidence:
     Samples are the independent draws: elements of one image are alike.
 
     Args:
-        elements: moments of all elements.
+        elements: moments of all elements; with covariances where the layer whitens.
         means: moments of the samples' means, each sample counting 1.
         squares: moments of the samples' mean squares (x − source mean)².
         eps: as the layer's calls had it; it keeps the choice of N from dividing by a dead channel's variance.
@@ -33,7 +34,13 @@ class Evidence:
 
     @classmethod
     def of_samples(
-        cls, means: Tensor, variances: Tensor, count: int, source_mean: Tensor, eps: float
+        cls,
+        means: Tensor,
+        variances: Tensor,
+        count: int,
+        source_mean: Tensor,
+        eps: float,
+        covariance: Tensor | None = None,
     ) -> Evidence:
         """The evidence of one call.
 
@@ -42,10 +49,16 @@ class Evidence:
             count: elements per sample and channel.
             source_mean: (C,).
             eps: the call's.
+            covariance: (G, d, d), of all elements together, biased, where the layer whitens.
         """
         counts = torch.full((len(means),), count)
+        if covariance is None:
+            elements = Accumulator.of_batches(counts, means, variances * count)
+        else:
+            total = counts.sum().double()
+            elements = CovarianceAccumulator(total, means.mean(0), covariance * total)
         return cls(
-            Accumulator.of_batches(counts, means, variances * count),
+            elements,
             Accumulator.of(means),
             Accumulator.of(variances + (means - source_mean).square()),
             eps,
@@ -77,7 +90,7 @@ class Blend:
     """Statistics between source and target.
 
     Args:
-        mean, variance: (C,), float64.
+        mean, variance: (C,), float64; of whitening, the covariance (G, d, d).
         source_share: λ = N/(N + n), the weight of the source.
     """
 
@@ -94,15 +107,16 @@ def blend(evidence: Evidence, mean: Tensor, variance: Tensor, weight: float | No
 
     Args:
         evidence: of the target.
-        mean, variance: (C,), of the source, float64.
+        mean, variance: (C,), of the source, float64. A covariance (G, d, d) takes the products of its group's
+            distances for the square.
         weight: N, in samples; None for the one that `chosen_share` chooses.
     References:
         Schneider et al. 2020, arXiv:2006.16971, whose blended variance has no last term.
     """
-    n = evidence.samples
-    share = chosen_share(evidence, mean, variance) if weight is None else weight / (weight + n)
-    target = evidence.elements
-    apart = (target.mean - mean).square()
+    target, n = evidence.elements, evidence.samples
+    share = chosen_share(evidence, mean, channel_wise(variance)) if weight is None else weight / (weight + n)
+    distance = target.mean - mean
+    apart = products(distance, variance) if variance.dim() == 3 else distance.square()
     return Blend(
         share * mean + (1 - share) * target.mean,
         share * variance + (1 - share) * target.variance + share * (1 - share) * apart,

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from normwright.errors import DataError
+from normwright.statistics.estimate import channel_wise
 from normwright.statistics.layers import Layer, Layers
 
 
@@ -25,9 +26,13 @@ _NOT_CALLED = "not called, or by a forward of its own that calls no batch_norm"
 def moved(
     old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], eps: float
 ) -> tuple[float, tuple[float, float]]:
-    """The largest shift of a mean, in old deviations √(variance + eps), and the variances' extreme ratios."""
+    """The largest shift of a mean, in old deviations √(variance + eps), and the variances' extreme ratios.
+
+    Of covariances, those of the variances among them.
+    """
     (old_mean, old_variance), (new_mean, new_variance) = (
-        tuple(tensor.detach().to("cpu", dtype=new[0].dtype) for tensor in pair) for pair in (old, new)
+        tuple(channel_wise(tensor.detach().to("cpu", dtype=new[0].dtype)) for tensor in pair)
+        for pair in (old, new)
     )
     spread = old_variance + eps
     shift = (new_mean - old_mean).abs() / spread.sqrt()

@@ -112,3 +112,8 @@ class Estimate:
 def diagonal(covariances: Tensor) -> Tensor:
     """(C,), the variances among the covariances (G, d, d) of groups of channels."""
     return covariances.diagonal(dim1=-2, dim2=-1).flatten(-2)
+
+
+def channel_wise(moment: Tensor) -> Tensor:
+    """(C,), a moment of each channel; of covariances (G, d, d), their variances."""
+    return diagonal(moment) if moment.dim() == 3 else moment

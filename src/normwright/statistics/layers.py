@@ -23,7 +23,7 @@ class Layer:
         name: the module's qualified name; where a module calls `batch_norm` with buffers of its own, the
             module's, or the buffer's where it is not called running_mean.
         kind: the module's class's name.
-        mean, variance: qualified names of the buffers; of whitening, the projection's for the variance's.
+        mean, variance: qualified names of the buffers; of whitening, the covariance's for the variance's.
         per_sample: the moments are those of each sample, as in instance norm.
         step: which row of the buffers, where these hold statistics for each time step.
         count: qualified name of the batches counted for each time step, likewise.
@@ -38,7 +38,7 @@ class Layer:
     count: str | None = None
 
     def moments_in(self, network: nn.Module) -> tuple[Tensor, Tensor]:
-        """The running mean and variance themselves, (C,) each."""
+        """The running mean and variance themselves, (C,) each; of whitening, the covariance (G, d, d)."""
         mean, variance = network.get_buffer(self.mean), network.get_buffer(self.variance)
         return (mean, variance) if self.step is None else (mean[self.step], variance[self.step])
 
@@ -54,7 +54,7 @@ class Layers:
         network: its normalisers are found by what they are; a call of `batch_norm` or `instance_norm` with
             buffers that any of its modules registered counts as a layer too.
         chosen: names of the modules to act on; None for all.
-        instance_norm: whether instance norm that keeps statistics counts, and whitening.
+        instance_norm: whether instance norm that keeps statistics counts.
         recurrent: whether statistics per time step count.
     Raises:
         OptionError: a chosen name is none of the network's, or a layer has not seen its first batch (lazy).
@@ -172,8 +172,6 @@ def _reason_to_leave(
     elif isinstance(module, WHITENING):
         if module.running_mean is None:
             return "keeps no statistics: track_running_stats=False"
-        if not instance_norm:
-            return "keeps a projection, which cannot be blended with another's: recalibrate it"
     elif isinstance(module, RecurrentBatchNorm):
         if not recurrent:
             return "keeps statistics for each time step: recalibrate() estimates these anew"

@@ -58,7 +58,7 @@ def recalibrate(
     everything else runs in the mode that it is in. A normaliser in inference mode inside a network in
     training mode is taken for frozen, as is one whose class is called Frozen…. Moments are kept and merged
     in float64. Only running_mean and running_var are changed, at the end and all at once; of whitening,
-    running_mean and running_projection, that of the covariance which the same formulas give of products.
+    running_mean and running_covariance, which the same formulas give of products.
 
     A `RecurrentBatchNorm`, as in a `BatchNormLSTM`, has its statistics estimated for each time step that the
     sequences reach, which counts as seen from then on; the report joins its steps. One under a mask
@@ -179,7 +179,6 @@ def _change(
     layer: Layer, seen: Seen, estimator: Estimator, running_mean: Tensor, running_var: Tensor
 ) -> LayerChange:
     estimate = seen.estimate
-    new_mean, second = seen.statistics(estimator)
     largest = [float(error.max()) for error in estimate.standard_errors(estimator)]
     mean_error, variance_error = (error if math.isfinite(error) else None for error in largest)
     return LayerChange(
@@ -187,7 +186,7 @@ def _change(
         layer.kind,
         seen.uses,
         int(estimate.elements.count),
-        *moved((running_mean, seen.variances(running_var)), (new_mean, seen.variances(second)), seen.eps),
+        *moved((running_mean, running_var), seen.statistics(estimator), seen.eps),
         mean_error,
         variance_error,
     )

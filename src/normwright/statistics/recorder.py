@@ -28,31 +28,19 @@ class Seen:
         estimate: of its population.
         uses: how often it was called.
         eps: as its calls had it.
-        whitening: how a projection is made of its covariance; None where it normalises by variances.
     """
 
     estimate: Estimate
     uses: int
     eps: float
-    whitening: Rule | None = None
 
     def merged(self, other: Seen) -> Seen:
         """What both have seen."""
-        return Seen(self.estimate.merged(other.estimate), self.uses + other.uses, self.eps, self.whitening)
+        return Seen(self.estimate.merged(other.estimate), self.uses + other.uses, self.eps)
 
     def statistics(self, estimator: Estimator) -> tuple[Tensor, Tensor]:
-        """What the layer's buffers shall hold: the mean, and the variance or the projection."""
-        second = self.estimate.variance(estimator)
-        if self.whitening is not None:
-            second = self.whitening.projection(second)
-        return self.estimate.elements.mean, second
-
-    def variances(self, buffer: Tensor) -> Tensor:
-        """(C,), what the second of the layer's buffers says of the channels' variances."""
-        if self.whitening is None:
-            return buffer
-        wide = buffer.detach().to("cpu", torch.float64)  # P = (Σ + eps·I)^(−1/2), where nobody has averaged
-        return (diagonal(torch.linalg.pinv(wide @ wide.mT)) - self.eps).clamp_min(0)
+        """What the layer's buffers shall hold: the mean, and the variance or covariance."""
+        return self.estimate.elements.mean, self.estimate.variance(estimator)
 
 
 class _Moments(NamedTuple):
@@ -66,7 +54,6 @@ class _Moments(NamedTuple):
     eps: float
     means: Tensor
     variances: Tensor
-    whitening: Rule | None = None
 
 
 class Recorder:
@@ -97,7 +84,7 @@ class Recorder:
         y, means, variances = take(call, count)
         if count:
             waiting = self._waiting.setdefault(layer, [])
-            waiting.append(_Moments(self.batch, count, call.eps, means, variances, call.whitening))
+            waiting.append(_Moments(self.batch, count, call.eps, means, variances))
             if len(waiting) >= _WAITING:
                 self.merge()
         return y
@@ -125,7 +112,7 @@ class Recorder:
                 continue
             counts = torch.tensor([moments.elements for moments in waiting]).repeat_interleave(rows)
             estimate, last = Estimate.of_batches(counts, means, variances), waiting[-1]
-            new = Seen(estimate, len(waiting), last.eps, last.whitening)
+            new = Seen(estimate, len(waiting), last.eps)
             merged[layer] = self.seen[layer].merged(new) if layer in self.seen else new
         if broken:
             # Layers are in the order of their first call; min keeps the first of equals.

@@ -24,9 +24,9 @@ class Call:
 
     Args:
         x: (N, C, *space).
-        running_mean, running_var: (C,), or None.
+        running_mean, running_var: (C,), or None; of whitening, (G, d, d) covariances for the variances.
         per_sample: the call is instance norm's.
-        whitening: how the projection, which stands for running_var, is made; None where none is.
+        whitening: how a covariance becomes the projection that it normalises by; None where it does not.
     """
 
     x: Tensor
@@ -172,15 +172,12 @@ def _channels_forward(
 def _whitening_norm(
     x: Tensor,
     mean: Tensor,
-    projection: Tensor,
+    covariance: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    eps: float,
-    method: str,
-    iterations: int,
+    rule: Rule,
 ) -> Call:
-    rule = Rule(projection.shape[-1], eps, method, iterations)
-    return Call(x, None, weight, bias, mean, projection, eps, whitening=rule)
+    return Call(x, None, weight, bias, mean, covariance, rule.eps, whitening=rule)
 
 
 _OURS = torch.ops.normwright

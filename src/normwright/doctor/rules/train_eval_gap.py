@@ -95,14 +95,14 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
 
 
 def _of_unmeasured(unmeasured: list[MomentFacts]) -> str:
-    """Which layers' own share is not known: a whitening layer keeps projections, not variances; or ""."""
+    """Which layers' own share is not known: whitening normalises by covariances, not by variances; or ""."""
     if not unmeasured:
         return ""
     first = unmeasured[0]
     others = f" and {len(unmeasured) - 1} more" if len(unmeasured) > 1 else ""
     return (
-        f"the share of {first.layer!r} ({first.kind}){others} is not known, since no running variance of "
-        "each channel is kept there"
+        f"the share of {first.layer!r} ({first.kind}){others} is not known, since it does not normalise each "
+        "channel by a running variance"
     )
 
 

@@ -53,6 +53,12 @@ def whiten(x: Tensor, weight: Tensor | None, bias: Tensor | None, rule: Rule) ->
     return Whitened(*_Whitening.apply(x, weight, bias, rule))
 
 
+def moments(x: Tensor, group_size: int) -> tuple[Tensor, Tensor]:
+    """x's mean (C,) and biased covariance (G, d, d), without gradient."""
+    mean, covariance, _ = _moments(x.detach(), group_size)
+    return mean, covariance
+
+
 def project(
     x: Tensor, mean: Tensor, projection: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> Tensor:
@@ -66,13 +72,16 @@ def project(
     return passes.project(x, passes.Centring.about(mean.to(wide), None, x), matrix, bias)
 
 
+def _moments(x: Tensor, group_size: int) -> tuple[Tensor, Tensor, passes.Centring]:
+    count, mean, m2 = _channel_moments(x)
+    centring = passes.Centring.about(mean, (m2 / count).sqrt(), x)
+    return mean, passes.covariance(x, centring, x.shape[1] // group_size), centring
+
+
 class _Whitening(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, rule: Rule) -> Any:
-        count, mean, m2 = _channel_moments(x)
-        groups = x.shape[1] // rule.group_size
-        centring = passes.Centring.about(mean, (m2 / count).sqrt(), x)
-        covariance = passes.covariance(x, centring, groups)
+        mean, covariance, centring = _moments(x, rule.group_size)
         leaf = covariance.detach().requires_grad_(ctx.needs_input_grad[0])
         with torch.enable_grad():  # of small matrices: the backward goes on from there
             root = rule.projection(leaf)
