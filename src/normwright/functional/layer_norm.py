@@ -9,6 +9,7 @@ from torch import Tensor
 from normwright.functional import operators
 from normwright.functional.arguments import (
     check_epilogue,
+    check_float,
     check_floating_point,
     check_normalized_shape,
     check_parameter_dtypes,
@@ -55,7 +56,8 @@ def layer_norm(
         tensor([[-1.,  1.]])
     """
     plain = is_plain(input, residual, weight, bias, activation)
-    if not plain or not is_trailing_shape(input, normalized_shape, weight, bias):
+    if not plain or type(eps) is not float or not is_trailing_shape(input, normalized_shape, weight, bias):
+        check_float("layer_norm", "eps", 5, eps)
         check_floating_point("LayerNormKernelImpl", input)
         check_epilogue(input, residual, activation)
         check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
+from normwright.functional.arguments import check_whole
 
 
 def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
@@ -34,6 +35,7 @@ def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
         tensor([[ 3., -2.]])
     """
     check_pieces(pieces)
+    check_whole("axis", axis)
     if not -input.dim() <= axis < input.dim():
         raise ShapeError(f"axis must be one of the {input.dim()} axes of the input, but is {axis}")
     axis %= input.dim()

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normwright.errors import OptionError
 from normwright.functional import dynamic_tanh
+from normwright.functional.arguments import is_number
 
 
 class DynamicTanh(torch.nn.Module):
@@ -41,6 +43,8 @@ class DynamicTanh(torch.nn.Module):
         axis: int = -1,
     ) -> None:
         super().__init__()
+        if not is_number(alpha):
+            raise OptionError(f"alpha must be a number, at which it starts, but is {alpha!r}")
         self.num_features, self.start, self.affine, self.axis = num_features, alpha, affine, axis
         self.alpha = torch.nn.Parameter(torch.empty((), device=device, dtype=dtype))
         for name in ("weight", "bias"):
