@@ -1,4 +1,4 @@
-"""Whatever comes in the place of a number that a function or a module takes is refused by the option's name."""
+"""Whatever comes in the place of a number of a function or a module is refused by the option's name."""
 
 import pytest
 import torch

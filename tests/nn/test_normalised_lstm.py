@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from sequences import INPUTS, KINDS, UNITS, lstm_of, reference_of, sequences
-from tolerances import assert_within, recurrent
+from tolerances import assert_within, recurrent, recurrent_gradient
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from normwright import nn
@@ -332,6 +333,37 @@ def test_a_batch_without_steps_is_refused_in_torch_s_words(name):
         module(PackedSequence(x, torch.zeros(0, dtype=torch.long)))
     for key, value in module.state_dict().items():
         assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("lengths", [None, [4, 6, 2, 6], [6, 3, 1, 2]], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", KINDS)
+def test_forward_mode(name, training, lengths):
+    """Along x: the gradients of a sum times the tangent; and statistics move as they do without."""
+    module, x, tangent = lstm_of(name, bidirectional=True), sequences(), sequences(seed=3)
+    module(sequences(seed=2))  # every step seen
+    module.train(training)
+    twins = [copy.deepcopy(module) for _ in range(3)]
+
+    def run(twin, x):
+        return twins[twin](x, lengths=lengths)[0]
+
+    leaf = x.clone().requires_grad_()
+    y = run(0, leaf)
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(run(1, forward_ad.make_dual(x, tangent))).tangent
+    _, transformed = torch.func.jvp(lambda x: run(2, x), (x,), (tangent,))
+    dy = torch.rand(y.shape, generator=torch.Generator().manual_seed(5), dtype=y.dtype) - 0.5
+    slope = (torch.autograd.grad(y, leaf, dy)[0] * tangent).sum()
+    bound = recurrent_gradient(torch.float64, 6) * dy.numel()
+    for found in (dual, transformed):
+        assert float(((found * dy).sum() - slope).detach().abs()) <= bound
+    for known, *others in zip(*(twin.buffers() for twin in twins), strict=True):
+        for other in others:
+            assert_within(
+                other, known.double().numpy(), np.full(known.shape, recurrent(torch.float64, 6)), ""
+            )
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from normwright.errors import DeviceError, OptionError, ShapeError
 from normwright.functional.masked_batch_norm import check_mask
@@ -22,12 +22,14 @@ class Steps:
         sizes: how many sequences have each step.
         order: (N,), the sequences' places before they were sorted; None where they were not.
         back: (N,), the way back.
+        places: (S,), the elements' places in a padded batch; None where they are all of it, or it was packed.
     """
 
     rows: Tensor
     sizes: tuple[int, ...]
     order: Tensor | None = None
     back: Tensor | None = None
+    places: Tensor | None = None
 
     def reversed_rows(self) -> Tensor:
         """(S,), which of `rows` each becomes in sequences read from their ends; its own inverse."""
@@ -51,20 +53,30 @@ def packed_steps(packed: PackedSequence) -> Steps:
 
 def padded_steps(x: Tensor, lengths: Tensor | None, batch_first: bool) -> Steps:
     """The steps of a padded batch (T, N, C), or (N, T, C) with `batch_first`."""
-    if lengths is not None:
-        return packed_steps(pack_padded_sequence(x, lengths.cpu(), batch_first, enforce_sorted=False))
-    by_step = x.transpose(0, 1) if batch_first else x
-    return Steps(by_step.reshape(-1, x.shape[2]), (by_step.shape[1],) * by_step.shape[0])
+    batch, length = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+    if lengths is None:
+        by_step = x.transpose(0, 1) if batch_first else x
+        return Steps(by_step.reshape(-1, x.shape[2]), (batch,) * length)
+    # As `pack_padded_sequence` does, which knows no forward-mode derivative.
+    longest_first, order = lengths.cpu().sort(descending=True)
+    going_on = torch.arange(length, device="cpu").unsqueeze(1) < longest_first
+    step, row = going_on.nonzero().unbind(1)
+    sequence = order[row]
+    places = (sequence * length + step if batch_first else step * batch + sequence).to(x.device)
+    sizes = tuple(size for size in going_on.sum(1).tolist() if size)
+    rows = x.reshape(-1, x.shape[2]).index_select(0, places)
+    order = order.to(x.device)
+    return Steps(rows, sizes, order, order.argsort(), places)
 
 
 def padded(rows: Tensor, steps: Steps, length: int, batch_first: bool) -> Tensor:
     """Rows of the steps as (length, N, C), or (N, length, C); 0 where a sequence has no such step."""
-    sizes = steps.sizes
-    if steps.order is None and len(sizes) == length and sizes[0] == sizes[-1]:
-        whole = rows.view(length, sizes[0], rows.shape[1])
+    batch, features = steps.sizes[0], rows.shape[1]
+    if steps.places is None:
+        whole = rows.view(length, batch, features)
         return whole.transpose(0, 1) if batch_first else whole
-    packed = PackedSequence(rows, torch.tensor(sizes, device="cpu"), steps.order, steps.back)
-    return pad_packed_sequence(packed, batch_first, total_length=length)[0]
+    filled = rows.new_zeros(batch * length, features).index_copy(0, steps.places, rows)
+    return filled.view(batch, length, features) if batch_first else filled.view(length, batch, features)
 
 
 def lengths_of(

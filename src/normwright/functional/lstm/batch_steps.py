@@ -13,6 +13,7 @@ from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.errors import OptionError
 from normwright.functional.batch_norm import one_value_per_channel
+from normwright.functional.lstm.moving import move_under_transforms
 from normwright.functional.lstm.step_norm import Gradients, affine
 from normwright.functional.step_statistics import StepStatistics
 
@@ -158,8 +159,8 @@ class BatchSteps:
     def close(self) -> None:
         """See `StepNorm`."""
         if self._moving and self._taken:
-            means, variances = (torch.stack(moments) for moments in zip(*self._taken, strict=True))
-            self._statistics.move(means, variances)
+            moments = (torch.stack(parts) for parts in zip(*self._taken, strict=True))
+            move_under_transforms(self._statistics.move, self._statistics.mean, *moments)
         self._taken.clear()
         self._moving = False
 
