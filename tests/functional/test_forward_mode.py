@@ -148,6 +148,15 @@ def test_statistics_move_as_ever(name, way):
     assert all(map(close, *moved))
 
 
+@pytest.mark.parametrize("name", ["batch_norm", "ghost_batch_norm", "instance_norm"])
+def test_no_tangent_stays_in_statistics(name):
+    options, known = {"ghost_size": 2} if name == "ghost_batch_norm" else {}, running()
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(GIVEN[0], ALONG[0])
+        getattr(F, name)(x, *known, None, None, True, **options)
+        assert [forward_ad.unpack_dual(statistic).tangent for statistic in known] == [None, None]
+
+
 def test_out_is_refused():
     with forward_ad.dual_level():
         x = forward_ad.make_dual(GIVEN[0], ALONG[0])

@@ -84,7 +84,7 @@ def lengths_of(
 ) -> Tensor | None:
     """(N,), how long each sequence of a padded batch is; None where all are as long as the batch.
 
-    None also on the device "meta": the shapes of all results are those of the padded batch.
+    None also where they lie on the device "meta": the shapes of all results are those of the padded batch.
 
     Args:
         x: (T, N, C), or (N, T, C) with `batch_first`.
@@ -118,7 +118,7 @@ def lengths_of(
             f"every sequence must have from 1 to {steps} steps, but lengths reach from {int(known.min())} "
             f"to {int(known.max())}: leave sequences without a step out of the batch"
         )
-    return None if x.is_meta else known
+    return known
 
 
 def _checked(lengths: Tensor | Sequence[int], batch: int) -> Tensor:

@@ -43,10 +43,10 @@ def test_what_is_held_stays(kept):
 
 
 def test_what_is_held_takes_no_place(kept):
-    made(kept, 4)
+    made(kept, 1, 4)
     kept.hold(4)
-    made(kept, 1, 2, 3)
-    assert made(kept, 1, 2, 3) == []
+    made(kept, 3, 2)
+    assert made(kept, 1, 3, 2) == []
 
 
 def test_only_what_is_kept_can_be_held(kept):
