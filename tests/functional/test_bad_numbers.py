@@ -146,6 +146,10 @@ CALLS = {
         lambda **o: nn.RecurrentBatchNorm(6, **{"max_length": 3, **o}),
         {"eps": (*NO_FLOAT, -1, nan, True), "momentum": (*NO_NUMBER, -1, 1.5, nan, True), "gain": NO_FLOAT},
     ),
+    "nn.RecurrentBatchNorm at a step": (
+        lambda **o: nn.RecurrentBatchNorm(6, max_length=3)(x[..., 0], **{"step": 1, **o}),
+        {"step": (*NOT_WHOLE, -1)},
+    ),
     "nn.SplitBatchNorm1d": (
         lambda **o: nn.SplitBatchNorm1d(6, **o)(x),
         {**BATCH, "domains": (*NOT_WHOLE, 0)},

@@ -64,7 +64,8 @@ def batch_norm(
     Raises:
         ShapeError: one value per channel in training, or a vector that is not (C,).
         OptionError: running statistics that are half given or missing, or eps below 0, or 0 in training.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input that is not floating point, parameters of another dtype, or an eps or momentum
+            that is no number.
     References:
         Ioffe & Szegedy 2015, arXiv:1502.03167.
     Example:

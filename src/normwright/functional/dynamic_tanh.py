@@ -38,6 +38,7 @@ def dynamic_tanh(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: no such axis, alpha is not a scalar, or weight or bias is not (C,).
+        OptionError: an axis that is not whole.
         DtypeError: an input or alpha that is not floating point, or parameters of another dtype.
     References:
         Zhu et al. 2025, arXiv:2503.10622.

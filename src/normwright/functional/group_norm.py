@@ -49,7 +49,8 @@ def group_norm(
     Raises:
         ShapeError: num_groups does not divide C, weight or bias is not (C,), or the whole input is one
             element per group.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input that is not floating point, parameters of another dtype, or an eps that is no
+            number.
     References:
         Wu & He 2018, arXiv:1803.08494.
     Example:

@@ -57,7 +57,8 @@ def instance_norm(
     Raises:
         ShapeError: one spatial element, or a vector that is not (C,).
         OptionError: running statistics that are half given or missing.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input that is not floating point, parameters of another dtype, or an eps or momentum
+            that is no number.
     References:
         Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022.
     Example:

@@ -48,7 +48,8 @@ def layer_norm(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: normalized_shape is empty or not the input's trailing shape, or a parameter has another.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input that is not floating point, parameters of another dtype, or an eps that is
+            no number.
     References:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     Example:

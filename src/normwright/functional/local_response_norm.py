@@ -43,6 +43,8 @@ def local_response_norm(
         input's shape and dtype; float32 under autocast, as in PyTorch.
     Raises:
         ShapeError: fewer than three axes, or a size below 1.
+        OptionError: a size that is not whole.
+        DtypeError: an alpha, beta or k that is no number.
     References:
         Krizhevsky, Sutskever & Hinton 2012, section 3.3.
     Example:

@@ -46,7 +46,7 @@ def rms_norm(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: normalized_shape is empty or not the input's trailing shape, or weight has another.
-        DtypeError: an input that is not floating point.
+        DtypeError: an input that is not floating point, or an eps that is no number.
     References:
         Zhang & Sennrich 2019, arXiv:1910.07467.
     Example:

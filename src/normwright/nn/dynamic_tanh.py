@@ -22,6 +22,8 @@ class DynamicTanh(torch.nn.Module):
         alpha: where alpha starts; smaller values suit wider networks.
         affine: whether there are weight and bias.
         axis: that of the channels: the last one, or 1 for images.
+    Raises:
+        OptionError: an alpha that is no number.
     References:
         Zhu et al. 2025, arXiv:2503.10622.
     Example:

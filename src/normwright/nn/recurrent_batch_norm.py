@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError
 from normwright.functional import recurrent_batch_norm
-from normwright.functional.arguments import is_number
+from normwright.functional.arguments import check_whole, is_number
 from normwright.functional.step_statistics import StepStatistics
 from normwright.nn.bookkeeping import is_re_estimated, is_recomputation
 from normwright.nn.parameters import weight_and_bias
@@ -34,7 +34,7 @@ class RecurrentBatchNorm(nn.Module):
         affine: whether weight and bias are learned; without, they are 1 and 0.
         bias: whether there is a bias.
     Raises:
-        OptionError: a size below 1, or momentum outside [0, 1].
+        OptionError: a size below 1, momentum outside [0, 1], eps below 0, or a gain that is no number.
     References:
         Cooijmans et al. 2017, arXiv:1603.09025.
     Example:
@@ -113,8 +113,9 @@ class RecurrentBatchNorm(nn.Module):
 
         Raises:
             ShapeError: a single sequence in training, or in inference a step that training has not reached.
-            OptionError: a step below 0.
+            OptionError: a step below 0, or not whole.
         """
+        check_whole("step", step)
         self.check_seen(step + 1)
         moved = self.training and not is_recomputation()
         weight, bias = weight_and_bias(self)
