@@ -38,7 +38,7 @@ class ShapeError(NormwrightError, ValueError, RuntimeError, IndexError):
 
 
 class DtypeError(NormwrightError, NotImplementedError, TypeError):
-    """A dtype cannot be normalised, or does not go with the others."""
+    """A dtype cannot be normalised or does not go with the others, or what came for a float is none."""
 
 
 class DeviceError(NormwrightError, RuntimeError):

@@ -1,4 +1,4 @@
-"""torch.func, forward-mode differentiation, and calls that autograd makes in odd ways."""
+"""torch.func, and calls that autograd makes in odd ways."""
 
 import pytest
 import torch
@@ -17,8 +17,6 @@ torch_functional = torch.nn.functional
 
 # PyTorch runs an operator of anyone's own under vmap sample by sample, and says so once.
 SLOW_VMAP = "ignore:There is a performance drop because we have not yet implemented the batching rule"
-# Forward-mode differentiation loads PyTorch's decompositions, which it still scripts.
-SCRIPTED = "ignore:`torch.jit.script` is deprecated"
 
 PAIRS = {
     "layer": (
@@ -82,17 +80,6 @@ def test_gradients_per_sample_are_pytorchs(kind):
 def test_vmap_of_batch_norm_is_refused_rather_than_wrong():
     with pytest.raises(RuntimeError, match="Batching rule not implemented for normwright::channels_forward"):
         torch.func.vmap(lambda x: batch_norm(x, None, None, training=True))(draw(5, 2, 6))
-
-
-@pytest.mark.filterwarnings(SCRIPTED)
-@pytest.mark.parametrize("kind", PAIRS)
-def test_forward_mode_is_refused_rather_than_dropped(kind):
-    ours, _ = PAIRS[kind]
-    x, weight, bias = draw(3, 6), draw(6, seed=1), draw(6, seed=2)
-    with pytest.raises(NotImplementedError, match="jvp"):
-        torch.func.jvp(lambda x: ours(x, weight, bias), (x,), (x,))
-    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
-        ours(torch.autograd.forward_ad.make_dual(x, x), weight, bias)
 
 
 @pytest.mark.parametrize("kind", PAIRS)

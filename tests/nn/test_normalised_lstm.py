@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from sequences import INPUTS, KINDS, UNITS, lstm_of, reference_of, sequences
-from tolerances import assert_within, recurrent
+from tolerances import assert_within, recurrent, recurrent_gradient
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from normwright import nn
-from normwright.errors import OptionError, ShapeError
+from normwright.errors import DeviceError, OptionError, ShapeError
 
 LENGTHS = [[6, 6, 6, 6], [4, 6, 2, 6], [3, 3, 6, 6]]
 FORMS = [
@@ -266,6 +267,114 @@ def test_shapes_on_the_meta_device(name, training):
     output, (h, c) = module(torch.empty(6, 4, 3, device="meta"))
     assert output.is_meta
     assert (output.shape, h.shape, c.shape) == ((6, 4, 10), (4, 4, 5), (4, 4, 5))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_lengths_and_masks_on_the_meta_device(name, training):
+    """The shapes of what comes out are those of the padded batch, whatever has values."""
+    module = getattr(nn, name)(3, 5, bidirectional=True, device="meta").train(training)
+    x, lengths, mask = torch.empty(6, 4, 3, device="meta"), torch.tensor([6, 3, 2, 1]), mask_of([6, 3, 2, 1])
+    given = ({"lengths": lengths.tolist()}, {"lengths": lengths}, {"mask": mask})
+    for named in (*given, {"lengths": lengths.to("meta")}, {"mask": mask.to("meta")}):
+        output, (h, c) = module(x, **named)
+        assert output.is_meta
+        assert (output.shape, h.shape, c.shape) == ((6, 4, 10), (2, 4, 5), (2, 4, 5))
+        output.sum().backward()
+    with pytest.raises(ShapeError, match="lengths reach from 2 to 7"):
+        module(x, lengths=lengths + 1)
+    for named in ({"lengths": lengths.to("meta")}, {"mask": mask.to("meta")}):
+        with pytest.raises(DeviceError, match='must hold values, but one is on the device "meta"'):
+            getattr(nn, name)(3, 5)(torch.ones(6, 4, 3), **named)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_packed_batch_on_the_meta_device(name):
+    packed = pack_padded_sequence(torch.empty(6, 4, 3), torch.tensor([6, 3, 2, 1]))
+    output, (h, _) = getattr(nn, name)(3, 5, device="meta")(packed._replace(data=packed.data.to("meta")))
+    assert (output.data.shape, h.shape) == ((12, 5), (1, 4, 5))
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_batch_without_sequences_is_torch_s(name, training, options):
+    """Empty results, gradients of 0, and nothing is counted."""
+    ours = lstm_of(name, **options).train(training)
+    theirs = torch.nn.LSTM(INPUTS, UNITS, dtype=torch.float64, **options)
+    before = copy.deepcopy(ours.state_dict())
+    x = torch.empty(6, 0, INPUTS, dtype=torch.float64, requires_grad=True)
+    expected, (their_h, their_c) = theirs(x)
+    for named in ({}, {"hx": (their_h, their_c)}, {"lengths": []}, {"mask": torch.ones(6, 0).bool()}):
+        output, (h, c) = ours(x, **named)
+        assert (output.shape, h.shape, c.shape) == (expected.shape, their_h.shape, their_c.shape)
+        (output.sum() + h.sum() + c.sum()).backward()
+    packed, _ = ours(PackedSequence(x.reshape(0, INPUTS), torch.zeros(6, dtype=torch.long)))
+    assert packed.data.shape == (0, expected.shape[2])
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in ours.parameters())
+    assert x.grad.shape == x.shape
+    for key, value in ours.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    ours.batch_first = True
+    assert ours(x.transpose(0, 1))[0].shape == (0, 6, expected.shape[2])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_batch_without_steps_is_refused_in_torch_s_words(name):
+    module, theirs = lstm_of(name), torch.nn.LSTM(INPUTS, UNITS, dtype=torch.float64)
+    before = copy.deepcopy(module.state_dict())
+    for shape in ((0, 4, INPUTS), (0, 0, INPUTS), (0, INPUTS)):
+        x = torch.empty(shape, dtype=torch.float64)
+        with pytest.raises(RuntimeError) as expected:
+            theirs(x)
+        with pytest.raises(ShapeError, match=f"^{expected.value}"):
+            module(x)
+    with pytest.raises(ShapeError, match="larger than 0"):
+        module(PackedSequence(x, torch.zeros(0, dtype=torch.long)))
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("lengths", [None, [4, 6, 2, 6], [6, 3, 1, 2]], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", KINDS)
+def test_forward_mode(name, training, lengths):
+    """Along x: the gradients of a sum times the tangent; and statistics move as they do without."""
+    module, x, tangent = lstm_of(name, bidirectional=True), sequences(), sequences(seed=3)
+    module(sequences(seed=2))  # every step seen
+    module.train(training)
+    twins = [copy.deepcopy(module) for _ in range(3)]
+
+    def run(twin, x):
+        return twins[twin](x, lengths=lengths)[0]
+
+    leaf = x.clone().requires_grad_()
+    y = run(0, leaf)
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(run(1, forward_ad.make_dual(x, tangent))).tangent
+    _, transformed = torch.func.jvp(lambda x: run(2, x), (x,), (tangent,))
+    dy = torch.rand(y.shape, generator=torch.Generator().manual_seed(5), dtype=y.dtype) - 0.5
+    slope = (torch.autograd.grad(y, leaf, dy)[0] * tangent).sum()
+    bound = recurrent_gradient(torch.float64, 6) * dy.numel()
+    for found in (dual, transformed):
+        assert float(((found * dy).sum() - slope).detach().abs()) <= bound
+    for known, *others in zip(*(twin.buffers() for twin in twins), strict=True):
+        for other in others:
+            assert_within(
+                other, known.double().numpy(), np.full(known.shape, recurrent(torch.float64, 6)), ""
+            )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_where_tensors_are_made_elsewhere_by_default(name):
+    """As under `torch.set_default_device`: what tells where steps lie stays on the CPU."""
+    module, x, lengths = lstm_of(name, bidirectional=True), sequences(), torch.tensor([4, 6, 2, 6])
+    expected = copy.deepcopy(module)(x, lengths=lengths)[0]
+    for given in (lengths, lengths.tolist()):
+        with torch.device("meta"):
+            found = copy.deepcopy(module)(x, lengths=given)[0]
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("name", KINDS)

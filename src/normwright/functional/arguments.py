@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -84,8 +84,41 @@ def check_floating_point(name: str, x: Tensor) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real number, and no text or None in the place of one."""
-    return isinstance(value, Real)
+    """Whether it is a real number, and no text, truth value or None in the place of one."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, and no truth value in the place of one."""
+    return isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: Any) -> None:
+    """An option is a whole number."""
+    if not is_whole(value):
+        raise OptionError(f"{name} must be a whole number, but is {value!r}")
+
+
+# The numbers of a graph that is being made are no numbers to Python.
+_FLOATS = (Real, torch.SymFloat, torch.SymInt)
+
+
+def check_float(function: str, name: str, place: int, value: Any) -> None:
+    """An option is what PyTorch takes for a float: True and a tensor of one element too.
+
+    Args:
+        function: whose option it is.
+        name: of the option.
+        place: among the function's arguments, from 1.
+    """
+    if isinstance(value, _FLOATS) or (
+        isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+    ):
+        return
+    raise DtypeError(
+        f"{function}(): argument {name!r} (position {place}) must be float, not {type(value).__name__}: "
+        f"give a number, but not {value!r}"
+    )
 
 
 def check_scalar(name: str, scalar: Tensor) -> None:
@@ -192,7 +225,8 @@ def check_normalized_shape(
 
 def check_eps(name: str, eps: float, *, training: bool) -> None:
     """`eps` is above zero in training, so that a constant input has a finite output, and never below."""
+    check_float(name, "eps", 8, eps)
     if training and not 0 < eps < math.inf:
         raise OptionError(f"{name} eps must be positive during training, but got {eps}")
-    if eps < 0:
+    if not eps >= 0:
         raise OptionError(f"{name} eps must be non-negative, but got {eps}")

@@ -12,6 +12,7 @@ from normwright.functional.arguments import (
     check_channel_vectors,
     check_epilogue,
     check_eps,
+    check_float,
     check_floating_point,
     check_parameter_dtypes,
     is_channel_vector,
@@ -63,7 +64,8 @@ def batch_norm(
     Raises:
         ShapeError: one value per channel in training, or a vector that is not (C,).
         OptionError: running statistics that are half given or missing, or eps below 0, or 0 in training.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input that is not floating point, parameters of another dtype, or an eps or momentum
+            that is no number.
     References:
         Ioffe & Szegedy 2015, arXiv:1502.03167.
     Example:
@@ -75,12 +77,14 @@ def batch_norm(
     plain = is_plain(input, residual, weight, bias, activation)
     if (
         not plain
+        or type(eps) is not float
         or not 0 < eps < math.inf
         or not _has_channels(input, running_mean, running_var, weight, bias)
     ):
         vectors = (running_mean, running_var, weight, bias)
         check_call("batch_norm", input, residual, vectors, activation, eps, training=training)
     if not training:
+        check_momentum(momentum)
         if running_mean is None or running_var is None:
             missing = "running_mean" if running_mean is None else "running_var"
             raise OptionError(
@@ -147,12 +151,22 @@ def check_running(
     num_batches_tracked: Tensor | None,
 ) -> None:
     """The running statistics can be moved, or there are none."""
+    check_momentum(momentum)
     if (running_mean is None) != (running_var is None):
         raise OptionError("running_mean and running_var must either both be None or neither be None")
     if momentum is None and running_mean is not None and num_batches_tracked is None:
         raise OptionError(
             "momentum=None takes the mean over all batches and needs num_batches_tracked, which is None"
         )
+
+
+def check_momentum(momentum: float | None) -> None:
+    """It is a number, or None; a NaN would be all that is left of the running statistics."""
+    if momentum is None or (type(momentum) is float and not math.isnan(momentum)):
+        return
+    check_float("batch_norm", "momentum", 7, momentum)
+    if math.isnan(momentum):
+        raise OptionError("batch_norm momentum must be a number or None, but got nan")
 
 
 def one_value_per_channel(what_came: str) -> ShapeError:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.errors import OptionError
+from normwright.functional.arguments import check_scalar, is_number
 from normwright.functional.batch_norm import batch_norm, check_call, check_running
 
 _channel_moments = torch.ops.normwright.channel_moments.default
@@ -70,11 +71,12 @@ def batch_renorm(
     """
     fused: dict[str, Any] = {"residual": residual, "activation": activation}
     if not training:
-        return batch_norm(input, running_mean, running_var, weight, bias, eps=eps, **fused)
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, **fused)
     vectors = (running_mean, running_var, weight, bias)
     check_call("batch_norm", input, residual, vectors, activation, eps, training=True)
     check_running(running_mean, running_var, momentum, num_batches_tracked)
     _check(running_mean, r_max, d_max)
+    eps = float(eps)
     if not input.numel():
         return batch_norm(input, None, None, weight, bias, True, eps=eps, **fused)
     with torch.no_grad():
@@ -114,5 +116,7 @@ def _check(running_mean: Tensor | None, r_max: float | Tensor, d_max: float | Te
             "use batch_norm without them"
         )
     for name, value, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
-        if not isinstance(value, Tensor) and not value >= least:
-            raise OptionError(f"{name} must be at least {least}, but is {value}")
+        if isinstance(value, Tensor):
+            check_scalar(name, value)
+        elif not is_number(value) or not value >= least:
+            raise OptionError(f"{name} must be at least {least}, but is {value!r}")

@@ -11,6 +11,7 @@ from normwright.functional.arguments import (
     check_floating_point,
     check_parameter_dtypes,
     check_scalar,
+    check_whole,
     is_number,
 )
 
@@ -37,6 +38,7 @@ def dynamic_tanh(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: no such axis, alpha is not a scalar, or weight or bias is not (C,).
+        OptionError: an axis that is not whole.
         DtypeError: an input or alpha that is not floating point, or parameters of another dtype.
     References:
         Zhu et al. 2025, arXiv:2503.10622.
@@ -45,6 +47,7 @@ def dynamic_tanh(
         tensor([-1.,  0.,  1.])
     """
     check_floating_point("dynamic_tanh", input)
+    check_whole("axis", axis)
     if not -input.dim() <= axis < input.dim():
         raise ShapeError(f"axis must be one of the {input.dim()} axes of the input, but is {axis}")
     for name, vector in (("weight", weight), ("bias", bias)):
@@ -55,8 +58,7 @@ def dynamic_tanh(
             )
     check_parameter_dtypes(input, weight, bias)
     if not isinstance(alpha, Tensor):
-        # NumPy's bool is no real number; Python's is.
-        if isinstance(alpha, bool) or not is_number(alpha):
+        if not is_number(alpha):
             raise DtypeError(f"alpha must be a real number or a floating point scalar, but is {alpha!r}")
         alpha = input.new_tensor(alpha, dtype=compute_dtype(input))
     check_scalar("alpha", alpha)

@@ -18,6 +18,7 @@ from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.backends.normalised import is_batched
 from normwright.functional.differentiable_gradients import differentiable_gradients
+from normwright.functional.forward_mode import has_tangent
 
 _channel_moments = torch.ops.normwright.channel_moments.default
 _groups_backward = torch.ops.normwright.groups_backward.default
@@ -30,7 +31,9 @@ def normalise_responses(
     """max(x·rstd·weight + bias, threshold), with gradients of every order; x is (N, C, *space), not empty."""
     # An operator takes a number: for an eps on a GPU the host would have to wait.
     waits = isinstance(eps, Tensor) and eps.device.type != "cpu"
-    if waits or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    learned = eps if isinstance(eps, Tensor) else None
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if waits or transformed or has_tangent(x, weight, bias, threshold, learned):
         return _in_plain_operations(x, weight, bias, threshold, eps)
     y: Tensor = _Responses.apply(x, weight, bias, threshold, eps)
     return y

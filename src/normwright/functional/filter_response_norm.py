@@ -13,6 +13,7 @@ from normwright.functional.arguments import (
     check_parameter_dtypes,
     check_scalar,
     is_channel_vector,
+    is_number,
 )
 from normwright.functional.filter_response_autograd import normalise_responses
 
@@ -87,5 +88,5 @@ def _check(x: Tensor, eps: float | Tensor, **vectors: Tensor | None) -> None:
             )
     if isinstance(eps, Tensor):
         check_scalar("eps", eps)
-    elif not eps > 0:
-        raise OptionError(f"eps must be above 0, so that a channel of zeros has an output, but is {eps}")
+    elif not is_number(eps) or not eps > 0:
+        raise OptionError(f"eps must be above 0, so that a channel of zeros has an output, but is {eps!r}")

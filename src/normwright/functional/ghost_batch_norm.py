@@ -70,7 +70,8 @@ def ghost_batch_norm(
     affine = (weight, bias)
     if not training:
         fused = {"residual": residual, "activation": activation}
-        return batch_norm(input, running_mean, running_var, *affine, eps=eps, **fused)  # type: ignore[arg-type]
+        call = (input, running_mean, running_var, *affine, False, momentum, eps)
+        return batch_norm(*call, **fused)  # type: ignore[arg-type]
     vectors = (running_mean, running_var, *affine)
     check_call("batch_norm", input, residual, vectors, activation, eps, training=True)
     check_running(running_mean, running_var, momentum, num_batches_tracked)

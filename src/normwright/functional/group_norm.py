@@ -8,10 +8,12 @@ from normwright.errors import ShapeError
 from normwright.functional import operators
 from normwright.functional.arguments import (
     check_epilogue,
+    check_float,
     check_floating_point,
     check_parameter_dtypes,
     is_channel_vector,
     is_plain,
+    is_whole,
 )
 
 
@@ -47,7 +49,8 @@ def group_norm(
     Raises:
         ShapeError: num_groups does not divide C, weight or bias is not (C,), or the whole input is one
             element per group.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input that is not floating point, parameters of another dtype, or an eps that is no
+            number.
     References:
         Wu & He 2018, arXiv:1803.08494.
     Example:
@@ -55,7 +58,8 @@ def group_norm(
         tensor([[-1.,  1., -1.,  1.]])
     """
     plain = is_plain(input, residual, weight, bias, activation)
-    if not plain or not _has_groups(input, num_groups, weight, bias):
+    if not plain or type(eps) is not float or not _has_groups(input, num_groups, weight, bias):
+        check_float("group_norm", "eps", 5, eps)
         check_floating_point("GroupNormKernelImpl", input)
         check_epilogue(input, residual, activation)
         _check_groups(input, num_groups, weight=weight, bias=bias)
@@ -81,7 +85,7 @@ def _check_groups(x: Tensor, num_groups: int, **parameters: Tensor | None) -> No
     shape = x.shape
     if len(shape) < 2:
         raise ShapeError(f"Expected at least 2 dimensions for input tensor but received {x.dim()}")
-    if isinstance(num_groups, (float, str)):
+    if not is_whole(num_groups):
         came = type(num_groups).__name__
         raise TypeError(f"group_norm(): argument 'num_groups' (position 2) must be int, not {came}")
     if num_groups <= 0:

@@ -10,6 +10,7 @@ from normwright.errors import OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.arguments import (
     check_epilogue,
+    check_float,
     check_floating_point,
     check_parameter_dtypes,
     check_running_dtype,
@@ -56,7 +57,8 @@ def instance_norm(
     Raises:
         ShapeError: one spatial element, or a vector that is not (C,).
         OptionError: running statistics that are half given or missing.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input that is not floating point, parameters of another dtype, or an eps or momentum
+            that is no number.
     References:
         Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022.
     Example:
@@ -65,7 +67,10 @@ def instance_norm(
                  [-1.,  1.]]])
     """
     plain = use_input_stats and is_plain(input, residual, weight, bias, activation)
-    if not plain or not _has_space(input, running_mean, running_var, weight, bias):
+    numbers = type(eps) is float and type(momentum) is float
+    if not plain or not numbers or not _has_space(input, running_mean, running_var, weight, bias):
+        check_float("instance_norm", "momentum", 7, momentum)
+        check_float("instance_norm", "eps", 8, eps)
         check_floating_point("batch_norm", input)
         check_epilogue(input, residual, activation)
         _check_instance(input, use_input_stats, running_mean, running_var, weight=weight, bias=bias)
@@ -97,7 +102,7 @@ def _move_running(
     eps: float,
 ) -> None:
     mean, rstd = moments
-    variance = rstd.square().reciprocal() - eps
+    variance = rstd.square().reciprocal() - float(eps)
     count = _elements(x)
     means = moved(running_mean, mean.to(running_mean.dtype), momentum)
     variances = moved(running_var, unbiased(x, variance, count, running_var.dtype), momentum)

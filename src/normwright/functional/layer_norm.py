@@ -9,6 +9,7 @@ from torch import Tensor
 from normwright.functional import operators
 from normwright.functional.arguments import (
     check_epilogue,
+    check_float,
     check_floating_point,
     check_normalized_shape,
     check_parameter_dtypes,
@@ -47,7 +48,8 @@ def layer_norm(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: normalized_shape is empty or not the input's trailing shape, or a parameter has another.
-        DtypeError: an input that is not floating point, or parameters of another dtype.
+        DtypeError: an input that is not floating point, parameters of another dtype, or an eps that is
+            no number.
     References:
         Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     Example:
@@ -55,7 +57,8 @@ def layer_norm(
         tensor([[-1.,  1.]])
     """
     plain = is_plain(input, residual, weight, bias, activation)
-    if not plain or not is_trailing_shape(input, normalized_shape, weight, bias):
+    if not plain or type(eps) is not float or not is_trailing_shape(input, normalized_shape, weight, bias):
+        check_float("layer_norm", "eps", 5, eps)
         check_floating_point("LayerNormKernelImpl", input)
         check_epilogue(input, residual, activation)
         check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import ShapeError
-from normwright.functional.arguments import HALF_DTYPES, check_epilogue
+from normwright.functional.arguments import HALF_DTYPES, check_epilogue, check_float, check_whole
 from normwright.functional.autocasting import is_autocast
 
 # PyTorch's message has this gap in it.
@@ -43,6 +43,8 @@ def local_response_norm(
         input's shape and dtype; float32 under autocast, as in PyTorch.
     Raises:
         ShapeError: fewer than three axes, or a size below 1.
+        OptionError: a size that is not whole.
+        DtypeError: an alpha, beta or k that is no number.
     References:
         Krizhevsky, Sutskever & Hinton 2012, section 3.3.
     Example:
@@ -51,6 +53,9 @@ def local_response_norm(
                  [0.2500]]])
     """
     check_epilogue(input, residual, activation)
+    for place, (name, value) in enumerate((("alpha", alpha), ("beta", beta), ("k", k)), 3):
+        check_float("local_response_norm", name, place, value)
+    check_whole("size", size)
     if input.dim() < 3:
         raise ShapeError(f"{_EXPECTED} input (got {input.dim()} dimensions)")
     if size < 1:

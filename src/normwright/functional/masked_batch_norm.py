@@ -8,7 +8,13 @@ from torch import Tensor
 from normwright.backends.moments import move_running_statistics
 from normwright.errors import ShapeError
 from normwright.functional import operators
-from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
+from normwright.functional.batch_norm import (
+    batch_norm,
+    check_call,
+    check_momentum,
+    check_running,
+    one_value_per_channel,
+)
 
 
 def masked_batch_norm(
@@ -55,6 +61,7 @@ def masked_batch_norm(
     check_mask(mask, (input.shape[0], input.shape[2]), "batch by length")
     vectors = (running_mean, running_var, weight, bias)
     check_call("batch_norm", input, residual, vectors, activation, eps, training=training)
+    check_momentum(momentum)
     if not training:
         return _in_inference(input, residual, mask, vectors, eps, activation)
     check_running(running_mean, running_var, momentum, num_batches_tracked)
@@ -112,7 +119,9 @@ def check_mask(mask: Tensor, shape: tuple[int, ...], axes: str) -> None:
             f"mask must be boolean and {shape}, {axes}, True where an element counts, but is {mask.dtype} of "
             f"shape {list(mask.shape)}"
         )
-    if not torch.compiler.is_compiling() and mask.numel() and not bool(mask.any()):
+    if torch.compiler.is_compiling() or mask.is_meta:
+        return
+    if mask.numel() and not bool(mask.any()):
         raise ShapeError(
             "some element must count, but the mask is False everywhere: True is for what counts, False for "
             "padding (mask=~mask turns one around)"

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
+from normwright.functional.arguments import check_whole
+from normwright.functional.forward_mode import has_tangent
 
 
 def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
@@ -34,6 +36,7 @@ def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
         tensor([[ 3., -2.]])
     """
     check_pieces(pieces)
+    check_whole("axis", axis)
     if not -input.dim() <= axis < input.dim():
         raise ShapeError(f"axis must be one of the {input.dim()} axes of the input, but is {axis}")
     axis %= input.dim()
@@ -43,6 +46,7 @@ def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
             f"{axis} of an input {list(input.shape)}: make the layer before {pieces} times as wide"
         )
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    transformed = transformed or has_tangent(input)
     if pieces == 2 and not transformed and torch.is_grad_enabled() and input.requires_grad:
         larger: Tensor = _Larger.apply(input, axis)
         return larger

@@ -1,4 +1,7 @@
-"""The operators as the functions call them: at once where no gradient is asked for, else through autograd."""
+"""The operators as the functions call them: at once where no gradient is asked for, else through autograd.
+
+Where a forward-mode derivative is asked for, which neither knows, they are called in plain PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from normwright.backends import eager
+from normwright.backends.channel_tanh import channel_tanh
+from normwright.backends.parts import parts_forward
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
+from normwright.functional.forward_mode import has_tangent, primal
 from normwright.functional.tanh_autograd import differentiable_tanh
 
 # The overloads themselves: looking one up costs as much as checking an argument.
@@ -27,18 +33,12 @@ _rows_inference_out = torch.ops.normwright.rows_inference_out.default
 
 
 def _wants_gradient(x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> bool:
-    if torch.is_grad_enabled() and (
+    return torch.is_grad_enabled() and (
         x.requires_grad
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
         or (residual is not None and residual.requires_grad)
-    ):
-        return True
-    # An operator called directly would drop a forward-mode tangent in silence; the autograd function raises.
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
-        return False
-    given = [tensor for tensor in (x, residual, weight, bias) if tensor is not None]
-    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in given)
+    )
 
 
 def rows(
@@ -57,6 +57,8 @@ def rows(
     if out is not None:
         call = (x, residual, weight, bias, axes, center, eps, activation)
         return _written(out, wanted, _rows_inference_out, call)
+    if has_tangent(x, residual, weight, bias):
+        return eager.rows_inference(x, residual, weight, bias, axes, center, eps, activation)
     if wanted:
         return ROWS.apply(x, residual, weight, bias, (axes, center, eps, activation))
     y: Tensor = _rows_inference(x, residual, weight, bias, axes, center, eps, activation)
@@ -80,6 +82,8 @@ def groups(
     if out is not None:
         call = (x, residual, weight, bias, num_groups, center, eps, activation)
         return _written(out, wanted, _groups_inference_out, call)
+    if has_tangent(x, residual, weight, bias):
+        return eager.groups_inference(x, residual, weight, bias, num_groups, center, eps, activation)
     if wanted:
         return GROUPS.apply(x, residual, weight, bias, (num_groups, center, eps, activation))
     y: Tensor = _groups_inference(x, residual, weight, bias, num_groups, center, eps, activation)
@@ -97,6 +101,9 @@ def groups_with_moments(
 ) -> tuple[Tensor, Tensor]:
     """`groups_forward`'s y, with its gradients, and its moments (2, N, num_groups)."""
     call = (x, residual, weight, bias, num_groups, True, eps, activation)
+    if has_tangent(x, residual, weight, bias):
+        y, moments = eager.groups_forward(*call)
+        return y, primal(moments)
     wanted = _wants_gradient(x, residual, weight, bias)
     y, moments, *_ = GROUPS.transformable.apply(*call) if wanted else _groups_forward(*call)
     return y, moments
@@ -116,6 +123,11 @@ def channels(
 ) -> Tensor:
     """`channels_forward`'s y, with its gradients; moves the running statistics."""
     settings = (running_mean, running_var, num_batches_tracked, momentum, eps, activation)
+    if has_tangent(x, residual, weight, bias):
+        if running_mean is not None or num_batches_tracked is not None:
+            _channels_forward(primal(x), None, None, None, *settings)
+        unmoved = (None, None, None, None, eps, activation)
+        return eager.channels_forward(x, residual, weight, bias, *unmoved)[0]
     if _wants_gradient(x, residual, weight, bias):
         return CHANNELS.apply(x, residual, weight, bias, settings)
     y: Tensor = _channels_forward(x, residual, weight, bias, *settings)[0]
@@ -138,6 +150,8 @@ def affine(
     if out is not None:
         call = (x, residual, weight, bias, mean, variance, eps, activation)
         return _written(out, wanted, _channel_affine_out, call)
+    if has_tangent(x, residual, weight, bias):
+        return eager.channel_affine(x, residual, weight, bias, mean, variance, eps, activation)
     if wanted:
         return AFFINE.apply(x, residual, weight, bias, (mean, variance, eps, activation))
     y: Tensor = _channel_affine(x, residual, weight, bias, mean, variance, eps, activation)
@@ -156,6 +170,9 @@ def parts(
 ) -> tuple[Tensor, Tensor]:
     """`parts_forward`'s y, with its gradients, and the moments (3, count, C) of so many parts."""
     call = (x, residual, weight, bias, spans, count, eps, activation)
+    if has_tangent(x, residual, weight, bias):
+        y, moments = parts_forward(*call)
+        return y, primal(moments)
     wanted = _wants_gradient(x, residual, weight, bias)
     y, moments = PARTS.transformable.apply(*call) if wanted else _parts_forward(*call)
     return y, moments
@@ -163,6 +180,8 @@ def parts(
 
 def tanh(x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int) -> Tensor:
     """`channel_tanh`'s y, with its gradients."""
+    if has_tangent(x, alpha, weight, bias):
+        return channel_tanh(x, alpha, weight, bias, axis)
     if _wants_gradient(x, alpha, weight, bias):
         return differentiable_tanh(x, alpha, weight, bias, axis)
     y: Tensor = _channel_tanh(x, alpha, weight, bias, axis)
@@ -172,7 +191,7 @@ def tanh(x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, a
 def _written(
     out: Tensor, wants_gradient: bool, operator: Callable[..., Any], call: tuple[Any, ...]
 ) -> Tensor:
-    if wants_gradient or (out.requires_grad and torch.is_grad_enabled()):
+    if wants_gradient or has_tangent(*call[:4]) or (out.requires_grad and torch.is_grad_enabled()):
         raise OptionError(
             "out= must be given only where no gradient is wanted, since it may take the input's place: "
             "use torch.no_grad() or leave out= away"

@@ -11,6 +11,7 @@ from normwright.backends.moments import compute_dtype
 from normwright.functional import operators
 from normwright.functional.arguments import (
     check_epilogue,
+    check_float,
     check_floating_point,
     check_normalized_shape,
     is_plain,
@@ -45,7 +46,7 @@ def rms_norm(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: normalized_shape is empty or not the input's trailing shape, or weight has another.
-        DtypeError: an input that is not floating point.
+        DtypeError: an input that is not floating point, or an eps that is no number.
     References:
         Zhang & Sennrich 2019, arXiv:1910.07467.
     Example:
@@ -53,7 +54,13 @@ def rms_norm(
         tensor(1.)
     """
     plain = is_plain(input, residual, weight, None, activation)
-    if not plain or not is_trailing_shape(input, normalized_shape, weight):
+    if (
+        not plain
+        or (eps is not None and type(eps) is not float)
+        or not is_trailing_shape(input, normalized_shape, weight)
+    ):
+        if eps is not None:
+            check_float("rms_norm", "eps", 4, eps)
         check_floating_point("rms_norm", input)
         check_epilogue(input, residual, activation)
         check_normalized_shape("rms_norm", input, normalized_shape, weight)

@@ -10,7 +10,7 @@ from torch import Tensor
 from normwright.backends.moments import move_running_statistics
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import operators
-from normwright.functional.batch_norm import batch_norm, check_call, check_running
+from normwright.functional.batch_norm import batch_norm, check_call, check_momentum, check_running
 
 # running_mean, running_var and num_batches_tracked of one domain.
 Running = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -77,6 +77,7 @@ def split_batch_norm(
             num_batches_tracked=counted,
         )
     check_call("batch_norm", input, residual, (None, None, *affine), activation, eps, training=training)
+    check_momentum(momentum)
     domains = known_domains(domains, len(running), input.shape[0])
     if training:
         return _in_training(input, residual, domains, running, affine, momentum, eps, activation)

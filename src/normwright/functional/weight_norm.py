@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
 from normwright.errors import OptionError, ShapeError
-from normwright.functional.arguments import check_floating_point
+from normwright.functional.arguments import check_floating_point, check_whole, is_number
 from normwright.functional.layer_norm import layer_norm
 
 
@@ -52,6 +52,8 @@ def length(v: Tensor, dim: int | None = 0) -> Tensor:
 
 def other_axes(v: Tensor, dim: int | None) -> list[int]:
     """The axes of a weight but `dim`; all of them for None or -1, as PyTorch has it."""
+    if dim is not None:
+        check_whole("dim", dim)
     if dim is None or dim == -1:
         return list(range(v.dim()))
     if not 0 <= dim < v.dim():
@@ -86,9 +88,9 @@ def standardise_weight(weight: Tensor, eps: float = 1e-5, *, dim: int = 0) -> Te
         tensor([[-1.,  1.]])
     """
     check_floating_point("standardise_weight", weight)
-    if not eps > 0:
-        raise OptionError(f"eps must be above 0, so that a constant weight is allowed, but is {eps}")
-    if not other_axes(weight, dim) or dim == -1:
+    if not is_number(eps) or not eps > 0:
+        raise OptionError(f"eps must be above 0, so that a constant weight is allowed, but is {eps!r}")
+    if not other_axes(weight, dim) or dim in (None, -1):
         raise OptionError(f"dim must be an axis of a weight of two or more, but is {dim} of {weight.dim()}")
     rows = weight.movedim(dim, 0)
     inputs = rows[0].numel() if len(rows) else 0

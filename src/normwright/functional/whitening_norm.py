@@ -8,9 +8,9 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import OptionError, ShapeError, unknown_name
-from normwright.functional.arguments import check_running_dtype
+from normwright.functional.arguments import check_running_dtype, check_whole
 from normwright.functional.autocasting import without_autocast
-from normwright.functional.batch_norm import check_call
+from normwright.functional.batch_norm import check_call, check_momentum
 from normwright.functional.whitening.autograd import Rule, project, whiten
 from normwright.functional.whitening.inference import projection_by
 
@@ -88,6 +88,7 @@ def whitening_norm(
         "whitening_norm", input, residual, (running_mean, None, weight, bias), activation, eps,
         training=training,
     )  # fmt: skip
+    check_momentum(momentum)
     check_rule(input.shape[1], group_size, method, iterations)
     _check_running(input, running_mean, running_covariance, group_size)
     rule = Rule(group_size, eps, method, iterations)
@@ -173,6 +174,8 @@ def check_rule(channels: int, group_size: int, method: str, iterations: int) -> 
     """The groups divide the channels, and the method is offered."""
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
+    check_whole("iterations", iterations)
+    check_whole("group_size", group_size)
     if iterations < 1:
         raise OptionError(f"iterations must be at least 1, but is {iterations}")
     if group_size < 1 or channels % group_size:

@@ -77,8 +77,10 @@ class BatchNormLSTM(NormalisedLSTM):
             "norm_c": RecurrentBatchNorm(units, **self._settings, **made),
         }
 
-    def _step_norm(self, norm: RecurrentBatchNorm) -> StepNorm:
-        return BatchSteps(norm.statistics, norm.training, norm.eps, moving=not is_recomputation())
+    def _step_norm(self, norm: RecurrentBatchNorm, sequences: int) -> StepNorm:
+        # A batch without a sequence has no moments: it moves nothing.
+        training = norm.training and sequences > 0
+        return BatchSteps(norm.statistics, training, norm.eps, moving=not is_recomputation())
 
     def _check_steps(self, steps: int) -> None:
         for norm in self.children():

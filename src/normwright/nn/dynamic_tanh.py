@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normwright.errors import OptionError
 from normwright.functional import dynamic_tanh
+from normwright.functional.arguments import is_number
 
 
 class DynamicTanh(torch.nn.Module):
@@ -20,6 +22,8 @@ class DynamicTanh(torch.nn.Module):
         alpha: where alpha starts; smaller values suit wider networks.
         affine: whether there are weight and bias.
         axis: that of the channels: the last one, or 1 for images.
+    Raises:
+        OptionError: an alpha that is no number.
     References:
         Zhu et al. 2025, arXiv:2503.10622.
     Example:
@@ -41,6 +45,8 @@ class DynamicTanh(torch.nn.Module):
         axis: int = -1,
     ) -> None:
         super().__init__()
+        if not is_number(alpha):
+            raise OptionError(f"alpha must be a number, at which it starts, but is {alpha!r}")
         self.num_features, self.start, self.affine, self.axis = num_features, alpha, affine, axis
         self.alpha = torch.nn.Parameter(torch.empty((), device=device, dtype=dtype))
         for name in ("weight", "bias"):

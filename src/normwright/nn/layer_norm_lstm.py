@@ -56,7 +56,7 @@ class LayerNormLSTM(NormalisedLSTM):
             "norm_c": LayerNorm(units, eps=self.eps, **made),
         }
 
-    def _step_norm(self, norm: LayerNorm) -> StepNorm:
+    def _step_norm(self, norm: LayerNorm, sequences: int) -> StepNorm:
         return LayerSteps(norm.eps)
 
     def extra_repr(self) -> str:

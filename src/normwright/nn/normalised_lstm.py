@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,8 +47,8 @@ class NormalisedLSTM(torch.nn.LSTM):
         """norm_ih, norm_hh and norm_c of one layer and direction."""
         raise NotImplementedError
 
-    def _step_norm(self, norm: Any) -> StepNorm:
-        """The normaliser for one pass over the time steps."""
+    def _step_norm(self, norm: Any, sequences: int) -> StepNorm:
+        """The normaliser for one pass over the time steps of so many sequences, which may be none."""
         raise NotImplementedError
 
     def _check_steps(self, steps: int) -> None:
@@ -71,7 +72,7 @@ class NormalisedLSTM(torch.nn.LSTM):
         input: Tensor | PackedSequence,
         hx: Hidden | None = None,
         *,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Hidden]:
         """Runs the layers over a batch of sequences.
@@ -80,7 +81,7 @@ class NormalisedLSTM(torch.nn.LSTM):
             input: (T, N, C), (N, T, C) with `batch_first`, (T, C) for a single sequence, or packed.
             hx: (h, c) before the first step, each (layers·directions, N, H), or (…, H) with a single
                 sequence; None for 0.
-            lengths: (N,), how long each sequence of a padded batch is.
+            lengths: (N,), how long each sequence of a padded batch is; a tensor or a list.
             mask: (T, N), or (N, T) with `batch_first`: True where a step counts, from the first one on.
                 Instead of lengths.
         Returns:
@@ -110,7 +111,7 @@ class NormalisedLSTM(torch.nn.LSTM):
             hx = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         else:
             batch_first, x = self.batch_first, input
-        self._check_padded(x)
+        _check_padded(x, batch_first)
         steps = padded_steps(x, lengths_of(x, lengths, mask, batch_first), batch_first)
         rows, (h, c) = self._run(steps, self._hidden(steps, hx))
         output = padded(rows, steps, x.shape[1] if batch_first else x.shape[0], batch_first)
@@ -137,7 +138,7 @@ class NormalisedLSTM(torch.nn.LSTM):
                     suffix = f"l{layer}_reverse" if direction else f"l{layer}"
                     h, c = (tensor[layer * directions + direction].to(dtype) for tensor in hx)
                     given = rows.index_select(0, back) if direction and back is not None else rows
-                    inputs, norms = self._inputs(suffix, given, h, c), self._norms(suffix)
+                    inputs, norms = self._inputs(suffix, given, h, c), self._norms(suffix, len(h))
                     out, h, c = lstm_layer(inputs, steps.sizes, norms)
                     ways.append(out.index_select(0, back) if direction and back is not None else out)
                     last.append((h, c))
@@ -156,15 +157,17 @@ class NormalisedLSTM(torch.nn.LSTM):
         gains = (of_input.weight, of_hidden.weight, of_cell.weight)
         return LstmInputs(x, h, c, weight_ih.to(x.dtype), weight_hh.to(x.dtype), bias, *gains, of_cell.bias)
 
-    def _norms(self, suffix: str) -> LstmNorms:
-        return LstmNorms(*(self._step_norm(norm) for norm in self._norms_of(suffix)))
+    def _norms(self, suffix: str, sequences: int) -> LstmNorms:
+        return LstmNorms(*(self._step_norm(norm, sequences) for norm in self._norms_of(suffix)))
 
     def _norms_of(self, suffix: str) -> list[Any]:
         return [getattr(self, f"{name}_{suffix}") for name in ("norm_ih", "norm_hh", "norm_c")]
 
     def _hidden(self, steps: Steps, hx: Hidden | None) -> Hidden:
         """(h, c) before the first step, in the order of the steps."""
-        self.check_input(steps.rows, torch.tensor(steps.sizes))
+        if not steps.sizes:
+            raise _without_steps(steps.rows)
+        self.check_input(steps.rows, torch.tensor(steps.sizes, device="cpu"))
         layers = self.num_layers * (2 if self.bidirectional else 1)
         shape = (layers, steps.sizes[0], self.hidden_size)
         if hx is None:
@@ -177,19 +180,25 @@ class NormalisedLSTM(torch.nn.LSTM):
             return hx
         return hx[0].index_select(1, steps.order), hx[1].index_select(1, steps.order)
 
-    def _check_padded(self, x: Tensor) -> None:
-        if x.dim() != 3:
-            raise ShapeError(
-                f"LSTM: Expected input to be 2D or 3D, got {x.dim()}D instead: a batch of sequences, or one"
-            )
-        if not x.shape[0] or not x.shape[1]:
-            raise ShapeError(
-                f"Expected sequence length and batch to be larger than 0, got input of size {list(x.shape)}"
-            )
-
-    def _refuse_lengths(self, lengths: Tensor | None, mask: Tensor | None, why: str) -> None:
+    def _refuse_lengths(self, lengths: Any, mask: Tensor | None, why: str) -> None:
         if lengths is not None or mask is not None:
             raise OptionError(f"lengths= and mask= are for padded batches: {why}")
+
+
+def _check_padded(x: Tensor, batch_first: bool) -> None:
+    if x.dim() != 3:
+        raise ShapeError(
+            f"LSTM: Expected input to be 2D or 3D, got {x.dim()}D instead: a batch of sequences, or one"
+        )
+    if not x.shape[1 if batch_first else 0]:
+        raise _without_steps(x)
+
+
+def _without_steps(x: Tensor) -> ShapeError:
+    return ShapeError(
+        f"Expected sequence length to be larger than 0 in RNN, got input of size {list(x.shape)}: a batch "
+        "may be without sequences, but not without a step"
+    )
 
 
 def check_eps(eps: Any) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError
 from normwright.functional import recurrent_batch_norm
+from normwright.functional.arguments import check_whole, is_number
 from normwright.functional.step_statistics import StepStatistics
 from normwright.nn.bookkeeping import is_re_estimated, is_recomputation
 from normwright.nn.parameters import weight_and_bias
@@ -33,7 +34,7 @@ class RecurrentBatchNorm(nn.Module):
         affine: whether weight and bias are learned; without, they are 1 and 0.
         bias: whether there is a bias.
     Raises:
-        OptionError: a size below 1, or momentum outside [0, 1].
+        OptionError: a size below 1, momentum outside [0, 1], eps below 0, or a gain that is no number.
     References:
         Cooijmans et al. 2017, arXiv:1603.09025.
     Example:
@@ -66,8 +67,12 @@ class RecurrentBatchNorm(nn.Module):
         for name, size in (("num_features", num_features), ("max_length", max_length)):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
                 raise OptionError(f"{name} must be at least 1 and a whole number, but is {size!r}")
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise OptionError(f"momentum must lie between 0 and 1, but is {momentum}")
+        if momentum is not None and not (is_number(momentum) and 0 <= momentum <= 1):
+            raise OptionError(f"momentum must lie between 0 and 1, but is {momentum!r}")
+        if not is_number(eps) or not eps >= 0:
+            raise OptionError(f"eps must be a number of at least 0, but is {eps!r}")
+        if not is_number(gain):
+            raise OptionError(f"gain must be a number, but is {gain!r}")
         self.num_features, self.max_length = num_features, max_length
         self.eps, self.momentum, self.affine, self.gain = eps, momentum, affine, gain
         made: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -108,8 +113,9 @@ class RecurrentBatchNorm(nn.Module):
 
         Raises:
             ShapeError: a single sequence in training, or in inference a step that training has not reached.
-            OptionError: a step below 0.
+            OptionError: a step below 0, or not whole.
         """
+        check_whole("step", step)
         self.check_seen(step + 1)
         moved = self.training and not is_recomputation()
         weight, bias = weight_and_bias(self)

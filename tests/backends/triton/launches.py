@@ -63,14 +63,20 @@ def _tanh(x: Tensor, axis: int) -> None:
     channel_tanh.channel_tanh_backward(x, x, alpha, weight, weight, axis, DX | DALPHA | DWEIGHT | DBIAS)
 
 
-def _parts(x: Tensor, epilogue: tuple[str | None, bool, bool], *, aligned: bool = True) -> None:
-    """Halves of the batch; or, not aligned, all positions but the first."""
+def _halves(x: Tensor) -> list[list[int]]:
+    half = x.shape[0] * x.shape[2:].numel() // 2
+    return [[0, 0, half], [1, half, half]]
+
+
+def _steps(sizes: list[int]) -> list[list[int]]:
+    """Of an LSTM: each is a part."""
+    return [[step, sum(sizes[:step]), size] for step, size in enumerate(sizes)]
+
+
+def _parts(x: Tensor, spans: list[list[int]], epilogue: tuple[str | None, bool, bool]) -> None:
     activation, has_residual, _ = epilogue
     residual = torch.empty_like(x) if has_residual else None
     weight = torch.empty(x.shape[1])
-    positions = x.shape[0] * x.shape[2:].numel()
-    half = positions // 2
-    spans = [[0, 0, half], [1, half, half]] if aligned else [[0, 1, positions - 1]]
     plan, number = plan_of(torch.tensor(spans), len(spans), x), len(spans)
     inputs = (x, residual, weight, weight)
     _, moments = parts.parts_forward(*inputs, *plan, number, EPS, activation)
@@ -107,8 +113,14 @@ def launch_all() -> None:
             _groups(_images(shape, torch.float32, channels_last), 64, False, EPILOGUES[0])
     _channels(torch.empty(4096, 256), EPILOGUES[0])
     for channels_last, epilogue in ((False, EPILOGUES[0]), (True, ("silu", True, False))):
-        _parts(_images((4, 64, 56, 56), torch.bfloat16, channels_last), epilogue)
-    _parts(torch.empty(64, 256, 200), EPILOGUES[0], aligned=False)
+        x = _images((4, 64, 56, 56), torch.bfloat16, channels_last)
+        _parts(x, _halves(x), epilogue)
+    _parts(torch.empty(64, 256, 200), [[0, 1, 64 * 200 - 1]], EPILOGUES[0])
+    for sizes, gates, dtype in (
+        ([128] * 100, 2048, torch.bfloat16),
+        (list(range(51, 1, -1)), 400, torch.float32),
+    ):
+        _parts(torch.empty(sum(sizes), gates, dtype=dtype), _steps(sizes), EPILOGUES[0])
     _tanh(torch.empty(8192, 1024, dtype=torch.bfloat16), -1)
     _tanh(torch.empty(64, 256, 56, 56, dtype=torch.bfloat16), 1)
     _tanh(torch.empty(64, 256, 7, 7), 1)

@@ -32,3 +32,23 @@ def made(kept, *sizes):
 def test_the_last_are_kept(kept, asked, again, expected):
     made(kept, *asked)
     assert made(kept, *again) == expected
+
+
+def test_what_is_held_stays(kept):
+    made(kept, 1, 2)
+    assert kept.hold(1) == bytes(1)
+    assert made(kept, 9, 2, 3, 4, 5, 6, 7, 8) == [9, 2, 3, 4, 5, 6, 7, 8]
+    assert made(kept, 1) == []
+    assert kept.hold(1) == bytes(1)
+
+
+def test_what_is_held_takes_no_place(kept):
+    made(kept, 1, 4)
+    kept.hold(4)
+    made(kept, 3, 2)
+    assert made(kept, 1, 3, 2) == []
+
+
+def test_only_what_is_kept_can_be_held(kept):
+    assert kept.hold(3) is None
+    assert made(kept, 3) == [3]

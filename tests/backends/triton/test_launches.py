@@ -7,6 +7,8 @@ from triton.runtime.interpreter import InterpretedFunction
 from normwright import functional as F
 from normwright.backends.triton import interprets
 from normwright.backends.triton.launch import WATCHED
+from normwright.functional.lstm.batch_steps import BatchSteps
+from normwright.functional.step_statistics import StepStatistics
 
 pytestmark = pytest.mark.skipif(
     not interprets(), reason="the launches of a GPU: benchmarks/device/launches.py"
@@ -78,3 +80,17 @@ def test_dynamic_tanh(axis, launches):
     assert len(launches) == 1
     torch.autograd.grad(y, leaves, torch.ones_like(y))
     assert len(launches) == 1 + 3
+
+
+@pytest.mark.parametrize("sizes", [[128] * 100, [*range(40, 1, -1)], [*range(40, 1, -1), 1, 1, 1]], ids=len)
+def test_the_steps_of_an_lstm_s_input_path_are_one_call(sizes, launches):
+    """But for those of a lone sequence, which running statistics normalise."""
+    alone = sizes.count(1)
+    x, weight = torch.empty(sum(sizes), 400), torch.empty(400)
+    known = [torch.empty(len(sizes), 400) for _ in range(2)]
+    statistics = StepStatistics(*known, torch.ones(len(sizes), dtype=torch.long), 0.1)
+    steps = BatchSteps(statistics, training=True, eps=1e-5, moving=True)
+    steps.forward_all(sizes, x, weight, weight)
+    assert len(launches) == 2 + alone
+    steps.backward_all(sizes, x, x, weight, weight)
+    assert len(launches) <= 2 + alone + 3 + 3 * alone

@@ -11,6 +11,7 @@ from tolerances import UNIT, Analysis, assert_within, depth
 from normwright.backends.triton import parts_plan
 from normwright.backends.triton.parts_plan import plan_of
 from normwright.backends.triton.parts_settings import PartsTile, parts_tile, ranges_of
+from normwright.errors import OptionError
 from normwright.reference import axes_of, fused, fused_backward, moments
 
 OPERATORS = torch.ops.normwright
@@ -178,6 +179,38 @@ def test_no_more_plans_are_kept_than_fit():
     kept = [table() for table in tables if table() is not None]
     assert kept[-1] is tables[-1]()
     assert sum(table.nbytes for table in kept) <= 2**26
+
+
+def other_plans(x):
+    """More than are kept."""
+    for number in range(40):
+        plan_of(torch.tensor([[0, 0, number + 1]]), 1, x)
+
+
+def test_the_plan_of_a_captured_call_outlives_all_others(monkeypatch):
+    """A CUDA graph reads its table at every replay, and asks nobody."""
+    x, spans = torch.empty(64, 7), torch.tensor([[0, 3, 50]])
+    table = weakref.ref(plan_of(spans, 1, x).table)
+    with monkeypatch.context() as capture:
+        capture.setattr(parts_plan, "_is_captured", lambda x: True)
+        assert plan_of(spans, 1, x).table is table()
+    other_plans(x)
+    assert table() is not None
+    assert plan_of(spans, 1, x).table is table()
+
+
+def test_a_plan_that_no_graph_holds_is_let_go():
+    x, spans = torch.empty(64, 9), torch.tensor([[0, 3, 50]])
+    table = weakref.ref(plan_of(spans, 1, x).table)
+    other_plans(x)
+    assert table() is None
+
+
+def test_a_plan_is_not_made_under_a_capture(monkeypatch):
+    """Its table would have to be copied to the device."""
+    monkeypatch.setattr(parts_plan, "_is_captured", lambda x: True)
+    with pytest.raises(OptionError, match="normalised once before a CUDA graph is captured"):
+        plan_of(torch.tensor([[0, 1, 2]]), 1, torch.empty(64, 11))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -1,4 +1,7 @@
-"""What was made last, for the next call with the same: so many at the most, and so many bytes."""
+"""What was made last, for the next call with the same: so many at the most, and so many bytes.
+
+What is read again without being asked for, as by a CUDA graph, is held for good.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ class LastMade(Generic[Made]):
     def __init__(self, most: int, size: Callable[[Made], int], most_bytes: int) -> None:
         self._most, self._size, self._most_bytes = most, size, most_bytes
         self._made: OrderedDict[Hashable, Made] = OrderedDict()
+        self._held: dict[Hashable, Made] = {}
         self._lock = threading.Lock()  # autograd asks from threads of its own
 
     def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What has the key, made if it is not kept."""
-        with self._lock:
-            if key in self._made:
-                self._made.move_to_end(key)
-                return self._made[key]
+        known = self._find(key)
+        if known is not None:
+            return known
         made = make()
         with self._lock:
             self._made[key] = made
@@ -37,6 +40,22 @@ class LastMade(Generic[Made]):
             while len(self._made) > 1 and self._is_full():
                 self._made.popitem(last=False)
         return made
+
+    def hold(self, key: Hashable) -> Made | None:
+        """What has the key, from now on kept for good, beside what is kept else; None if it is not kept."""
+        known = self._find(key)
+        if known is not None:
+            with self._lock:
+                self._held[key] = known
+                self._made.pop(key, None)
+        return known
+
+    def _find(self, key: Hashable) -> Made | None:
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+                return self._made[key]
+            return self._held.get(key)
 
     def _is_full(self) -> bool:
         return len(self._made) > self._most or sum(map(self._size, self._made.values())) > self._most_bytes

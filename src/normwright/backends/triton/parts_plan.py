@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +26,10 @@ from torch import Tensor
 from normwright.backends.masks import channels_order
 from normwright.backends.parts import check_rows, in_order
 from normwright.backends.triton.last_made import LastMade
-from normwright.backends.triton.launch import cdiv
+from normwright.backends.triton.launch import cdiv, on_device_of
 from normwright.backends.triton.parts_settings import PartsTile, parts_tile, ranges_of
 from normwright.backends.triton.settings import power_of_two
+from normwright.errors import OptionError
 
 Numbers = NDArray[np.int64]
 
@@ -82,9 +84,33 @@ def plan_of(spans: Tensor, parts: int, x: Tensor) -> Plan:
     settings = (parts, *sizes, quickest, x.element_size(), x.device)
     # A digest stands for the rows, which may be as many as the positions.
     key = (hashlib.blake2b(spans.numpy().tobytes()).digest(), *settings)
-    plan = _KEPT.get(key, lambda: _plan(spans, *settings))
+    plan = _held(key) if _is_captured(x) else _KEPT.get(key, lambda: _plan(spans, *settings))
     if x.is_cuda:  # a plan that is forgotten is not overwritten while a kernel of this stream reads it
         plan.table.record_stream(torch.cuda.current_stream(x.device))
+    return plan
+
+
+def _is_captured(x: Tensor) -> bool:
+    """Whether what is launched on x goes to a CUDA graph that is being captured."""
+    if not x.is_cuda:
+        return False
+    with on_device_of(x):
+        return torch.cuda.is_current_stream_capturing()
+
+
+def _held(key: Hashable) -> Plan:
+    """A plan of an earlier call, kept for good: a graph reads its table at each replay, and asks for none.
+
+    Memory of the graph's own would not do. What fills it is a copy, which the graph repeats, and of which it
+    then reads the source.
+    """
+    plan = _KEPT.hold(key)
+    if plan is None:
+        raise OptionError(
+            "the parts of a batch must have been normalised once before a CUDA graph is captured of it, but "
+            "these are new, and where they lie cannot be brought to the device meanwhile: make the same "
+            "call, forward and backward, before the capture"
+        )
     return plan
 
 

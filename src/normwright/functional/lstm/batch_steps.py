@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.errors import OptionError
 from normwright.functional.batch_norm import one_value_per_channel
+from normwright.functional.lstm.moving import move_under_transforms
 from normwright.functional.lstm.step_norm import Gradients, affine
 from normwright.functional.step_statistics import StepStatistics
 
@@ -20,6 +23,14 @@ _channel_affine = torch.ops.normwright.channel_affine.default
 _channel_affine_backward = torch.ops.normwright.channel_affine_backward.default
 _parts_forward = torch.ops.normwright.parts_forward.default
 _parts_backward = torch.ops.normwright.parts_backward.default
+
+
+class _Together(NamedTuple):
+    """The steps that were normalised in one call, the first so many."""
+
+    steps: int
+    spans: Tensor
+    moments: Tensor
 
 
 class BatchSteps:
@@ -43,7 +54,7 @@ class BatchSteps:
         self._taken: list[tuple[Tensor, Tensor]] = []
         self._moments: dict[int, Tensor] = {}
         self._constants: dict[int, tuple[Tensor, Tensor]] = {}
-        self._together: tuple[Tensor, Tensor] | None = None
+        self._together: _Together | None = None
 
     def forward(
         self,
@@ -90,30 +101,44 @@ class BatchSteps:
     def forward_all(
         self, sizes: Sequence[int], x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> Tensor:
-        """See `StepNorm`. On the CPU each step is a part of one call, if none is alone; on a GPU untried."""
-        if not (self._training and sizes[-1] > 1 and x.is_cpu):
-            rows = enumerate(x.split(list(sizes)))
-            return torch.cat([self.forward(step, row, None, weight, bias, None) for step, row in rows])
-        counts = torch.tensor(sizes)
-        spans = torch.stack([torch.arange(len(sizes)), counts.cumsum(0) - counts, counts], 1)
+        """See `StepNorm`. Steps that are normalised by the batch are parts of one call, on every device."""
+        several = self._count_of_batch(sizes)
         y: Tensor
-        y, moments = _parts_forward(x, None, weight, bias, spans, len(sizes), self._eps, None)
-        self._together = spans, moments
-        size = counts.to(moments.dtype).unsqueeze(1)
-        unbiased = moments[2] * (size / (size - 1))
-        self._taken += zip(moments[0], unbiased, strict=True)
+        if several:
+            spans = _spans_of(sizes[:several])
+            y, moments = _parts_forward(x, None, weight, bias, spans, several, self._eps, None)
+            self._together = _Together(several, spans, moments)
+            if self._moving:
+                self._taken += zip(moments[0], _unbiased(moments[2], sizes[:several]), strict=True)
+        else:
+            y = torch.empty_like(x)
+        if several < len(sizes):
+            alone = [
+                self.forward(step, row, None, weight, bias, None) for step, row in _rest(x, sizes, several)
+            ]
+            torch.cat(alone, out=y[sum(sizes[:several]) :])
         return y
 
     def backward_all(
         self, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> Gradients:
         """See `StepNorm`."""
-        if self._together is None:
-            return self._backward_by_steps(sizes, dy, x, weight, bias)
-        spans, moments = self._together
-        call = (dy, x, None, weight, bias, moments, spans, len(sizes), None, DX | DWEIGHT | DBIAS)
-        dx, _, dweight, dbias = _parts_backward(*call)
-        return dx, dweight, dbias
+        found: list[Gradients] = []
+        several = 0
+        if self._together is not None:
+            several, spans, moments = self._together
+            call = (dy, x, None, weight, bias, moments, spans, several, None, DX | DWEIGHT | DBIAS)
+            whole, _, dweight, dbias = _parts_backward(*call)
+            found.append((whole, dweight, dbias))
+        else:
+            whole = torch.empty_like(x)
+        if several < len(sizes):
+            rows = zip(_rest(dy, sizes, several), _rest(x, sizes, several), strict=True)
+            alone = [self.backward(step, of_y, of_x, weight, bias, None) for (step, of_y), (_, of_x) in rows]
+            torch.cat([dx for dx, *_ in alone], out=whole[sum(sizes[:several]) :])
+            found += alone
+        dweight, dbias = (_sum(parts) for parts in list(zip(*found, strict=True))[1:])
+        return whole, dweight, dbias
 
     def plain(self, step: int, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """See `StepNorm`."""
@@ -134,10 +159,14 @@ class BatchSteps:
     def close(self) -> None:
         """See `StepNorm`."""
         if self._moving and self._taken:
-            means, variances = (torch.stack(moments) for moments in zip(*self._taken, strict=True))
-            self._statistics.move(means, variances)
+            moments = (torch.stack(parts) for parts in zip(*self._taken, strict=True))
+            move_under_transforms(self._statistics.move, self._statistics.mean, *moments)
         self._taken.clear()
         self._moving = False
+
+    def _count_of_batch(self, sizes: Sequence[int]) -> int:
+        """How many steps are normalised by the batch: the first, as sequences end."""
+        return sum(size > 1 for size in sizes) if self._training else 0
 
     def _is_of_batch(self, step: int, x: Tensor) -> bool:
         if self._training and step == 0 and x.shape[0] < 2:
@@ -155,8 +184,9 @@ class BatchSteps:
                 "moved on. Keep the layer out of the checkpoint"
             )
         self.close()
-        if self._training and not torch.compiler.is_compiling():
-            step_of = min(self._statistics.slot(step), int((self._statistics.count > 0).sum()) - 1)
+        count = self._statistics.count
+        if self._training and not torch.compiler.is_compiling() and not count.is_meta:
+            step_of = min(self._statistics.slot(step), int((count > 0).sum()) - 1)
         else:
             step_of = step
         running = self._statistics.at(step_of)
@@ -165,11 +195,29 @@ class BatchSteps:
             self._constants[step] = mean, variance
         return running
 
-    def _backward_by_steps(
-        self, sizes: Sequence[int], dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None
-    ) -> Gradients:
-        rows = enumerate(zip(dy.split(list(sizes)), x.split(list(sizes)), strict=True))
-        found = [self.backward(step, *row, weight, bias, None) for step, row in rows]
-        dx, *parameters = zip(*found, strict=True)
-        sums = [None if part[0] is None else torch.stack(part).sum(0) for part in parameters]
-        return torch.cat(dx), sums[0], sums[1]
+
+def _spans_of(sizes: Sequence[int]) -> Tensor:
+    """Of the steps, one after the other: each a part."""
+    counts = torch.tensor(sizes, device="cpu")
+    return torch.stack([torch.arange(len(sizes), device="cpu"), counts.cumsum(0) - counts, counts], 1)
+
+
+def _unbiased(variances: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(K, C) from the biased ones of K steps.
+
+    The factors go as numbers, one for each run of steps of a size: a tensor of them would be brought to the
+    device, which a stream waits for and a CUDA graph does not take.
+    """
+    runs = [(size, len(list(steps))) for size, steps in itertools.groupby(sizes)]
+    parts = variances.split([steps for _, steps in runs])
+    return torch.cat([part * (size / (size - 1)) for part, (size, _) in zip(parts, runs, strict=True)])
+
+
+def _rest(whole: Tensor, sizes: Sequence[int], first: int) -> Iterable[tuple[int, Tensor]]:
+    """The rows of each step from the first on."""
+    return enumerate(whole[sum(sizes[:first]) :].split(list(sizes[first:])), first)
+
+
+def _sum(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.stack(known).sum(0) if known else None

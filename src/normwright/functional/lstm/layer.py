@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from normwright.functional.forward_mode import has_tangent
 from normwright.functional.lstm.fused import FusedLayer, run_forward
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.plain import plain_layer
@@ -42,6 +42,4 @@ def _is_transformed(inputs: LstmInputs) -> bool:
     """Whether the compiler, `torch.func` or a forward-mode derivative asks, which know no kernels."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
-    if forward_ad._current_level < 0:
-        return False
-    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in inputs)
+    return has_tangent(*inputs)

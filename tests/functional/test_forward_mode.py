@@ -1,0 +1,169 @@
+"""Forward-mode derivatives of every function, and derivatives of gradients by them, against reverse mode."""
+
+import pytest
+import torch
+from tolerances import SAME_DERIVATIVE
+from torch.autograd import forward_ad
+
+from normwright import functional as F
+from normwright.errors import OptionError
+
+pytestmark = [
+    # Forward-mode differentiation loads PyTorch's decompositions, which it still scripts.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated"),
+]
+
+
+def draw(*shape, seed):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 0.5
+
+
+GIVEN = (draw(4, 6, 5, seed=0), draw(6, seed=1), draw(6, seed=2), draw(4, 6, 5, seed=3))
+ALONG = (draw(4, 6, 5, seed=4), draw(6, seed=5), draw(6, seed=6), draw(4, 6, 5, seed=7))
+MASK, DOMAINS = torch.arange(5) < torch.tensor([[5], [3], [4], [5]]), torch.tensor([0, 1, 0, 1])
+
+
+def running(*shape):
+    return torch.zeros(*shape, 6).double(), torch.ones(*shape, 6).double()
+
+
+def domains():
+    return [(*running(), None) for _ in range(2)]
+
+
+# Of x (4, 6, 5), a weight, a bias and a residual.
+CALLS = {
+    "batch_norm": lambda x, w, b, r: F.batch_norm(x, None, None, w, b, True, residual=r, activation="silu"),
+    "batch_norm, moving": lambda x, w, b, r: F.batch_norm(
+        x, *running(), w, b, True, residual=r, activation="tanh"
+    ),
+    "batch_norm in inference": lambda x, w, b, r: F.batch_norm(
+        x, *running(), w, b, residual=r, activation="gelu"
+    ),
+    "batch_renorm": lambda x, w, b, r: F.batch_renorm(x, *running(), w, b, True, residual=r),
+    "dynamic_tanh": lambda x, w, b, r: F.dynamic_tanh(x, b[0], w, b, axis=1),
+    "filter_response_norm": lambda x, w, b, r: F.filter_response_norm(x, w, b, residual=r, activation="silu"),
+    "filter_response_norm, unit": lambda x, w, b, r: F.filter_response_norm(x, w, None, b),
+    "filter_response_norm, learned": lambda x, w, b, r: F.filter_response_norm(x, eps=w[1].square()),
+    "ghost_batch_norm": lambda x, w, b, r: F.ghost_batch_norm(
+        x, *running(), w, b, True, ghost_size=2, residual=r, activation="sigmoid"
+    ),
+    "group_norm": lambda x, w, b, r: F.group_norm(x, 2, w, b, residual=r, activation="relu"),
+    "instance_norm": lambda x, w, b, r: F.instance_norm(x, None, None, w, b, residual=r),
+    "instance_norm, moving": lambda x, w, b, r: F.instance_norm(x, *running(), w, b, residual=r),
+    "layer_norm": lambda x, w, b, r: F.layer_norm(x.mT, (6,), w, b, residual=r.mT, activation="leaky_relu"),
+    "local_response_norm": lambda x, w, b, r: F.local_response_norm(x, 3, residual=r),
+    "masked_batch_norm": lambda x, w, b, r: F.masked_batch_norm(x, MASK, *running(), w, b, True, residual=r),
+    "maxout": lambda x, w, b, r: F.maxout(x, 2),
+    "recurrent_batch_norm": lambda x, w, b, r: F.recurrent_batch_norm(
+        x[..., 0], 1, *running(3), w, b, training=True
+    ),
+    "rms_norm": lambda x, w, b, r: F.rms_norm(x.mT, (6,), w, 0.1, residual=r.mT),
+    "split_batch_norm": lambda x, w, b, r: F.split_batch_norm(
+        x, DOMAINS, domains(), w, b, True, residual=r, activation="silu"
+    ),
+    "standardise_weight": lambda x, w, b, r: F.standardise_weight(x),
+    "sync_batch_norm": lambda x, w, b, r: F.sync_batch_norm(x, *running(), w, b, True, residual=r),
+    "weight_norm": lambda x, w, b, r: F.weight_norm(x, w[:4, None, None]),
+}
+
+
+def by_dual_numbers(call):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(call(*map(forward_ad.make_dual, GIVEN, ALONG))).tangent
+
+
+def beside_gradients(call):
+    with forward_ad.dual_level():
+        leaves = [tensor.clone().requires_grad_() for tensor in GIVEN]
+        return forward_ad.unpack_dual(call(*map(forward_ad.make_dual, leaves, ALONG))).tangent
+
+
+def by_torch_func(call):
+    return torch.func.jvp(call, GIVEN, ALONG)[1]
+
+
+def over_vmap(call):
+    def at(size):
+        return call(*(tensor + size * along for tensor, along in zip(GIVEN, ALONG, strict=True)))
+
+    return torch.func.jacfwd(at)(torch.zeros((), dtype=torch.float64))
+
+
+def leaves_of():
+    return [tensor.clone().requires_grad_() for tensor in GIVEN]
+
+
+def close(one, other):
+    return float((one - other).detach().abs().max()) <= SAME_DERIVATIVE * max(1.0, float(other.abs().max()))
+
+
+def along(gradients):
+    return sum((gradient * tangent).sum() for gradient, tangent in zip(gradients, ALONG, strict=True))
+
+
+@pytest.mark.parametrize("way", [by_dual_numbers, beside_gradients, by_torch_func, over_vmap])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_tangent_is_the_gradients_along_it(name, way):
+    call, leaves = CALLS[name], leaves_of()
+    y = call(*leaves)
+    tangent = way(call)
+    assert tangent.shape == y.shape
+    for seed in range(3):
+        dy = draw(*y.shape, seed=seed) - 0.5
+        gradients = torch.autograd.grad(y, leaves, dy, retain_graph=True, materialize_grads=True)
+        assert close((tangent * dy).sum(), along(gradients))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_tangent_of_a_gradient(name):
+    def loss(*tensors):
+        return CALLS[name](*tensors).pow(3).sum()
+
+    _, found = torch.func.jvp(torch.func.grad(loss, argnums=(0, 1, 2, 3)), GIVEN, ALONG)
+    leaves = leaves_of()
+    first = torch.autograd.grad(loss(*leaves), leaves, create_graph=True, materialize_grads=True)
+    expected = torch.autograd.grad(along(first), leaves, materialize_grads=True)
+    for one, other in zip(found, expected, strict=True):
+        assert close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("batch_norm", by_dual_numbers),
+        ("batch_norm", by_torch_func),
+        ("ghost_batch_norm", by_dual_numbers),
+        ("instance_norm", by_dual_numbers),
+    ],
+)
+def test_statistics_move_as_ever(name, way):
+    options = {"ghost_size": 2} if name == "ghost_batch_norm" else {}
+    moved = []
+    for run in (way, lambda call: call(*GIVEN)):
+        statistics = running()
+        run(lambda x, w, b, r, known=statistics: getattr(F, name)(x, *known, w, b, True, **options))
+        moved.append(statistics)
+    assert not torch.equal(moved[1][0], running()[0])
+    assert all(map(close, *moved))
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "ghost_batch_norm", "instance_norm"])
+def test_no_tangent_stays_in_statistics(name):
+    options, known = {"ghost_size": 2} if name == "ghost_batch_norm" else {}, running()
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(GIVEN[0], ALONG[0])
+        getattr(F, name)(x, *known, None, None, True, **options)
+        assert [forward_ad.unpack_dual(statistic).tangent for statistic in known] == [None, None]
+
+
+def test_out_is_refused():
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(GIVEN[0], ALONG[0])
+        with pytest.raises(OptionError, match="out= must be given only where no gradient is wanted"):
+            F.group_norm(x, 2, out=torch.empty_like(GIVEN[0]))
+
+
+def test_every_function_is_here():
+    """But whitening, whose matrix root PyTorch refuses by name."""
+    assert set(F.__all__) - {name.split(",")[0].split()[0] for name in CALLS} == {"whitening_norm"}
