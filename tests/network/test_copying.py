@@ -1,4 +1,4 @@
-"""A copy of a network can be used as the network can, wherever it was made; and holds no tensor of another dtype."""
+"""A copy of a network serves as the network does, wherever it was made, and is all of the dtype asked for."""
 
 import pytest
 import torch

@@ -107,7 +107,7 @@ def test_the_context_says_so_too():
 
 
 def test_a_network_that_was_made_in_inference_mode(act):
-    """Its buffers may be written to in that mode alone; a call that fails half-way would leave them changed."""
+    """Its buffers may be written to in that mode alone, and one that is refused was changed all the same."""
     with torch.inference_mode():
         network = small_network().eval()
     assert network[1].running_mean.is_inference()

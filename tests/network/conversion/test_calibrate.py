@@ -224,5 +224,5 @@ def test_a_compiled_network_is_calibrated():
 
 
 def test_a_network_on_meta_has_nothing_to_be_fitted_to():
-    with pytest.raises(OptionError, match="'0.weight' is on the device meta"):
+    with pytest.raises(OptionError, match=r"'0\.weight' is on the device meta"):
         nw.convert(plain_network().to("meta"), "group", calibrate=[images()])

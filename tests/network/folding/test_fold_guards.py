@@ -362,14 +362,12 @@ def test_an_example_that_shows_nothing_is_refused(example, what):
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
 def test_a_tolerance_that_is_none(tolerance):
     with pytest.raises(OptionError, match=r"tolerance= must be a number, 0 or more"):
-        nw.fold(
-            nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval(), torch.ones(1, 2), tolerance=tolerance
-        )
+        nw.fold(nn.Linear(2, 2), torch.ones(1, 2), tolerance=tolerance)
 
 
 def test_a_network_on_meta():
     network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval().to("meta")
-    with pytest.raises(OptionError, match="'0.weight' is on the device meta"):
+    with pytest.raises(OptionError, match=r"'0\.weight' is on the device meta"):
         nw.fold(network, torch.ones(1, 2, device="meta"))
 
 
@@ -383,5 +381,6 @@ def test_a_part_that_is_scripted(place):
         warnings.simplefilter("ignore")  # PyTorch's, that it is of yesterday
         network[place] = torch.jit.script(network[place])
         result, report = fold_with_report(network, x)
-    assert float((result(x) - expected).abs().max()) <= EXACT * float(expected.abs().max())
+    actual = result(x).detach()
+    assert float((actual - expected).abs().max()) <= EXACT * float(expected.abs().max())
     assert report.normalisers
