@@ -90,6 +90,7 @@ CASES = {
     f"recalibrate nets.py:resnet {SAVED} --data digits --estimator x --dry-run": (2, "'total', 'within'"),
     f"fold nets.py:resnet {SAVED} --dry-run": (2, "either --example N,C,H,W or --data"),
     f"fold nets.py:resnet {SAVED} --example 1,x --dry-run": (2, "must be a whole number"),
+    f"fold nets.py:resnet {SAVED} --example 1,1,-8,8 --dry-run": (1, "sizes of at least 1, but has 1,1,-8,8"),
     f"fold nets.py:resnet {SAVED} --example 1,1,8,8 --out a.safetensors": (
         1,
         "a folded network has other layers",

@@ -181,4 +181,6 @@ def test_the_users_own_exception_passes_unchanged(
     with pytest.raises(error) as caught:
         resolve(name)
     assert not isinstance(caught.value, UserCodeError)
-    assert not [module for module in set(sys.modules) - before if module.startswith("normwright_user_")]
+    assert not [
+        module for module in set(sys.modules) - before if module.startswith("normwright.lab.user_files.")
+    ]

@@ -129,3 +129,24 @@ def test_a_buffer_is_where_a_network_without_parameters_is():
 def test_a_network_that_holds_nothing_is_anywhere():
     batch = [x()]
     assert moved(batch, nn.ReLU()) is batch
+
+
+@pytest.mark.parametrize(
+    ("example", "args", "named"),
+    [
+        ((1, 2), (1, 2), {}),
+        ({"a": 1}, (), {"a": 1}),
+        (Encoding(a=1), (), {"a": 1}),
+        (MappingProxyType({"a": 1}), (), {"a": 1}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_an_example_stands_for(example, args, named):
+    call = call_of(example)
+    assert (call.args, call.named) == (args, named)
+    assert type(call.named) is dict
+
+
+def test_packed_sequences_are_one_argument():
+    packed = pack_sequence([x()])
+    assert call_of(packed).args == (packed,)

@@ -7,6 +7,7 @@ import collections
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 import normwright as nw
@@ -74,6 +75,26 @@ def test_forward_fn_for_any_other_signature():
     )
     torch.testing.assert_close(network.norm.running_mean, X.mean(0) + 1)
     assert handle.samples == 8
+
+
+class Sequences(nn.Module):
+    """Takes packed sequences, whose steps it normalises."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, packed):
+        return self.norm(packed.data)
+
+
+@pytest.mark.parametrize("with_target", [False, True])
+def test_packed_sequences_are_one_input(with_target):
+    packed = pack_sequence([X[:4], X[4:7], X[7:]])
+    network = Sequences().eval()
+    handle = nw.recalibrate(network, [(packed, TARGET[:3]) if with_target else packed])
+    torch.testing.assert_close(network.norm.running_mean, X.mean(0))
+    assert handle.samples == 3
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,20 @@ def test_the_context_says_so_too():
         nw.adapt(network, [draw(4, 3, 9, 9)], source_weight=1),
     ):
         one_channel(network)
+
+
+def test_a_network_that_was_made_in_inference_mode(act):
+    """Its buffers may be written to in that mode alone, and one that is refused was changed all the same."""
+    with torch.inference_mode():
+        network = small_network().eval()
+    assert network[1].running_mean.is_inference()
+    before = state_of(network)
+    handle = act(network)
+    assert not same_state(before, state_of(network))
+    handle.undo()
+    assert same_state(before, state_of(network))
+
+
+def test_a_network_on_meta(act):
+    with pytest.raises(OptionError, match="on the device meta"):
+        act(small_network().eval().to("meta"))

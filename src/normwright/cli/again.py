@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,17 +33,17 @@ def line_again(
     from normwright.network.conversion.convert import convert
 
     given = {name: value for name, value in options.items() if value}
-    written = "".join(f", {name}={_written(value)}" for name, value in given.items())
-    tries = (
-        [(None, "")] if example is None else [(None, ""), (_blank(example), f", example={_written(example)}")]
-    )
-    for shown, last in tries:
+    shapes = [None] if example is None else [None, example]
+    # The statistics that batches gave are the checkpoint's then, and no loss.
+    for asked, shown in itertools.product((given, given | {"lossy": True}), shapes):
         try:
-            network = convert(build(), to, **given, example=shown, inplace=True)
+            network = convert(build(), to, **asked, example=_blank(shown), inplace=True)
         except NormwrightError:
             continue
         if _layers(network) == _layers(converted):
-            return f'network = normwright.convert({call}, "{to}"{written}{last})'
+            named = asked if shown is None else asked | {"example": shown}
+            written = "".join(f", {name}={_written(value)}" for name, value in named.items())
+            return f'network = normwright.convert({call}, "{to}"{written})'
     raise OptionError(
         "a network as the function builds it must become, by nw.convert, what the one with the checkpoint's "
         "weights became, but becomes another: convert it in Python, and keep the network"

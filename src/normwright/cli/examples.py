@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normwright.errors import DataError
+from normwright.errors import DataError, OptionError
 
 
 def random_example(network: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """Normal values, always the same, in the dtype and on the device of the network."""
+    if any(size < 1 for size in shape):
+        raise OptionError(f"--example must have sizes of at least 1, but has {','.join(map(str, shape))}")
     held = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return values.to(device=held.device, dtype=held.dtype)

@@ -19,7 +19,7 @@ from normwright.doctor.rule import Outcome, Rule, all_rules, judge
 from normwright.doctor.subject import Loss, PaddingFn, Subject, subject_of
 from normwright.doctor.treatments.treatment import treat
 from normwright.errors import unknown_name
-from normwright.statistics.batches import ForwardFn
+from normwright.network.batch_call import ForwardFn
 
 
 def diagnose(

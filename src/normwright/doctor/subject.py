@@ -15,7 +15,8 @@ from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from normwright.errors import DataError, OptionError
-from normwright.statistics.batches import Caller, ForwardFn, check_iterable, samples_in, unwrapped
+from normwright.network.batch_call import Caller, ForwardFn
+from normwright.statistics.batches import check_iterable, samples_in, unwrapped
 
 Loss = Callable[[Any, Any], Tensor]
 PaddingFn = Callable[[Any], Tensor]

@@ -14,10 +14,11 @@ from normwright.doctor.random_states import random_states_kept
 from normwright.errors import OptionError
 from normwright.lab.samples import Reading, has_splits, read_samples
 from normwright.lab.tensor_samples import Samples, mapped
+from normwright.network.batch_call import ForwardFn
 from normwright.shift.in_network import Shown, network_shift
 from normwright.shift.judge import Stage, check_options, judged
 from normwright.shift.report import NetworkShift, ShiftReport
-from normwright.statistics.batches import ForwardFn, unwrapped
+from normwright.statistics.batches import unwrapped
 
 Build = Callable[[tuple[int, ...] | None, int | None], nn.Module]
 """(sample shape, classes) -> network."""

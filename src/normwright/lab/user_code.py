@@ -12,20 +12,21 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from normwright.errors import UserCodeError
 from normwright.lab.sources import own_sources
+from normwright.lab.user_files import module_name, name_in
 
 IMAGES = "images:"
 
 _being_run: list[Path] = []
-_files_run: set[Path] = set()
+# What the sources were, by path: of each file when its module ran, and of all when they were last imported.
+_as_run: dict[str, dict[str, bytes]] = {}
+_as_imported: dict[str, bytes] = {}
 
 
 def is_user_code(name: str) -> bool:
@@ -157,49 +158,28 @@ def _module(where: str) -> ModuleType:
     return _run_file(_existing_file(where)) if _is_path(where) else _import(where)
 
 
-class _FreshSource(SourceFileLoader):
-    """Compiles the file as it is now.
-
-    Python's own cache of compiled files goes by size and whole seconds, so it misses a quick small edit.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
-        return code
-
-
 def _run_file(path: Path) -> ModuleType:
-    """The module that the file makes: once for each path and source, so that an edited file is run anew."""
-    sources = own_sources(path, path.parent)
-    key = hashlib.sha256(b"\0".join([str(path).encode(), *map(_read, sources)])).hexdigest()[:16]
-    module_name = f"normwright_user_{key}"
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    if path in _files_run:
-        _forget(sources)
-    _files_run.add(path)
-    loader = _FreshSource(module_name, str(path))
-    spec = spec_from_loader(module_name, loader)
-    if spec is None:
-        raise UserCodeError(f"{path} must be a Python file, but cannot be loaded as one")
-    module = module_from_spec(spec)
+    """The module that the file is: run once, and anew when it or a neighbour that it imports was edited."""
+    name = module_name(path)
+    sources = {str(source): _read(source) for source in own_sources(path, path.parent)}
+    if name in sys.modules and _as_run.get(name) == sources:
+        return sys.modules[name]
+    edited = {source for source, text in sources.items() if _as_imported.get(source, text) != text}
+    if edited:
+        _forget({source for run in _as_run.values() if edited & run.keys() for source in run} | edited)
+    sys.modules.pop(name, None)
+    _as_imported.update(sources)
+    _as_run[name] = sources
     _importable_from(path.parent)
-    # Registered before it runs: dataclasses and pickle look their own module up by name.
-    sys.modules[module_name] = module
     _being_run.append(path)
     try:
-        loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
+        return importlib.import_module(name)
     finally:
         _being_run.pop()
-    return module
 
 
-def _forget(sources: list[Path]) -> None:
+def _forget(paths: Collection[str]) -> None:
     """Has the files imported anew: one of them was edited since they were."""
-    paths = {str(path) for path in sources}
     for name, module in list(sys.modules.items()):
         if getattr(module, "__file__", None) in paths and name != "__main__":
             del sys.modules[name]
@@ -207,12 +187,13 @@ def _forget(sources: list[Path]) -> None:
 
 
 def _import(where: str) -> ModuleType:
-    _importable_from(Path.cwd())
+    here = Path.cwd()
+    _importable_from(here)
     importlib.invalidate_caches()
     try:
-        return importlib.import_module(where)
+        return importlib.import_module(name_in(here, where))
     except ModuleNotFoundError as fault:
-        missing = fault.name or ""
+        missing = (fault.name or "").removeprefix(f"{module_name(here)}.")
         if missing != where and not where.startswith(missing + "."):
             raise
         raise UserCodeError(_no_module(where, missing)) from fault

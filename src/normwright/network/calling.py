@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import itertools
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,29 +39,29 @@ class Call:
         Its lists and dicts are new ones, for the network may write in them.
         """
         args, named = pytree.tree_map(lambda leaf: leaf, (self.args, self.named))
-        return Call(_mapped(args, function), _mapped(named, function))
+        return Call(mapped(args, function), mapped(named, function))
 
 
 def call_of(example: Any) -> Call:
     """The call that an example stands for.
 
     Args:
-        example: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+        example: a tensor, a tuple of positional arguments, or a mapping of keyword arguments.
     Raises:
         OptionError: something else.
     Example:
         >>> call_of({"pixel_values": torch.ones(1)}).named
         {'pixel_values': tensor([1.])}
     """
-    if isinstance(example, Tensor):
+    if isinstance(example, Tensor | PackedSequence):
         return Call((example,), {})
     if isinstance(example, tuple):
         return Call(example, {})
-    if isinstance(example, dict):
+    if isinstance(example, Mapping):
         return Call((), dict(example))
     raise OptionError(
-        "an example must be a tensor, a tuple of positional arguments or a dict of keyword arguments, but is "
-        f"{type(example).__name__}"
+        "an example must be a tensor, a tuple of positional arguments or a mapping of keyword arguments, but "
+        f"is {type(example).__name__}"
     )
 
 
@@ -116,15 +118,21 @@ def moved(value: Any, network: nn.Module) -> Any:
     held = next(itertools.chain(network.parameters(), network.buffers()), None)
     if held is None:
         return value
-    return _mapped(value, lambda tensor: tensor.to(held.device), held.device)
+    return mapped(value, lambda tensor: tensor.to(held.device), held.device)
 
 
-def _mapped(value: Any, function: Callable[[Tensor], Tensor], device: torch.device | None = None) -> Any:
-    """The value itself where the function changes nothing in it; the device is where it moves tensors to."""
+def mapped(value: Any, function: Callable[[Tensor], Tensor], device: torch.device | None = None) -> Any:
+    """A value with every tensor in it put through a function; the value itself where that changes nothing.
+
+    Args:
+        value: of tuples, lists, mappings and what is registered with PyTorch's pytree, however nested.
+        function: of a tensor.
+        device: where it moves tensors to, if it does: a mapping may move itself.
+    """
     if isinstance(value, Tensor):
         return function(value)
     parts, rebuilt = _taken_apart(value, device)
-    new = [_mapped(part, function, device) for part in parts]
+    new = [mapped(part, function, device) for part in parts]
     return value if all(map(operator.is_, parts, new)) else rebuilt(new)
 
 
@@ -176,3 +184,12 @@ def _list_like(value: list[Any], parts: list[Any]) -> list[Any]:
 def widened(value: Tensor) -> Tensor:
     """A floating-point tensor in float64, any other as it is."""
     return value.to(torch.float64) if value.is_floating_point() else value
+
+
+def without_compiled_code() -> contextlib.AbstractContextManager[object]:
+    """Inside, what was compiled runs as Python, where hooks and modes are met."""
+    # Without torch._dynamo nothing was compiled, and importing it takes a second.
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance

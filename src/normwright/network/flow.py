@@ -14,6 +14,15 @@ from torch.fx import Graph, GraphModule, Node
 # Reads a tensor to check it, and hands nothing on.
 _ONLY_CHECKS = frozenset({"aten._assert_tensor_metadata", "aten.sym_size", "aten._assert_async"})
 
+# Reads of one argument its shape and dtype alone.
+_READS_NO_NUMBERS = {
+    **dict.fromkeys(("reshape_as", "view_as", "expand_as", "type_as"), "other"),
+    **dict.fromkeys(
+        ("empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "randn_like"), "self"
+    ),
+    **dict.fromkeys(("new_empty", "new_zeros", "new_ones", "new_full"), "self"),
+}
+
 _MAY_RETURN_THEIR_INPUT = frozenset(
     f"aten.{name}" for name in ("dropout", "feature_dropout", "alpha_dropout", "to", "contiguous", "reshape")
 )
@@ -38,8 +47,9 @@ class Flow:
     note: str = ""
 
     def readers(self, value: Node) -> list[Node]:
-        """The operators that read a value, and the output where it is returned."""
-        return [reader for reader in value.users if operator_of(reader) not in _ONLY_CHECKS]
+        """The operators that read a value's numbers, and the output where it is returned."""
+        readers = [reader for reader in value.users if operator_of(reader) not in _ONLY_CHECKS]
+        return [reader for reader in readers if not _reads_no_numbers(reader, value)]
 
     def is_constant(self, value: Any) -> bool:
         """Whether a value depends on parameters, buffers and constants alone."""
@@ -72,6 +82,14 @@ class Flow:
         named = {name: self.constant(part) for name, part in value.kwargs.items()}
         with torch.no_grad():
             return value.target(*given, **named)  # type: ignore[operator]
+
+
+def _reads_no_numbers(reader: Node, value: Node) -> bool:
+    asked = _READS_NO_NUMBERS.get(operator_of(reader).removeprefix("aten."))
+    if asked is None:
+        return False
+    given = arguments_of(reader)
+    return all(argument is not value for name, argument in given.items() if name != asked)
 
 
 def operator_of(node: Node) -> str:

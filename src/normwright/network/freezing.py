@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from normwright.errors import OptionError
+from normwright.network.copying import copied
 from normwright.network.frozen_class import (
     derives_from_frozen,
     frozen_class,
@@ -126,7 +127,7 @@ def freeze_with_report(
     _check_network(network)
     by_name = _by_name(network, names)
     chosen = set().union(*by_name.values())
-    changed = network if inplace else copy.deepcopy(network)
+    changed = network if inplace else copied(network)
     records: list[FreezeRecord] = []
     kinds: dict[nn.Module, type[nn.Module]] = {}
     for name, module in find_normalisers(changed).items():
@@ -143,6 +144,8 @@ def freeze_with_report(
     for name, found in by_name.items():
         if not any(record.frozen for record in records if record.name in found):
             reasons = [f"{record.kind}: {record.reason}" for record in records if record.name in found]
+            if isinstance(network, torch.jit.ScriptModule):
+                reasons.append("the network is compiled by torch.jit, which hides their classes")
             where = f"of {name} " if name else ""
             raise OptionError(
                 f"a normaliser {where}must have running statistics to be frozen, but "
@@ -176,7 +179,7 @@ def unfreeze(network: Network, *, names: Iterable[str] | None = None, inplace: b
     _check_network(network)
     by_name = _by_name(network, names)
     chosen = set().union(*by_name.values())
-    changed = network if inplace else copy.deepcopy(network)
+    changed = network if inplace else copied(network)
     kinds: dict[nn.Module, type[nn.Module]] = {}
     for name, module in find_normalisers(changed).items():
         own = unfrozen_class(type(module))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import CollapseError, DataError, OptionError, ShapeError
+from normwright.network.batch_call import Caller, ForwardFn
 from normwright.shift.layer_inputs import CURRENT, REFERENCE, LayerInputs
 from normwright.shift.layer_shift import GROUPS, layer_shifts
 from normwright.shift.report import NetworkShift, Recovery
 from normwright.statistics.adapt import adapt
-from normwright.statistics.batches import Caller, ForwardFn
 from normwright.statistics.guard import class_scores
 
 _Z = 1.959963984540054  # the normal distribution's quantile of 0.975

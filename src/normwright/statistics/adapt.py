@@ -10,17 +10,11 @@ from torch import nn
 from torch.distributed import ProcessGroup
 
 from normwright.errors import CollapseError
+from normwright.network.batch_call import Caller, ForwardFn
+from normwright.network.copying import check_holds_numbers
 from normwright.statistics.adaptation import Adaptation, AdaptationReport, LayerAdaptation
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
-from normwright.statistics.batches import (
-    Caller,
-    ForwardFn,
-    check_iterable,
-    none_called,
-    nothing_read,
-    samples_in,
-    unwrapped,
-)
+from normwright.statistics.batches import check_iterable, none_called, nothing_read, samples_in, unwrapped
 from normwright.statistics.blend import Evidence
 from normwright.statistics.changes import fitting, in_order, moved
 from normwright.statistics.guard import Guard, ScoresOf, class_scores
@@ -87,6 +81,7 @@ def adapt(
     check_iterable(batches)
     found = Layers(network, layers, instance_norm=False, recurrent=False)
     found.check_any()
+    check_holds_numbers(network)
     check_source_weight(source_weight, found.normalisers)
     warn_of_dropout(network)
     warn_of_others(process_group)

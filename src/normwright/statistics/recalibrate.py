@@ -10,16 +10,10 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from normwright.errors import OptionError, unknown_name
+from normwright.network.batch_call import Caller, ForwardFn
+from normwright.network.copying import check_holds_numbers
 from normwright.nn.bookkeeping import re_estimating
-from normwright.statistics.batches import (
-    Caller,
-    ForwardFn,
-    check_iterable,
-    none_called,
-    nothing_read,
-    samples_in,
-    unwrapped,
-)
+from normwright.statistics.batches import check_iterable, none_called, nothing_read, samples_in, unwrapped
 from normwright.statistics.changes import fitting, in_order, moved
 from normwright.statistics.estimate import ESTIMATORS, Estimator
 from normwright.statistics.layers import Layer, Layers
@@ -104,6 +98,7 @@ def recalibrate(
     check_iterable(batches)
     found = Layers(network, layers)
     found.check_any()
+    check_holds_numbers(network)
     warn_of_dropout(network)
     warn_of_others(process_group)
     reader = _Reader(network, found, Caller(network, forward_fn), estimator, samples, tolerance)

@@ -77,7 +77,8 @@ class Replacement:
     def _write(self, values: Mapping[Layer, Moments]) -> None:
         for layer, moments in values.items():
             for buffer, value in zip(self._now(layer), moments, strict=True):
-                buffer.copy_(value)
+                with torch.inference_mode(buffer.is_inference()):
+                    buffer.copy_(value)
 
 
 def _copies(moments: Moments) -> Moments:

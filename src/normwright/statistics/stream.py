@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from normwright.errors import OptionError
+from normwright.network.batch_call import Caller, ForwardFn
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
-from normwright.statistics.batches import Caller, ForwardFn, samples_in, unwrapped
+from normwright.statistics.batches import samples_in, unwrapped
 from normwright.statistics.guard import Guard, ScoresOf, class_scores
 from normwright.statistics.layers import Layers
 from normwright.statistics.untouched import untouched

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -11,6 +10,8 @@ import torch
 from torch import nn
 from torch.distributed import ProcessGroup
 from torch.nn.modules.dropout import _DropoutNd
+
+from normwright.network.calling import without_compiled_code
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def untouched(network: nn.Module, normalisers: Iterable[nn.Module]) -> Iterator[
     try:
         for module in normalisers:
             module.training = False
-        with torch.no_grad(), _without_compiled_code():
+        with torch.no_grad(), without_compiled_code():
             yield
     finally:
         for module, training in modes:
@@ -42,15 +43,8 @@ def untouched(network: nn.Module, normalisers: Iterable[nn.Module]) -> Iterator[
             for module, key, buffer, value in seats:
                 module._buffers[key] = buffer
                 if buffer is not None and value is not None and not torch.equal(buffer, value):
-                    buffer.copy_(value)
-
-
-def _without_compiled_code() -> contextlib.AbstractContextManager[object]:
-    # Without torch._dynamo nothing was compiled, and importing it takes a second.
-    if "torch._dynamo" not in sys.modules:
-        return contextlib.nullcontext()
-    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
+                    with torch.inference_mode(buffer.is_inference()):
+                        buffer.copy_(value)
 
 
 def warn_of_dropout(network: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import normwright as nw
+from normwright.errors import OptionError
 from normwright.network import ConversionReport, Gap, convert_with_report
 from normwright.network.conversion.fit import CoMoments
 
@@ -95,7 +96,7 @@ def test_the_report_measures_before_and_after():
 def test_a_metric_of_one_s_own_and_another_call():
     network = plain_network()
     batches = [{"pixels": x, "wanted": torch.ones(16)} for x, _ in batches_for(network)]
-    with pytest.raises(TypeError, match="unexpected keyword"):
+    with pytest.raises(OptionError, match="call the network by forward_fn="):
         nw.convert(network, "group", calibrate=batches)
     report = convert_with_report(
         network, "group", calibrate=batches, forward_fn=lambda network, batch: network(batch["pixels"])
@@ -207,3 +208,21 @@ def test_the_report_says_where_the_fit_did_harm():
     assert "further away" in str(ConversionReport("instance", (), gap))
     better = Gap(1, 8, None, None, None, 0.6, 0.5)
     assert "further away" not in str(ConversionReport("instance", (), better))
+
+
+def test_a_compiled_network_is_calibrated():
+    """Compiled code calls no hook, by which the inputs are seen."""
+    network = plain_network().eval()
+    batches = batches_for(network)
+    expected = nw.convert(network, "group", calibrate=batches)
+    compiled = torch.compile(network, backend="eager")
+    with torch.no_grad():
+        compiled(batches[0][0])
+    away, report = convert_with_report(compiled, "group", calibrate=batches)
+    assert torch.equal(away._orig_mod[1].weight, expected[1].weight)
+    assert report.gap.difference_calibrated < report.gap.difference_converted
+
+
+def test_a_network_on_meta_has_nothing_to_be_fitted_to():
+    with pytest.raises(OptionError, match=r"'0\.weight' is on the device meta"):
+        nw.convert(plain_network().to("meta"), "group", calibrate=[images()])

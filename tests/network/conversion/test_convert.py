@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -568,3 +569,45 @@ def test_the_way_back_says_what_its_statistics_are_worth():
     with torch.no_grad():
         group[1].weight.mul_(2)
     assert "with the statistics of before it was trained further: recalibrate it" in way_back(group)
+
+
+def test_a_norm_that_was_frozen_takes_the_mode_of_what_holds_it():
+    """A wrapper is in training mode when it is made, whatever it wraps."""
+    wrapped = nn.DataParallel(plain_network().eval())
+    assert wrapped.training
+    x = images()
+    back = nw.convert(nw.convert(wrapped, "frozen"), "batch")
+    assert torch.equal(back(x), wrapped(x))
+    assert not back.module[1].training
+
+
+def test_shapes_are_seen_on_meta_and_outputs_are_not_compared():
+    network = plain_network().to("meta")
+    away, report = convert_with_report(network, "layer", example=images().to("meta"))
+    assert isinstance(away[1], nn.LayerNorm)
+    assert report.gap is None
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"ghost_size": 0}, r"ghost_size= must be at least 1"),
+        ({"ghost_size": 2.5}, r"ghost_size= must be at least 1, and whole"),
+        ({"groups": 2.5}, r"groups= must be at least 1, and whole"),
+    ],
+    ids=str,
+)
+def test_counts_that_are_none(options, match):
+    with pytest.raises(OptionError, match=match):
+        nw.convert(plain_network(), "ghost" if "ghost_size" in options else "group", **options)
+
+
+def test_a_network_that_is_scripted_is_told_so():
+    with pytest.raises(OptionError, match=r"torch.jit, which hides"):
+        nw.convert(_scripted(plain_network()), "group")
+
+
+def _scripted(network):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, that it is of yesterday
+        return torch.jit.script(network)

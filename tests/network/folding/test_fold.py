@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import normwright as nw
 from normwright.errors import FoldError, OptionError
 from normwright.network import fold_with_report
+from normwright.network import trace as trace_module
 from normwright.network.folding import fold as fold_module
 
 # float64 throughout: a fold that is exact differs by roundings of 2^-53 in a few hundred operations.
@@ -532,3 +533,62 @@ def test_random_numbers_are_left_alone():
     state = torch.get_rng_state()
     nw.fold(network, torch.ones(1, 4, 2, 2))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        lambda y, h: y.reshape_as(h),
+        lambda y, h: y.view_as(h) + torch.ones_like(h),
+        lambda y, h: y.reshape(h.shape) * h.new_full((1,), 2.0),
+    ],
+    ids=["reshape_as", "ones_like", "new_full"],
+)
+@pytest.mark.parametrize("how", ["torch.export", "recording"])
+def test_reading_a_shape_keeps_no_fold_off(back, how, monkeypatch):
+    """As in LeViT, where a linear layer's shape is asked for after the norm."""
+    if how == "recording":
+        monkeypatch.setattr(trace_module, "_exported", _fails)
+
+    def forward(net, x):
+        hidden = net.linear(x)
+        return back(net.norm(hidden.flatten(0, 1)), hidden)
+
+    network = Net(forward, linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6))
+    _, places, report = folded(network, draw(2, 5, 4))
+    assert places == {"norm": ("before", ("linear",))}
+    assert report.traced_by == how
+
+
+def test_reading_a_shape_and_the_numbers_keeps_a_fold_off():
+    def forward(net, x):
+        hidden = net.linear(x)
+        return net.norm(hidden).reshape_as(hidden) * hidden.reshape_as(hidden)
+
+    _, places, _ = folded(Net(forward, linear=nn.Linear(4, 6), norm=nn.BatchNorm1d(6)), draw(5, 4))
+    assert places == {"norm": ("multiply-add", ())}
+
+
+def _fails(*_):
+    raise RuntimeError
+
+
+def test_a_forward_that_needs_what_its_hooks_gather():
+    """As in Transformers, where hooks hand a backbone's layers on to a head."""
+    gathered = []
+
+    def forward(net, x):
+        gathered.clear()
+        net.second(net.norm(net.first(x)))
+        return gathered[0]
+
+    def hook(module, given, result):
+        gathered.append(result)
+        return result * 2
+
+    network = Net(forward, first=nn.Linear(4, 4), norm=nn.BatchNorm1d(4), second=nn.Linear(4, 4))
+    network.second.register_forward_hook(hook)
+    result, places, report = folded(network, draw(5, 4))
+    assert report.traced_by == "torch.export"
+    assert places == {"norm": ("before", ("first",))}
+    assert len(result.second._forward_hooks) == 1

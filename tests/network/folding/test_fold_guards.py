@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import normwright as nw
-from normwright.errors import DataError, FoldError
+from normwright.errors import DataError, FoldError, OptionError
 from normwright.network import fold_with_report
 from normwright.network.calling import call_of
 from normwright.network.folding import fold as fold_module
@@ -356,3 +357,30 @@ def test_an_example_that_shows_nothing_is_refused(example, what):
         nw.fold(network, example, inplace=True)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert type(network[1]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none(tolerance):
+    with pytest.raises(OptionError, match=r"tolerance= must be a number, 0 or more"):
+        nw.fold(nn.Linear(2, 2), torch.ones(1, 2), tolerance=tolerance)
+
+
+def test_a_network_on_meta():
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval().to("meta")
+    with pytest.raises(OptionError, match=r"'0\.weight' is on the device meta"):
+        nw.fold(network, torch.ones(1, 2, device="meta"))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_part_that_is_scripted(place):
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3), nn.BatchNorm1d(3))
+    randomise(network).eval()
+    x = draw(5, 4)
+    expected = network(x).detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, that it is of yesterday
+        network[place] = torch.jit.script(network[place])
+        result, report = fold_with_report(network, x)
+    actual = result(x).detach()
+    assert float((actual - expected).abs().max()) <= EXACT * float(expected.abs().max())
+    assert report.normalisers

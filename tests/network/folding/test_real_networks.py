@@ -59,3 +59,39 @@ def test_every_norm_that_can_be_is_folded(name, monkeypatch):
         module for module in folded.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
     ]
     assert left == []
+
+
+def _levit():
+    from transformers import LevitConfig, LevitForImageClassificationWithTeacher
+
+    down = [["Subsample", 8, 2, 4, 2, 2]] * 2
+    settings = {"hidden_sizes": [16, 32, 32], "num_attention_heads": [1, 2, 2], "key_dim": [8] * 3}
+    config = LevitConfig(image_size=64, depths=[1] * 3, down_ops=down, **settings)
+    return LevitForImageClassificationWithTeacher(config)
+
+
+def _beit():
+    from transformers import BeitConfig, BeitForSemanticSegmentation
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 4}
+    config = BeitConfig(image_size=64, out_indices=[1, 2, 3, 4], num_labels=3, use_mask_token=False, **sizes)
+    return BeitForSemanticSegmentation(config)
+
+
+@pytest.mark.parametrize(
+    ("build", "places"),
+    [(_levit, {"before": 26, "after": 2}), (_beit, {"before": 14, "": 8})],
+    ids=["LeViT", "BEiT"],
+)
+def test_a_network_that_was_called_before(build, places, monkeypatch):
+    """The first call of a network of Transformers may leave hooks in it, which its next ones need."""
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(fold_module, "SECONDS", 0.0)
+    monkeypatch.setattr(measure, "LEAST_CALLS", 1)
+    network = randomise(build()).eval()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        network(x)
+    report = fold_with_report(network, x)[1]
+    assert collections.Counter(record.place for record in report.normalisers) == places
+    assert report.error.difference_ulps <= 1e-8 / torch.finfo(torch.float64).eps

@@ -22,9 +22,10 @@ from normwright.lab.optimisation import make_optimiser
 from normwright.lab.recipe import NetworkRecipe, Recipe, TrainingRecipe
 from normwright.lab.training import build
 from normwright.lab.user_code import is_user_code
+from normwright.network.batch_call import ForwardFn
 from normwright.network.walk import find_normalisers
 from normwright.nn import WeightNorm
-from normwright.statistics.batches import ForwardFn, unwrapped
+from normwright.statistics.batches import unwrapped
 
 # What a recipe must name and these tests vary themselves.
 _VARIED: dict[str, Any] = {"batch_size": 1, "lr": 1e-3}

@@ -14,7 +14,8 @@ from normwright.lab.advice.bare import leave_out_normalisers
 from normwright.lab.advice.exhaustion import is_out_of_memory
 from normwright.lab.advice.samples import Samples, in_words, labels_of
 from normwright.lab.objective import LOSSES, Loss, checked_loss, loss_named
-from normwright.statistics.batches import Caller, ForwardFn, unwrapped
+from normwright.network.batch_call import Caller, ForwardFn
+from normwright.statistics.batches import unwrapped
 
 Optimiser = torch.optim.Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 """An optimiser of the network, or what makes one for parameters."""

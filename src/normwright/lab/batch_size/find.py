@@ -16,7 +16,7 @@ from normwright.lab.advice.trainee import Optimiser
 from normwright.lab.batch_size.records import BatchSizes
 from normwright.lab.batch_size.search import OnStage, Search
 from normwright.lab.objective import Loss
-from normwright.statistics.batches import ForwardFn
+from normwright.network.batch_call import ForwardFn
 
 
 def find_batch_size(

@@ -20,7 +20,7 @@ from normwright.lab.lr_range.records import LearningRates, RateCurve, UsableRang
 from normwright.lab.lr_range.rules import ends
 from normwright.lab.lr_range.sweep import DONE, Sweep, rates_between, sweep
 from normwright.lab.objective import Loss
-from normwright.statistics.batches import ForwardFn
+from normwright.network.batch_call import ForwardFn
 
 OnProgress = Callable[[int, int, Sequence[tuple[str, int, int]]], None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TypeVar
 
 from torch import nn
@@ -12,6 +11,7 @@ from normwright.network.acceleration.blocks import BlockPlan, plan_blocks
 from normwright.network.acceleration.drop_in import drop_in_for, normalisers_by_name
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.acceleration.route import own_class, routed_class
+from normwright.network.copying import copied
 from normwright.network.frozen_class import unfrozen_class
 from normwright.network.walk import take_classes
 
@@ -62,7 +62,7 @@ def accelerate_with_report(network: Network, *, inplace: bool = False) -> tuple[
     """
     if not isinstance(network, nn.Module):
         raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
-    changed = network if inplace else copy.deepcopy(network)
+    changed = network if inplace else copied(network)
     normalisers = normalisers_by_name(changed)
     kinds = {name: drop_in_for(module) for name, module in normalisers.items()}
     plans = plan_blocks(changed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from normwright.errors import ConversionError, OptionError, ShapeError
@@ -28,6 +29,7 @@ from normwright.network.conversion.plan import Plan, Planner, describe
 from normwright.network.conversion.report import Conversion, ConversionReport, Gap
 from normwright.network.conversion.rules import rule_for
 from normwright.network.conversion.select import Names, choose
+from normwright.network.copying import check_holds_numbers, copied
 from normwright.nn.normalised_lstm import NormalisedLSTM
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -79,9 +81,10 @@ def convert(
             of before, else 32.
         example: a tensor, a tuple of positional arguments or a dict of keyword arguments, on which the
             network is run in inference to see the shapes that its normalisers meet.
-        calibrate: batches as a data loader gives them: a tensor, (input, target, …) of which the input is
-            taken, or a dict of keyword arguments; tensors go to the network's device. Read once per
-            normaliser, and three times besides; the order may differ from time to time.
+        calibrate: batches as `recalibrate` takes them: a tensor, (input, target, …) of which the input is
+            taken, or a mapping of keyword arguments, of which those that forward does not take are left out;
+            tensors go to the network's device. Read once per normaliser, and three times besides; the order
+            may differ from time to time.
         forward_fn: forward_fn(network, batch) runs a batch of `calibrate` otherwise.
         metric: metric(output, target) of the report, a mean over the batch; accuracy where the target is
             a class per sample.
@@ -111,6 +114,7 @@ def convert(
     )[0]  # fmt: skip
 
 
+@torch.inference_mode(False)  # what is made new is no tensor of that mode
 def convert_with_report(
     network: Network,
     to: str,
@@ -137,27 +141,27 @@ def convert_with_report(
     """
     if not isinstance(network, nn.Module):
         raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
+    if calibrate is not None:
+        check_holds_numbers(network)
     chosen = tuple(choose(network, to, names, of))
     _check_known(network, chosen, to)
-    options = Options(
-        to, groups, ghost_size, lossy, calibrated=calibrate is not None, training=network.training
-    )
+    options = Options(to, groups, ghost_size, lossy, calibrated=calibrate is not None)
     batches = None if calibrate is None else repeatable(calibrate)
     forward = forward_fn or call_with_batch
     seen: dict[str, Calls] | None = None
     before: nn.Module = network
     if example is not None or batches is not None:
-        before = copy.deepcopy(network)
+        before = copied(network)
         seen = _see(before, chosen, example, batches, forward)
     # With batches the network itself does not run: a copy of it finds the fit.
-    tried = network if inplace and batches is None else copy.deepcopy(network)
+    tried = network if inplace and batches is None else copied(network)
     plans, undone = _convert(tried, chosen, seen, options)
     try:
         fitted: dict[str, Fitted] = {}
         gap = None
         if batches is not None:
             gap, fitted = _calibrate(before, tried, plans, seen or {}, batches, forward, metric)
-        elif example is not None:
+        elif example is not None and not _is_on_meta(network):
             gap = _gap_of(*measure(before, tried, [example], call_with_example, None))
     except BaseException:
         take_back(undone)
@@ -181,12 +185,21 @@ def _check_known(network: nn.Module, names: tuple[str, ...], to: str) -> None:
         raise _refusal(refused, to)
 
 
+def _is_on_meta(network: nn.Module) -> bool:
+    return any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
+
+
 def _part_of(network: nn.Module, name: str) -> str:
     """Of which module a normaliser is a part that is not called, or ""."""
-    owner = network.get_submodule(name.rpartition(".")[0]) if name else network
+    owner = _holder(network, name)
     if not isinstance(owner, NormalisedLSTM) or owner is network.get_submodule(name):
         return ""
     return f"it is a part of a {type(owner).__name__}, which takes its numbers and does not call it"
+
+
+def _holder(network: nn.Module, name: str) -> nn.Module:
+    """The module that a normaliser stands in; the network itself where it is all of it."""
+    return network.get_submodule(name.rpartition(".")[0]) if name else network
 
 
 def _see(
@@ -219,7 +232,8 @@ def _convert(
             plans[name] = f"it is {options.to} norm already"
         else:
             try:
-                plans[name] = Planner(module, species, (seen or {}).get(name), options).plan()
+                asked = dataclasses.replace(options, training=_holder(network, name).training)
+                plans[name] = Planner(module, species, (seen or {}).get(name), asked).plan()
             except (ConversionError, ShapeError) as error:
                 refused[name] = error
     if refused:

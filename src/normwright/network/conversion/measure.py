@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from normwright.errors import DataError
+from normwright.network.calling import tensors_of
 from normwright.network.conversion.observe import Forward, inference
 
 #: (outputs of the network, what stands beside the input in the batch) -> a number.
@@ -89,8 +89,7 @@ def measure(
 
 def floating(output: Any) -> list[Tensor]:
     """The floating-point tensors of an output, whatever holds them."""
-    leaves = pytree.tree_leaves(output)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]
 
 
 def _beside(output: Any, labels: Any) -> Any:

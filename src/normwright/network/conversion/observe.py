@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import DataError, OptionError
-from normwright.network.calling import moved
+from normwright.network.batch_call import Caller
+from normwright.network.calling import call_of, without_compiled_code
 
 #: Runs the network on a batch and returns its output.
 Forward = Callable[[nn.Module, Any], Any]
@@ -42,26 +43,13 @@ class Calls:
 
 
 def call_with_batch(network: nn.Module, batch: Any) -> Any:
-    """What a data loader gives: a tensor; (input, target, …), of which the input is taken; keywords.
-
-    Tensors go to the network's device.
-    """
-    if isinstance(batch, dict):
-        return network(**moved(batch, network))
-    if isinstance(batch, (tuple, list)):
-        if not batch:
-            raise DataError("a batch must hold an input, but one is empty: see what the loader gives")
-        return call_with_batch(network, batch[0])
-    return network(moved(batch, network))
+    """What a data loader gives; see `Caller`."""
+    return Caller(network)(batch)
 
 
 def call_with_example(network: nn.Module, example: Any) -> Any:
-    """An example: a tensor, a tuple of positional arguments, or a dict of keyword arguments."""
-    if isinstance(example, dict):
-        return network(**example)
-    if isinstance(example, tuple):
-        return network(*example)
-    return network(example)
+    """An example; see `call_of`."""
+    return call_of(example).of(network)
 
 
 @contextlib.contextmanager
@@ -73,7 +61,7 @@ def inference(network: nn.Module) -> Iterator[None]:
     with torch.random.fork_rng(devices=list(devices)):
         try:
             network.eval()
-            with torch.no_grad():
+            with torch.no_grad(), without_compiled_code():
                 yield
         finally:
             for module, training in modes:
@@ -108,7 +96,7 @@ def observe(
     current: dict[str, int] = {}
 
     def see(name: str, x: Tensor) -> None:
-        calls = seen.setdefault(name, Calls(like=x.new_empty(0)))
+        calls = seen.setdefault(name, Calls(like=torch.empty(0, dtype=x.dtype, device=x.device)))
         calls.shapes[tuple(x.shape)] = None
         current[name] = current.get(name, 0) + 1
 
@@ -128,7 +116,7 @@ def repeatable(batches: Iterable[Any]) -> Iterable[Any]:
         OptionError: not iterable, or a tensor.
         DataError: there is no batch.
     """
-    if isinstance(batches, (Tensor, dict)) or not isinstance(batches, Iterable):
+    if isinstance(batches, (Tensor, Mapping)) or not isinstance(batches, Iterable):
         raise OptionError(
             f"calibrate= must be an iterable of batches, but is {type(batches).__name__}: put it in a list"
         )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch.nn import Parameter
 
+from normwright.errors import OptionError
+
 
 @dataclass
 class Options:
@@ -17,7 +19,7 @@ class Options:
         ghost_size: samples in a virtual batch; None for those of before, else 32.
         lossy: what `rules.TABLE` says is lost may be.
         calibrated: statistics will be taken from batches.
-        training: the mode of the network, which a norm that was frozen takes; it has none of its own.
+        training: the mode of what holds it, which a norm that was frozen takes; it has none of its own.
         ties: the new parameter of each that is shared, so that it stays shared.
     """
 
@@ -28,3 +30,14 @@ class Options:
     calibrated: bool = False
     training: bool = False
     ties: dict[tuple[int, tuple[int, ...]], Parameter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, given in (("groups", self.groups), ("ghost_size", self.ghost_size)):
+            if given is not None and not (isinstance(given, int) and given >= 1):
+                raise OptionError(f"{name}= must be at least 1, and whole, but is {given}: {_WHAT[name]}")
+
+
+_WHAT = {
+    "groups": "it is the most groups that may be made",
+    "ghost_size": "it is how many samples a virtual batch has",
+}

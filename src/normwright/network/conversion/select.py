@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from normwright.errors import OptionError, unknown_name
@@ -39,6 +40,11 @@ def choose(
     """
     kinds = _checked_kinds(to, of)
     found = find_normalisers(network)
+    if not found and isinstance(network, torch.jit.ScriptModule):
+        raise OptionError(
+            "the network must hold normalisers to be converted, but is compiled by torch.jit, which hides "
+            "their classes: convert it before it is scripted or traced"
+        )
     if not found:
         raise OptionError(
             f"the network ({type(network).__name__}) must hold normalisers to be converted, but holds none: "

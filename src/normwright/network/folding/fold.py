@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import math
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 from torch.nn.modules.conv import _ConvNd
@@ -18,11 +18,12 @@ from torch.nn.utils.weight_norm import WeightNorm
 from normwright.errors import OptionError
 from normwright.network.acceleration.route import own_class
 from normwright.network.calling import Call, call_of
+from normwright.network.copying import check_holds_numbers, copied
 from normwright.network.flow import Flow
 from normwright.network.folding.apply import apply
 from normwright.network.folding.decision import Decision
 from normwright.network.folding.functions import remove_calls, why_not_removable
-from normwright.network.folding.hooked import trace_with_hooked
+from normwright.network.folding.hooked import HOOKS, trace_without_hooks
 from normwright.network.folding.measure import compare, time_in_turn
 from normwright.network.folding.other_sizes import check_other_sizes
 from normwright.network.folding.outside import used_from_outside
@@ -48,8 +49,6 @@ _TAKEN_FOR_GRANTED = (
 )
 
 _IDENTITY = nn.Identity()
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def fold(network: Network, example: Any, *, tolerance: float | None = None, inplace: bool = False) -> Network:
@@ -127,14 +126,20 @@ def fold_with_report(
         raise OptionError(
             f"a network must be a torch.nn.Module or an ExportedProgram, but is {type(network).__name__}"
         )
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise OptionError(
+            f"tolerance= must be a number, 0 or more, in the output's unit, but is {tolerance}: leave it out "
+            "for 4 times the unfolded network's own error"
+        )
+    check_holds_numbers(network)
     call = call_of(example)
-    plan = _plan(_copy(network), call)
-    folded = _copy(network)
+    plan = _plan(copied(network), call)
+    folded = copied(network)
     _carry_out(folded, plan)
     error = speed = None
     notes = list(plan.notes)
     if plan.changes_something:
-        both = (_copy(network), _copy(folded))  # a call may move buffers
+        both = (copied(network), copied(folded))  # a call may move buffers
         error = compare(*both, call, tolerance)
         notes += _warned_of_stored(changed_attributes(network, *both))
         notes += [check_other_sizes(*both, call, tolerance), _TAKEN_FOR_GRANTED]
@@ -146,17 +151,6 @@ def fold_with_report(
         _carry_out(network, plan)
         folded = network
     return folded, report
-
-
-@torch.inference_mode(False)
-def _copy(network: nn.Module) -> Any:
-    """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
-    memo = {}
-    for module in network.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach()
-    return copy.deepcopy(network, memo)
 
 
 @dataclass(frozen=True)
@@ -190,15 +184,11 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
     notes = [f"Weight norm of {name} kept: {reason}." for name, reason in kept.items()]
     notes += [f"Weight norm undone: {', '.join(unnormed)}."] if unnormed else []
     for module in network.modules():
-        # A hook runs when the folded network does. Here it would be handed stand-ins for tensors; what it
-        # sees or changes lies on the border of its module, where no map is carried across.
-        for kind in _HOOKS:
-            getattr(module, kind).clear()
         if isinstance(module, (_ConvNd, nn.Linear)) and module.bias is None:
             # Whether its forward reads a bias is seen in the trace.
             module.bias = nn.Parameter(module.weight.new_zeros(_out_channels(module)))
     try:
-        flow, unplaced = trace_with_hooked(network, call, hooked)
+        flow, unplaced = trace_without_hooks(network, call, hooked)
     except UntraceableError as error:
         notes.append(f"Nothing could be folded, for the network cannot be traced ({error}).")
         return _Plan(
@@ -222,7 +212,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
 
 
 def _used(network: nn.Module, call: Call, modules: Sequence[str], **how: Any) -> dict[str, str]:
-    return used_from_outside(_copy(network), call.map(torch.clone), modules, **how) if modules else {}
+    return used_from_outside(copied(network), call.map(torch.clone), modules, **how) if modules else {}
 
 
 def _is_gone_with_a_normaliser(attribute: str) -> bool:
@@ -252,7 +242,7 @@ def _out_channels(module: nn.Module) -> int:
 
 def _has_hooks(module: nn.Module) -> bool:
     own = any(not isinstance(hook, WeightNorm) for hook in module._forward_pre_hooks.values())
-    return own or any(getattr(module, kind) for kind in _HOOKS if kind != "_forward_pre_hooks")
+    return own or any(getattr(module, kind) for kind in HOOKS if kind != "_forward_pre_hooks")
 
 
 @torch.inference_mode(False)  # what is made new is no tensor of that mode

@@ -18,14 +18,40 @@ from normwright.network.calling import Call
 from normwright.network.flow import Flow, calls_around
 from normwright.network.trace import UntraceableError, trace
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def trace_without_hooks(
+    network: nn.Module, call: Call, hooked: Iterable[str]
+) -> tuple[Flow, tuple[str, ...]]:
+    """`trace_with_hooked` of a network whose hooks are taken off for good, if it can be traced so.
+
+    A hook runs when the folded network does. In a trace it would be handed stand-ins for tensors; what it
+    sees or changes lies on the border of its module, where no map is carried across. But a forward may need
+    what hooks gather: those of Transformers hand on the hidden states.
+    """
+    hooks = [
+        (getattr(module, kind), dict(getattr(module, kind))) for module in network.modules() for kind in HOOKS
+    ]
+    for live, _ in hooks:
+        live.clear()
+    try:
+        return trace_with_hooked(network, call, hooked)
+    except UntraceableError:
+        if not any(of_module for _, of_module in hooks):
+            raise
+        for live, of_module in hooks:
+            live.update(of_module)
+        return trace_with_hooked(network, call, hooked)
+
 
 def trace_with_hooked(network: nn.Module, call: Call, hooked: Iterable[str]) -> tuple[Flow, tuple[str, ...]]:
     """A flow in which every module that has hooks and is called has operators, and those that have none.
 
     Args:
-        network: without its hooks.
+        network: with or without its hooks.
         call: its arguments.
-        hooked: names of the modules that had hooks.
+        hooked: names of the modules that have or had hooks.
     Raises:
         UntraceableError: no way of tracing serves.
     """

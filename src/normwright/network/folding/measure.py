@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import statistics
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from normwright.errors import DataError, FoldError, OptionError
 from normwright.network.calling import Call, tensors_of, unknown_in, widened
+from normwright.network.copying import in_dtype
 from normwright.network.folding.report import FoldDifference, FoldSpeed
 
 # The folded network's rounding errors come from as many operations as the unfolded one's, so that their
@@ -87,7 +87,7 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
     exact: nn.Module | None = None
     right: Sequence[Tensor] | None = None
     try:
-        exact = copy.deepcopy(unfolded).double()
+        exact = in_dtype(unfolded, torch.float64)
         right = outputs(exact, call.map(widened))
     except Exception as error:
         exact = None
@@ -152,7 +152,7 @@ def _in_float32(network: nn.Module) -> nn.Module | None:
     tensors = [*network.parameters(), *network.buffers()]
     if not any(tensor.dtype == torch.float64 for tensor in tensors):
         return None
-    return copy.deepcopy(network).float()
+    return in_dtype(network, torch.float32)
 
 
 def _errors(

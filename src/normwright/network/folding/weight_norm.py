@@ -72,7 +72,8 @@ def remove_weight_norm(module: nn.Module) -> tuple[str, ...]:
         value = getattr(module, name).detach().clone()
         delattr(module, name)
         setattr(module, name, nn.Parameter(value, requires_grad=trained))
-    _first(module, names)
+    if names:
+        _first(module, names)
     return names
 
 

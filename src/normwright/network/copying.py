@@ -1,0 +1,63 @@
+"""Copies a network: whatever it was called under, and in another dtype with all that it keeps."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from normwright.errors import OptionError
+from normwright.network.calling import mapped
+
+Network = TypeVar("Network", bound=nn.Module)
+
+_OF_MODULE = frozenset(nn.Module().__dict__)
+
+
+@torch.inference_mode(False)  # else the copy's tensors would be that mode's, and could not be trained
+def copied(network: Network) -> Network:
+    """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
+    memo = {}
+    for module in network.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach()
+    return copy.deepcopy(network, memo)
+
+
+def in_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy whose floating-point tensors are of a dtype, those too that are no buffers.
+
+    Some networks keep tensors in attributes when they are first called (LeViT's biases by position), which
+    `network.to(dtype)` leaves as they are.
+
+    Example:
+        >>> network = nn.Linear(1, 1)
+        >>> network.cache = {"mask": torch.ones(1)}
+        >>> in_dtype(network, torch.float64).cache
+        {'mask': tensor([1.], dtype=torch.float64)}
+    """
+
+    def cast(value: Tensor) -> Tensor:
+        return value.to(dtype) if value.is_floating_point() else value
+
+    new = copied(network)
+    new.double() if dtype == torch.float64 else new.float()
+    for module in new.modules():
+        for name, value in list(vars(module).items()):
+            if name not in _OF_MODULE and isinstance(value, Tensor | dict | list | tuple):
+                vars(module)[name] = mapped(value, cast)
+    return new
+
+
+def check_holds_numbers(network: nn.Module) -> None:
+    """Raises OptionError where a network's tensors have shapes and no numbers."""
+    held = [*network.named_parameters(), *network.named_buffers()]
+    name = next((name for name, tensor in held if tensor.is_meta), None)
+    if name is not None:
+        raise OptionError(
+            f"the network must hold numbers, but {name!r} is on the device meta, which has shapes alone: "
+            "network.to_empty(device=...) and load its weights first"
+        )

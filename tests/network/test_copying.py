@@ -1,0 +1,77 @@
+"""A copy of a network serves as the network does, wherever it was made, and is all of the dtype asked for."""
+
+import pytest
+import torch
+from torch import nn
+
+import normwright as nw
+from normwright.network.copying import copied, in_dtype
+
+X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def small_network():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+
+VERBS = {
+    "accelerate": nw.accelerate,
+    "convert": lambda network: nw.convert(network, "group"),
+    "convert with an example": lambda network: nw.convert(network, "layer", example=X),
+    "calibrate": lambda network: nw.convert(network, "group", calibrate=[X]),
+    "fold": lambda network: nw.fold(network, X),
+    "freeze": nw.freeze,
+    "unfreeze": nw.unfreeze,
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_is_made_in_inference_mode_can_be_trained(verb):
+    network = small_network().eval()
+    with torch.inference_mode():
+        made = VERBS[verb](network)
+    assert not any(tensor.is_inference() for tensor in (*made.parameters(), *made.buffers()))
+    made.train()(X).sum().backward()
+    assert made[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_weight_that_is_computed_is_copied(verb):
+    """It is no leaf of the graph, which PyTorch does not copy."""
+    network = small_network().eval()
+    torch.nn.utils.weight_norm(network[0])
+    assert not network[0].weight.is_leaf
+    with torch.no_grad():
+        expected = VERBS[verb](small_with(network))(X)
+    made = VERBS[verb](network)
+    with torch.no_grad():
+        torch.testing.assert_close(made(X), expected, rtol=1e-5, atol=1e-6)
+
+
+def small_with(network):
+    """One with the same numbers, whose weight is a parameter."""
+    plain = small_network().eval()
+    with torch.no_grad():
+        plain[0].weight.copy_(network[0].weight)
+        plain[0].bias.copy_(network[0].bias)
+    return plain
+
+
+def test_what_is_kept_beside_buffers_is_of_the_dtype_too():
+    network = small_network()
+    network.kept = {"bias": [torch.ones(1), torch.ones(1, dtype=torch.long)], "name": "one"}
+    wide = in_dtype(network, torch.float64)
+    assert [tensor.dtype for tensor in wide.kept["bias"]] == [torch.float64, torch.long]
+    assert {tensor.dtype for tensor in wide.parameters()} == {torch.float64}
+    assert network.kept["bias"][0].dtype == torch.float32
+
+
+def test_parameters_stay_shared_and_hooks_stay():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[1].weight = network[0].weight
+    network[0].register_forward_hook(lambda *_: None)
+    copy = copied(network)
+    assert copy[1].weight is copy[0].weight
+    assert copy[0].weight is not network[0].weight
+    assert len(copy[0]._forward_hooks) == 1
