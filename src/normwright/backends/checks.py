@@ -10,7 +10,7 @@ An argument's name says what it must be, for it means the same in every operator
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +19,10 @@ from torch import Tensor
 from normwright.backends import masks
 from normwright.backends.activation import ACTIVATIONS
 from normwright.backends.devices import check_devices
+from normwright.backends.families import FAMILIES, Family, Given, Shape
 from normwright.errors import DeviceError, DtypeError, OptionError, ShapeError, unknown_name
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-_Given = Mapping[str, Any]
+DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
 
 # The tensors that have an element for each of x's, and those that have one for each parameter.
 _LIKE_X = ("dy", "residual", "out")
@@ -32,28 +31,14 @@ _LIKE_A_PARAMETER = ("weight", "bias", "running_mean", "running_var", "mean", "v
 _UNITS = ("dh", "squashed", "through", "cell", "dcell")
 _GATES = ("z", "gates", "dz")
 
-_COUNTERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, *DTYPES)
-
-_EACH_CHANNEL = "an element for each channel"
-
-
-class _Asked(NamedTuple):
-    """The shapes that a family asks for, and why a parameter's; the mask's is that of an order."""
-
-    parameter: Sequence[int]
-    why: str = _EACH_CHANNEL
-    moments: Sequence[int] = ()
-    order: masks.Order | None = None
+_COUNTERS = DTYPES | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 
 
 def check(operator: str, call: Sequence[Any]) -> None:
     """Raises an error that names the first argument that is not what it must be; reads no values."""
-    given = dict(zip(_names_of(operator), call, strict=True))
-    _check_devices(given)
-    if "before" in given:
-        _check_cell(given)
-    else:
-        _check_normaliser(operator, given)
+    signature = _signature_of(operator)
+    given = dict(zip(signature.names, call, strict=True))
+    signature.check(signature, given)
 
 
 def checked(operator: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,79 +52,60 @@ def checked(operator: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return serve
 
 
+class _Signature(NamedTuple):
+    """An operator's arguments by what is asked of them, which is found once."""
+
+    names: tuple[str, ...]
+    tensors: tuple[str, ...]  # that lie on one device
+    like_x: tuple[str, ...]
+    like_a_parameter: tuple[str, ...]
+    family: Family
+    alone: tuple[Callable[[Given, Family], None], ...]  # checks of a single argument
+    check: Callable[[_Signature, Given], None]
+
+
 @functools.cache
-def _names_of(operator: str) -> tuple[str, ...]:
-    schema = getattr(torch.ops.normwright, operator).default._schema
-    return tuple(argument.name for argument in schema.arguments)
+def _signature_of(operator: str) -> _Signature:
+    arguments = getattr(torch.ops.normwright, operator).default._schema.arguments
+    names = tuple(argument.name for argument in arguments)
+    tensors = (argument.name for argument in arguments if "Tensor" in str(argument.type))
+    alone = [check_alone for name, check_alone in _ALONE.items() if name in names]
+    if operator.endswith("_masked"):
+        alone.append(_check_is_undone_by_masks)
+    return _Signature(
+        names,
+        tuple(name for name in tensors if name != "spans"),
+        tuple(name for name in names if name in _LIKE_X),
+        tuple(name for name in names if name in _LIKE_A_PARAMETER),
+        FAMILIES[operator.split("_")[0]],
+        tuple(alone),
+        _check_cell if "before" in names else _check_normaliser,
+    )
 
 
-def _check_devices(given: _Given) -> None:
-    check_devices([value for name, value in given.items() if name != "spans"])
-    spans = given.get("spans")
-    # What is on the device "meta" is not read.
-    if spans is not None and not spans.is_cpu and not given["x"].is_meta:
-        raise DeviceError(f"spans must be on the CPU, wherever x is, but are on {spans.device}")
+def _check_devices(signature: _Signature, given: Given, device: torch.device) -> None:
+    for name in signature.tensors:
+        tensor = given[name]
+        if tensor is not None and tensor.device != device:
+            check_devices([given[name] for name in signature.tensors])
 
 
-def _check_normaliser(operator: str, given: _Given) -> None:
-    x = given["x"]
+def _check_normaliser(signature: _Signature, given: Given) -> None:
+    x, family = given["x"], signature.family
+    _check_devices(signature, given, x.device)
     _check_floating("x", x)
-    asked = _FAMILIES[operator.split("_")[0]](given)
-    for name in _LIKE_X:
-        _check_floats(name, given.get(name), x.shape, "that of x")
-    for name in _LIKE_A_PARAMETER:
-        _check_floats(name, given.get(name), asked.parameter, asked.why)
-    _check_floats("moments", given.get("moments"), asked.moments, "that of its forward")
-    activation = given.get("activation")
-    if activation is not None and activation not in ACTIVATIONS:
-        raise unknown_name("activation", activation, ACTIVATIONS)
-    _check_mask(operator, given, asked.order)
-    if "out" in given:
-        _check_same_dtype("out", given["out"], "x", x)
-    if "alpha" in given:
-        _check_floating("alpha", given["alpha"])
-        _check_number("alpha", given["alpha"])
-    if "running_mean" in given:
-        _check_running(given)
-    if "spans" in given:
-        _check_spans(given["spans"])
+    shape, parameter_shape = x.shape, family.parameter(given)
+    for name in signature.like_x:
+        _check_floats(name, given[name], shape, "that of x")
+    for name in signature.like_a_parameter:
+        _check_floats(name, given[name], parameter_shape, family.why)
+    for check_alone in signature.alone:
+        check_alone(given, family)
 
 
-def _check_mask(operator: str, given: _Given, order: masks.Order | None) -> None:
-    mask = given.get("mask")
-    if (mask is not None or operator.endswith("_masked")) and given["activation"] not in masks.MASKED:
-        raise OptionError("the activation must be relu or leaky_relu where there is a mask")
-    if mask is None:
-        return
-    if mask.dtype != torch.uint8:
-        raise DtypeError(f"mask must be uint8, but is {mask.dtype}")
-    assert order is not None
-    _check_shape("mask", mask, masks.mask_shape(given["x"], order), "that of its forward")
-
-
-def _check_running(given: _Given) -> None:
-    statistics = {name: given[name] for name in ("running_mean", "running_var")}
-    for name, statistic in statistics.items():
-        if statistic is not None and statistic.shape[0] > 1 and statistic.stride(0) == 0:
-            raise ShapeError(
-                f"{name} must have memory for each channel, as it is moved in place, but is expanded: "
-                "use its clone()"
-            )
-    counter = given["num_batches_tracked"]
-    if counter is not None:
-        _check_number("num_batches_tracked", counter)
-    elif given["momentum"] is None and None not in statistics.values():
-        raise OptionError("momentum must be a number where num_batches_tracked is None, but is None")
-
-
-def _check_spans(spans: Tensor) -> None:
-    """Rows of three whole numbers; who reads them asks what they say."""
-    if spans.dtype != torch.int64 or spans.dim() != 2 or spans.shape[1] != 3:
-        raise ShapeError("spans must be int64 rows of part, first position and length")
-
-
-def _check_cell(given: _Given) -> None:
+def _check_cell(signature: _Signature, given: Given) -> None:
     before = given["before"]
+    _check_devices(signature, given, before.device)
     _check_floating("before", before)
     if before.dim() != 2:
         raise ShapeError(f"before must be (N, H), but has shape {list(before.shape)}")
@@ -154,68 +120,101 @@ def _check_cell(given: _Given) -> None:
                 _check_same_dtype(name, given[name], "before", before)
 
 
-def _rows(given: _Given) -> _Asked:
-    x, axes = given["x"], given["axes"]
-    if not 1 <= axes <= x.dim():
-        raise ShapeError(f"axes must be at least 1 and at most those of x, {x.dim()}, but is {axes}")
-    outer = x.dim() - axes
-    moments = (_moments_of(given), *x.shape[:outer])
-    order = masks.rows_order(x, axes) if given.get("mask") is not None else None
-    return _Asked(x.shape[outer:], "that of the axes that are normalised", moments, order)
+# ---- What is asked of one argument
 
 
-def _groups(given: _Given) -> _Asked:
-    x, groups = given["x"], given["groups"]
-    channels = _channels_of(x)
-    # Without channels there may be no groups.
-    if channels % groups if groups > 0 else (groups or channels):
-        raise ShapeError(f"groups must divide the channels of x, {channels}, but is {groups}")
-    order = masks.groups_order(x, groups) if given.get("mask") is not None else None
-    return _Asked((channels,), moments=(_moments_of(given), x.shape[0], groups), order=order)
+def _check_moments(given: Given, family: Family) -> None:
+    _check_floats("moments", given["moments"], family.moments(given), "that of its forward")
 
 
-def _channels(given: _Given) -> _Asked:
-    x = given["x"]
-    channels = _channels_of(x)
-    order = masks.channels_order(x) if given.get("mask") is not None else None
-    return _Asked((channels,), moments=(2, channels), order=order)
+def _check_mask(given: Given, family: Family) -> None:
+    mask = given["mask"]
+    if mask is None:
+        return
+    _check_is_undone_by_masks(given, family)
+    if mask.dtype != torch.uint8:
+        raise DtypeError(f"mask must be uint8, but is {mask.dtype}")
+    _check_shape("mask", mask, masks.mask_shape(given["x"], family.order(given)), "that of its forward")
 
 
-def _parts(given: _Given) -> _Asked:
-    channels, parts = _channels_of(given["x"]), given["parts"]
-    if parts < 0:
-        raise ShapeError(f"parts must be at least 0, but is {parts}")
-    return _Asked((channels,), moments=(3, parts, channels))
+def _check_is_undone_by_masks(given: Given, family: Family) -> None:
+    if given["activation"] not in masks.MASKED:
+        raise OptionError("the activation must be relu or leaky_relu where there is a mask")
 
 
-def _channel(given: _Given) -> _Asked:
-    x = given["x"]
-    axis = given.get("axis")
-    if axis is None:
-        return _Asked((_channels_of(x),))
-    if not 0 <= axis < x.dim():
-        raise ShapeError(f"axis must be at least 0 and below the axes of x, {x.dim()}, but is {axis}")
-    return _Asked((x.shape[axis],))
+def _check_activation(given: Given, family: Family) -> None:
+    activation = given["activation"]
+    if activation is not None and activation not in ACTIVATIONS:
+        raise unknown_name("activation", activation, ACTIVATIONS)
 
 
-# By the beginning of an operator's name.
-_FAMILIES = {"rows": _rows, "groups": _groups, "channels": _channels, "parts": _parts, "channel": _channel}
+def _check_out(given: Given, family: Family) -> None:
+    _check_same_dtype("out", given["out"], "x", given["x"])
 
 
-def _channels_of(x: Tensor) -> int:
-    if x.dim() < 2:
-        raise ShapeError(f"x must be (N, C, *space), but has shape {list(x.shape)}")
-    return x.shape[1]
+def _check_alpha(given: Given, family: Family) -> None:
+    _check_floating("alpha", given["alpha"])
+    _check_number("alpha", given["alpha"])
 
 
-def _moments_of(given: _Given) -> int:
-    return 2 if given["center"] else 1
+def _check_counter(given: Given, family: Family) -> None:
+    counter = given["num_batches_tracked"]
+    if counter is not None:
+        _check_number("num_batches_tracked", counter)
+    elif given["momentum"] is None and None not in (given["running_mean"], given["running_var"]):
+        raise OptionError("momentum must be a number where num_batches_tracked is None, but is None")
 
 
-def _check_floats(name: str, tensor: Tensor | None, shape: Sequence[int], why: str) -> None:
-    if tensor is not None:
-        _check_floating(name, tensor)
-        _check_shape(name, tensor, shape, why)
+def _check_moves(name: str) -> Callable[[Given, Family], None]:
+    def check_moves(given: Given, family: Family) -> None:
+        statistic = given[name]
+        if statistic is not None and statistic.stride(0) == 0 and statistic.shape[0] > 1:
+            raise ShapeError(
+                f"{name} must have memory for each channel, as it is moved in place, but is expanded: "
+                "use its clone()"
+            )
+
+    return check_moves
+
+
+def _check_spans(given: Given, family: Family) -> None:
+    """Rows of three whole numbers; who reads them asks what they say."""
+    spans = given["spans"]
+    # They belong on the CPU, but under a default device are made on that.
+    if not spans.is_cpu and spans.device != given["x"].device:
+        raise DeviceError(f"spans must be on the CPU or where x is, but are on {spans.device}")
+    if spans.dtype != torch.int64 or spans.dim() != 2 or spans.shape[1] != 3:
+        raise ShapeError("spans must be int64 rows of part, first position and length")
+
+
+def _check_parts(given: Given, family: Family) -> None:
+    if given["parts"] < 0:
+        raise ShapeError(f"parts must be at least 0, but is {given['parts']}")
+
+
+# In the order in which they are asked.
+_ALONE = {
+    "activation": _check_activation,
+    "parts": _check_parts,
+    "moments": _check_moments,
+    "mask": _check_mask,
+    "out": _check_out,
+    "alpha": _check_alpha,
+    "running_mean": _check_moves("running_mean"),
+    "running_var": _check_moves("running_var"),
+    "num_batches_tracked": _check_counter,
+    "spans": _check_spans,
+}
+
+
+# ---- What is asked of a tensor
+
+
+def _check_floats(name: str, tensor: Tensor | None, shape: Shape, why: str) -> None:
+    if tensor is None or (tensor.dtype in DTYPES and tensor.shape == shape):
+        return
+    _check_floating(name, tensor)
+    _check_shape(name, tensor, shape, why)
 
 
 def _check_floating(name: str, tensor: Tensor) -> None:
@@ -223,8 +222,8 @@ def _check_floating(name: str, tensor: Tensor) -> None:
         raise DtypeError(f"{name} must be float32, float64, bfloat16 or float16, but is {tensor.dtype}")
 
 
-def _check_shape(name: str, tensor: Tensor, shape: Sequence[int], why: str) -> None:
-    if tensor.shape != tuple(shape):
+def _check_shape(name: str, tensor: Tensor, shape: Shape, why: str) -> None:
+    if tensor.shape != shape:
         raise ShapeError(f"{name} must have shape {list(shape)}, {why}, but has shape {list(tensor.shape)}")
 
 

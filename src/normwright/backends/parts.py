@@ -40,6 +40,7 @@ class _Places(NamedTuple):
 
 
 def _places(x: Tensor, spans: Tensor, parts: int) -> _Places:
+    spans = spans.cpu()
     in_order(spans, parts, x.shape[0] * x.shape[2:].numel())
     part, first, length = spans[spans[:, 0].argsort(stable=True)].unbind(1)
     before = length.cumsum(0) - length
