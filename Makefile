@@ -27,7 +27,7 @@ demo: $(VENV)/.lab
 		--norm none,batch,layer,group,rms --batch-size 32 --lr 0.1,0.3,1 --epochs 20 --seeds 3 --out demo
 
 # The tests of the operators once more on Triton's kernels, in its interpreter; some of them compile the kernels, too.
-INTERPRETED := tests/backends/triton $(addprefix tests/backends/test_,lstm_cell.py masks.py) \
+INTERPRETED := tests/backends/triton $(addprefix tests/backends/test_,lstm_cell.py masks.py refusals.py) \
 	$(addprefix tests/functional/test_,operators.py hard_inputs.py running_statistics.py running_buffers.py channel_moments.py identities.py out.py)
 
 # Two processes share the cores: threads that spin while they wait would keep the other's from working. Files are

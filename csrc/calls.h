@@ -3,7 +3,7 @@
 
 #pragma once
 
-#include <initializer_list>
+#include <array>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -51,8 +51,24 @@ inline Activation activation_of(const Strings& name) {
   if (*name == "silu") return Activation::silu;
   if (*name == "gelu") return Activation::gelu;
   if (*name == "sigmoid") return Activation::sigmoid;
-  STD_TORCH_CHECK(*name == "tanh", "normwright has no activation ", *name);
+  STD_TORCH_CHECK(*name == "tanh", "unknown activation '", *name, "'");
   return Activation::tanh;
+}
+
+// (runs, bytes of a run) of a mask of so many elements, which undoes one of two activations.
+template <class Shape>
+std::array<std::int64_t, 2> mask_sizes(const Shape& shape, std::int64_t elements, Activation activation) {
+  STD_TORCH_CHECK(activation == Activation::relu || activation == Activation::leaky_relu,
+                  "the activation must be relu or leaky_relu where there is a mask");
+  const std::int64_t run = mask_run(shape);
+  return {run ? elements / run : 0, (run + 7) / 8};
+}
+
+// Of so many moments of each of these sizes.
+inline std::vector<std::int64_t> moment_sizes(std::int64_t moments, Sizes sizes) {
+  std::vector<std::int64_t> all{moments};
+  all.insert(all.end(), sizes.begin(), sizes.end());
+  return all;
 }
 
 inline double* numbers(const Tensor& t) { return static_cast<double*>(t.mutable_data_ptr()); }
@@ -102,6 +118,8 @@ class ForwardCall {
   void clear() { fill_with_zeros(*y_); }
   // `out` may be x itself; where it is a shifted part of it, the result takes a detour.
   void write_to(const Tensor& out) {
+    check_like(inputs_.given, "out", out);
+    check_same_dtype("out", out, "x", inputs_.given);
     const Tensor& x = inputs_.x;
     const bool direct = out.scalar_type() == x.scalar_type() && same_memory(out, x) && same_or_apart(out, x) &&
                         (!inputs_.residual || same_or_apart(out, *inputs_.residual));
@@ -110,10 +128,8 @@ class ForwardCall {
   }
 
   // mean, where it is centred, and rstd, each of these sizes, one after the other.
-  void keep_moments(std::span<const std::int64_t> sizes, bool center = true) {
-    std::vector<std::int64_t> both{center ? 2 : 1};
-    both.insert(both.end(), sizes.begin(), sizes.end());
-    moments_ = empty(both, ScalarType::Double);
+  void keep_moments(Sizes sizes, bool center = true) {
+    moments_ = empty(moment_sizes(center ? 2 : 1, sizes), ScalarType::Double);
     point_to_moments(numbers(*moments_), product(sizes), center);
   }
   // Where no backward follows, the moments are the kernel's alone.
@@ -123,9 +139,7 @@ class ForwardCall {
   }
   template <class Shape>
   void keep_mask(const Shape& shape) {
-    const std::int64_t run = mask_run(shape);
-    const std::int64_t sizes[] = {run ? inputs_.x.numel() / run : 0, (run + 7) / 8};
-    mask_ = empty(sizes, ScalarType::Byte);
+    mask_ = empty(mask_sizes(shape, inputs_.x.numel(), call.activation), ScalarType::Byte);
     call.mask = static_cast<std::uint8_t*>(mask_->mutable_data_ptr());
   }
 
@@ -178,9 +192,9 @@ class ParameterSum {
 
 class BackwardCall {
  public:
-  BackwardCall(Inputs given, const Tensor& dy, const MaybeTensor& mask, const Strings& activation,
-               std::int64_t wanted, ParameterOrder parameters)
-      : inputs_(std::move(given)), dy_(aligned_with(inputs_.x, dy)), mask_(mask) {
+  BackwardCall(Inputs given, const Tensor& dy, const Strings& activation, std::int64_t wanted,
+               ParameterOrder parameters)
+      : inputs_(std::move(given)), dy_(aligned_with(inputs_.x, "dy", dy)) {
     call.dtype = dtype_of(inputs_.x);
     call.activation = activation_of(activation);
     call.dy = dy_.const_data_ptr();
@@ -188,7 +202,6 @@ class BackwardCall {
     call.residual = data(inputs_.residual);
     call.weight = data(inputs_.weight);
     call.bias = data(inputs_.bias);
-    call.mask = data<std::uint8_t>(mask_);
     call.stream = true;
     if (wanted & kDx) call.dx = (dx_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
     if (wanted & kDresidual) call.dresidual = (dresidual_ = result_like(inputs_.x, call.stream))->mutable_data_ptr();
@@ -208,11 +221,21 @@ class BackwardCall {
     }
   }
 
-  void read_moments(const Tensor& moments, bool center = true) {
+  // mean, rstd and what else the forward kept, each of these sizes; rstd alone where there is one.
+  void read_moments(const Tensor& moments, std::int64_t number, Sizes sizes) {
+    check_floats("moments", moments, moment_sizes(number, sizes), "that of its forward");
     moments_ = vector_of(moments, ScalarType::Double);
     const auto* const values = data<double>(moments_);
-    call.mean = center ? values : nullptr;
-    call.rstd = center ? values + moments.numel() / moments.size(0) : values;
+    call.mean = number > 1 ? values : nullptr;
+    call.rstd = number > 1 ? values + product(sizes) : values;
+  }
+  template <class Shape>
+  void read_mask(const MaybeTensor& mask, const Shape& shape) {
+    if (!mask) return;
+    STD_TORCH_CHECK(mask->scalar_type() == ScalarType::Byte, "mask must be uint8, but is ", mask->scalar_type());
+    check_sizes("mask", *mask, mask_sizes(shape, inputs_.x.numel(), call.activation), "that of its forward");
+    mask_ = vector_of(mask, ScalarType::Byte);
+    call.mask = data<std::uint8_t>(mask_);
   }
 
   Gradients results(const MaybeTensor& weight, const MaybeTensor& bias) const {

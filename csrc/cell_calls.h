@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include <initializer_list>
+
 #include "calls.h"
 
 namespace normwright {
@@ -23,18 +25,26 @@ class Written {
   Tensor given_, dense_;
 };
 
+struct Named {
+  const char* name;
+  const Tensor& tensor;
+};
+
 // The sizes that the kernels go by, once all tensors are seen to have them.
-inline Cells cells_of(std::initializer_list<const Tensor*> of_units, std::initializer_list<const Tensor*> of_gates) {
-  const Tensor& first = **of_units.begin();
-  STD_TORCH_CHECK(first.dim() == 2, "an LSTM's cell must be (N, H), but has ", first.dim(), " axes");
-  const Cells cells{first.size(0), first.size(1)};
-  const auto check = [&](const Tensor& t, std::int64_t width) {
-    STD_TORCH_CHECK(t.dim() == 2 && t.size(0) == cells.rows && t.size(1) == width &&
-                        t.scalar_type() == first.scalar_type(),
-                    "the tensors of an LSTM's cell must be (N, H), those of its gates (N, 4·H), of one dtype");
+inline Cells cells_of(const Tensor& before, std::initializer_list<Named> of_units,
+                      std::initializer_list<Named> of_gates) {
+  check_floating("before", before);
+  STD_TORCH_CHECK(before.dim() == 2, "before must be (N, H), but has shape ", listed(sizes_of(before)));
+  const Cells cells{before.size(0), before.size(1)};
+  const std::int64_t units[] = {cells.rows, cells.units}, gates[] = {cells.rows, 4 * cells.units};
+  const auto check = [&](std::initializer_list<Named> all, Sizes sizes, const char* why) {
+    for (const auto& [name, t] : all) {
+      check_sizes(name, t, sizes, why);
+      check_same_dtype(name, t, "before", before);
+    }
   };
-  for (const Tensor* t : of_units) check(*t, cells.units);
-  for (const Tensor* t : of_gates) check(*t, 4 * cells.units);
+  check(of_units, units, "(N, H) as before");
+  check(of_gates, gates, "(N, 4·H) where before is (N, H)");
   return cells;
 }
 
@@ -43,7 +53,7 @@ inline void check_same_or_apart(const Tensor& written, const Tensor& read) {
 }
 
 inline void lstm_cell(const Tensor& z, const Tensor& before, const Tensor& gates, const Tensor& cell) {
-  const Cells cells = cells_of({&before, &cell}, {&z, &gates});
+  const Cells cells = cells_of(before, {{"cell", cell}}, {{"z", z}, {"gates", gates}});
   check_same_or_apart(gates, z);
   check_same_or_apart(cell, before);
   const ScalarType dtype = z.scalar_type();
@@ -58,7 +68,9 @@ inline void lstm_cell(const Tensor& z, const Tensor& before, const Tensor& gates
 
 inline void lstm_cell_backward(const Tensor& dh, const Tensor& squashed, const Tensor& through, const Tensor& gates,
                                const Tensor& before, const Tensor& dcell, const Tensor& dz) {
-  const Cells cells = cells_of({&before, &dh, &squashed, &through, &dcell}, {&gates, &dz});
+  const Cells cells = cells_of(
+      before, {{"dh", dh}, {"squashed", squashed}, {"through", through}, {"dcell", dcell}},
+      {{"gates", gates}, {"dz", dz}});
   check_same_or_apart(dz, gates);
   for (const Tensor* t : {&before, &dh, &squashed, &through}) check_same_or_apart(dcell, *t);
   const ScalarType dtype = gates.scalar_type();

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "tensors.h"
+#include "checks.h"
 
 namespace normwright {
 
@@ -23,6 +23,18 @@ struct ParameterOrder {
   std::int64_t count() const { return product(sizes); }
   bool holds(const Tensor& parameter) const { return has_strides(parameter, strides); }
 };
+
+// What is like x, in the dtype and the memory order in which the kernels take x; itself, where it is.
+inline Tensor aligned_with(const Tensor& x, const char* name, const Tensor& t) {
+  check_like(x, name, t);
+  if (t.scalar_type() == x.scalar_type() && same_memory(t, x)) return t;
+  Tensor copy = empty_strided(sizes_of(x), strides_of(x), x.scalar_type());
+  return torch::stable::copy_(copy, t);
+}
+
+inline MaybeTensor aligned_with(const Tensor& x, const char* name, const MaybeTensor& t) {
+  return t ? MaybeTensor(aligned_with(x, name, *t)) : std::nullopt;
+}
 
 // Whether all rows are dense, in one order of their axes.
 inline bool has_dense_rows(const Tensor& x, std::int64_t outer) {
@@ -44,13 +56,14 @@ struct RowsOf {
   RowsOf(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
          std::int64_t axis_count, bool center)
       : axis_count_(static_cast<std::size_t>(axis_count)) {
+    check_axes(x, axis_count);
     const auto outer = static_cast<std::size_t>(x.dim() - axis_count);
     const Tensor dense = has_dense_rows(x, static_cast<std::int64_t>(outer)) ? x : torch::stable::contiguous(x);
     inputs = {x, residual, with_room_for(dense, residual), {}, {}, {}};
     const auto sizes = sizes_of(inputs.x);
-    inputs.residual = aligned_with(inputs.x, residual);
-    inputs.weight = in_order(weight);
-    inputs.bias = in_order(bias);
+    inputs.residual = aligned_with(inputs.x, "residual", residual);
+    inputs.weight = in_order("weight", weight);
+    inputs.bias = in_order("bias", bias);
     shape = {product(sizes.first(outer)), product(sizes.subspan(outer)), 1, 1, center};
   }
 
@@ -63,10 +76,11 @@ struct RowsOf {
   }
 
  private:
-  MaybeTensor in_order(const MaybeTensor& given) const {
+  MaybeTensor in_order(const char* name, const MaybeTensor& given) const {
     if (!given) return std::nullopt;
     const ScalarType dtype = compute_type(dtype_of(inputs.x));
     const ParameterOrder order = parameters();
+    check_floats(name, *given, order.sizes, "that of the axes that are normalised");
     if (given->scalar_type() == dtype && order.holds(*given)) return given;
     Tensor ordered = empty_strided(order.sizes, order.strides, dtype);
     return torch::stable::copy_(ordered, *given);
@@ -83,14 +97,26 @@ inline Tensor in_channels(const Tensor& x) {
 // x with a parameter for each channel.
 inline Inputs channel_inputs(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                              const MaybeTensor& bias) {
+  check_channels(x);
+  check_vector("weight", weight, channel_sizes(x));
+  check_vector("bias", bias, channel_sizes(x));
   const Tensor ordered = with_room_for(in_channels(x), residual);
   const ScalarType dtype = compute_type(dtype_of(ordered));
-  return {x, residual, ordered, aligned_with(ordered, residual), vector_of(weight, dtype), vector_of(bias, dtype)};
+  return {x,      residual, ordered, aligned_with(ordered, "residual", residual), vector_of(weight, dtype),
+          vector_of(bias, dtype)};
+}
+
+// The same, of whose channels groups are made.
+inline Inputs group_inputs(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
+                           const MaybeTensor& bias, std::int64_t groups) {
+  Inputs inputs = channel_inputs(x, residual, weight, bias);
+  check_groups(x, groups);
+  return inputs;
 }
 
 inline ParameterOrder channel_parameters(const Tensor& x) {
   static constexpr std::int64_t kStep[] = {1};
-  return {sizes_of(x).subspan(1, 1), kStep};
+  return {channel_sizes(x), kStep};
 }
 
 inline Channels channels_of(const Tensor& x) {

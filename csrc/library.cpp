@@ -62,8 +62,9 @@ Gradients rows_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& re
                       const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& moments, std::int64_t axes,
                       bool center, const Strings& activation, std::int64_t wanted) {
   const RowsOf rows(x, residual, weight, bias, axes, center);
-  BackwardCall backward(rows.inputs, dy, mask, activation, wanted, rows.parameters());
-  backward.read_moments(moments, center);
+  BackwardCall backward(rows.inputs, dy, activation, wanted, rows.parameters());
+  backward.read_moments(moments, center ? 2 : 1, rows.outer());
+  backward.read_mask(mask, rows.shape);
   run_backward(rows.shape, backward.call);
   return backward.results(weight, bias);
 }
@@ -73,7 +74,7 @@ Gradients rows_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& re
 Normalised normalise_groups(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                             const MaybeTensor& bias, std::int64_t groups, bool center, double eps,
                             const Strings& activation, bool masked) {
-  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  const Inputs inputs = group_inputs(x, residual, weight, bias, groups);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
   const std::int64_t moments[] = {x.size(0), groups};
@@ -105,7 +106,7 @@ void run_inference(const Inputs& inputs, std::int64_t groups, bool center, Forwa
 Tensor groups_inference(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                         const MaybeTensor& bias, std::int64_t groups, bool center, double eps,
                         const Strings& activation) {
-  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  const Inputs inputs = group_inputs(x, residual, weight, bias, groups);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
   run_inference(inputs, groups, center, forward);
@@ -115,7 +116,7 @@ Tensor groups_inference(const Tensor& x, const MaybeTensor& residual, const Mayb
 void groups_inference_out(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                           const MaybeTensor& bias, std::int64_t groups, bool center, double eps,
                           const Strings& activation, const Tensor& out) {
-  const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  const Inputs inputs = group_inputs(x, residual, weight, bias, groups);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to(out);
   run_inference(inputs, groups, center, forward);
@@ -125,10 +126,14 @@ void groups_inference_out(const Tensor& x, const MaybeTensor& residual, const Ma
 Gradients groups_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& residual, const MaybeTensor& weight,
                         const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& moments, std::int64_t groups,
                         bool center, const Strings& activation, std::int64_t wanted) {
-  const Inputs inputs = channel_inputs(x, residual, weight, bias);
-  BackwardCall backward(inputs, dy, mask, activation, wanted, channel_parameters(x));
-  backward.read_moments(moments, center);
-  with_groups(inputs.x, groups, center, [&](const auto& shape) { run_backward(shape, backward.call); });
+  const Inputs inputs = group_inputs(x, residual, weight, bias, groups);
+  BackwardCall backward(inputs, dy, activation, wanted, channel_parameters(x));
+  const std::int64_t each[] = {x.size(0), groups};
+  backward.read_moments(moments, center ? 2 : 1, each);
+  with_groups(inputs.x, groups, center, [&](const auto& shape) {
+    backward.read_mask(mask, shape);
+    run_backward(shape, backward.call);
+  });
   return backward.results(weight, bias);
 }
 
@@ -138,11 +143,12 @@ Normalised normalise_channels(const Tensor& x, const MaybeTensor& residual, cons
                               const MaybeTensor& bias, const Running& running, double eps, const Strings& activation,
                               bool masked) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
+  check_running(running, channel_sizes(x));
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
   const Channels shape = channels_of(inputs.x);
   const Numbers variance(shape.channels);
-  forward.keep_moments(sizes_of(x).subspan(1, 1));
+  forward.keep_moments(channel_sizes(x));
   if (masked) forward.keep_mask(shape);
   forward.call.variance = variance.get();
   kernels().channels_forward(shape, forward.call, parallel());
@@ -171,9 +177,11 @@ Gradients channels_backward(const Tensor& dy, const Tensor& x, const MaybeTensor
                           const MaybeTensor& bias, const MaybeTensor& mask, const Tensor& moments,
                           const Strings& activation, std::int64_t wanted) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
-  BackwardCall backward(inputs, dy, mask, activation, wanted, channel_parameters(x));
-  backward.read_moments(moments);
-  kernels().channels_backward(channels_of(inputs.x), backward.call, parallel());
+  BackwardCall backward(inputs, dy, activation, wanted, channel_parameters(x));
+  const Channels shape = channels_of(inputs.x);
+  backward.read_moments(moments, 2, channel_sizes(x));
+  backward.read_mask(mask, shape);
+  kernels().channels_backward(shape, backward.call, parallel());
   return backward.results(weight, bias);
 }
 
@@ -200,9 +208,10 @@ Gradients parts_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& r
                          const Strings& activation, std::int64_t wanted) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   const PartsOf of(channels_of(inputs.x), spans, parts);
-  BackwardCall backward(inputs, dy, std::nullopt, activation, wanted, channel_parameters(x));
+  BackwardCall backward(inputs, dy, activation, wanted, channel_parameters(x));
   if (!of.cover_all()) backward.clear();
-  backward.read_moments(moments);
+  const std::int64_t each[] = {parts, x.size(1)};
+  backward.read_moments(moments, 3, each);
   kernels().parts_backward(of.shape(), backward.call, parallel());
   return backward.results(weight, bias);
 }
@@ -213,8 +222,10 @@ Gradients parts_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& r
 struct Population {
   std::vector<double> mean, rstd;
 
-  Population(const Tensor& means, const Tensor& variances, double eps)
+  Population(const Tensor& means, const Tensor& variances, double eps, Sizes channels)
       : mean(doubles_of(means)), rstd(doubles_of(variances)) {
+    check_vector("mean", means, channels);
+    check_vector("variance", variances, channels);
     for (double& value : rstd) value = 1 / std::sqrt(value + eps);
   }
 };
@@ -230,7 +241,7 @@ Tensor channel_affine(const Tensor& x, const MaybeTensor& residual, const MaybeT
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to_new();
-  run_affine(inputs, forward, {mean, variance, eps});
+  run_affine(inputs, forward, {mean, variance, eps, channel_sizes(x)});
   return forward.y();
 }
 
@@ -240,7 +251,7 @@ void channel_affine_out(const Tensor& x, const MaybeTensor& residual, const Mayb
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
   ForwardCall forward(inputs, activation, eps);
   forward.write_to(out);
-  run_affine(inputs, forward, {mean, variance, eps});
+  run_affine(inputs, forward, {mean, variance, eps, channel_sizes(x)});
   forward.copy_to(out);
 }
 
@@ -248,8 +259,8 @@ Gradients channel_affine_backward(const Tensor& dy, const Tensor& x, const Maybe
                                 const MaybeTensor& weight, const MaybeTensor& bias, const Tensor& mean,
                                 const Tensor& variance, double eps, const Strings& activation, std::int64_t wanted) {
   const Inputs inputs = channel_inputs(x, residual, weight, bias);
-  BackwardCall backward(inputs, dy, std::nullopt, activation, wanted, channel_parameters(x));
-  const Population population(mean, variance, eps);
+  BackwardCall backward(inputs, dy, activation, wanted, channel_parameters(x));
+  const Population population(mean, variance, eps, channel_sizes(x));
   backward.call.mean = population.mean.data();
   backward.call.rstd = population.rstd.data();
   kernels().channel_affine_backward(channels_of(inputs.x), backward.call, parallel());
@@ -257,9 +268,10 @@ Gradients channel_affine_backward(const Tensor& dy, const Tensor& x, const Maybe
 }
 
 std::tuple<Tensor, Tensor, Tensor> channel_moments(const Tensor& x) {
+  check_channels(x);
   const Tensor ordered = in_channels(x);
   const Channels shape = channels_of(ordered);
-  const auto sizes = sizes_of(x).subspan(1, 1);
+  const Sizes sizes = channel_sizes(x);
   const Tensor count = empty({}, ScalarType::Double), mean = empty(sizes, ScalarType::Double),
                m2 = empty(sizes, ScalarType::Double);
   *numbers(count) = static_cast<double>(shape.outer * shape.inner);

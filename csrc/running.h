@@ -8,7 +8,7 @@
 
 #include <type_traits>
 
-#include "tensors.h"
+#include "checks.h"
 
 namespace normwright {
 
@@ -79,7 +79,6 @@ void in_place(const Tensor& running, const Move& move) {
       move.template operator()<torch::headeronly::Half, float>(static_cast<torch::headeronly::Half*>(elements));
       break;
     default:
-      STD_TORCH_CHECK(running.scalar_type() == ScalarType::Float, "running statistics must be floating point");
       move.template operator()<float, float>(static_cast<float*>(elements));
   }
   if (!running.is_contiguous()) torch::stable::copy_(target, dense);
@@ -100,6 +99,25 @@ struct Running {
   const MaybeTensor &mean, &variance, &num_batches_tracked;
   std::optional<double> momentum;
 };
+
+// One that is moved in place.
+inline void check_statistic(const char* name, const MaybeTensor& statistic, Sizes channels) {
+  if (!statistic) return;
+  check_vector(name, *statistic, channels);
+  STD_TORCH_CHECK(channels[0] < 2 || strides_of(*statistic)[0] != 0, name,
+                  " must have memory for each channel, as it is moved in place, but is expanded: use its clone()");
+}
+
+inline void check_running(const Running& running, Sizes channels) {
+  check_statistic("running_mean", running.mean, channels);
+  check_statistic("running_var", running.variance, channels);
+  if (running.num_batches_tracked) {
+    check_number("num_batches_tracked", *running.num_batches_tracked);
+  } else {
+    STD_TORCH_CHECK(running.momentum || !running.mean || !running.variance,
+                    "momentum must be a number where num_batches_tracked is None, but is None");
+  }
+}
 
 inline void move_running(const Running& running, const BatchMoments& batch) {
   const std::int64_t batches = running.num_batches_tracked ? raise(*running.num_batches_tracked) : 0;

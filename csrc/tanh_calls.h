@@ -17,6 +17,12 @@ inline std::vector<std::int64_t> order_in_memory(const Tensor& x) {
   return order;
 }
 
+inline double number_of(const char* name, const Tensor& t) {
+  check_floating(name, t);
+  check_number(name, t);
+  return doubles_of(t)[0];
+}
+
 struct TanhInputs {
   Tensor given, x;
   double alpha;
@@ -28,12 +34,15 @@ struct TanhInputs {
              std::int64_t axis)
       : given(given),
         x(is_dense(given, order_in_memory(given)) ? given : torch::stable::contiguous(given)),
-        alpha(doubles_of(alpha)[0]),
+        alpha(number_of("alpha", alpha)),
         weight(vector_of(weight, compute_type(dtype_of(x)))),
         bias(vector_of(bias, compute_type(dtype_of(x)))) {
     static constexpr std::int64_t kStep[] = {1};
+    check_axis(given, axis);
     const auto sizes = sizes_of(x);
     parameters = {sizes.subspan(static_cast<std::size_t>(axis), 1), kStep};
+    check_vector("weight", weight, parameters.sizes);
+    check_vector("bias", bias, parameters.sizes);
     std::int64_t* part = &shape.outer;
     for (const std::int64_t i : order_in_memory(x)) {
       if (i == axis) {
@@ -66,7 +75,7 @@ inline Gradients channel_tanh_backward(const Tensor& dy, const Tensor& x, const 
                                        const MaybeTensor& weight, const MaybeTensor& bias, std::int64_t axis,
                                        std::int64_t wanted) {
   const TanhInputs inputs(x, alpha, weight, bias, axis);
-  const Tensor aligned = aligned_with(inputs.x, dy);
+  const Tensor aligned = aligned_with(inputs.x, "dy", dy);
   TanhBackward call{};
   call.dtype = dtype_of(inputs.x);
   call.alpha = inputs.alpha;

@@ -39,6 +39,7 @@ inline std::int64_t product(std::span<const std::int64_t> sizes) {
   return result;
 }
 
+// Of a tensor that checks.h let pass.
 inline Dtype dtype_of(const Tensor& t) {
   switch (t.scalar_type()) {
     case ScalarType::Double:
@@ -48,8 +49,6 @@ inline Dtype dtype_of(const Tensor& t) {
     case ScalarType::Half:
       return Dtype::float16;
     default:
-      STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float,
-                      "normwright's CPU kernels serve float32, float64, bfloat16 and float16: convert the tensor");
       return Dtype::float32;
   }
 }
@@ -161,17 +160,6 @@ inline Tensor in_the_likeness_of(const Tensor& x, const Tensor& value) {
   Tensor model = torch::stable::empty_like(x);
   if (model.scalar_type() == value.scalar_type() && same_memory(model, value)) return value;
   return torch::stable::copy_(model, value);
-}
-
-// `t` in the dtype and the memory order of `model`; itself, where it is.
-inline Tensor aligned_with(const Tensor& model, const Tensor& t) {
-  if (t.scalar_type() == model.scalar_type() && same_memory(t, model)) return t;
-  Tensor copy = empty_strided(sizes_of(model), strides_of(model), model.scalar_type());
-  return torch::stable::copy_(copy, t);
-}
-
-inline MaybeTensor aligned_with(const Tensor& model, const MaybeTensor& t) {
-  return t ? MaybeTensor(aligned_with(model, *t)) : std::nullopt;
 }
 
 inline Tensor converted(const Tensor& t, ScalarType dtype) {

@@ -22,13 +22,3 @@ def check_devices(call: Sequence[Any]) -> None:
             f"Expected all tensors to be on the same device, but found at least two devices, {found}: move "
             "the normaliser and its inputs to one device with .to(device)"
         )
-
-
-# The place among the arguments of what is on the CPU wherever the others are: an operator's spans.
-_ON_CPU = {"parts_forward": 4, "parts_backward": 6}
-
-
-def check_devices_of(operator: str, call: Sequence[Any]) -> None:
-    """The same of an operator's arguments, but for those that are on the CPU wherever the others are."""
-    apart = _ON_CPU.get(operator)
-    check_devices(call if apart is None else (*call[:apart], *call[apart + 1 :]))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from normwright.backends import masks
 from normwright.backends.channel_tanh import channel_tanh, channel_tanh_backward
+from normwright.backends.checks import checked
 from normwright.backends.layout import Layout, channels_layout, groups_layout, rows_layout
 from normwright.backends.lstm_cell import lstm_cell, lstm_cell_backward
 from normwright.backends.moments import (
@@ -277,7 +278,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 OPERATORS = {
-    function.__name__: function
+    function.__name__: checked(function.__name__, function)
     for function in (
         rows_forward,
         rows_forward_masked,

@@ -49,7 +49,8 @@ channels_forward moves the running statistics in place, with the *unbiased* vari
 
     running = factor·batch + (1 - factor)·running,   factor = momentum, or 1/num_batches_tracked where None
 
-A backend registers its kernels for its own dispatch key; `eager.py` serves every other device.
+A backend registers its kernels for its own dispatch key; `eager.py` serves every other device. Each refuses a
+call with an argument that is not as said here: `checks.py`, and csrc/checks.h.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends import eager, masks
-from normwright.backends.devices import check_devices_of
+from normwright.backends.checks import checked
 from normwright.backends.gradients import DALPHA, DBIAS, DRESIDUAL, DWEIGHT, DX
 from normwright.backends.moments import statistics_dtype
 
@@ -229,19 +230,11 @@ FAKES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _on_one_device(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
-    # A tensor on the device "meta" brings a call here whatever the others lie on.
-    def checked(*call: Any) -> Any:
-        check_devices_of(name, call)
-        return fake(*call)
-
-    return checked
-
-
 def register(library: torch.library.Library) -> None:
     """Defines every operator, with the eager kernel for every device and its fake."""
     for schema in SCHEMAS:
         name = library.define(schema)
         library.impl(name, eager.OPERATORS[name], "CompositeExplicitAutograd")
-        fake = _on_one_device(name, FAKES[name])
+        # A tensor on the device "meta" brings a call here whatever the others lie on.
+        fake = checked(name, FAKES[name])
         torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=library)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 from normwright.backends import eager
-from normwright.backends.devices import check_devices_of
+from normwright.backends.checks import checked
 
 SWITCH = "NORMWRIGHT_TRITON"
 INTERPRET = "interpret"
@@ -111,7 +111,7 @@ def _operators() -> Any:
 def warn_once(reason: str) -> None:
     """Says that plain PyTorch serves calls, and why; each reason once."""
     warnings.warn(
-        f"normwright runs in plain PyTorch, several times slower: {reason}", RuntimeWarning, stacklevel=4
+        f"normwright runs in plain PyTorch, several times slower: {reason}", RuntimeWarning, stacklevel=5
     )
 
 
@@ -119,11 +119,10 @@ def _plain(name: str, reason: str) -> Callable[..., Any]:
     """An operator on a GPU that was to have kernels and has none."""
 
     def operator(*call: Any) -> Any:
-        check_devices_of(name, call)
         warn_once(reason)
         return eager.OPERATORS[name](*call)
 
-    return operator
+    return checked(name, operator)
 
 
 def _when_called(name: str) -> Callable[..., Any]:

@@ -22,7 +22,6 @@ from normwright.backends.triton.channels_settings import ChannelsTile
 from normwright.backends.triton.channels_view import Channels, seen_as_channels
 from normwright.backends.triton.kernels.channels import forward_channels, merge_channels, reduce_channels
 from normwright.backends.triton.launch import cdiv, compute_type, empty, launch, on_device_of
-from normwright.errors import ShapeError
 
 _MERGED_CHANNELS = 16
 
@@ -96,7 +95,7 @@ def _forward(
     *statistics, counter = running
     if any(statistic is None for statistic in statistics):
         statistics = [None, None]
-    strides = [0 if statistic is None else _stride(statistic) for statistic in statistics]
+    strides = [0 if statistic is None else statistic.stride(0) for statistic in statistics]
     tensors = (dense, seen.of(residual), dense_or_none(weight), dense_or_none(bias), y.dense, mask, *moments)
     options = (momentum is None, activation, compute_type(x), *seen.cut, seen.tile.stages, seen.ranges)
     with on_device_of(x):
@@ -106,15 +105,6 @@ def _forward(
             eps, *options, num_warps=seen.tile.warps,
         )  # fmt: skip
     return y.filled(), moments
-
-
-def _stride(statistic: Tensor) -> int:
-    if statistic.dim() != 1 or (statistic.stride(0) == 0 and statistic.numel() > 1):
-        raise ShapeError(
-            "running statistics must be (C,) with an element for each channel, for they are moved in place; "
-            f"one has shape {list(statistic.shape)} and strides {list(statistic.stride())}: use its clone()"
-        )
-    return statistic.stride(0)
 
 
 def channel_moments(x: Tensor, *, tile: ChannelsTile | None = None) -> tuple[Tensor, Tensor, Tensor]:

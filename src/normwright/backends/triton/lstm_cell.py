@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from normwright.backends.lstm_cell import check_cell
 from normwright.backends.triton.kernels.lstm_cell import step, step_backward
 from normwright.backends.triton.launch import cdiv, compute_type, launch, on_device_of
 
@@ -17,7 +16,6 @@ _BLOCK, _WARPS = 256, 2
 
 def lstm_cell(z: Tensor, before: Tensor, gates: Tensor, cell: Tensor) -> None:
     """See `schema.py`."""
-    check_cell([before, cell], [z, gates])
     written = _dense(gates, cell)
     with on_device_of(before):
         launch(step, _grid(before))(*_dense(z, before), *written, *_options(before), num_warps=_WARPS)
@@ -28,7 +26,6 @@ def lstm_cell_backward(
     dh: Tensor, squashed: Tensor, through: Tensor, gates: Tensor, before: Tensor, dcell: Tensor, dz: Tensor
 ) -> None:
     """See `schema.py`."""
-    check_cell([before, dh, squashed, through, dcell], [gates, dz])
     read, written = _dense(dh, squashed, through, gates, before), _dense(dcell, dz)
     with on_device_of(before):
         launch(step_backward, _grid(before))(*read, *written, *_options(before), num_warps=_WARPS)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends import eager
-from normwright.backends.devices import check_devices_of
+from normwright.backends.checks import checked
 from normwright.backends.triton import channel_tanh as tanh
 from normwright.backends.triton import channels, groups, parts, rows, warn_once
 from normwright.backends.triton import lstm_cell as cell
@@ -22,14 +22,11 @@ from normwright.backends.triton.interpreter import quietly
 from normwright.backends.triton.parts_plan import plan_of
 from normwright.backends.triton.replay import obstacle, replayed
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OLDEST_CAPABILITY = (7, 0)
 
 
 def refusal(x: Tensor) -> str | None:
     """Why no kernel serves x, or None."""
-    if x.dtype not in DTYPES:
-        return f"no Triton kernel serves {x.dtype}"
     if x.is_cuda and torch.version.hip is None and _capability(x.device) < OLDEST_CAPABILITY:
         device = torch.cuda.get_device_name(x.device)
         return f"Triton compiles for compute capability 7.0 and later, and {device} is older"
@@ -46,7 +43,6 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
     place = 1 if kernel.__name__.endswith("_backward") else 0  # of x
 
     def operator(*call: Any) -> Any:
-        check_devices_of(kernel.__name__, call)
         x = call[place]
         reason = refusal(x)
         if reason is not None:
@@ -57,7 +53,7 @@ def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
         with quietly():
             return kernel(*call)
 
-    return operator
+    return checked(kernel.__name__, operator)
 
 
 # How many of an operator's arguments are tensors: the first.

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normwright.backends.masks import channels_order
-from normwright.backends.parts import check_rows, in_order
+from normwright.backends.parts import in_order
 from normwright.backends.triton.last_made import LastMade
 from normwright.backends.triton.launch import cdiv, on_device_of
 from normwright.backends.triton.parts_settings import PartsTile, parts_tile, ranges_of
@@ -77,7 +77,6 @@ _LEAST_UNIT = 4
 
 def plan_of(spans: Tensor, parts: int, x: Tensor) -> Plan:
     """The plan of spans (S, 3) of x; kept for the next call with the same."""
-    check_rows(spans)
     quickest = channels_order(x).axes[-1] == 1
     sizes = (x.shape[0], x.shape[1], math.prod(x.shape[2:]))
     spans = spans.cpu()
