@@ -11,6 +11,7 @@ from tolerances import SAME_DERIVATIVE, UNIT, assert_within, whitened
 
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import batch_norm, whitening_norm
+from normwright.functional.whitening import inference, inverse_root
 from normwright.functional.whitening.autograd import Rule, _plainly
 from normwright.functional.whitening.inference import projection_by
 from normwright.reference import whiten_by
@@ -349,6 +350,20 @@ def test_a_projection_is_kept_until_the_covariance_changes():
     covariance[0, 0, 0] = math.nan
     assert projection_by(covariance, rule)[0].isnan().all()
     assert torch.equal(projection_by(covariance, rule)[1], second[1])
+
+
+def test_a_captured_graph_keeps_nothing_and_asks_for_no_eigenvalues(monkeypatch):
+    """A CUDA graph repeats what was launched: it compares no values, and eigh waits for its answer."""
+    covariance = torch.cov(mixed((40, 6)).T).double().unsqueeze(0)
+    rule = Rule(6, EPS, "zca", 5)
+    expected = projection_by(covariance, rule)
+    monkeypatch.setattr(inference, "is_captured", lambda x: True)
+    monkeypatch.setattr(inverse_root, "is_captured", lambda x: True)
+    monkeypatch.setattr(torch.linalg, "eigh", None)
+    monkeypatch.setattr(torch, "equal", None)
+    found = projection_by(covariance, rule)
+    assert found is not expected
+    torch.testing.assert_close(found, expected, rtol=0, atol=SAME_DERIVATIVE * float(expected.abs().max()))
 
 
 def test_what_inference_mode_keeps_serves_a_gradient():

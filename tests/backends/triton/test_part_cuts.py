@@ -192,7 +192,7 @@ def test_the_plan_of_a_captured_call_outlives_all_others(monkeypatch):
     x, spans = torch.empty(64, 7), torch.tensor([[0, 3, 50]])
     table = weakref.ref(plan_of(spans, 1, x).table)
     with monkeypatch.context() as capture:
-        capture.setattr(parts_plan, "_is_captured", lambda x: True)
+        capture.setattr(parts_plan, "is_captured", lambda x: True)
         assert plan_of(spans, 1, x).table is table()
     other_plans(x)
     assert table() is not None
@@ -208,7 +208,7 @@ def test_a_plan_that_no_graph_holds_is_let_go():
 
 def test_a_plan_is_not_made_under_a_capture(monkeypatch):
     """Its table would have to be copied to the device."""
-    monkeypatch.setattr(parts_plan, "_is_captured", lambda x: True)
+    monkeypatch.setattr(parts_plan, "is_captured", lambda x: True)
     with pytest.raises(OptionError, match="normalised once before a CUDA graph is captured"):
         plan_of(torch.tensor([[0, 1, 2]]), 1, torch.empty(64, 11))
 

@@ -23,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from normwright.backends.devices import is_captured
 from normwright.backends.masks import channels_order
 from normwright.backends.parts import in_order
 from normwright.backends.triton.last_made import LastMade
-from normwright.backends.triton.launch import cdiv, on_device_of
+from normwright.backends.triton.launch import cdiv
 from normwright.backends.triton.parts_settings import PartsTile, parts_tile, ranges_of
 from normwright.backends.triton.settings import power_of_two
 from normwright.errors import OptionError
@@ -83,18 +84,10 @@ def plan_of(spans: Tensor, parts: int, x: Tensor) -> Plan:
     settings = (parts, *sizes, quickest, x.element_size(), x.device)
     # A digest stands for the rows, which may be as many as the positions.
     key = (hashlib.blake2b(spans.numpy().tobytes()).digest(), *settings)
-    plan = _held(key) if _is_captured(x) else _KEPT.get(key, lambda: _plan(spans, *settings))
+    plan = _held(key) if is_captured(x) else _KEPT.get(key, lambda: _plan(spans, *settings))
     if x.is_cuda:  # a plan that is forgotten is not overwritten while a kernel of this stream reads it
         plan.table.record_stream(torch.cuda.current_stream(x.device))
     return plan
-
-
-def _is_captured(x: Tensor) -> bool:
-    """Whether what is launched on x goes to a CUDA graph that is being captured."""
-    if not x.is_cuda:
-        return False
-    with on_device_of(x):
-        return torch.cuda.is_current_stream_capturing()
 
 
 def _held(key: Hashable) -> Plan:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from normwright.backends.devices import is_captured
 from normwright.backends.moments import statistics_dtype
 from normwright.functional.whitening.autograd import Rule
 
@@ -53,10 +54,11 @@ def projection_by(covariance: Tensor, rule: Rule) -> Tensor:
 
 
 def _has_no_values(covariance: Tensor) -> bool:
-    """Whether it stands for any, in a graph, under a transform of `torch.func` or on meta."""
+    """Whether it stands for any: in a graph, captured or not, under a transform of `torch.func`, on meta."""
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or type(covariance) is not Tensor
         or covariance.is_meta
+        or is_captured(covariance)
     )

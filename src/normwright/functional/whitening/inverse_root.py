@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normwright.backends.devices import is_captured
+
 # Steps of Newton's iteration that give the root itself. Each scales the smallest directions by 1.5, until
 # they are near; the last six square their distance. 42 reach a share of the trace of 1.5^(−84), 2·10^(−15),
 # below which a float64 covariance is rounding.
@@ -29,8 +31,9 @@ def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) 
     """
     if method == "iterative":
         return _newton_schulz(covariance, eps, iterations)
-    if torch.compiler.is_exporting():
-        # ONNX has no eigenvalues, and an exported program may run where LAPACK is not.
+    if torch.compiler.is_exporting() or is_captured(covariance):
+        # ONNX has no eigenvalues, an exported program may run where LAPACK is not, and a CUDA graph takes no
+        # function that waits to see whether it failed.
         return _newton_schulz(covariance, eps, _CONVERGED)
     projection: Tensor = _InverseRoot.apply(covariance, eps)[0]
     return projection
