@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -188,6 +190,29 @@ def test_list_says_what_is_predicted_and_what_came_out(told):
         rows[2],
     )
     assert rows[3].rstrip().endswith("at least 1 point")
+
+
+def test_a_terminal_of_80_columns_shows_blocks(shared, told):
+    ours, theirs = pty.openpty()
+    process = shared.cli.start(
+        "claims", *LISTED, program=shared.program, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    screen = b""
+    with contextlib.suppress(OSError):  # the terminal is closed with its last process
+        while part := os.read(ours, 4096):
+            screen += part
+    os.close(ours)
+    assert process.wait(120) == 0
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in screen.decode().splitlines()]
+    assert max(map(len, lines)) <= 80
+    block = next(place for place, line in enumerate(lines) if line.startswith(" 90  Batch norm learns"))
+    words = " ".join(" ".join(lines[block:]).split())
+    assert re.match(
+        r"90 Batch norm learns \[the\] digits sooner\. (supported|not supported|refuted) – accuracy rises by "
+        r"at least 1 point: [−\d.]+ points \(",
+        words,
+    )
 
 
 def test_list_as_json(told):

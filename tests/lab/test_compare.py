@@ -59,6 +59,10 @@ def test_it_compares_what_was_asked_for(done):
     assert all(row.lr in (0.5, 2.0) and row.test.count == row.seeds == 2 for row in comparison.rows)
     assert comparison.rows[1].test.mean > 0.3  # chance is 0.1
     assert [size for size, _ in comparison.verdicts] == [256]
+    (found,) = comparison.leads
+    highest = max(comparison.rows, key=lambda row: row.test.mean)
+    assert (found.batch_size, found.highest, found.winner, found.doubt) == (256, highest.norm, None, "seeds")
+    assert comparison.verdicts[0][1].startswith("Two seeds: ")
     assert progress[-1][:2] == (8, 8)
     assert stages == [
         "reading digits",

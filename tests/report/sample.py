@@ -9,6 +9,7 @@ from normwright.lab.records import (
     Comparison,
     GradientProfile,
     Interval,
+    Lead,
     Learning,
     RateMap,
     Ribbon,
@@ -69,6 +70,7 @@ def comparison(
             _row(norm, size, seeds, dead=(norm, size) not in alive) for size in batch_sizes for norm in norms
         ),
         verdicts=tuple((size, _verdict(size, dead=diverge_all)) for size in batch_sizes),
+        leads=tuple(_lead(size, norms, seeds, dead=diverge_all) for size in batch_sizes),
         learning=tuple(_learning(norm, size, seeds) for norm, size in alive),
         rate_maps=tuple(_rate_map(norm, batch_sizes, seeds, dead=diverge_all) for norm in norms),
         ribbons=tuple(
@@ -97,6 +99,17 @@ def _verdict(size: int, *, dead: bool) -> str:
         "Batch norm is best (test accuracy 0.974, 95 % interval 0.968 to 0.980): it reaches 0.85 in "
         "9.45 times fewer steps than no normaliser."
     )
+
+
+def _lead(size: int, norms: tuple[str, ...], seeds: int, *, dead: bool) -> Lead:
+    alive = {norm: speed[1] for norm in norms if (speed := _speed(norm, size)) is not None}
+    if dead or not alive:
+        return Lead(size, None, None, (), "diverged")
+    highest = max(alive, key=lambda norm: alive[norm])
+    if seeds < 3:
+        return Lead(size, highest, None, tuple(norm for norm in alive if norm != highest), "seeds")
+    level = ("layer",) if size == 2 and "layer" in alive else ()
+    return Lead(size, highest, None if level else highest, level, "level" if level else "")
 
 
 def _interval(mean: float, half: float, seeds: int) -> Interval:

@@ -139,6 +139,38 @@ def test_a_contested_claim_shows_the_verdict_of_each_prediction(page):
     assert table.index("● supported") < table.index("✖ refuted")
 
 
+def test_the_overview_says_by_how_many_predictions_a_claim_is_refuted(page):
+    overview = words_of(page).partition("How large the effects are")[0]
+    assert "refuted: 1 of 2 predictions" in overview  # claim 7
+    assert overview.count(" predictions") == 1  # no other has several
+    assert "1 of 2 predictions" in words_of(leaf(page, 7))
+    row = next(line for line in to_markdown(book()).splitlines() if line.startswith("| 7 |"))
+    assert "| **refuted**<br>1 of 2 predictions |" in row
+
+
+def test_an_interval_without_width_is_explained():
+    said = "All 5 seeds gave the same value, as does a measure that is read off a grid or counted"
+    grid = record(1, values={"speed_up": (16.0,) * 5})
+    assert said in words_of(render([grid]))
+    assert "An interval without width" in to_markdown([grid])
+    seeds = record(1, values={"speed_up": (16.0, 16.0, 16.0, 16.0, 8.0)})
+    assert "gave the same value" not in render([seeds])
+    assert "An interval without width" not in to_markdown([seeds])
+    unmeasured = record(1, values={"speed_up": (math.nan,) * 5})
+    assert "gave the same value" not in render([unmeasured])
+
+
+def test_a_sign_that_is_turned_round_is_told():
+    loss = dataclasses.replace(BETTER, at_least=-0.5)
+    made = record(1, loss, values={"gain": (-5.0, -5.5, -6.0, -5.2, -5.8)})
+    (chart,) = charts([made])
+    assert (chart.key, chart.turned, chart.rows[0].turned) == ("none", True, True)
+    text = words_of(render([made]))
+    assert "Rows marked ↔ are drawn with their sign turned round" in text
+    assert text.count("↔ sign turned round") == 1
+    assert "↔" not in render(book())
+
+
 def test_bounds_and_what_could_not_be_measured_are_told(page):
     assert "In 5 of 5 seeds the true effect is at least the measure" in leaf(page, 4)
     assert "at least 60.1 points of accuracy (" in leaf(page, 4)

@@ -18,7 +18,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from normwright.errors import StoreError
-from normwright.lab.records import Comparison
+from normwright.lab.records import Comparison, Lead
 from normwright.report import render, write
 
 Make = Callable[..., Comparison]
@@ -114,10 +114,22 @@ def test_it_says_what_was_compared_and_what_came_out(make_comparison: Make) -> N
     assert "undefined in 2 of 6 places" in text
 
 
-def test_the_best_row_of_each_batch_size_is_marked(make_comparison: Make) -> None:
-    page = render(make_comparison())
-    marked = re.findall(r'<tr class="best">\s*<th scope="row"><span[^>]*></span>(\w+)', page)
-    assert marked == ["group", "batch"]
+def test_the_winner_is_marked_or_who_is_highest_where_there_is_none(make_comparison: Make) -> None:
+    assert _marked(render(make_comparison())) == [("layer", "level"), ("group", "highest"), ("batch", "best")]
+    assert _marked(render(make_comparison(seeds=1))) == [("group", "highest"), ("batch", "highest")]
+    for doubt in ("chance", "alone"):
+        found = make_comparison(batch_sizes=(32,))
+        unclear = Lead(32, "batch", None, ("layer",), doubt)
+        assert _marked(render(dataclasses.replace(found, leads=(unclear,)))) == []
+
+
+def _marked(page: str) -> list[tuple[str, str]]:
+    """The rows with a badge, and what it says; only "best" has the colour of the row."""
+    rows = re.findall(
+        r'<tr( class="best")?>\s*<th scope="row"><span[^>]*></span>(\w+) <span class="badge[^"]*">(\w+)', page
+    )
+    assert all(bool(coloured) == (mark == "best") for coloured, _, mark in rows)
+    return [(norm, mark) for _, norm, mark in rows]
 
 
 def test_every_figure_is_valid_plotly(make_comparison: Make) -> None:

@@ -16,6 +16,7 @@ from normwright.cli.claims_show import show
 from normwright.errors import StoreError
 
 if TYPE_CHECKING:
+    from normwright.cli.claims_listing import Entry
     from normwright.lab.book.claim import Claim
     from normwright.lab.book.record import ClaimRecord
     from normwright.network.table import Table
@@ -56,7 +57,8 @@ def claims(context: typer.Context, out: Out = None, as_json: AsJson = False) -> 
                 f"{given} must stand behind the command: claims {context.invoked_subcommand} {given}"
             )
         return
-    from normwright.cli.tables import print_json, print_table
+    from normwright.cli.claims_listing import print_listing
+    from normwright.cli.tables import print_json
     from normwright.lab.book.claim import all_claims
 
     known = list(all_claims().values())
@@ -68,7 +70,7 @@ def claims(context: typer.Context, out: Out = None, as_json: AsJson = False) -> 
     if as_json:
         print_json([described(claim) | _outcome(records.get(claim.number)) for claim in known])
     else:
-        print_table(_table(known, records))
+        print_listing(_table(known, records), [_entry(claim, records.get(claim.number)) for claim in known])
 
 
 def _outcome(record: ClaimRecord | None) -> dict[str, Any]:
@@ -83,6 +85,14 @@ def _outcome(record: ClaimRecord | None) -> dict[str, Any]:
     }
 
 
+def _entry(claim: Claim, record: ClaimRecord | None) -> Entry:
+    from normwright.cli.claims_listing import Entry, entry_of
+
+    if record is not None:
+        return entry_of(record)
+    return Entry(claim.number, claim.sentence, "", tuple(p.says for p in claim.predictions))
+
+
 def _table(known: list[Claim], records: dict[int, ClaimRecord]) -> Table:
     from normwright.lab.book import words
     from normwright.network.table import Table
@@ -95,7 +105,7 @@ def _table(known: list[Claim], records: dict[int, ClaimRecord]) -> Table:
                 str(claim.number),
                 claim.sentence,
                 "; ".join(prediction.says for prediction in claim.predictions),
-                "" if record is None else words.standing(record.verdict, record.leaning),
+                "" if record is None else words.claim_standing(record),
                 "" if record is None else words.effects(record),
             )
         )

@@ -110,18 +110,20 @@ def run(
 def _line(record: ClaimRecord) -> str:
     from normwright.lab.book import words
 
-    standing = words.standing(record.verdict, record.leaning)
-    return f"claim {record.number}, {standing}: {words.effects(record)}"
+    standing, some = words.standing(record.verdict, record.leaning), words.share(record)
+    by = f" ({some})" if some else ""
+    return f"claim {record.number}, {standing}{by}: {words.effects(record)}"
 
 
 def _print(records: Sequence[ClaimRecord], out: Path, as_json: bool) -> None:
-    from normwright.cli.tables import print_json, print_table
+    from normwright.cli.claims_listing import entry_of, print_listing
+    from normwright.cli.tables import print_json
     from normwright.report.claims_book import BOOK
 
     if as_json:
         print_json([dataclasses.asdict(record) for record in records])
     else:
-        print_table(_table(records))
+        print_listing(_table(records), [entry_of(record, cost=True) for record in records])
         typer.echo(f"book: {out / BOOK}")
 
 
@@ -133,7 +135,7 @@ def _table(records: Sequence[ClaimRecord]) -> Table:
         (
             str(record.number),
             record.sentence,
-            words.standing(record.verdict, record.leaning),
+            words.claim_standing(record),
             words.effects(record),
             words.cost(record.cost),
         )

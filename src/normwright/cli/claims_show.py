@@ -69,7 +69,7 @@ def _found(record: ClaimRecord) -> str:
     from normwright.lab.book import words
 
     size = f"{record.seeds} seed{'s' if record.seeds != 1 else ''}{', quick' if record.quick else ''}"
-    return f"{words.standing(record.verdict, record.leaning)} ({size})"
+    return f"{words.claim_standing(record)} ({size})"
 
 
 def _chosen(chosen: ChosenRate) -> str:
@@ -84,8 +84,8 @@ def _outcomes(record: ClaimRecord) -> Iterator[str]:
     from normwright.lab.book import words
 
     for outcome in record.outcomes:
-        bounds = words.bounds(outcome)
-        yield (
+        found = (
             f"{outcome.says}: {words.standing(outcome.verdict, outcome.leaning)}, {words.effect(outcome)}; "
-            f"seed by seed {words.values(outcome)}.{' ' if bounds else ''}{bounds}"
+            f"seed by seed {words.values(outcome)}."
         )
+        yield " ".join(filter(None, (found, words.width(outcome), words.bounds(outcome))))

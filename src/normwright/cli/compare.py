@@ -127,9 +127,10 @@ def compare(
         int | None, of_training("max_steps", "Training steps that end a run; 0 leaves it to the epochs.")
     ] = None,
 ) -> None:
-    """Train one network under every normaliser, and say which wins and why.
+    """Train one network under every normaliser, and say which wins and why, or why none does.
 
     Each is judged at its own best learning rate, chosen on a validation split.
+    A winner is named where three seeds or more tell it from every other, and from guessing.
     The same command goes on where an earlier one was stopped.
     """
     asked = {_KEYWORDS.get(name, name): value for name, value in context.params.items() if value is not None}

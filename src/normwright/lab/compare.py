@@ -20,12 +20,22 @@ from normwright.lab.data import Data
 from normwright.lab.devices import device_of
 from normwright.lab.grid import Grid, make_base
 from normwright.lab.jobs import OnProgress, run_all
-from normwright.lab.judge import Choice, Results, choose, edge_of, final_metric, make_rate_map, make_row
+from normwright.lab.judge import (
+    Choice,
+    Results,
+    choose,
+    edge_of,
+    final_metric,
+    make_rate_map,
+    make_row,
+    steps_by_seed,
+)
+from normwright.lab.lead import Guessing, guessing, lead
 from normwright.lab.machine import default_jobs, machine_in_words
 from normwright.lab.objective import loss_named, metric_named
 from normwright.lab.placement import trial
 from normwright.lab.recipe import Recipe, TrainingRecipe
-from normwright.lab.records import Comparison, Row
+from normwright.lab.records import Comparison, Lead, Row
 from normwright.lab.store import Store
 from normwright.lab.training import (
     build,
@@ -37,7 +47,7 @@ from normwright.lab.training import (
     used_samples,
 )
 from normwright.lab.user_code import digest, is_user_code, name_of, not_while_importing
-from normwright.lab.verdict import SeedMetrics, verdict
+from normwright.lab.verdict import verdict
 from normwright.lab.work import run_error
 
 UserFunction = Callable[..., Any]
@@ -68,7 +78,9 @@ def compare(
     """Trains a network under every normaliser, batch size, learning rate and seed, and judges them.
 
     Each is judged at its own best learning rate, by the validation split; the test set is used once, at
-    the end, for the runs at that rate. Finished runs are kept in `out`: the same call goes on where an
+    the end, for the runs at that rate. A winner is named where it is above what guessing gets and three
+    seeds or more tell it from every other; else the verdict says who was highest, and why that is no win.
+    Finished runs are kept in `out`: the same call goes on where an
     earlier one was stopped, and trains nothing twice.
 
     Args:
@@ -94,7 +106,7 @@ def compare(
         on_progress: called about five times a second while training.
         options: any other field of `NetworkRecipe`, `DataRecipe` or `TrainingRecipe`.
     Returns:
-        The rows of the table, the verdicts and the curves.
+        The rows of the table, the verdicts, who leads and whether it wins, and the curves.
     Raises:
         OptionError, DataError, UserCodeError: something does not hold; nothing was trained.
         RunError: an exception in a run or in a user's code; what was finished is kept.
@@ -211,6 +223,7 @@ class _Comparing:
             )
             for choice in choices
         )
+        leads = tuple(self._lead(size, rows, choices, tests) for size in grid.batch_sizes)
         return Comparison(
             network=base.network.name,
             data=base.data.name,
@@ -222,31 +235,39 @@ class _Comparing:
             runs=len(self.recipes),
             rows=rows,
             verdicts=tuple(
-                (size, self._verdict(size, rows, choices, results, tests)) for size in grid.batch_sizes
+                (found.batch_size, self._verdict(found, rows, choices, results)) for found in leads
             ),
+            leads=leads,
             learning=tuple(make_learning(choice, results) for choice in choices),
             rate_maps=tuple(make_rate_map(grid, norm, results) for norm in grid.norms),
             ribbons=tuple(ribbon for choice in choices for ribbon in make_ribbons(choice, results)),
             gradients=tuple(profile for choice in choices for profile in make_gradients(choice, results)),
         )
 
-    def _verdict(
-        self,
-        size: int,
-        rows: Sequence[Row],
-        choices: Sequence[Choice],
-        results: Results,
-        tests: dict[str, float],
-    ) -> str:
-        here = [choice for choice in choices if choice.batch_size == size]
-        seeds: SeedMetrics = {
+    def _lead(
+        self, size: int, rows: Sequence[Row], choices: Sequence[Choice], tests: dict[str, float]
+    ) -> Lead:
+        seeds = {
             choice.norm: {run.training.seed: tests[run.hash] for run in choice.runs if run.hash in tests}
-            for choice in here
+            for choice in choices
+            if choice.batch_size == size
         }
-        edges = {choice.norm: edge_of(self.grid, choice, results) for choice in here}
-        at_size = [row for row in rows if row.batch_size == size]
-        metric = self.grid.base.training.metric
-        return verdict(at_size, seeds, target=self.target, metric=metric, edges=edges)
+        return lead([row for row in rows if row.batch_size == size], seeds, self._chance())
+
+    def _chance(self) -> Guessing | None:
+        return guessing(self.data.test_y) if self.grid.base.training.metric == "accuracy" else None
+
+    def _verdict(self, found: Lead, rows: Sequence[Row], choices: Sequence[Choice], results: Results) -> str:
+        here = [choice for choice in choices if choice.batch_size == found.batch_size]
+        return verdict(
+            [row for row in rows if row.batch_size == found.batch_size],
+            found,
+            {choice.norm: steps_by_seed(choice, results, self.target) for choice in here},
+            target=self.target,
+            metric=self.grid.base.training.metric,
+            chance=self._chance(),
+            edges={choice.norm: edge_of(self.grid, choice, results) for choice in here},
+        )
 
 
 def command_line(grid: Grid, target: float, out: Path) -> str:

@@ -77,6 +77,12 @@ def steps_to(result: RunResult, target: float) -> int | None:
     return int(result.evaluation_steps[reached][0]) if reached.any() and not result.diverged else None
 
 
+def steps_by_seed(choice: Choice, results: Results, target: float) -> dict[int, float]:
+    """Training steps to the target of each seed of a choice that reached it."""
+    steps = {run.training.seed: steps_to(results[run.hash], target) for run in choice.runs}
+    return {seed: float(count) for seed, count in steps.items() if count is not None}
+
+
 def make_row(
     grid: Grid,
     choice: Choice,

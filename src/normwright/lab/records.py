@@ -50,6 +50,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """Who leads at one batch size, and whether that is a win. See `lead`, which holds the rule.
+
+    Args:
+        highest: the normaliser with the highest mean test metric, among those of which most seeds finished;
+            None where every run diverged.
+        winner: the same where it is told from every other, and else None.
+        level: those that are not shown to be lower than the highest.
+        doubt: why there is no winner, `diverged`, `chance`, `alone`, `seeds` or `level`; "" where there is.
+    """
+
+    batch_size: int
+    highest: str | None
+    winner: str | None
+    level: tuple[str, ...]
+    doubt: str
+
+
+@dataclass(frozen=True)
 class Band:
     """A curve over training steps: mean over seeds, and the lowest and highest seed."""
 
@@ -124,6 +143,7 @@ class Comparison:
         machine: device, versions and core count, in one line.
         rows: one per normaliser and batch size, in the order asked for.
         verdicts: (batch size, verdict in words), one per batch size.
+        leads: who leads and whether it wins, one per batch size in the same order.
         runs: how many runs there are in all.
     """
 
@@ -137,6 +157,7 @@ class Comparison:
     runs: int
     rows: tuple[Row, ...]
     verdicts: tuple[tuple[int, str], ...]
+    leads: tuple[Lead, ...]
     learning: tuple[Learning, ...]
     rate_maps: tuple[RateMap, ...]
     ribbons: tuple[Ribbon, ...]

@@ -1,17 +1,26 @@
-"""The verdict of a comparison in words, by a written rule.
+"""The verdict of a comparison in words; whether there is a winner is the rule of `lead`.
 
-At each batch size the normaliser with the highest mean test metric is named, among those of which most seeds
-finished. Another is level with it where the 95 % interval of the difference, paired by seed, holds zero
-(Student's t over the seeds), or has no width, as when accuracies on a small test set differ by the same few
-samples; with fewer than three seeds nothing can be told apart, and the verdict says so.
+The same holds for the steps to the target: who took fewest is said to be soonest only where three seeds or
+more tell it from each other that got there with every seed, by the interval of the ratio, paired by seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from normwright.lab.intervals import mean_interval
-from normwright.lab.records import Row
+from normwright.lab.intervals import ratio_interval
+from normwright.lab.lead import (
+    ALONE,
+    CHANCE,
+    LEAST_SEEDS,
+    LEVEL,
+    SEEDS,
+    Guessing,
+    SeedMetrics,
+    finished,
+    mean_test,
+)
+from normwright.lab.records import Lead, Row
 
 NAMES = {
     "none": "no normaliser",
@@ -32,84 +41,137 @@ NAMES = {
     "recurrent-layer": "recurrent layer norm",
 }
 
-SeedMetrics = Mapping[str, Mapping[int, float]]
-"""Test metric by normaliser and seed."""
-
 
 def verdict(
-    rows: Sequence[Row], seeds: SeedMetrics, *, target: float, metric: str, edges: Mapping[str, str | None]
+    rows: Sequence[Row],
+    found: Lead,
+    steps: SeedMetrics,
+    *,
+    target: float,
+    metric: str,
+    chance: Guessing | None,
+    edges: Mapping[str, str | None],
 ) -> str:
     """One batch size in a few sentences.
 
     Args:
         rows: of one batch size.
-        seeds: the test metric of each of their finished runs.
+        found: who leads among them.
+        steps: to the target, of each of their runs that reached it.
         target: of the validation metric.
         metric: its name; `accuracy` is told in percent.
+        chance: what guessing gets, where it is known.
         edges: the end of the learning rates tried at which a normaliser's best one lies, if at any.
     """
     alive = [row for row in rows if row.test is not None]
-    if not alive:
+    if found.highest is None:
         return "Every run diverged: try smaller learning rates."
-    best = max(alive, key=lambda row: (_finished(row), _test(row)))
-    level = [row for row in alive if row is not best and _level(seeds[best.norm], seeds[row.norm])]
+    best = next(row for row in alive if row.norm == found.highest)
     sentences = [
-        f"{_capital(NAMES[best.norm])} does best: test {metric} {_shown(_test(best), metric)} at learning "
-        f"rate {best.lr:g}{_against_none(best, alive, metric)}."
+        *_opening(best, found, alive, metric, chance),
+        *_unfinished(best, found, alive, metric),
+        _speed(alive, steps, target, metric),
+        *_diverged(rows),
+        *_edges(alive, edges),
     ]
-    if _finished(best) < best.seeds:
-        sentences.append(f"Only {_finished(best)} of its {best.seeds} seeds finished; the others diverged.")
-    if best.seeds < 3:
-        few = "One seed" if best.seeds == 1 else "Two seeds"
-        sentences.append(f"{few} cannot tell a difference from chance: take three or more.")
-    elif level:
-        sentences.append(
-            f"{best.seeds} seeds cannot tell it from {_list([NAMES[row.norm] for row in level])}."
-        )
-    sentences += [_speed(alive, target, metric), *_diverged(rows), *_edges(alive, edges)]
     return " ".join(sentences)
 
 
-def _test(row: Row) -> float:
-    assert row.test is not None
-    return row.test.mean
+def _opening(best: Row, found: Lead, alive: Sequence[Row], metric: str, chance: Guessing | None) -> list[str]:
+    """Who wins; or why nobody does, and who is the highest."""
+    name = NAMES[best.norm]
+    reached = f"test {metric} {_shown(mean_test(best), metric)} at learning rate {best.lr:g}"
+    against = _against_none(best, alive, metric)
+    highest = f"The highest was {name}: {reached}{against}"
+    if found.doubt == CHANCE and chance is not None:
+        luck = f"{_shown(chance.share, metric)}, by luck up to {_shown(chance.most, metric)}"
+        return [
+            "No winner: the best is within chance.",
+            f"{highest}; guessing gets {luck}, on these {chance.samples:,} test samples.",
+        ]
+    if found.doubt == ALONE:
+        return [f"No winner: only {name} was compared.", f"It got {reached}."]
+    if found.doubt == SEEDS:
+        return [_too_few(best), f"{highest}."]
+    if found.doubt == LEVEL:
+        level = _list([NAMES[norm] for norm in found.level])
+        lower = [NAMES[row.norm] for row in alive if row is not best and row.norm not in found.level]
+        though = f", though they do from {_list(lower)}" if lower else ""
+        return [
+            f"No winner: {finished(best)} seeds cannot tell {name}, the highest, from {level}{though}.",
+            f"It got {reached}{against}.",
+        ]
+    return [f"{_capital(name)} does best: {reached}{against}."]
 
 
-def _finished(row: Row) -> int:
-    assert row.test is not None
-    return row.test.count
+def _too_few(best: Row) -> str:
+    if best.seeds >= LEAST_SEEDS:
+        counted = f"{finished(best)} of {best.seeds} seeds"
+        return f"No winner: only {counted} of the highest finished, too few to tell."
+    if best.seeds == 1:
+        return "One seed: no interval, so no winner is named; take three seeds or more."
+    return "Two seeds: an interval too wide to name a winner by; take three seeds or more."
 
 
-def _level(best: Mapping[int, float], other: Mapping[int, float]) -> bool:
-    difference = mean_interval([best[seed] - other[seed] for seed in best if seed in other])
-    if difference is None or difference.low is None or difference.high is None:
-        return True
-    return difference.low <= 0 <= difference.high or difference.low == difference.high
+def _unfinished(best: Row, found: Lead, alive: Sequence[Row], metric: str) -> list[str]:
+    """What diverged at its best rate, where that bears on who leads."""
+    said = []
+    if finished(best) < best.seeds and found.doubt != SEEDS:
+        said.append(f"Only {finished(best)} of its {best.seeds} seeds finished; the others diverged.")
+    for row in alive:
+        if mean_test(row) > mean_test(best):
+            got = f"{_capital(NAMES[row.norm])} got more, {_shown(mean_test(row), metric)}"
+            said.append(f"{got}, but only {finished(row)} of its {row.seeds} seeds finished.")
+    return said
 
 
 def _against_none(best: Row, alive: Sequence[Row], metric: str) -> str:
     none = next((row for row in alive if row.norm == "none"), None)
     if none is None or best.norm == "none":
         return ""
-    return f", against {_shown(_test(none), metric)} without a normaliser"
+    return f", against {_shown(mean_test(none), metric)} without a normaliser"
 
 
-def _speed(alive: Sequence[Row], target: float, metric: str) -> str:
+def _speed(alive: Sequence[Row], steps: SeedMetrics, target: float, metric: str) -> str:
     goal = f"{_shown(target, metric)} on the validation split"
     there = [row for row in alive if row.steps is not None]
     if not there:
         return f"None reached {goal} with every seed."
-    fastest = min(there, key=lambda row: row.steps.mean if row.steps else 0)
-    assert fastest.steps is not None
-    said = f"{_capital(NAMES[fastest.norm])} reached {goal} soonest, in {fastest.steps.mean:,.0f} steps"
+    fastest = min(there, key=_mean_steps)
+    name, count = _capital(NAMES[fastest.norm]), f"{_mean_steps(fastest):,.0f}"
+    if fastest.seeds < LEAST_SEEDS:
+        by = "one seed" if fastest.seeds == 1 else "two seeds"
+        return f"{name} took the fewest steps to {goal}, {count}, by {by}{_steps_of_none(fastest, alive)}."
+    level = [row.norm for row in there if row is not fastest and not _is_slower(row, fastest, steps)]
+    if level:
+        others = _list([NAMES[norm] for norm in level])
+        beyond = "" if "none" in level else _steps_of_none(fastest, alive)
+        doubt = f"but {fastest.seeds} seeds cannot tell that from {others}{beyond}"
+        return f"{name} took the fewest steps to {goal}, {count}, {doubt}."
+    return f"{name} reached {goal} soonest, in {count} steps{_steps_of_none(fastest, alive)}."
+
+
+def _mean_steps(row: Row) -> float:
+    assert row.steps is not None
+    return row.steps.mean
+
+
+def _is_slower(row: Row, fastest: Row, steps: SeedMetrics) -> bool:
+    own, least = steps[row.norm], steps[fastest.norm]
+    ratio = ratio_interval([own[seed] for seed in least], list(least.values()))
+    return ratio is not None and ratio.low is not None and ratio.low > 1
+
+
+def _steps_of_none(fastest: Row, alive: Sequence[Row]) -> str:
+    """The clause on the network without a normaliser."""
     none = next((row for row in alive if row.norm == "none"), None)
     if none is None or fastest.norm == "none":
-        return said + "."
+        return ""
     if fastest.ratio is None:
-        return f"{said}; without a normaliser {none.reached} of {none.seeds} seeds got there."
-    if fastest.ratio.low is None or fastest.ratio.low <= 1:
-        return f"{said}; the seeds cannot tell whether that is fewer than without a normaliser."
-    return f"{said}, {fastest.ratio.mean:.2g} times fewer than without a normaliser."
+        return f"; without a normaliser {none.reached} of {none.seeds} seeds got there"
+    if fastest.seeds < LEAST_SEEDS:
+        return f", against {_mean_steps(none):,.0f} without a normaliser"
+    return f", {fastest.ratio.mean:.2g} times fewer than without a normaliser"
 
 
 def _diverged(rows: Sequence[Row]) -> list[str]:

@@ -13,11 +13,15 @@ _LEGEND = (
     "An effect is the mean over seeds, with its 95 % interval in brackets. A prediction is *supported* where "
     "the whole interval lies on the predicted side of the limit, *refuted* where it lies on the other side, "
     "and else *not supported*: these seeds cannot tell. A claim is supported where all its predictions are, "
-    "and refuted where one is."
+    "and refuted where one is; below such a verdict stands how many of its predictions came out so."
 )
 _BOUNDS = (
     "*At least* or *at most* before an effect says that some of its measures are bounds, and that the truth "
     "lies on that side of them. Such an interval can support what lies on that side, and not refute it."
+)
+_WIDTH = (
+    "An interval without width comes of a measure that is read off a grid or counted, and was the same with "
+    "every seed: it does not tell what lies between two steps of the grid."
 )
 _LEANING = (
     "A *leaning* is what the rule would say of a quick run, or of one with fewer than five seeds: it is no "
@@ -39,7 +43,9 @@ def to_markdown(records: Sequence[ClaimRecord], *, picture: str = "", page: str 
     if page:
         parts.append(f"[{literal(page)}]({page}) has the plot, the recipe and the measure of each.")
     bounds = any(words.bounds(outcome) for record in records for outcome in record.outcomes)
-    parts += [_table(records), _LEGEND, *([_BOUNDS] if bounds else []), *([_LEANING] if leaning else [])]
+    narrow = any(words.width(outcome) for record in records for outcome in record.outcomes)
+    notes = ((_BOUNDS, bounds), (_WIDTH, narrow), (_LEANING, leaning))
+    parts += [_table(records), _LEGEND, *(note for note, needed in notes if needed)]
     spent = sum(r.cost.training_seconds + r.cost.measuring_seconds for r in records)
     machines = dict.fromkeys(record.machine for record in records)
     made = "; ".join(literal(machine) for machine in machines)
@@ -62,10 +68,11 @@ def _cells(record: ClaimRecord) -> tuple[str, ...]:
     )
     standing = standing_of(record)
     label = f"**{standing.label}**" if standing.firm else f"*{standing.label}*"
+    share = words.share(record)
     return (
         str(record.number),
         literal(record.sentence),
-        label,
+        f"{label}<br>{share}" if share else label,
         found,
         predicted,
         literal(words.cost(record.cost).removesuffix(" on one core")),

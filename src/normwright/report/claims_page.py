@@ -26,6 +26,7 @@ class Entry:
     Args:
         record: what came out.
         standing: its verdict, or what it leans to.
+        stands: the same in words, with how many of its predictions; `share` is these alone, or "".
         effects: of its predictions, in words.
         outcomes: its predictions.
         panel: its plot, or None.
@@ -35,6 +36,8 @@ class Entry:
 
     record: ClaimRecord
     standing: Standing
+    stands: str
+    share: str
     effects: tuple[str, ...]
     outcomes: tuple[Prediction, ...]
     panel: Panel | None
@@ -44,14 +47,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction of a claim, in words."""
+    """One prediction of a claim, in words; `notes` are on what its interval cannot tell."""
 
     says: str
     standing: Standing
     effect: str
     limit: str
     values: str
-    bounds: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ def _entry(record: ClaimRecord) -> Entry:
     return Entry(
         record,
         standing_of(record),
+        words.claim_standing(record),
+        words.share(record),
         tuple(words.effect(outcome) for outcome in record.outcomes),
         tuple(_prediction(outcome) for outcome in record.outcomes),
         claim_panel(record),
@@ -132,7 +137,7 @@ def _prediction(outcome: Outcome) -> Prediction:
         words.effect(outcome),
         words.predicted(outcome.at_least, outcome.limit, outcome.unit),
         words.values(outcome),
-        words.bounds(outcome),
+        tuple(filter(None, (words.width(outcome), words.bounds(outcome)))),
     )
 
 

@@ -39,7 +39,12 @@ class Dot:
 
 @dataclass(frozen=True)
 class Row:
-    """One prediction in the figure; without a dot, `why` says what is missing."""
+    """One prediction in the figure; without a dot, `why` says what is missing.
+
+    Args:
+        turned: whether it is drawn with its sign turned round: where the limit is below no effect, what lies
+            right of another is the lesser.
+    """
 
     number: int
     says: str
@@ -47,6 +52,7 @@ class Row:
     effect: str
     dot: Dot | None
     why: str = ""
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class Chart:
     ticks: tuple[tuple[float, str], ...]
     zero: float
     one: float
+
+    @property
+    def turned(self) -> bool:
+        """Whether a row is drawn with its sign turned round."""
+        return any(row.turned for row in self.rows)
 
 
 def charts(records: Sequence[ClaimRecord]) -> tuple[Chart, ...]:
@@ -139,6 +150,7 @@ def _chart(key: str, pairs: Sequence[tuple[ClaimRecord, Outcome]]) -> Chart:
             words.effect(outcome),
             dot(end, outcome) if end else None,
             _why_not(outcome),
+            end is not None and _is_turned(outcome),
         )
         for (record, outcome), end in zip(pairs, ends, strict=True)
     )
@@ -148,8 +160,12 @@ def _chart(key: str, pairs: Sequence[tuple[ClaimRecord, Outcome]]) -> Chart:
 def _bounded(outcome: Outcome) -> tuple[bool, bool]:
     """Whether the effect may lie below, and above, its measures, on the common scale."""
     below, above = (kind in outcome.bounds for kind in (AT_MOST, AT_LEAST))
-    turned = scaled(outcome, _null(outcome) + 1) < 0
-    return (above, below) if turned else (below, above)
+    return (above, below) if _is_turned(outcome) else (below, above)
+
+
+def _is_turned(outcome: Outcome) -> bool:
+    """Whether a larger effect lies further left: the limit is a decrease, or a ratio below 1."""
+    return scaled(outcome, _null(outcome) + 1) < 0
 
 
 def _why_not(outcome: Outcome) -> str:

@@ -1,11 +1,12 @@
-"""The table of results: one group of rows per batch size, the best of each marked."""
+"""The table of results: one group of rows per batch size, who leads in each marked as its `Lead` says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from normwright.lab.records import Comparison, Interval, Row
+from normwright.lab.lead import LEVEL, SEEDS
+from normwright.lab.records import Comparison, Interval, Lead, Row
 from normwright.report import quantities
 from normwright.report.palette import Style, style_of
 from normwright.report.sections import batch_sizes
@@ -22,10 +23,15 @@ class Whisker:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row as the page prints it; `*_range` is the 95 % interval, empty for a single seed."""
+    """A row as the page prints it; `*_range` is the 95 % interval, empty for a single seed.
+
+    Args:
+        mark: `best` for the winner; where there is none, `highest`, and `level` for what the seeds cannot
+            tell from it; else "".
+    """
 
     style: Style
-    best: bool
+    mark: str
     lr: str
     test: str
     test_range: str
@@ -39,6 +45,11 @@ class TableRow:
     milliseconds: str
     memory: str
     note: str
+
+    @property
+    def best(self) -> bool:
+        """Whether it wins."""
+        return self.mark == "best"
 
 
 @dataclass(frozen=True)
@@ -57,17 +68,23 @@ def table(comparison: Comparison) -> tuple[TableGroup, ...]:
 def _group(comparison: Comparison, batch_size: int) -> TableGroup:
     rows = [row for row in comparison.rows if row.batch_size == batch_size]
     scale = _scale(rows)
-    best = max((row.test.mean for row in rows if row.test is not None), default=None)
-    return TableGroup(
-        batch_size,
-        tuple(_row(row, scale, best=row.test is not None and row.test.mean == best) for row in rows),
-    )
+    found = next(found for found in comparison.leads if found.batch_size == batch_size)
+    return TableGroup(batch_size, tuple(_row(row, scale, _mark(row.norm, found)) for row in rows))
 
 
-def _row(row: Row, scale: tuple[float, float], *, best: bool) -> TableRow:
+def _mark(norm: str, found: Lead) -> str:
+    """None where the rows are within chance, or there is but one: to be the highest is nothing there."""
+    if norm == found.winner:
+        return "best"
+    if norm == found.highest and found.doubt in (SEEDS, LEVEL):
+        return "highest"
+    return "level" if norm in found.level and found.doubt == LEVEL else ""
+
+
+def _row(row: Row, scale: tuple[float, float], mark: str) -> TableRow:
     return TableRow(
         style=style_of(row.norm),
-        best=best,
+        mark=mark,
         lr=quantities.rate(row.lr),
         test=quantities.metric(row.test.mean) if row.test else "all diverged",
         test_range=quantities.bounds(row.test),

@@ -190,6 +190,16 @@ def test_rates_are_kept_once_in_the_order_of_their_sides():
     }
 
 
+def test_how_a_claim_stands_says_by_how_many_of_its_predictions():
+    two = {"speed_up": (3.0, 3.4, 2.6, 3.2, 2.9), "gain": (0.1, 0.2, 0.15, 0.1, 0.2)}
+    assert words.claim_standing(record(1, FASTER, BETTER, values=two)) == "refuted: 1 of 2 predictions"
+    quick = record(1, FASTER, BETTER, values=two, quick=True)
+    assert words.claim_standing(quick) == "leaning: refuted (1 of 2 predictions)"
+    assert words.claim_standing(record(1, BETTER, values=two)) == "refuted"
+    better = {**two, "gain": (3.0, 3.1, 2.9, 3.0, 3.2)}
+    assert words.claim_standing(record(1, FASTER, BETTER, values=better)) == "supported"
+
+
 def test_how_many_came_out_how():
     assert words.counted([]) == "No claim has been run."
     assert words.counted(book()) == (

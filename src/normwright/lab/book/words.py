@@ -24,6 +24,26 @@ def standing(verdict: str, leaning: str) -> str:
     return f"leaning: {leaning}" if verdict == NONE else verdict
 
 
+def share(record: ClaimRecord) -> str:
+    """How many of a claim's predictions came out as the claim did; "" where there is one, or all must have.
+
+    A claim is refuted by one of its predictions, and the others may be supported: "1 of 4 predictions".
+    """
+    count = len(record.outcomes)
+    if count == 1 or record.leaning == SUPPORTED:
+        return ""
+    alike = sum(outcome.leaning == record.leaning for outcome in record.outcomes)
+    return f"{alike} of {count} predictions"
+
+
+def claim_standing(record: ClaimRecord) -> str:
+    """How a claim stands, and by how many of its predictions, such as "refuted: 1 of 4 predictions"."""
+    stands, some = standing(record.verdict, record.leaning), share(record)
+    if not some:
+        return stands
+    return f"{stands} ({some})" if record.verdict == NONE else f"{stands}: {some}"
+
+
 def effect(outcome: Outcome) -> str:
     """Mean and interval with the unit, such as "3.1 times (2.4 to 3.9)".
 
@@ -87,6 +107,17 @@ def bounds(outcome: Outcome) -> str:
         f"In {counted}: what was not reached counts with the steps that the run was given, or with the last "
         f"of the rates tried. The interval is one of these measures, and need not hold the effect. "
         f"{_said(outcome)}"
+    )
+
+
+def width(outcome: Outcome) -> str:
+    """Why the interval has no width, where every seed gave the same measure; or nothing."""
+    seeds = len(outcome.values)
+    if seeds == 1 or outcome.values[0] is None or len(set(outcome.values)) > 1:
+        return ""
+    return (
+        f"All {seeds} seeds gave the same value, as does a measure that is read off a grid or counted: the "
+        "interval has no width, and does not tell what lies between two steps of the grid."
     )
 
 
