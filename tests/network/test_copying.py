@@ -75,3 +75,36 @@ def test_parameters_stay_shared_and_hooks_stay():
     assert copy[1].weight is copy[0].weight
     assert copy[0].weight is not network[0].weight
     assert len(copy[0]._forward_hooks) == 1
+
+
+class WithState(nn.Module):
+    """Keeps what its calls computed, with gradients: in an attribute, in a list and in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = small_network()
+        self.state = torch.zeros(4)
+        self.met = []
+        self.register_buffer("average", torch.zeros(4))
+
+    def forward(self, x):
+        y = self.layers(x)
+        self.state.detach_().mul_(0.5).add_(y.mean((0, 2, 3)))
+        self.met[:] = [y]
+        self.average = 0.9 * self.average + 0.1 * y.mean((0, 2, 3))
+        return y + self.state.view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_a_call_left_behind_is_not_shared_with_the_copy(verb):
+    network = WithState().eval()
+    network(X)
+    kept = [network.state, network.met[0], network.average]
+    before = [tensor.detach().clone() for tensor in kept]
+    made = VERBS[verb](network)
+    with torch.no_grad():
+        made(X)
+    now = [network.state, network.met[0], network.average]
+    for tensor, same, value in zip(now, kept, before, strict=True):
+        assert tensor is same
+        assert torch.equal(tensor, value)

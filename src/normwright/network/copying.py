@@ -18,12 +18,19 @@ _OF_MODULE = frozenset(nn.Module().__dict__)
 
 @torch.inference_mode(False)  # else the copy's tensors would be that mode's, and could not be trained
 def copied(network: Network) -> Network:
-    """A deep copy; a weight that weight norm computed cannot be copied, and is computed anew."""
-    memo = {}
+    """A deep copy; what was computed with gradients, which `deepcopy` refuses, is copied without them.
+
+    So is a weight that weight norm computed, which is computed anew, and a state that a call left behind.
+    """
+    memo: dict[int, Tensor] = {}
+
+    def note(value: Tensor) -> Tensor:
+        if not value.is_leaf and id(value) not in memo:
+            memo[id(value)] = value.detach().clone()
+        return value
+
     for module in network.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach()
+        mapped(vars(module), note)
     return copy.deepcopy(network, memo)
 
 

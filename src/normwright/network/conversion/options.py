@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch.nn import Parameter
 
 from normwright.errors import OptionError
+from normwright.functional.arguments import is_whole
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, given in (("groups", self.groups), ("ghost_size", self.ghost_size)):
-            if given is not None and not (isinstance(given, int) and given >= 1):
+            if given is not None and not (is_whole(given) and given >= 1):
                 raise OptionError(f"{name}= must be at least 1, and whole, but is {given}: {_WHAT[name]}")
 
 
