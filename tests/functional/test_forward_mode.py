@@ -167,3 +167,69 @@ def test_out_is_refused():
 def test_every_function_is_here():
     """But whitening, whose matrix root PyTorch refuses by name."""
     assert set(F.__all__) - {name.split(",")[0].split()[0] for name in CALLS} == {"whitening_norm"}
+
+
+@pytest.mark.parametrize("activation", ["silu", "sigmoid"])
+@pytest.mark.parametrize("way", [by_dual_numbers, by_torch_func])
+def test_a_tangent_far_below_zero_is_none(way, activation):
+    """exp(-z) overflows there, in float32 from -88 on."""
+
+    def call(x, w, b, r):
+        return F.layer_norm(x.mT.float(), (6,), residual=r.mT.float() - 95, activation=activation)
+
+    tangent = way(call)
+    assert float(tangent.abs().max()) < 1e-30
+
+
+@pytest.mark.parametrize("activation", ["silu", "sigmoid"])
+def test_a_gradient_of_a_tangent(activation):
+    def call(x):
+        return F.layer_norm(x.mT, (6,), activation=activation)
+
+    def loss(x):
+        return torch.func.jvp(call, (x,), (ALONG[0],))[1].pow(2).sum()
+
+    x = GIVEN[0].clone().requires_grad_()
+    (dx,) = torch.autograd.grad(
+        call(x), x, (seed := torch.zeros_like(x.mT).requires_grad_()), create_graph=True
+    )
+    (tangent,) = torch.autograd.grad(dx, seed, ALONG[0], create_graph=True)
+    (expected,) = torch.autograd.grad(tangent.pow(2).sum(), x)
+    assert close(torch.func.grad(loss)(GIVEN[0]), expected)
+
+
+ROWS = {
+    "layer_norm": (F.layer_norm, torch.nn.functional.layer_norm, ((6,),)),
+    "rms_norm": (F.rms_norm, torch.nn.functional.rms_norm, ((6,),)),
+    "group_norm": (F.group_norm, torch.nn.functional.group_norm, (2,)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # by linearize itself
+@pytest.mark.parametrize("name", ROWS)
+def test_transforms_in_any_order(name):
+    """Where values cannot be asked: of PyTorch's own, which have derivatives of every order too."""
+    x, direction = draw(3, 4, 6, seed=0), draw(3, 4, 6, seed=1)
+    ours, theirs, settings = ROWS[name]
+
+    def over(function):
+        def call(rows):
+            return function(rows, *settings)
+
+        return (
+            torch.func.jvp(torch.func.vmap(call), (x,), (direction,))[1],
+            torch.func.vmap(torch.func.hessian(lambda rows: call(rows).sin().sum()))(x),
+            torch.func.linearize(call, x[0])[1](direction[0]),
+        )
+
+    for one, other in zip(over(ours), over(theirs), strict=True):
+        assert close(one, other)
+
+
+def test_a_variance_that_overflows_has_a_tangent():
+    x, direction = draw(4, 6, seed=0).float() * 1e25, draw(4, 6, seed=1).float() * 1e25
+    tangent = torch.func.jvp(lambda rows: F.layer_norm(rows, (6,)), (x,), (direction,))[1]
+    small = torch.func.jvp(lambda rows: F.layer_norm(rows, (6,), eps=0.0), (x / 1e25,), (direction / 1e25,))[
+        1
+    ]
+    torch.testing.assert_close(tangent, small, rtol=1e-4, atol=1e-5)

@@ -366,6 +366,13 @@ def test_a_captured_graph_keeps_nothing_and_asks_for_no_eigenvalues(monkeypatch)
     torch.testing.assert_close(found, expected, rtol=0, atol=SAME_DERIVATIVE * float(expected.abs().max()))
 
 
+def test_an_eps_that_is_written_later_is_asked_again():
+    x, mean, covariance, eps = torch.ones(3, 4), torch.zeros(4), torch.eye(4).unsqueeze(0), torch.tensor(0.0)
+    assert float(whitening_norm(x, mean, covariance, eps=eps, group_size=4)[0, 0]) == 1.0
+    eps.fill_(3.0)
+    assert float(whitening_norm(x, mean, covariance, eps=eps, group_size=4)[0, 0]) == 0.5
+
+
 def test_what_inference_mode_keeps_serves_a_gradient():
     x, mean, covariance = mixed((9, 6)), torch.zeros(6), torch.eye(3).repeat(2, 1, 1)
     with torch.inference_mode():

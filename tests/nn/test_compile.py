@@ -58,6 +58,22 @@ def test_each_module_compiles_whole(name, options):
     assert_agree(trained(modules[0], compiled, x), trained(modules[1], modules[1], x))
 
 
+@pytest.mark.parametrize("name", ["BatchNorm2d", "BatchRenorm2d", "WhiteningNorm2d"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_module_whose_numbers_are_symbols_compiles_whole(name):
+    """From the second momentum on it is a symbol to Dynamo, as any number is where all is dynamic."""
+    options = {"group_size": 4} if name == "WhiteningNorm2d" else {}
+    modules = [fill(getattr(nn, name)(8, **options)) for _ in range(2)]
+    compiled = torch.compile(modules[0], fullgraph=True, backend="eager", dynamic=True)
+    x = torch.randn(4, 8, 5, 7, generator=torch.Generator().manual_seed(0))
+    for momentum in (0.1, 0.05, 0.2):
+        for module in modules:
+            module.momentum = momentum
+        with torch.no_grad():
+            y, expected = compiled(x), modules[1](x)
+        assert_agree([y, *modules[0].buffers()], [expected, *modules[1].buffers()])
+
+
 class Network(torch.nn.Module):
     """Every family once, among operators that PyTorch fuses, in channels-last."""
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from modules import OWN, fill, input_of
 from tolerances import AGREEMENT, UNIT
-from torch.utils.checkpoint import checkpoint
+from torch._subclasses import FakeTensorMode
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from normwright import nn
+from normwright import nn, recalibrate
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import whitening_norm
 from normwright.lab.data.digits import read_digits
@@ -137,6 +138,52 @@ def test_it_exports_to_what_knows_no_eigenvalues(method):
     program = torch.export.export(module, (x,))
     assert not any("linalg" in str(node.target) for node in program.graph.nodes)
     assert close(program.module()(x), module(x))
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_what_is_exported_stands_what_rounding_leaves(scale):
+    """16 channels of 9 taps: of the covariance's directions, those without variance have one below -eps."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 16, 3), nn.WhiteningNorm2d(16))
+    batches = [torch.rand(16, 1, 10, 10) * scale for _ in range(6)]
+    recalibrate(network, batches[1:])
+    network.eval()
+    covariance = network[1].running_covariance.double()
+    assert scale == 1 or float(torch.linalg.eigvalsh(covariance).min()) < -network[1].eps
+    with torch.no_grad():
+        y, found = network(batches[0]), torch.export.export(network, (batches[0],)).module()(batches[0])
+    # Directions without variance show the convolution's own rounding, scaled by 1/√eps.
+    rounding = 9 * scale * torch.finfo(torch.float32).eps / network[1].eps ** 0.5
+    assert float((found - y).abs().max()) <= rounding
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the shapes that a call is checked for
+def test_what_is_traced_reads_the_covariance():
+    module, x = correlated("zca").eval().requires_grad_(False), input_of("WhiteningNorm2d")
+    module(x)  # from here on the projection is kept
+    traced = torch.jit.trace(module, x)
+    module.running_covariance.mul_(4)
+    traced.load_state_dict(module.state_dict())
+    assert close(traced(x), module(x))
+
+
+def test_fake_tensors_leave_nothing_behind():
+    module, x = correlated("zca").eval(), input_of("WhiteningNorm2d")
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert module(mode.from_tensor(x)).shape == x.shape
+    assert torch.equal(module(x), copy.deepcopy(module)(x))
+
+
+def test_selective_checkpointing_sees_the_same_operators_again():
+    module, x = correlated("zca").eval(), input_of("WhiteningNorm2d").requires_grad_()
+    y = checkpoint(
+        module, x, use_reentrant=False,
+        context_fn=lambda: create_selective_checkpoint_contexts([torch.ops.aten.bmm.default]),
+    )  # fmt: skip
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    (expected,) = torch.autograd.grad(module(x).sum(), x)
+    assert close(dx, expected)
 
 
 HALVES = [torch.float16, torch.bfloat16]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 LEAKY_SLOPE = 0.01  # torch.nn.functional.leaky_relu's default
 
@@ -42,7 +43,9 @@ def _leaky_relu_derivative(z: Tensor) -> Tensor:
 
 def _sigmoid(z: Tensor) -> Tensor:
     # The derivative of exp(-z) overflows where z is far below zero; torch.sigmoid's does not.
-    return torch.sigmoid(z) if z.requires_grad else torch.exp(-z).add_(1).reciprocal_()
+    if z.requires_grad or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        return torch.sigmoid(z)
+    return torch.exp(-z).add_(1).reciprocal_()
 
 
 def _silu(z: Tensor) -> Tensor:

@@ -89,14 +89,18 @@ def _mean_square(centred: Tensor, low: Tensor | None, axes: list[int], dtype: to
 
 def _rstd(centred: Tensor, low: Tensor | None, variance: Tensor, eps: float, axes: list[int]) -> Tensor:
     rstd = (variance + eps).rsqrt()
-    if not bool(torch.isinf(variance).any()):
+    overflowed = torch.isinf(variance)
+    # Under a transform of torch.func, or where a graph is made, values cannot be asked.
+    traced = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack() > 0
+    if not traced and not bool(overflowed.any()):
         return rstd
     # Only magnitudes above 1e19 come here: the squares overflowed, the deviation itself does not.
     shrunk_low = None if low is None else low * _SHRINK
     shrunk = _mean_square(centred * _SHRINK, shrunk_low, axes, variance.dtype)
-    deviation = shrunk.sqrt() / _SHRINK
+    # A root of 0 that is not taken would have a derivative that is none.
+    deviation = torch.where(overflowed, shrunk, 1.0).sqrt() / _SHRINK
     careful = torch.hypot(deviation, torch.full_like(deviation, math.sqrt(eps))).reciprocal()
-    return torch.where(torch.isinf(variance), careful, rstd)
+    return torch.where(overflowed, careful, rstd)
 
 
 def standardise(x: Tensor, axes: list[int], eps: float, *, center: bool) -> tuple[Tensor, Moments]:

@@ -162,10 +162,10 @@ def check_running(
 
 def check_momentum(momentum: float | None) -> None:
     """It is a number, or None; a NaN would be all that is left of the running statistics."""
-    if momentum is None or (type(momentum) is float and not math.isnan(momentum)):
+    if momentum is None or (type(momentum) is float and momentum == momentum):
         return
     check_float("batch_norm", "momentum", 7, momentum)
-    if math.isnan(momentum):
+    if momentum != momentum:
         raise OptionError("batch_norm momentum must be a number or None, but got nan")
 
 

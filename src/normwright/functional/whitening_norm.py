@@ -91,7 +91,8 @@ def whitening_norm(
     check_momentum(momentum)
     check_rule(input.shape[1], group_size, method, iterations)
     _check_running(input, running_mean, running_covariance, group_size)
-    rule = Rule(group_size, eps, method, iterations)
+    # A tensor that is written later would change what is kept of it.
+    rule = Rule(group_size, float(eps), method, iterations)
     with without_autocast(input.device):  # covariances would be rounded to half precision
         if not training:
             if running_mean is None or running_covariance is None:

@@ -54,10 +54,15 @@ def projection_by(covariance: Tensor, rule: Rule) -> Tensor:
 
 
 def _has_no_values(covariance: Tensor) -> bool:
-    """Whether it stands for any: in a graph, captured or not, under a transform of `torch.func`, on meta."""
+    """Whether it stands for any, on meta, under a transform of `torch.func` or in a graph that is made.
+
+    What dispatches itself what is called (fake tensors, selective checkpointing) sees the same each time.
+    """
     return (
         torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined]
         or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
         or type(covariance) is not Tensor
         or covariance.is_meta
         or is_captured(covariance)

@@ -31,12 +31,18 @@ def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) 
     """
     if method == "iterative":
         return _newton_schulz(covariance, eps, iterations)
-    if torch.compiler.is_exporting() or is_captured(covariance):
-        # ONNX has no eigenvalues, an exported program may run where LAPACK is not, and a CUDA graph takes no
-        # function that waits to see whether it failed.
-        return _newton_schulz(covariance, eps, _CONVERGED)
+    if _goes_without_eigenvalues(covariance):
+        return _without_eigenvalues(covariance, eps)
     projection: Tensor = _InverseRoot.apply(covariance, eps)[0]
     return projection
+
+
+def _goes_without_eigenvalues(covariance: Tensor) -> bool:
+    """ONNX has none, an exported program may run where LAPACK is not, and a CUDA graph waits for nothing."""
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return torch.compiler.is_exporting()
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return tracing or is_captured(covariance)
 
 
 class _InverseRoot(torch.autograd.Function):
@@ -94,13 +100,36 @@ class _Lyapunov(torch.autograd.Function):
         return -(dright @ solution.mT + solution.mT @ dright), dright, None, None
 
 
-def _newton_schulz(covariance: Tensor, eps: float, iterations: int) -> Tensor:
+def _without_eigenvalues(covariance: Tensor, eps: float) -> Tensor:
+    """The root by Newton's iteration, which diverges where rounding left an eigenvalue below −eps.
+
+    A covariance that was summed in float32 may have one of its trace's rounding, s. Then the root is taken of
+    R = Σ + (eps + s)·I, and what s changed is taken back by the first terms of
+
+        (R − s·I)^(−1/2) = R^(−1/2)·(I + s/2·R^(−1) + 3/8·s²·R^(−2) + 5/16·s³·R^(−3) + …),
+
+    which leave (s/λ)⁴ of a direction of variance λ; those of a variance below s are rounding.
+    """
+    trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    tried = _newton_schulz(covariance.detach(), eps, _CONVERGED)
+    diverged = (0 * tried).sum((-2, -1), keepdim=True) != 0  # NaN, of NaN and of infinity
+    s = torch.where(diverged, trace * torch.finfo(torch.float32).eps, 0.0)
+    root = _newton_schulz(covariance, eps + s, _CONVERGED)
+    share = s * root @ root
+    return root @ (_identity(root) + 0.5 * share + 0.375 * share @ share + 0.3125 * share @ share @ share)
+
+
+def _identity(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+
+
+def _newton_schulz(covariance: Tensor, eps: float | Tensor, iterations: int) -> Tensor:
     """T steps of P ← (3·P − P³·S)/2 from the identity, S = Σ/tr(Σ), divided by √tr(Σ).
 
     Written for the pair of P and Y = S·P, Y ← Y·T and P ← T·P with T = (3·I − P·Y)/2: the same steps where
     nothing is rounded, but rounding does not grow in these (Higham 2008, "Functions of Matrices", 6.4).
     """
-    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    identity = _identity(covariance)
     regular = covariance + eps * identity
     trace = regular.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
     product, projection = regular / trace, identity.expand_as(regular)
