@@ -4,6 +4,7 @@ import pytest
 import torch
 from tolerances import SAME_DERIVATIVE
 
+from normwright import nn
 from normwright.functional import (
     batch_norm,
     filter_response_norm,
@@ -172,3 +173,14 @@ def test_several_gradients_at_once(kind, activation, memory_format):
     )
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, torch.stack(other), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])
+def test_instance_norm_moves_its_statistics_as_pytorchs_does(transform):
+    x = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0))
+    modules = [kind(6, track_running_stats=True) for kind in (nn.InstanceNorm1d, torch.nn.InstanceNorm1d)]
+    gradients = [transform(lambda x, module=module: module(x).sin().sum())(x) for module in modules]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(*(module.buffers() for module in modules), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    assert not torch.equal(modules[0].running_mean, torch.zeros(6))

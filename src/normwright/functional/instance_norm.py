@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from normwright.functional.arguments import (
     is_channel_vector,
     is_plain,
 )
+from normwright.functional.moving import move_under_transforms
 
 
 def instance_norm(
@@ -88,7 +91,8 @@ def instance_norm(
         raise OptionError("out= must be None where running statistics are moved, as in training")
     y, moments = operators.groups_with_moments(*call)
     if input.numel():
-        _move_running(input, running_mean, running_var, moments, momentum, eps)
+        move = partial(_move_running, input, running_mean, running_var, momentum, eps)
+        move_under_transforms(move, running_mean, moments)
     return y
 
 
@@ -97,9 +101,9 @@ def _move_running(
     x: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
-    moments: Tensor,
     momentum: float,
     eps: float,
+    moments: Tensor,
 ) -> None:
     mean, rstd = moments
     variance = rstd.square().reciprocal() - float(eps)

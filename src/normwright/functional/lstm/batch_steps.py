@@ -13,8 +13,8 @@ from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.errors import OptionError
 from normwright.functional.batch_norm import one_value_per_channel
-from normwright.functional.lstm.moving import move_under_transforms
 from normwright.functional.lstm.step_norm import Gradients, affine
+from normwright.functional.moving import move_under_transforms
 from normwright.functional.step_statistics import StepStatistics
 
 _channels_forward = torch.ops.normwright.channels_forward.default
