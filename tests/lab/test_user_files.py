@@ -155,10 +155,12 @@ def test_what_is_installed_is_never_hidden(tmp_path: Path) -> None:
 
 
 def test_only_what_leads_to_a_hidden_module_is_moved(tmp_path: Path) -> None:
-    """`parts` does so by its `depth`, `later` by `widths`; `alone` keeps its plain name."""
+    """`parts` does so by its `depth`, `later` by `widths`; `space` gives way to another folder's."""
     write(tmp_path / "b", 1)
     others = {
         "a/shapes.py": "SHAPE = 0",
+        "a/space.py": "",
+        "b/space/inner.py": "import shapes",
         "b/alone.py": "import single",
         "b/single.py": "import alone",
         "b/pack/__init__.py": "from .shapes import SHAPE",
@@ -166,7 +168,7 @@ def test_only_what_leads_to_a_hidden_module_is_moved(tmp_path: Path) -> None:
     }
     write_all(tmp_path, others)
     sys.path += [str(tmp_path / "a"), str(tmp_path / "b")]
-    names = ("shapes", "widths", "later", "parts", "nets", "alone", "single", "pack", "absent")
+    names = ("shapes", "widths", "later", "parts", "nets", "alone", "single", "pack", "space", "absent")
     moved = [name for name in names if is_moved(name, tmp_path / "b")]
     assert moved == ["shapes", "widths", "later", "parts", "nets"]
 

@@ -81,12 +81,7 @@ def is_moved(name: str, folder: Path) -> bool:
 
 def _is_hidden(own: ModuleSpec) -> bool:
     there = _plain_spec(own.name)
-    if there is None or _places(own) == _places(there):
-        return False
-    if own.origin is None and not any(_sources(own)):
-        return False  # a folder such as data/, whose name Python takes for a package too
-    # A folder without __init__.py gives way to a module, as in Python's own search.
-    return own.origin is not None or there.origin is None
+    return there is not None and _places(own) != _places(there)
 
 
 def _is_imported(own: ModuleSpec) -> bool:
@@ -99,8 +94,15 @@ def _is_imported(own: ModuleSpec) -> bool:
 def _own_spec(name: str, folder: Path) -> ModuleSpec | None:
     """A module of the folder, if that is what a file in it may mean by the name."""
     there = _plain_spec(name)
-    installed = there is not None and _is_installed(there)
-    return None if installed else PathFinder.find_spec(name, [str(folder)])
+    if there is not None and _is_installed(there):
+        return None
+    own = PathFinder.find_spec(name, [str(folder)])
+    if own is None or own.origin is not None:
+        return own
+    # A folder without __init__.py gives way to a module, as in Python's own search; one without any source,
+    # such as data/, is no package for its author.
+    gives_way = there is not None and there.origin is not None
+    return None if gives_way or not any(_sources(own)) else own
 
 
 def _sources(own: ModuleSpec) -> Iterator[Path]:
