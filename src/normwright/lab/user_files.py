@@ -4,20 +4,26 @@ The module of `/home/me/nets.py` is `normwright.lab.user_files._2fhome_2fme_2fne
 `nets.py` are two modules, and what is pickled of either is found again by a process that was just spawned.
 
 What a file imports from beside it is a module under its plain name (`layers`), as in `python nets.py`, as
-long as that name means the file's neighbour. In a folder of which a module is hidden by one elsewhere, such
-as `b/layers.py` after `a/layers.py`, all neighbours are modules of the folder instead:
-`normwright.lab.user_files._2fb.layers`.
+long as that name means the file's neighbour. A neighbour that is hidden by a module elsewhere, such as
+`b/layers.py` after `a/layers.py`, is a module of the folder instead, and so is every neighbour that imports
+a hidden one: `normwright.lab.user_files._2fb.layers`.
+
+This is done to import statements. `importlib.import_module("layers")` and `__import__("layers")` get what the
+plain name means, which may be the other folder's: a file that may share a process with such another should
+use an import statement, in a function where it must be late.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator, Set
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -43,38 +49,99 @@ def module_name(path: Path) -> str:
 
 def name_in(folder: Path, name: str) -> str:
     """The name under which a folder's files import a module: the same, or that in the folder's package."""
-    return f"{module_name(folder)}.{name}" if is_hidden(folder) and _is_own(name, folder) else name
+    return f"{module_name(folder)}.{name}" if is_moved(name.partition(".")[0], folder) else name
 
 
-def is_hidden(folder: Path) -> bool:
-    """Whether some module of a folder is not what its plain name means in this process.
+def is_moved(name: str, folder: Path) -> bool:
+    """Whether a module is the folder's package's, for a file in the folder.
+
+    It is where its plain name means another user's file, or where it imports such a module of the folder,
+    itself or through others: by its plain name it would find that other file. A module that was imported by
+    its plain name already stays what it is, so that there is one of it.
 
     What is installed hides nothing: a user's file never stands in for it.
+
+    Args:
+        name: without a dot.
+        folder: whose file imports it.
     """
-    try:
-        names = {entry.name.partition(".")[0] for entry in folder.iterdir()}
-    except OSError:
-        return False  # one that cannot be listed: its files may be imported by name still
-    return any(_is_hidden(name, folder) for name in sorted(names) if name.isidentifier())
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        own = None if name in seen else _own_spec(name, folder)
+        seen.add(name)
+        if own is None or _is_imported(own):
+            continue
+        if _is_hidden(own):
+            return True
+        waiting += [name for file in _sources(own) for name in _imports_of(file)]
+    return False
 
 
-def _is_hidden(name: str, folder: Path) -> bool:
+def _is_hidden(own: ModuleSpec) -> bool:
+    there = _plain_spec(own.name)
+    return there is not None and _places(own) != _places(there)
+
+
+def _is_imported(own: ModuleSpec) -> bool:
+    """Whether the module of this very file was imported by its plain name."""
+    module = sys.modules.get(own.name)
+    place = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    return place is not None and os.path.realpath(place) in _places(own)
+
+
+def _own_spec(name: str, folder: Path) -> ModuleSpec | None:
+    """A module of the folder, if that is what a file in it may mean by the name."""
+    there = _plain_spec(name)
+    if there is not None and _is_installed(there):
+        return None
     own = PathFinder.find_spec(name, [str(folder)])
-    there = None if own is None else _plain_spec(name)
-    if own is None or there is None or _places(own) == _places(there) or _is_installed(there):
-        return False
-    if own.origin is None and not any(Path(place).glob("*.py") for place in _places(own)):
-        return False  # a folder such as data/, whose name Python takes for a package too
-    # A folder without __init__.py gives way to a module, as in Python's own search.
-    return own.origin is not None or there.origin is None
+    if own is None or own.origin is not None:
+        return own
+    # A folder without __init__.py gives way to a module, as in Python's own search; one without any source,
+    # such as data/, is no package for its author.
+    gives_way = there is not None and there.origin is not None
+    return None if gives_way or not any(_sources(own)) else own
 
 
-def _is_own(name: str, folder: Path) -> bool:
-    """Whether a module is the folder's, for a file in it."""
-    first = name.partition(".")[0]
-    there = _plain_spec(first)
-    installed = there is not None and _is_installed(there)
-    return not installed and PathFinder.find_spec(first, [str(folder)]) is not None
+def _sources(own: ModuleSpec) -> Iterator[Path]:
+    """The Python files of a module, or of all modules of a package."""
+    if own.submodule_search_locations is None:
+        yield from (Path(place) for place in _places(own) if place.endswith(".py"))
+        return
+    top = next(iter(own.submodule_search_locations))
+    for folder, inner, files in os.walk(top):
+        sources = [Path(folder, file) for file in files if file.endswith(".py")]
+        if not sources and folder != top:
+            inner.clear()  # it may hold a million images
+        yield from sources
+
+
+def _imports_of(file: Path) -> Set[str]:
+    try:
+        return _imported(file.read_bytes())
+    except OSError:
+        return frozenset()
+
+
+# By content: each file is asked about whenever one that leads to it is imported.
+@functools.lru_cache(maxsize=1024)
+def _imported(source: bytes) -> Set[str]:
+    """The first parts of the names in a source's import statements, relative ones aside."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # compiling it warns
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return frozenset()  # running it will say so
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return frozenset(name.partition(".")[0] for name in names)
 
 
 def _plain_spec(name: str) -> ModuleSpec | None:
@@ -95,11 +162,15 @@ def _is_installed(spec: ModuleSpec) -> bool:
     """Whether a module comes with Python, or lies where packages are installed."""
     if not spec.has_location and not spec.submodule_search_locations:
         return True
-    library = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
     return any(
-        _INSTALLED & set(Path(place).parts) or any(Path(place).is_relative_to(root) for root in library)
+        _INSTALLED & set(Path(place).parts) or any(Path(place).is_relative_to(root) for root in _library())
         for place in _places(spec)
     )
+
+
+@functools.cache
+def _library() -> list[Path]:
+    return [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
 
 
 class _FreshSource(SourceFileLoader):
@@ -114,10 +185,12 @@ class _FreshSource(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         source = self.get_data(self.path)
-        if not is_hidden(self._beside):
+        moved = {name for name in _imported(source) if is_moved(name, self._beside)}
+        if not moved:
             return self._compiled(source)
         tree = ast.parse(source, self.path)
-        return self._compiled(ast.fix_missing_locations(_Neighbours(self._beside).visit(tree)))
+        named = _Neighbours(module_name(self._beside), moved).visit(tree)
+        return self._compiled(ast.fix_missing_locations(named))
 
     def _compiled(self, source: Any) -> CodeType:
         code: CodeType = self.source_to_code(source, self.path)
@@ -125,13 +198,13 @@ class _FreshSource(SourceFileLoader):
 
 
 class _Neighbours(ast.NodeTransformer):
-    """Has imports of a folder's modules name its package: in the statement, which `torch.compile` reads."""
+    """Has imports of moved modules name their package: in the statement, which `torch.compile` reads."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._package = folder, module_name(folder)
+    def __init__(self, package: str, moved: Set[str]) -> None:
+        self._package, self._moved = package, moved
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        if not node.level and node.module and _is_own(node.module, self._folder):
+        if not node.level and node.module and node.module.partition(".")[0] in self._moved:
             node.module = f"{self._package}.{node.module}"
         return node
 
@@ -140,9 +213,9 @@ class _Neighbours(ast.NodeTransformer):
         return node
 
     def _named(self, alias: ast.alias) -> list[ast.alias]:
-        if not _is_own(alias.name, self._folder):
-            return [alias]
         first = alias.name.partition(".")[0]
+        if first not in self._moved:
+            return [alias]
         names = [ast.alias(f"{self._package}.{alias.name}", alias.asname or first)]
         if alias.asname is None and first != alias.name:
             # `import a.b` has b imported, and a bound.
@@ -159,7 +232,9 @@ class _Finder(MetaPathFinder):
         if not fullname.startswith(f"{__name__}."):
             return None
         first, _, inside = fullname.removeprefix(f"{__name__}.").partition(".")
-        root = Path(_unquoted(first))
+        root = _unquoted(first)
+        if root is None:
+            return None
         if not inside:
             return _folder(fullname, root) if root.is_dir() else _file(fullname, root)
         spec = PathFinder.find_spec(fullname, list(path or ()))
@@ -168,8 +243,12 @@ class _Finder(MetaPathFinder):
         return spec
 
 
-def _unquoted(name: str) -> str:
-    return os.fsdecode(re.sub(rb"_(..)", lambda found: bytes([int(found[1], 16)]), os.fsencode(name)))
+def _unquoted(name: str) -> Path | None:
+    """The absolute path that the last part of a module's name leads back to, if it is such a name."""
+    if not re.fullmatch("([0-9A-Za-z]|_[0-9a-f]{2})+", name):
+        return None
+    path = Path(os.fsdecode(re.sub(rb"_(..)", lambda found: bytes([int(found[1], 16)]), name.encode())))
+    return path if path.is_absolute() else None
 
 
 def _folder(name: str, path: Path) -> ModuleSpec:
@@ -181,9 +260,20 @@ def _folder(name: str, path: Path) -> ModuleSpec:
 def _file(name: str, path: Path) -> ModuleSpec | None:
     if not path.is_file():
         return None
-    return importlib.util.spec_from_file_location(
-        name, path, loader=_FreshSource(name, str(path), path.parent)
-    )
+    spec = _FileSpec(name, _FreshSource(name, str(path), path.parent), origin=str(path))
+    spec.has_location = True
+    return spec
+
+
+class _FileSpec(ModuleSpec):
+    """Of a file that is in no package for its author, so that a relative import is Python's own error.
+
+    Python compares a module's `__package__` with this, and warns where they differ.
+    """
+
+    @property
+    def parent(self) -> str:
+        return ""
 
 
 # At import, because a spawned process that unpickles a user's object imports this module and calls nothing;
