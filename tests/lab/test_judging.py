@@ -172,8 +172,9 @@ def test_the_verdict_names_the_best_and_what_is_level_with_it(grid, results):
     )
     level = verdict_of(grid, results, {"none": [0.60, 0.81, 0.7], "batch": [0.80, 0.75, 0.7]})
     assert level.startswith(
-        "No winner: 3 seeds cannot tell batch norm, the highest, from no normaliser. It got test accuracy "
-        "75.0 % at learning rate 0.1, against 70.3 % without a normaliser. Batch"
+        "No winner: 3 seeds cannot tell batch norm, the highest, from no normaliser. Batch norm got test "
+        "accuracy 75.0 % at learning rate 0.1, against 70.3 % without a normaliser. More seeds, or more test "
+        "samples, could tell. Batch"
     )
     assert "does best" not in level
 
@@ -198,7 +199,7 @@ def test_few_seeds_name_no_winner(grid, results):
     assert two.startswith("Two seeds: an interval too wide to name a winner by; take three seeds or more.")
     some = verdict_of(grid, results, {"none": [0.6], "batch": [0.8, 0.9]}, seeds=4)
     assert some.startswith(
-        "No winner: only 2 of 4 seeds of the highest finished, too few to tell. The highest"
+        "No winner: at most 2 of 4 seeds of each normaliser finished, too few to tell. The highest"
     )
 
 
@@ -231,9 +232,85 @@ def test_one_that_got_more_before_it_diverged_is_told(grid, results):
         "No normaliser does best: test accuracy 80.3 % at learning rate 0.1. Batch norm got"
     )
     assert "Batch norm got more, 90.0 %, but only 1 of its 3 seeds finished." in text
-    fewer = verdict_of(grid, results, {"none": [0.1, 0.1], "batch": [0.9, 0.8, 0.85]}, seeds=4)
+    fewer = verdict_of(grid, results, {"none": [0.1], "batch": [0.9, 0.8, 0.85]}, seeds=4)
     assert fewer.startswith("Batch norm does best")
     assert "Only 3 of its 4 seeds finished; the others diverged." in fewer
+
+
+def test_one_that_got_more_in_fewer_seeds_is_told_as_such(grid, results):
+    tests = {"none": [0.6, 0.61, 0.6, 0.62, 0.6], "batch": [0.99, 0.98, 0.985, 0.99]}
+    text = verdict_of(grid, results, tests, seeds=5)
+    assert text.startswith(
+        "No winner: the network without a normaliser finished in 5 of 5 seeds; batch norm got more, 98.6 %, "
+        "but diverged in 1 of 5. The network without a normaliser got test accuracy 60.6 % at learning rate "
+        "0.1. Batch norm reached"
+    )
+    assert "highest" not in text
+    assert text.count("got more") == 1
+
+
+def test_too_few_seeds_in_common_are_told(grid, results):
+    text = verdict_of(grid, results, {"none": [0.3, 0.31], "batch": [0.8, 0.81, 0.8]})
+    assert text.startswith(
+        "No winner: batch norm finished in 3 of 3 seeds; the network without a normaliser in 2 of 3, too few "
+        "of them in common to tell the two apart. Batch norm got test accuracy 80.3 %"
+    )
+
+
+def test_the_best_of_too_few_seeds_is_not_called_the_highest_where_it_is_not(grid, results):
+    text = verdict_of(grid, results, {"none": [0.5, 0.51], "batch": [0.9]}, seeds=4)
+    assert text.startswith(
+        "No winner: at most 2 of 4 seeds of each normaliser finished, too few to tell. Most seeds finished "
+        "of the network without a normaliser: test accuracy 50.5 % at learning rate 0.1. Batch norm got "
+        "more, 90.0 %, but only 1"
+    )
+    chance = verdict_of(grid, results, {"none": [0.9], "batch": [0.1, 0.1, 0.1]})
+    assert chance.startswith("No winner: batch norm is within chance. Most seeds finished of batch norm: ")
+    assert "the highest" not in chance.lower()
+
+
+def test_those_that_are_equal_are_told_to_be(grid, results):
+    text = verdict_of(grid, results, {"none": [0.8, 0.7, 0.6], "batch": [0.7, 0.6, 0.8]})
+    assert text.startswith(
+        "No winner: the network without a normaliser and batch norm are equal, the highest. The network"
+    )
+    guess = verdict_of(grid, results, {"none": [0.1, 0.1, 0.1], "batch": [0.1, 0.1, 0.1]})
+    assert "The highest was no normaliser, equal to batch norm: test accuracy 10.0 %" in guess
+
+
+def test_one_below_those_that_are_equal_is_told_too(grid, results):
+    batch = row_of(grid, results, "batch")
+    tests = {"batch": [0.8, 0.7, 0.6], "layer": [0.7, 0.6, 0.8], "rms": [0.6, 0.7, 0.7], "group": [0.1] * 3}
+    rows = [
+        dataclasses.replace(batch, norm=norm, seeds=3, test=mean_interval(values))
+        for norm, values in tests.items()
+    ]
+    seeds = {norm: dict(enumerate(values)) for norm, values in tests.items()}
+    assert told(rows, seeds, steps=dict.fromkeys(tests, STEPS_TO["batch"])).startswith(
+        "No winner: batch norm and layer norm are equal, the highest; 3 seeds cannot tell batch norm from "
+        "RMS norm either, though they do from group norm."
+    )
+
+
+def test_by_luck_no_more_than_all_are_right(grid, results):
+    rows = [dataclasses.replace(row_of(grid, results, "batch"), test=mean_interval([0.98] * 3), seeds=3)]
+    chance, tests = Guessing(0.98, 100), {"batch": dict.fromkeys(range(3), 0.98)}
+    text = verdict(
+        rows, lead(rows, tests, chance), STEPS_TO, target=0.6, metric="accuracy", chance=chance, edges={}
+    )
+    assert "guessing gets 98.0 %, by luck up to 100.0 %" in text
+
+
+def test_more_test_samples_are_asked_for_only_where_they_count(grid, results):
+    tests = {"none": [0.60, 0.81, 0.7], "batch": [0.80, 0.75, 0.7]}
+    rows = [
+        dataclasses.replace(row_of(grid, results, norm), test=mean_interval(values), seeds=3)
+        for norm, values in tests.items()
+    ]
+    seeds = {norm: dict(enumerate(values)) for norm, values in tests.items()}
+    found = lead(rows, seeds, None)
+    text = verdict(rows, found, STEPS_TO, target=0.6, metric="m.py:f1", chance=None, edges={})
+    assert " More seeds could tell. " in text
 
 
 def test_what_is_soonest_within_the_noise_is_not_called_so(grid, results):

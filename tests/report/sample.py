@@ -104,12 +104,12 @@ def _verdict(size: int, *, dead: bool) -> str:
 def _lead(size: int, norms: tuple[str, ...], seeds: int, *, dead: bool) -> Lead:
     alive = {norm: speed[1] for norm in norms if (speed := _speed(norm, size)) is not None}
     if dead or not alive:
-        return Lead(size, None, None, (), "diverged")
+        return Lead(size, None, None, (), (), "diverged")
     highest = max(alive, key=lambda norm: alive[norm])
     if seeds < 3:
-        return Lead(size, highest, None, tuple(norm for norm in alive if norm != highest), "seeds")
+        return Lead(size, highest, None, tuple(norm for norm in alive if norm != highest), (), "seeds")
     level = ("layer",) if size == 2 and "layer" in alive else ()
-    return Lead(size, highest, None if level else highest, level, "level" if level else "")
+    return Lead(size, highest, None if level else highest, level, (), "level" if level else "")
 
 
 def _interval(mean: float, half: float, seeds: int) -> Interval:

@@ -18,7 +18,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from normwright.errors import StoreError
-from normwright.lab.records import Comparison, Lead
+from normwright.lab.records import Comparison, Interval, Lead
 from normwright.report import render, write
 
 Make = Callable[..., Comparison]
@@ -119,8 +119,41 @@ def test_the_winner_is_marked_or_who_is_highest_where_there_is_none(make_compari
     assert _marked(render(make_comparison(seeds=1))) == [("group", "highest"), ("batch", "highest")]
     for doubt in ("chance", "alone"):
         found = make_comparison(batch_sizes=(32,))
-        unclear = Lead(32, "batch", None, ("layer",), doubt)
+        unclear = Lead(32, "batch", None, ("layer",), (), doubt)
         assert _marked(render(dataclasses.replace(found, leads=(unclear,)))) == []
+
+
+def test_a_mark_is_never_false_where_seeds_diverged_or_rows_are_equal(make_comparison: Make) -> None:
+    found = make_comparison(batch_sizes=(32,))
+
+    def marks(tests: dict[str, float], lead: Lead) -> list[tuple[str, str]]:
+        rows = tuple(
+            dataclasses.replace(row, test=Interval(tests.get(row.norm, 0.1), None, None, 1))
+            for row in found.rows
+        )
+        return _marked(render(dataclasses.replace(found, rows=rows, leads=(lead,))))
+
+    above = Lead(32, "batch", None, ("group",), ("layer",), "unfinished")
+    assert marks({"batch": 0.8, "group": 0.79, "layer": 0.9}, above) == []
+    assert marks({"batch": 0.8, "group": 0.79, "layer": 0.7}, above) == [
+        ("batch", "highest"),
+        ("group", "level"),
+    ]
+    few = Lead(32, "batch", None, ("group",), ("layer",), "seeds")
+    assert marks({"batch": 0.8, "layer": 0.9}, few) == []
+    equal = Lead(32, "batch", None, ("layer",), (), "level")
+    assert sorted(marks({"batch": 0.1 + 0.2, "layer": 0.3}, equal)) == [
+        ("batch", "highest"),
+        ("layer", "highest"),
+    ]
+
+
+def test_the_rule_is_told_as_it_is_for_the_metric(make_comparison: Make) -> None:
+    accuracy = _Reader(render(make_comparison())).text
+    assert "√(h² + 1.96²·d(1 − d)/n)" in accuracy
+    own = _Reader(render(dataclasses.replace(make_comparison(), metric="m.py:f1"))).text
+    assert "√(h²" not in own
+    assert "the luck of the test set is not counted" in own
 
 
 def _marked(page: str) -> list[tuple[str, str]]:

@@ -78,10 +78,11 @@ def compare(
     """Trains a network under every normaliser, batch size, learning rate and seed, and judges them.
 
     Each is judged at its own best learning rate, by the validation split; the test set is used once, at
-    the end, for the runs at that rate. A winner is named where it is above what guessing gets and three
-    seeds or more tell it from every other; else the verdict says who was highest, and why that is no win.
-    Finished runs are kept in `out`: the same call goes on where an
-    earlier one was stopped, and trains nothing twice.
+    the end, for the runs at that rate. A winner is named where three seeds or more tell it from every
+    other; else the verdict says who was highest, and why that is no win. An accuracy must also be above
+    what guessing gets, and its lead above the least that luck of the test set adds, which for a user's
+    metric is not counted. Finished runs are kept in `out`: the same call goes on where an earlier one was
+    stopped, and trains nothing twice.
 
     Args:
         network: `mlp`, `lenet`, `vgg`, `resnet20`, `lstm`, or a user's: a function at the top level of a

@@ -55,16 +55,20 @@ class Lead:
 
     Args:
         highest: the normaliser with the highest mean test metric, among those of which most seeds finished;
-            None where every run diverged.
+            None where every run diverged. One that finished in fewer seeds may have more.
         winner: the same where it is told from every other, and else None.
         level: those that are not shown to be lower than the highest.
-        doubt: why there is no winner, `diverged`, `chance`, `alone`, `seeds` or `level`; "" where there is.
+        unfinished: those that cannot be told from it for the seeds that diverged: they got more in fewer
+            seeds, or have fewer than three in common with it.
+        doubt: why there is no winner, `diverged`, `chance`, `alone`, `seeds`, `unfinished` or `level`; ""
+            where there is.
     """
 
     batch_size: int
     highest: str | None
     winner: str | None
     level: tuple[str, ...]
+    unfinished: tuple[str, ...]
     doubt: str
 
 

@@ -15,9 +15,13 @@ from normwright.lab.lead import (
     LEAST_SEEDS,
     LEVEL,
     SEEDS,
+    UNFINISHED,
     Guessing,
     SeedMetrics,
     finished,
+    has_lost,
+    is_above,
+    is_equal,
     mean_test,
 )
 from normwright.lab.records import Lead, Row
@@ -81,46 +85,94 @@ def _opening(best: Row, found: Lead, alive: Sequence[Row], metric: str, chance: 
     """Who wins; or why nobody does, and who is the highest."""
     name = NAMES[best.norm]
     reached = f"test {metric} {_shown(mean_test(best), metric)} at learning rate {best.lr:g}"
-    against = _against_none(best, alive, metric)
-    highest = f"The highest was {name}: {reached}{against}"
+    got = f"{reached}{_against_none(best, alive, metric)}"
+    highest = f"{_highest(best, alive)}: {got}"
     if found.doubt == CHANCE and chance is not None:
         luck = f"{_shown(chance.share, metric)}, by luck up to {_shown(chance.most, metric)}"
+        subject = "the best" if _tops(best, alive) else _subject(best)
         return [
-            "No winner: the best is within chance.",
+            f"No winner: {subject} is within chance.",
             f"{highest}; guessing gets {luck}, on these {chance.samples:,} test samples.",
         ]
     if found.doubt == ALONE:
         return [f"No winner: only {name} was compared.", f"It got {reached}."]
     if found.doubt == SEEDS:
         return [_too_few(best), f"{highest}."]
+    if found.doubt == UNFINISHED:
+        return [_lacking(best, found, alive, metric), f"{_capital(_subject(best))} got {got}."]
     if found.doubt == LEVEL:
-        level = _list([NAMES[norm] for norm in found.level])
-        lower = [NAMES[row.norm] for row in alive if row is not best and row.norm not in found.level]
-        though = f", though they do from {_list(lower)}" if lower else ""
-        return [
-            f"No winner: {finished(best)} seeds cannot tell {name}, the highest, from {level}{though}.",
-            f"It got {reached}{against}.",
-        ]
-    return [f"{_capital(name)} does best: {reached}{against}."]
+        more = "More seeds" if chance is None else "More seeds, or more test samples,"
+        return [_untold(best, found, alive), f"{_capital(_subject(best))} got {got}.", f"{more} could tell."]
+    return [f"{_capital(name)} does best: {got}."]
+
+
+def _highest(best: Row, alive: Sequence[Row]) -> str:
+    if not _tops(best, alive):
+        return f"Most seeds finished of {_subject(best)}"
+    name = NAMES[best.norm]
+    equal = [NAMES[row.norm] for row in alive if row is not best and is_equal(row, best)]
+    return f"The highest was {name}, equal to {_list(equal)}" if equal else f"The highest was {name}"
+
+
+def _tops(best: Row, alive: Sequence[Row]) -> bool:
+    """Whether none that finished in fewer seeds has more."""
+    return not any(is_above(row, best) for row in alive)
+
+
+def _untold(best: Row, found: Lead, alive: Sequence[Row]) -> str:
+    name = NAMES[best.norm]
+    level = [row for row in alive if row.norm in found.level]
+    all_have = all(finished(row) == finished(best) for row in level)
+    seeds = f"{finished(best)} seeds" if all_have else "these seeds"
+    equal = [_subject(row) for row in level if is_equal(row, best)]
+    near = [NAMES[row.norm] for row in level if not is_equal(row, best)]
+    others = [row for row in alive if row is not best and row.norm not in found.level]
+    lower = [NAMES[row.norm] for row in others if not has_lost(row, best)]
+    though = f", though they do from {_list(lower)}" if lower else ""
+    if not equal:
+        return f"No winner: {seeds} cannot tell {name}, the highest, from {_list(near)}{though}."
+    alike = f"No winner: {_list([_subject(best), *equal])} are equal, the highest"
+    return f"{alike}; {seeds} cannot tell {name} from {_list(near)} either{though}." if near else f"{alike}."
+
+
+def _lacking(best: Row, found: Lead, alive: Sequence[Row], metric: str) -> str:
+    """Who got more in fewer seeds, and who has too few seeds in common with the best."""
+    clauses = [f"{_subject(best)} finished in {finished(best)} of {best.seeds} seeds"]
+    for row in alive:
+        if row.norm not in found.unfinished:
+            continue
+        if is_above(row, best):
+            got = f"{_subject(row)} got more, {_shown(mean_test(row), metric)}"
+            clauses.append(f"{got}, but diverged in {row.seeds - finished(row)} of {row.seeds}")
+        else:
+            counted = f"{_subject(row)} in {finished(row)} of {row.seeds}"
+            clauses.append(f"{counted}, too few of them in common to tell the two apart")
+    return f"No winner: {'; '.join(clauses)}."
+
+
+def _subject(row: Row) -> str:
+    """Its name where "no normaliser" would be read as none of them."""
+    return "the network without a normaliser" if row.norm == "none" else NAMES[row.norm]
 
 
 def _too_few(best: Row) -> str:
     if best.seeds >= LEAST_SEEDS:
         counted = f"{finished(best)} of {best.seeds} seeds"
-        return f"No winner: only {counted} of the highest finished, too few to tell."
+        return f"No winner: at most {counted} of each normaliser finished, too few to tell."
     if best.seeds == 1:
         return "One seed: no interval, so no winner is named; take three seeds or more."
     return "Two seeds: an interval too wide to name a winner by; take three seeds or more."
 
 
 def _unfinished(best: Row, found: Lead, alive: Sequence[Row], metric: str) -> list[str]:
-    """What diverged at its best rate, where that bears on who leads."""
+    """What diverged at its best rate, where that bears on who leads and is not said yet."""
     said = []
-    if finished(best) < best.seeds and found.doubt != SEEDS:
+    if finished(best) < best.seeds and found.doubt not in (SEEDS, UNFINISHED):
         said.append(f"Only {finished(best)} of its {best.seeds} seeds finished; the others diverged.")
+    told = found.unfinished if found.doubt == UNFINISHED else ()
     for row in alive:
-        if mean_test(row) > mean_test(best):
-            got = f"{_capital(NAMES[row.norm])} got more, {_shown(mean_test(row), metric)}"
+        if is_above(row, best) and row.norm not in told:
+            got = f"{_capital(_subject(row))} got more, {_shown(mean_test(row), metric)}"
             said.append(f"{got}, but only {finished(row)} of its {row.seeds} seeds finished.")
     return said
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from normwright.lab.lead import LEVEL, SEEDS
+from normwright.lab.lead import LEVEL, SEEDS, UNFINISHED, is_above, is_equal
 from normwright.lab.records import Comparison, Interval, Lead, Row
 from normwright.report import quantities
 from normwright.report.palette import Style, style_of
@@ -26,8 +26,8 @@ class TableRow:
     """A row as the page prints it; `*_range` is the 95 % interval, empty for a single seed.
 
     Args:
-        mark: `best` for the winner; where there is none, `highest`, and `level` for what the seeds cannot
-            tell from it; else "".
+        mark: `best` for the winner; where there is none, `highest` for the highest mean, and `level` for
+            what the seeds cannot tell from it; else "".
     """
 
     style: Style
@@ -69,16 +69,21 @@ def _group(comparison: Comparison, batch_size: int) -> TableGroup:
     rows = [row for row in comparison.rows if row.batch_size == batch_size]
     scale = _scale(rows)
     found = next(found for found in comparison.leads if found.batch_size == batch_size)
-    return TableGroup(batch_size, tuple(_row(row, scale, _mark(row.norm, found)) for row in rows))
+    return TableGroup(batch_size, tuple(_row(row, scale, _mark(row, rows, found)) for row in rows))
 
 
-def _mark(norm: str, found: Lead) -> str:
-    """None where the rows are within chance, or there is but one: to be the highest is nothing there."""
-    if norm == found.winner:
+def _mark(row: Row, rows: Sequence[Row], found: Lead) -> str:
+    """None where to be the highest is nothing: within chance, alone, or below one that diverged at times."""
+    if row.norm == found.winner:
         return "best"
-    if norm == found.highest and found.doubt in (SEEDS, LEVEL):
+    if found.doubt not in (SEEDS, UNFINISHED, LEVEL) or row.norm not in (found.highest, *found.level):
+        return ""
+    highest = next(one for one in rows if one.norm == found.highest)
+    if any(is_above(one, highest) for one in rows if one.test is not None):
+        return ""
+    if is_equal(row, highest):
         return "highest"
-    return "level" if norm in found.level and found.doubt == LEVEL else ""
+    return "" if found.doubt == SEEDS else "level"
 
 
 def _row(row: Row, scale: tuple[float, float], mark: str) -> TableRow:
