@@ -107,6 +107,13 @@ def test_a_lead_of_four_samples_or_more_can_be_told_whatever_its_spread(over_see
     assert samples_more(over_seeds) == ()
 
 
+def test_all_right_against_all_wrong_leaves_nothing_to_luck():
+    # |d|(1 − |d|) = 0; 1.96·√(1/3) would be above 1.
+    assert found(
+        {"none": seeded(0.0, 0.0, 0.0), "batch": seeded(1.0, 1.0, 1.0)}, chance=Guessing(0.1, 3)
+    ).winner
+
+
 def samples_more(over_seeds):
     """What is level where the best has so many of 359 test samples more, by seed."""
     few = {"none": seeded(*[300 / 359] * 3), "batch": seeded(*[(300 + more) / 359 for more in over_seeds])}

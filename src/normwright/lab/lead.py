@@ -23,9 +23,9 @@ h is that of Student's 95 % interval over the seeds. It does not hold the luck o
 all seeds share: two classifiers whose accuracies differ by d answer a share s ≥ |d| of the samples
 differently, and from one test set to the next the difference has the variance (s − d²)/n (McNemar). Of s the
 accuracies tell no more than that, so the least is counted, and a narrow win can still be luck of the test
-set. Where the seeds of each of two miss nearly the same samples, and the two miss unrelated ones, two that are
-equally good were told apart in a tenth to two thirds of simulated draws, of 3 to 10 seeds. Of a user's metric
-n tells nothing: there the half-width is h alone, and that luck is not counted.
+set. Where the seeds of each of two miss nearly the same samples, and the two miss unrelated ones, two that
+are equally good were told apart in a tenth to two thirds of simulated draws, of 3 to 10 seeds. Of a user's
+metric n tells nothing: there the half-width is h alone, and that luck is not counted.
 
 One that finished in fewer than half of the best's seeds has lost by diverging. As the winner must be told
 from the nearest of the others too, that there are several pairs does not make a chance winner likelier than
