@@ -277,8 +277,9 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return counted, moments.mean.flatten(), moments.variance.flatten() * count
 
 
-OPERATORS = {
-    function.__name__: checked(function.__name__, function)
+# Those that take what a caller has checked, and the same behind their checks.
+FUNCTIONS = {
+    function.__name__: function
     for function in (
         rows_forward,
         rows_forward_masked,
@@ -305,3 +306,4 @@ OPERATORS = {
         lstm_cell_backward,
     )
 }
+OPERATORS = {name: checked(name, function) for name, function in FUNCTIONS.items()}

@@ -18,7 +18,7 @@ from normwright.backends.gradients import DBIAS, DWEIGHT, DX
 from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.backends.normalised import is_batched
 from normwright.functional.differentiable_gradients import differentiable_gradients
-from normwright.functional.forward_mode import has_tangent
+from normwright.functional.forward_mode import needs_plain_operations
 
 _channel_moments = torch.ops.normwright.channel_moments.default
 _groups_backward = torch.ops.normwright.groups_backward.default
@@ -32,8 +32,7 @@ def normalise_responses(
     # An operator takes a number: for an eps on a GPU the host would have to wait.
     waits = isinstance(eps, Tensor) and eps.device.type != "cpu"
     learned = eps if isinstance(eps, Tensor) else None
-    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if waits or transformed or has_tangent(x, weight, bias, threshold, learned):
+    if waits or needs_plain_operations(x, weight, bias, threshold, learned):
         return _in_plain_operations(x, weight, bias, threshold, eps)
     y: Tensor = _Responses.apply(x, weight, bias, threshold, eps)
     return y

@@ -19,6 +19,12 @@ def has_tangent(*tensors: Tensor | None) -> bool:
     return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
+def needs_plain_operations(*tensors: Tensor | None) -> bool:
+    """Whether no autograd function of ours can serve: under the compiler, `torch.func` or forward mode."""
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return transformed or has_tangent(*tensors)
+
+
 def primal(tensor: Tensor) -> Tensor:
     """The tensor without its tangent."""
     without: Tensor = forward_ad.unpack_dual(tensor).primal

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.arguments import check_whole
-from normwright.functional.forward_mode import has_tangent
+from normwright.functional.forward_mode import needs_plain_operations
 
 
 def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
@@ -45,9 +45,8 @@ def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
             f"pieces must divide the channels, but {pieces} does not divide the {input.shape[axis]} of axis "
             f"{axis} of an input {list(input.shape)}: make the layer before {pieces} times as wide"
         )
-    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    transformed = transformed or has_tangent(input)
-    if pieces == 2 and not transformed and torch.is_grad_enabled() and input.requires_grad:
+    wants_gradient = torch.is_grad_enabled() and input.requires_grad
+    if pieces == 2 and wants_gradient and not needs_plain_operations(input):
         larger: Tensor = _Larger.apply(input, axis)
         return larger
     if pieces == 2:

@@ -64,6 +64,12 @@ def other_axes(v: Tensor, dim: int | None) -> list[int]:
     return [axis for axis in range(v.dim()) if axis != dim]
 
 
+def check_eps(eps: float) -> None:
+    """The eps of a standardised weight, which is added to its variance, is above 0."""
+    if not is_number(eps) or not eps > 0:
+        raise OptionError(f"eps must be above 0, so that a constant weight is allowed, but is {eps!r}")
+
+
 def standardise_weight(weight: Tensor, eps: float = 1e-5, *, dim: int = 0) -> Tensor:
     """Standardises the weights of each output over its inputs.
 
@@ -88,8 +94,7 @@ def standardise_weight(weight: Tensor, eps: float = 1e-5, *, dim: int = 0) -> Te
         tensor([[-1.,  1.]])
     """
     check_floating_point("standardise_weight", weight)
-    if not is_number(eps) or not eps > 0:
-        raise OptionError(f"eps must be above 0, so that a constant weight is allowed, but is {eps!r}")
+    check_eps(eps)
     if not other_axes(weight, dim) or dim in (None, -1):
         raise OptionError(f"dim must be an axis of a weight of two or more, but is {dim} of {weight.dim()}")
     rows = weight.movedim(dim, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,10 +30,20 @@ def own_sources(path: Path, root: Path) -> list[Path]:
     return sorted(found)
 
 
+def parsed(source: bytes) -> ast.Module:
+    """The tree of a source; an empty one where it cannot be parsed. Running it will say so, and warn."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+
+
 def _imported(file: Path, root: Path) -> Iterator[Path]:
     try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError):
+        tree = parsed(file.read_bytes())
+    except OSError:
         return  # running it will say so
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

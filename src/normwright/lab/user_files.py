@@ -22,13 +22,14 @@ import os
 import re
 import sys
 import sysconfig
-import warnings
 from collections.abc import Iterable, Iterator, Set
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
+
+from normwright.lab.sources import parsed
 
 # What makes this module a package, whose modules the finder below finds.
 __path__: list[str] = []
@@ -129,14 +130,8 @@ def _imports_of(file: Path) -> Set[str]:
 @functools.lru_cache(maxsize=1024)
 def _imported(source: bytes) -> Set[str]:
     """The first parts of the names in a source's import statements, relative ones aside."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # compiling it warns
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return frozenset()  # running it will say so
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -59,10 +59,15 @@ def in_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     return new
 
 
+def first_on_meta(network: nn.Module) -> str | None:
+    """The name of a network's first tensor that has a shape and no numbers."""
+    held = [*network.named_parameters(), *network.named_buffers()]
+    return next((name for name, tensor in held if tensor.is_meta), None)
+
+
 def check_holds_numbers(network: nn.Module) -> None:
     """Raises OptionError where a network's tensors have shapes and no numbers."""
-    held = [*network.named_parameters(), *network.named_buffers()]
-    name = next((name for name, tensor in held if tensor.is_meta), None)
+    name = first_on_meta(network)
     if name is not None:
         raise OptionError(
             f"the network must hold numbers, but {name!r} is on the device meta, which has shapes alone: "

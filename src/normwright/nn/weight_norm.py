@@ -11,8 +11,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from normwright.errors import DataError, OptionError
-from normwright.functional.arguments import is_number
-from normwright.functional.weight_norm import length, other_axes, standardise_weight
+from normwright.functional.weight_norm import check_eps, length, other_axes, standardise_weight
 from normwright.functional.weight_norm import weight_norm as _normed
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -62,8 +61,7 @@ class WeightStandardization(nn.Module):
 
     def __init__(self, eps: float = 1e-5, *, dim: int = 0) -> None:
         super().__init__()
-        if not is_number(eps) or not eps > 0:
-            raise OptionError(f"eps must be above 0, so that a constant weight is allowed, but is {eps!r}")
+        check_eps(eps)
         self.eps, self.dim = eps, dim
 
     def forward(self, weight: Tensor) -> Tensor:

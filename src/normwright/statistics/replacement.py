@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError
 from normwright.statistics.layers import Layer
+from normwright.statistics.untouched import write
 
 Moments = tuple[Tensor, Tensor]  # mean and variance
 
@@ -77,8 +78,7 @@ class Replacement:
     def _write(self, values: Mapping[Layer, Moments]) -> None:
         for layer, moments in values.items():
             for buffer, value in zip(self._now(layer), moments, strict=True):
-                with torch.inference_mode(buffer.is_inference()):
-                    buffer.copy_(value)
+                write(buffer, value)
 
 
 def _copies(moments: Moments) -> Moments:

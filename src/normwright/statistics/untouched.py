@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -43,8 +43,13 @@ def untouched(network: nn.Module, normalisers: Iterable[nn.Module]) -> Iterator[
             for module, key, buffer, value in seats:
                 module._buffers[key] = buffer
                 if buffer is not None and value is not None and not torch.equal(buffer, value):
-                    with torch.inference_mode(buffer.is_inference()):
-                        buffer.copy_(value)
+                    write(buffer, value)
+
+
+def write(buffer: Tensor, value: Tensor) -> None:
+    """Changes a buffer in place; one that was made in inference mode can be changed in that alone."""
+    with torch.inference_mode(buffer.is_inference()):
+        buffer.copy_(value)
 
 
 def warn_of_dropout(network: nn.Module) -> None:

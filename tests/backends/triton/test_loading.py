@@ -78,7 +78,7 @@ def test_not_installed_beside_a_pytorch_for_gpus(monkeypatch):
 def test_spans_are_on_the_cpu_wherever_the_rest_is(serve, monkeypatch):
     """Neither kernels nor what takes their place refuses a call for them."""
     x, weight, spans = torch.ones(4, 3, device="meta"), torch.ones(3, device="cpu"), torch.tensor([[0, 0, 4]])
-    monkeypatch.setitem(kernels.eager.OPERATORS, "parts_forward", lambda *_: "plain")
+    monkeypatch.setitem(kernels.eager.FUNCTIONS, "parts_forward", lambda *_: "plain")
     monkeypatch.setattr(operators, "plan_of", lambda *_: ("table", "cut"))
     monkeypatch.setattr(operators, "_planned_forward", lambda *_: "planned")
     kernels.warn_once.cache_clear()

@@ -120,7 +120,7 @@ def _plain(name: str, reason: str) -> Callable[..., Any]:
 
     def operator(*call: Any) -> Any:
         warn_once(reason)
-        return eager.OPERATORS[name](*call)
+        return eager.FUNCTIONS[name](*call)
 
     return checked(name, operator)
 

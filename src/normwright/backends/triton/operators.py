@@ -39,7 +39,7 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 
 def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    fallback = eager.OPERATORS[kernel.__name__]
+    fallback = eager.FUNCTIONS[kernel.__name__]
     place = 1 if kernel.__name__.endswith("_backward") else 0  # of x
 
     def operator(*call: Any) -> Any:

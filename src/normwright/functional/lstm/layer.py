@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from normwright.functional.forward_mode import has_tangent
+from normwright.functional.forward_mode import needs_plain_operations
 from normwright.functional.lstm.fused import FusedLayer, run_forward
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.plain import plain_layer
@@ -28,7 +28,7 @@ def lstm_layer(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> tu
     References:
         Cooijmans et al. 2017, arXiv:1603.09025; Ba, Kiros & Hinton 2016, arXiv:1607.06450.
     """
-    if _is_transformed(inputs):
+    if needs_plain_operations(*inputs):
         results = plain_layer(inputs, sizes, norms)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs):
         results = FusedLayer.apply(*inputs, tuple(sizes), norms)
@@ -36,10 +36,3 @@ def lstm_layer(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> tu
         results = run_forward(inputs, sizes, norms).results
     norms.close()
     return results
-
-
-def _is_transformed(inputs: LstmInputs) -> bool:
-    """Whether the compiler, `torch.func` or a forward-mode derivative asks, which know no kernels."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return True
-    return has_tangent(*inputs)

@@ -29,7 +29,7 @@ from normwright.network.conversion.plan import Plan, Planner, describe
 from normwright.network.conversion.report import Conversion, ConversionReport, Gap
 from normwright.network.conversion.rules import rule_for
 from normwright.network.conversion.select import Names, choose
-from normwright.network.copying import check_holds_numbers, copied
+from normwright.network.copying import check_holds_numbers, copied, first_on_meta
 from normwright.nn.normalised_lstm import NormalisedLSTM
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -161,7 +161,7 @@ def convert_with_report(
         gap = None
         if batches is not None:
             gap, fitted = _calibrate(before, tried, plans, seen or {}, batches, forward, metric)
-        elif example is not None and not _is_on_meta(network):
+        elif example is not None and first_on_meta(network) is None:
             gap = _gap_of(*measure(before, tried, [example], call_with_example, None))
     except BaseException:
         take_back(undone)
@@ -183,10 +183,6 @@ def _check_known(network: nn.Module, names: tuple[str, ...], to: str) -> None:
     refused: dict[str, Exception | str] = {n: why for n, why in found.items() if isinstance(why, str)}
     if refused:
         raise _refusal(refused, to)
-
-
-def _is_on_meta(network: nn.Module) -> bool:
-    return any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
 
 
 def _part_of(network: nn.Module, name: str) -> str:
