@@ -12,7 +12,7 @@ import torch
 from normwright.errors import OptionError, UserCodeError
 from normwright.lab import normalisers
 from normwright.lab.grid import make_base
-from normwright.lab.recipe import DataRecipe
+from normwright.lab.recipe import ACTIVATIONS, DataRecipe
 from normwright.lab.training import (
     build,
     check_batch,
@@ -323,7 +323,7 @@ def test_every_network_learns_the_digits(network):
     assert run_recipe(recipe).result.validation[-1] > 0.5  # chance is 0.1
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "leaky_relu", "prelu", "rrelu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_every_activation_and_place_learns(activation, place):
     recipe = recipe_for("batch", activation=activation, place=place, epochs=5, records=0)

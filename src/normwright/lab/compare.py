@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shlex
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from normwright.errors import NormwrightError, OptionError, ShapeError
+from normwright.errors import NormwrightError, OptionError, ShapeError, unknown_name
 from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
 from normwright.lab.devices import device_of
-from normwright.lab.grid import Grid, make_base
+from normwright.lab.grid import OPTIONS, Grid, make_base
 from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.judge import (
     Choice,
@@ -53,6 +53,9 @@ from normwright.lab.work import run_error
 UserFunction = Callable[..., Any]
 
 DEFAULT_NORMS = ("none", "batch", "layer", "group", "rms")
+
+# What a recipe has one of and a comparison several.
+_SEVERAL = {"norm": "norms", "batch_size": "batch_sizes", "lr": "lrs", "seed": "seeds"}
 
 
 def compare(
@@ -105,7 +108,8 @@ def compare(
         loss, metric: see `TrainingRecipe`, or a user's function.
         on_stage: called with a sentence at the beginning of each part of the work.
         on_progress: called about five times a second while training.
-        options: any other field of `NetworkRecipe`, `DataRecipe` or `TrainingRecipe`.
+        options: any other field of `NetworkRecipe`, `DataRecipe` or `TrainingRecipe`, save those that a
+            comparison has several of.
     Returns:
         The rows of the table, the verdicts, who leads and whether it wins, and the curves.
     Raises:
@@ -118,6 +122,7 @@ def compare(
         raise OptionError(f"jobs must be at least 1 and a whole number, or None, but is {jobs!r}")
     if not (isinstance(target, int | float) and math.isfinite(target)):
         raise OptionError(f"target must be a finite number, but is {target!r}")
+    _check_options(options)
     norms = _several("norms", norms, "('none', 'batch')")
     batch_sizes = _several("batch_sizes", batch_sizes, "(32, 256)")
     lrs = _several("lrs", lrs, "(0.1, 1)")
@@ -299,6 +304,15 @@ def _option(name: str, value: object) -> list[str]:
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     return [f"--{name}", str(value)]
+
+
+def _check_options(options: Mapping[str, object]) -> None:
+    for option in options:
+        if option in _SEVERAL:
+            raise OptionError(f"a comparison has no {option}=: give {_SEVERAL[option]}= instead")
+        if option not in OPTIONS:
+            offered = sorted({*OPTIONS, *_SEVERAL.values()} - set(_SEVERAL))
+            raise unknown_name("option", option, offered)
 
 
 def _several(what: str, values: Sequence[Any], example: str) -> tuple[Any, ...]:

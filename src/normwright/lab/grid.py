@@ -73,6 +73,15 @@ class Grid:
         ]
 
 
+# Every option of a recipe, and the part that has it.
+OPTIONS: dict[str, type] = {
+    field.name: part
+    for part in (NetworkRecipe, DataRecipe, TrainingRecipe)
+    for field in dataclasses.fields(part)
+    if field.name not in ("name", "digest")
+}
+
+
 def make_base(network: str, data: str, **options: object) -> Recipe:
     """A recipe from flat options; each goes to the part (network, data, training) that has it.
 
@@ -87,11 +96,10 @@ def make_base(network: str, data: str, **options: object) -> Recipe:
         DataRecipe: {"name": data},
         TrainingRecipe: {},
     }
-    known = {field.name: part for part in parts for field in dataclasses.fields(part) if field.name != "name"}
     for option, value in options.items():
-        if option not in known or option == "digest":
-            raise unknown_name("option", option, sorted(set(known) - {"digest"}))
-        parts[known[option]][option] = value
+        if option not in OPTIONS:
+            raise unknown_name("option", option, sorted(OPTIONS))
+        parts[OPTIONS[option]][option] = value
     return Recipe(
         network=NetworkRecipe(**parts[NetworkRecipe]),
         data=DataRecipe(**parts[DataRecipe]),

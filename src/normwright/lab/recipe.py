@@ -31,7 +31,7 @@ NORMS = (
     "recurrent-batch",
     "recurrent-layer",
 )
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "prelu", "rrelu")
+ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "prelu", "rrelu", "maxout")
 PLACES = ("before", "after")
 INITIALISATIONS = ("own", "xavier", "kaiming", "normal")
 OPTIMISERS = ("sgd", "adamw")

@@ -12,6 +12,7 @@ from normwright.functional import batch_norm
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
+from normwright.nn.signature import full_signature
 
 
 def running_statistics(module: _BatchNorm) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -41,6 +42,7 @@ def _forward(module: _BatchNorm, x: Tensor, residual: Tensor | None, activation:
     )
 
 
+@full_signature
 class BatchNorm1d(torch.nn.BatchNorm1d):
     """Batch normalisation of (N, C) or (N, C, L).
 
@@ -65,6 +67,7 @@ class BatchNorm1d(torch.nn.BatchNorm1d):
         return with_activation(super().extra_repr(), self.activation)
 
 
+@full_signature
 class BatchNorm2d(torch.nn.BatchNorm2d):
     """Batch normalisation of (N, C, H, W).
 
@@ -89,6 +92,7 @@ class BatchNorm2d(torch.nn.BatchNorm2d):
         return with_activation(super().extra_repr(), self.activation)
 
 
+@full_signature
 class BatchNorm3d(torch.nn.BatchNorm3d):
     """Batch normalisation of (N, C, D, H, W).
 

@@ -13,6 +13,7 @@ from normwright.functional.arguments import is_number
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
+from normwright.nn.signature import full_signature
 
 Steps = tuple[int, int]
 
@@ -21,6 +22,7 @@ _R_MAX, _R_STEPS = 3.0, (5_000, 40_000)
 _D_MAX, _D_STEPS = 5.0, (5_000, 25_000)
 
 
+@full_signature
 class _BatchRenorm(torch.nn.modules.batchnorm._BatchNorm):
     """What the three have in common: all but the number of axes of their input."""
 

@@ -8,6 +8,7 @@ import torch
 
 from normwright.errors import OptionError
 from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from normwright.nn.signature import full_signature
 
 
 def _check_tracked(module: torch.nn.modules.batchnorm._BatchNorm) -> None:
@@ -26,6 +27,7 @@ def _fill_missing(module: torch.nn.Module, state: dict[str, Any], prefix: str) -
         state.setdefault(f"{prefix}num_batches_tracked", own)
 
 
+@full_signature
 class FrozenBatchNorm1d(BatchNorm1d):
     """Batch normalisation of (N, C) or (N, C, L) by running statistics that nothing moves.
 
@@ -55,6 +57,7 @@ class FrozenBatchNorm1d(BatchNorm1d):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+@full_signature
 class FrozenBatchNorm2d(BatchNorm2d):
     """Batch normalisation of (N, C, H, W) by running statistics that nothing moves.
 
@@ -89,6 +92,7 @@ class FrozenBatchNorm2d(BatchNorm2d):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+@full_signature
 class FrozenBatchNorm3d(BatchNorm3d):
     """Batch normalisation of (N, C, D, H, W) by running statistics that nothing moves.
 

@@ -12,8 +12,10 @@ from normwright.functional.ghost_batch_norm import check_ghost_size
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.batch_norm import running_statistics
 from normwright.nn.parameters import weight_and_bias
+from normwright.nn.signature import full_signature
 
 
+@full_signature
 class _GhostBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
     """What the three have in common: all but the number of axes of their input."""
 

@@ -10,8 +10,10 @@ from torch import Tensor
 from normwright.functional import group_norm
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.parameters import weight_and_bias
+from normwright.nn.signature import full_signature
 
 
+@full_signature
 class GroupNorm(torch.nn.GroupNorm):
     """Group normalisation of (N, C) or (N, C, *space).
 

@@ -12,6 +12,7 @@ from normwright.errors import ShapeError
 from normwright.functional import instance_norm
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
+from normwright.nn.signature import full_signature
 
 
 def _forward(
@@ -50,6 +51,7 @@ def _forward(
     return y.squeeze(0) if unbatched else y
 
 
+@full_signature
 class InstanceNorm1d(torch.nn.InstanceNorm1d):
     """Instance normalisation of (N, C, L) or (C, L).
 
@@ -73,6 +75,7 @@ class InstanceNorm1d(torch.nn.InstanceNorm1d):
         return with_activation(super().extra_repr(), self.activation)
 
 
+@full_signature
 class InstanceNorm2d(torch.nn.InstanceNorm2d):
     """Instance normalisation of (N, C, H, W) or (C, H, W).
 
@@ -96,6 +99,7 @@ class InstanceNorm2d(torch.nn.InstanceNorm2d):
         return with_activation(super().extra_repr(), self.activation)
 
 
+@full_signature
 class InstanceNorm3d(torch.nn.InstanceNorm3d):
     """Instance normalisation of (N, C, D, H, W) or (C, D, H, W).
 

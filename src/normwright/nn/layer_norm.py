@@ -10,8 +10,10 @@ from torch import Tensor
 from normwright.functional import layer_norm
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.parameters import weight_and_bias
+from normwright.nn.signature import full_signature
 
 
+@full_signature
 class LayerNorm(torch.nn.LayerNorm):
     """Layer normalisation of (*, *normalized_shape).
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from normwright.functional import local_response_norm
 from normwright.nn.activation import known_activation, with_activation
+from normwright.nn.signature import full_signature
 
 
+@full_signature
 class LocalResponseNorm(torch.nn.LocalResponseNorm):
     """Local response normalisation of (N, C, *space). It has no state.
 

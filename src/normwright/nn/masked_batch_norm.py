@@ -12,8 +12,10 @@ from normwright.functional import batch_norm, masked_batch_norm
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.batch_norm import running_statistics
 from normwright.nn.parameters import weight_and_bias
+from normwright.nn.signature import full_signature
 
 
+@full_signature
 class MaskedBatchNorm1d(torch.nn.BatchNorm1d):
     """Batch normalisation of padded sequences (N, C, L), in which padding counts for nothing.
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from normwright.functional import rms_norm
 from normwright.nn.activation import known_activation, with_activation
+from normwright.nn.signature import full_signature
 
 
+@full_signature
 class RMSNorm(torch.nn.RMSNorm):
     """Root-mean-square normalisation of (*, *normalized_shape).
 

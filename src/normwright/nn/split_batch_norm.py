@@ -18,10 +18,12 @@ from normwright.functional.split_batch_norm import Running, known_domain
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
+from normwright.nn.signature import full_signature
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
+@full_signature
 class _SplitBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
     """What the three have in common: all but the number of axes of their input."""
 

@@ -14,6 +14,7 @@ from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, running_statistics
 from normwright.nn.batch_norm import _forward as _batch_forward
 from normwright.nn.parameters import weight_and_bias
+from normwright.nn.signature import full_signature
 
 
 def _forward(
@@ -41,6 +42,7 @@ def _forward(
     )
 
 
+@full_signature
 class SyncBatchNorm(torch.nn.SyncBatchNorm):
     """Batch normalisation of (N, C) or (N, C, *space) over the batches of all processes of a group.
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from normwright.errors import OptionError
 from normwright.lab.networks import BUILDERS, build_network
 from normwright.lab.networks.resnet20 import ResidualBlock
 from normwright.lab.recipe import NetworkRecipe
@@ -32,6 +33,11 @@ def parameters(network: nn.Module) -> int:
         ("resnet20", "batch", (3, 32, 32), {}, 269_722),
         ("resnet20", "none", (3, 32, 32), {}, 269_722 - 2 * (7 * 16 + 6 * 32 + 6 * 64)),
         ("mlp", "none", DIGIT, {"depth": 3, "width": 50}, 784 * 50 + 50 + 2 * (50 * 50 + 50) + 50 * 10 + 10),
+        # Maxout takes the larger of every two units.
+        (
+            *("mlp", "batch", DIGIT, {"depth": 2, "width": 5, "activation": "maxout"}),
+            (784 + 1 + 2) * 10 + (5 + 1 + 2) * 10 + 5 * 10 + 10,
+        ),
         # Four gates, two biases each.
         ("lstm", "none", DIGIT, {"depth": 1, "width": 20}, 4 * 20 * (28 + 20 + 2) + 20 * 10 + 10),
         # 3×3 kernels: 1·4 + 4·4 + 4·8 + 8·8 + 8·16 + 16·16 = 500 of them.
@@ -85,6 +91,11 @@ def test_the_shortcut_of_a_residual_block_takes_every_second_pixel_and_pads_chan
     expected = torch.zeros(1, 4, 3, 3)
     expected[:, 1:3] = x[:, :, ::2, ::2]
     assert torch.equal(residual(x), expected)
+
+
+def test_resnet20_has_no_place_for_maxout() -> None:
+    with pytest.raises(OptionError, match="must keep the number of channels"):
+        built("resnet20", activation="maxout")
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

@@ -127,8 +127,15 @@ def test_another_seed_gives_other_weights(name: str) -> None:
     assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", ["mlp", "lenet", "vgg", "resnet20"])
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        (name, activation)
+        for name in ("mlp", "lenet", "vgg", "resnet20")
+        for activation in ACTIVATIONS
+        if (name, activation) != ("resnet20", "maxout")
+    ],
+)
 def test_the_activation_is_the_one_asked_for(name: str, activation: str) -> None:
     network = build_network(recipe_for(name, activation=activation), "batch", (1, 8, 8), 10).module
     kinds = {type(module).__name__.lower() for key, module in network.named_modules() if "activation" in key}

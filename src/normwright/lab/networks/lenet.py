@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
@@ -45,11 +46,12 @@ def build(recipe: NetworkRecipe, sample_shape: tuple[int, ...], classes: int) ->
     )
 
     def convolution(inputs: int, outputs: int, pad: tuple[int, int]) -> nn.Sequential:
-        conv = nn.Conv2d(inputs, outputs, _KERNEL, padding=pad)
-        return block(recipe, conv=conv, norm=nn.BatchNorm2d(outputs))
+        conv = partial(nn.Conv2d, inputs, kernel_size=_KERNEL, padding=pad)
+        return block(recipe, outputs, conv=conv, norm=nn.BatchNorm2d)
 
     def linear(inputs: int, outputs: int) -> nn.Sequential:
-        return block(recipe, linear=nn.Linear(inputs, outputs), norm=nn.BatchNorm1d(outputs), dropout=True)
+        linear = partial(nn.Linear, inputs)
+        return block(recipe, outputs, linear=linear, norm=nn.BatchNorm1d, dropout=True)
 
     return nn.Sequential(
         OrderedDict(

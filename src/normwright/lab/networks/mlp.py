@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
@@ -28,7 +29,7 @@ def build(recipe: NetworkRecipe, sample_shape: tuple[int, ...], classes: int) ->
     sizes = [math.prod(sample_shape)] + [recipe.width] * recipe.depth
     hidden = {
         f"hidden{i}": block(
-            recipe, linear=nn.Linear(sizes[i - 1], sizes[i]), norm=nn.BatchNorm1d(sizes[i]), dropout=True
+            recipe, sizes[i], linear=partial(nn.Linear, sizes[i - 1]), norm=nn.BatchNorm1d, dropout=True
         )
         for i in range(1, recipe.depth + 1)
     }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from normwright.errors import OptionError
 from normwright.lab.networks.block import activation, block, dropout_part
 from normwright.lab.networks.images import image_shape
 from normwright.lab.recipe import NetworkRecipe
@@ -29,14 +31,20 @@ def build(recipe: NetworkRecipe, sample_shape: tuple[int, ...], classes: int) ->
         A network (N, *sample_shape) -> (N, classes) of `stem`, `stage1` (`block1`, …), …, `output`;
         269,722 parameters with batch norm for (3, 32, 32) and 10 classes.
     Raises:
+        OptionError: the activation is maxout.
         ShapeError: samples that are not images, or too small.
     References:
         He et al. 2016, arXiv:1512.03385, section 4.2, shortcuts of option A.
     """
+    if recipe.activation == "maxout":
+        raise OptionError(
+            "the activation of resnet20 must keep the number of channels, which its shortcuts are added to, "
+            "but maxout halves it: take another, or mlp, lenet or vgg"
+        )
     channels, _, _ = image_shape("resnet20", sample_shape, least=8)
     first = _STAGE_CHANNELS[0]
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    parts["stem"] = block(recipe, conv=_convolution(channels, first, 1), norm=nn.BatchNorm2d(first))
+    parts["stem"] = block(recipe, first, conv=partial(_convolution, channels), norm=nn.BatchNorm2d)
     channels = first
     for i, outputs in enumerate(_STAGE_CHANNELS, start=1):
         parts[f"stage{i}"] = _stage(recipe, channels, outputs)
@@ -70,7 +78,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = _convolution(inputs, outputs, stride)
         self.norm1 = nn.BatchNorm2d(outputs)
         self.activation1 = activation(recipe.activation)
-        self.conv2 = _convolution(outputs, outputs, 1)
+        self.conv2 = _convolution(outputs, outputs)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.activation2 = activation(recipe.activation)
 
@@ -94,7 +102,7 @@ class ResidualBlock(nn.Module):
         )
 
 
-def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
@@ -45,8 +46,8 @@ def build(recipe: NetworkRecipe, sample_shape: tuple[int, ...], classes: int) ->
 
 def _stage(recipe: NetworkRecipe, inputs: int, outputs: int) -> nn.Sequential:
     def convolution(channels: int) -> nn.Sequential:
-        conv = nn.Conv2d(channels, outputs, 3, padding=1)
-        return block(recipe, conv=conv, norm=nn.BatchNorm2d(outputs))
+        conv = partial(nn.Conv2d, channels, kernel_size=3, padding=1)
+        return block(recipe, outputs, conv=conv, norm=nn.BatchNorm2d)
 
     return nn.Sequential(
         OrderedDict(conv1=convolution(inputs), conv2=convolution(outputs), pool=nn.MaxPool2d(2))
