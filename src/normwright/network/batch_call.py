@@ -45,7 +45,8 @@ class Caller:
                 raise self._not_taken(batch, str(error)) from error
             if not (args or kwargs) and self._signature.parameters:
                 raise self._not_taken(batch, "none of it has the name of an argument")
-        return self._network(*moved(args, self._network), **moved(kwargs, self._network))
+        args, kwargs = moved((args, kwargs), self._network)
+        return self._network(*args, **kwargs)
 
     def _not_taken(self, batch: Any, why: str) -> OptionError:
         return OptionError(

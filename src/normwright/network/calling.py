@@ -138,10 +138,15 @@ def mapped(value: Any, function: Callable[[Tensor], Tensor], device: torch.devic
 
 def _taken_apart(value: Any, device: torch.device | None) -> tuple[list[Any], Callable[[list[Any]], Any]]:
     """What a container holds, and what makes one like it of others; nothing of what is none."""
+    kind = type(value)
+    if kind is tuple or kind is list:  # as the pytree would, at a tenth of its price
+        return list(value), kind
+    if kind is dict:
+        return list(value.values()), lambda new: dict(zip(value, new, strict=True))
     if isinstance(value, PackedSequence):
         data, sizes, *orders = value  # the sizes stay on the CPU
         return [data, *orders], lambda new: PackedSequence(new[0], sizes, *new[1:])
-    if type(value) in pytree.SUPPORTED_NODES:
+    if kind in pytree.SUPPORTED_NODES:
         parts, structure = pytree.tree_flatten(value, is_leaf=lambda part: part is not value)
         return parts, lambda new: pytree.tree_unflatten(new, structure)
     if isinstance(value, Mapping):

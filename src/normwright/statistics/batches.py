@@ -21,7 +21,7 @@ def samples_in(batch: Any) -> int:
         4
     """
     first = _first_tensor(batch)
-    return 1 if first is None else len(first)
+    return 1 if first is None else first.shape[0]
 
 
 def check_iterable(batches: object) -> None:

@@ -113,10 +113,8 @@ def recalibrate(
     values = {}
     for layer, seen in share.layers.items():
         mean, variance = layer.moments_in(network)
-        values[layer] = (
-            fitting(seen.statistics(estimator)[0], mean, layer),
-            fitting(seen.statistics(estimator)[1], variance, layer),
-        )
+        new_mean, new_variance = seen.statistics(estimator)
+        values[layer] = fitting(new_mean, mean, layer), fitting(new_variance, variance, layer)
         change = _change(layer, seen, estimator, mean, variance)
         before = changes.get(layer.name) if layer.step is not None else None
         changes[layer.name] = change if before is None else before.with_step(change)

@@ -19,6 +19,9 @@ from normwright.statistics.watch import Call
 # time, and a GPU a synchronisation each.
 _WAITING = 32
 
+# Looking an overload up costs as much as checking an argument.
+_channels_forward = torch.ops.normwright.channels_forward.default
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -44,12 +47,13 @@ class Seen:
 
 
 class _Moments(NamedTuple):
-    """Of one call: (rows, C) each of the means and the unbiased variances, of as many elements a row.
+    """Of one call: the means and the unbiased variances, (C,) or, of each sample, (rows, C).
 
-    Where it whitens, covariances stand for the variances: (1, G, d, d).
+    Where it whitens, (1, C) and covariances (1, G, d, d) stand for them.
     """
 
     batch: int
+    rows: int
     elements: int
     eps: float
     means: Tensor
@@ -84,7 +88,7 @@ class Recorder:
         y, means, variances = take(call, count)
         if count:
             waiting = self._waiting.setdefault(layer, [])
-            waiting.append(_Moments(self.batch, count, call.eps, means, variances))
+            waiting.append(_Moments(self.batch, rows, count, call.eps, means, variances))
             if len(waiting) >= _WAITING:
                 self.merge()
         return y
@@ -100,17 +104,15 @@ class Recorder:
         for layer, waiting in self._waiting.items():
             if not waiting:
                 continue
-            means = torch.cat([moments.means for moments in waiting]).to("cpu", torch.float64)
-            variances = torch.cat([moments.variances for moments in waiting]).to("cpu", torch.float64)
-            rows = torch.tensor([len(moments.means) for moments in waiting])
+            means, variances = _joined([m.means for m in waiting]), _joined([m.variances for m in waiting])
+            rows = [moments for moments in waiting for _ in range(moments.rows)]
             spread = diagonal(variances) if variances.dim() > 2 else variances
-            bad = (means.isfinite() & spread.isfinite()).logical_not()
+            bad = (means.isfinite() & spread.isfinite()).logical_not_()
             if bad.any():
                 row = int(bad.any(1).nonzero()[0])
-                which = int(torch.searchsorted(rows.cumsum(0), row, right=True))
-                broken.append((waiting[which].batch, layer, bad[row].nonzero().flatten()))
+                broken.append((rows[row].batch, layer, bad[row].nonzero().flatten()))
                 continue
-            counts = torch.tensor([moments.elements for moments in waiting]).repeat_interleave(rows)
+            counts = torch.tensor([moments.elements for moments in rows])
             estimate, last = Estimate.of_batches(counts, means, variances), waiting[-1]
             new = Seen(estimate, len(waiting), last.eps)
             merged[layer] = self.seen[layer].merged(new) if layer in self.seen else new
@@ -139,6 +141,12 @@ class Recorder:
             )
 
 
+def _joined(calls: list[Tensor]) -> Tensor:
+    """(B, C) or (B, G, d, d), in float64 on the CPU."""
+    join = torch.stack if calls[0].dim() == 1 else torch.cat
+    return join(calls).to("cpu", torch.float64)
+
+
 def _whitened(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
     x, rule = call.x, call.whitening
     assert rule is not None
@@ -162,12 +170,13 @@ def _inference(call: Call) -> Tensor:
 
 def _per_batch(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
     x = call.x
-    moments = torch.zeros((2, x.shape[1]), dtype=statistics_dtype(x), device=x.device)
+    # Empty would not do: a share of 0 of NaN is NaN.
+    mean, variance = torch.zeros((2, x.shape[1]), dtype=statistics_dtype(x), device=x.device).unbind()
     if not count:
-        return torch.empty_like(x), moments[:1], moments[1:]
-    settings = (moments[0], moments[1], None, 1.0, call.eps, call.activation)
-    y, _ = torch.ops.normwright.channels_forward.default(x, call.residual, call.weight, call.bias, *settings)
-    return y, moments[:1], moments[1:]
+        return torch.empty_like(x), mean, variance
+    settings = (mean, variance, None, 1.0, call.eps, call.activation)
+    y, _ = _channels_forward(x, call.residual, call.weight, call.bias, *settings)
+    return y, mean, variance
 
 
 def _per_sample(call: Call, count: int) -> tuple[Tensor, Tensor, Tensor]:
