@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 Class = TypeVar("Class", bound=type)
 
@@ -23,8 +23,8 @@ def full_signature(cls: Class) -> Class:
         >>> inspect.signature(Below)
         <Signature (features, eps=1e-05, *, cap=3)>
     """
-    constructor = vars(cls)["__init__"]
-    above = inspect.signature(super(cls, cls).__init__)
+    constructor, base = vars(cls)["__init__"], cast(Any, cls.__mro__[1])
+    above = inspect.signature(base.__init__)
     own = inspect.signature(constructor, eval_str=True).parameters.values()
     keywords = [parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
     parameters = {parameter.name: parameter for parameter in (*above.parameters.values(), *keywords)}
