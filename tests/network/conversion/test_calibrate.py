@@ -135,17 +135,15 @@ def test_in_place_it_is_the_same_and_runs_a_copy():
 
 
 @torch.no_grad()  # PyTorch takes no gradient through such weights
-@pytest.mark.parametrize("option", ["calibrate", "example"])
-def test_a_network_that_was_made_in_inference_mode_is_converted_in_place(option):
+def test_a_network_that_was_made_in_inference_mode_is_calibrated_in_place():
     """Its tensors may be written to in that mode alone."""
     with torch.inference_mode():
         network = copy.deepcopy(plain_network())
     assert network[1].weight.is_inference()
-    expected = nw.convert(plain_network(), "group", calibrate=batches_for(network))
-    options = {"calibrate": batches_for(network)} if option == "calibrate" else {"example": images()}
-    assert nw.convert(network, "group", inplace=True, **options) is network
-    if option == "calibrate":
-        assert torch.equal(network(images()), expected(images()))
+    batches = batches_for(network)
+    expected = nw.convert(plain_network(), "group", calibrate=batches)
+    assert nw.convert(network, "group", calibrate=batches, inplace=True) is network
+    assert torch.equal(network(images()), expected(images()))
     nw.convert(network, "batch", inplace=True)
     assert torch.equal(network(images()), plain_network()(images()))
 
@@ -156,7 +154,6 @@ def test_buffers_that_were_made_in_inference_mode_are_put_back(to):
         network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4)).eval()
     assert nw.convert(network, to, of=("group",), example=images(), inplace=True) is network
     assert not isinstance(network[2], nn.GroupNorm)
-
 
 
 def test_a_layer_that_is_called_twice_is_fitted_to_both():
