@@ -257,6 +257,16 @@ def test_checkpoint_is_replaced_if_that_is_asked_for(resnet_cli, outcomes):
     assert after.keys() == load_file(resnet_cli.folder / CHECKPOINT).keys()
 
 
+def test_an_output_that_is_a_link_stays_one(resnet_cli):
+    folder = resnet_cli.folder
+    (folder / "run3.pt").write_bytes(b"old")
+    (folder / "latest.pt").symlink_to("run3.pt")
+    arguments = ("recalibrate", "nets.py:resnet", CHECKPOINT, "--data", "batches.py:stream")
+    assert resnet_cli.run(*arguments, "--out", "latest.pt", "--force").status == 0
+    assert (folder / "latest.pt").is_symlink()
+    assert torch.load(folder / "run3.pt", weights_only=True)
+
+
 @pytest.mark.parametrize("verb", ["recalibrate", "adapt", "fold", "convert"])
 def test_help_has_examples_in_lines_that_are_not_broken(outcomes, verb):
     status, output, _ = outcomes[f"help {verb}"]

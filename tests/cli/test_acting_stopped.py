@@ -11,7 +11,10 @@ import pytest
 ARGUMENTS = ("recalibrate", "nets.py:resnet", "saved/model.safetensors", "--data", "batches.py:gated")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+
+
+@pytest.mark.parametrize("number", STATUS)
 def test_stopped_command_leaves_the_old_output(resnet_cli, wait_for, number):
     folder = resnet_cli.folder
     (folder / "gate").touch()
@@ -22,9 +25,9 @@ def test_stopped_command_leaves_the_old_output(resnet_cli, wait_for, number):
     wait_for(folder / "waiting", process)
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert process.returncode == STATUS[number]
     assert output == ""
-    if number == signal.SIGINT:
+    if number != signal.SIGKILL:
         assert errors.splitlines()[-1] == "stopped: nothing was written"
         assert "Traceback" not in errors
     assert (folder / "out.pt").read_bytes() == b"old"
@@ -59,7 +62,8 @@ main()
 
 def test_killed_while_it_writes_the_next_run_takes_the_draft_away(resnet_cli, wait_for):
     folder = resnet_cli.folder
-    (folder / "gate").unlink(missing_ok=True)
+    for name in ("gate", "writing"):
+        (folder / name).unlink(missing_ok=True)
     (folder / "killed.pt").write_bytes(b"old")
     arguments = (*ARGUMENTS, "--out", "killed.pt", "--force")
     process = resnet_cli.start(*arguments, program=(sys.executable, "-c", HANGING))
@@ -71,3 +75,21 @@ def test_killed_while_it_writes_the_next_run_takes_the_draft_away(resnet_cli, wa
     assert resnet_cli.run(*arguments).status == 0
     assert (folder / "killed.pt").read_bytes() != b"old"
     assert not list(folder.glob(".killed*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_while_it_writes_it_leaves_no_draft(resnet_cli, wait_for, number):
+    folder = resnet_cli.folder
+    for name in ("gate", "writing"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "stopped.pt").write_bytes(b"old")
+    arguments = (*ARGUMENTS, "--out", "stopped.pt", "--force")
+    process = resnet_cli.start(*arguments, program=(sys.executable, "-c", HANGING))
+    wait_for(folder / "writing", process)
+    assert len(list(folder.glob(".stopped*"))) == 1
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == STATUS[number]
+    assert errors.splitlines()[-1] == "stopped: nothing was written"
+    assert (folder / "stopped.pt").read_bytes() == b"old"
+    assert not list(folder.glob(".stopped*"))

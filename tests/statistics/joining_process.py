@@ -15,7 +15,10 @@ import normwright as nw
 # Seconds that the group waits for a process.
 LIMIT = 20
 
-CASES = ("inference", "training", "adapt", "fails", "nothing", "alone", "dies")
+CASES = (
+    *("inference", "training", "adapt", "fails", "no loader"),
+    *("other option", "other layers", "other verb", "nothing", "alone", "dies"),
+)
 
 
 def network() -> nn.Module:
@@ -41,11 +44,19 @@ def act(rank: int, case: str) -> dict[str, object]:
     replica = network().train(case == "training")
     before = {name: value.clone() for name, value in replica.state_dict().items()}
     share = failing() if rank == 1 and case == "fails" else [] if case == "nothing" else batches(rank)
-    verb = nw.adapt if case == "adapt" else nw.recalibrate
+    verb, options = nw.adapt if case == "adapt" else nw.recalibrate, {}
+    if rank == 1 and case == "no loader":
+        share = None
+    if rank == 1 and case == "other option":
+        options = {"estimator": "within"}
+    if rank == 1 and case == "other layers":
+        options = {"layers": ["1"]}
+    if rank == 1 and case == "other verb":
+        verb = nw.adapt
     group = None if case == "alone" else torch.distributed.group.WORLD
     saved: dict[str, object] = {"state": replica.state_dict()}
     try:
-        handle = verb(replica, share, process_group=group)
+        handle = verb(replica, share, process_group=group, **options)
         saved["samples"] = handle.samples
     except Exception as error:
         saved["error"] = f"{type(error).__name__}: {error}"

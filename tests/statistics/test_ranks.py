@@ -73,6 +73,29 @@ def test_a_process_that_fails_is_named_in_the_others(saved):
     assert all(each["same"] for each in saved["fails"])
 
 
+def test_a_process_that_is_called_wrongly_is_named_in_the_others(saved):
+    """They would wait for it to the end of the group's time limit."""
+    assert saved["no loader"][1]["error"].startswith("OptionError: batches must be an iterable")
+    for rank in (0, 2):
+        assert "rank 1 failed: OptionError: batches must be an iterable" in saved["no loader"][rank]["error"]
+    assert all(each["same"] for each in saved["no loader"])
+
+
+DIFFER = {
+    "other option": "recalibrate(estimator='total') where rank 1 has recalibrate(estimator='within')",
+    "other layers": "4.running_mean (2,) where rank 1 has no more layers",
+    "other verb": "recalibrate(estimator='total') where rank 1 has adapt(source_weight=None)",
+}
+
+
+@pytest.mark.parametrize("case", DIFFER)
+def test_processes_that_call_otherwise_than_the_first_change_nothing(saved, case):
+    for each in saved[case]:
+        assert each["error"].startswith("RankError: every process of the group must make the same call")
+        assert DIFFER[case] in each["error"]
+        assert each["same"]
+
+
 def test_a_process_that_dies_is_an_error_within_the_time_limit(saved):
     assert len(saved["dies"]) == 2
     for each in saved["dies"]:

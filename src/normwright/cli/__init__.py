@@ -15,7 +15,7 @@ def main() -> None:
     """Runs the command that `sys.argv` holds, and exits.
 
     Exit status: 0 done; 1 an error, told on the standard error; 2 wrong usage; 3 a shift, where asked for by
-    --fail-on-shift; 130 stopped by Ctrl-C.
+    --fail-on-shift; 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

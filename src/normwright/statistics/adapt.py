@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -77,18 +77,19 @@ def adapt(
         >>> network.running_mean
         tensor([0.])
     """
-    network = unwrapped(network)
-    check_iterable(batches)
-    found = Layers(network, layers, instance_norm=False, recurrent=False)
-    found.check_any()
-    check_holds_numbers(network)
-    check_source_weight(source_weight, found.normalisers)
-    warn_of_dropout(network)
     warn_of_others(process_group)
-    adapter, guard = Adapter(network, source_weight), Guard(scores_of)
     with telling_others(process_group):
+        network = unwrapped(network)
+        check_iterable(batches)
+        found = Layers(network, layers, instance_norm=False, recurrent=False)
+        found.check_any()
+        check_holds_numbers(network)
+        check_source_weight(source_weight, found.normalisers)
+        warn_of_dropout(network)
+        adapter, guard = Adapter(network, source_weight), Guard(scores_of)
         share = _read(network, found, adapter, guard, batches, Caller(network, forward_fn))
-    share = joined(share, process_group)
+    weight = sorted(source_weight.items()) if isinstance(source_weight, Mapping) else source_weight
+    share = joined(share, process_group, (f"adapt(source_weight={weight})", *found.described()))
     if not share.batches or not (share.layers or share.samples):
         raise nothing_read("adapt")
     if not share.layers:

@@ -90,6 +90,15 @@ class Layers:
         """The normalisers that keep statistics and are not left alone."""
         return [module for name, module in self.normalisers.items() if name not in self.left]
 
+    def described(self) -> tuple[str, ...]:
+        """Each layer that is not left alone, in words."""
+        return tuple(
+            f"{name}.{key} {tuple(buffer.shape)}".lstrip(".")
+            for name, module in self.normalisers.items()
+            for key, buffer in module._buffers.items()
+            if buffer is not None and name not in self.left
+        )
+
     def of_call(self, mean: Tensor | None, variance: Tensor | None, *, per_sample: bool) -> Layer | None:
         """The layer whose statistics a call uses, or None where they are nobody's or to be left alone."""
         if mean is None or variance is None:

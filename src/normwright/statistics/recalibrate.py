@@ -79,7 +79,7 @@ def recalibrate(
         OptionError: nothing keeps statistics, forward does not take the batch, or an option is out of range.
         DataError: no batch came, or a layer met NaN or infinity; layer and batch are named.
         ShapeError: a layer met a single value per channel.
-        RankError: another process failed, or died (within the group's time limit).
+        RankError: another process failed, made another call, or died (within the group's time limit).
         Whatever the loader or the network raises. In each case the network is as it was.
     References:
         Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2.
@@ -93,18 +93,18 @@ def recalibrate(
         >>> network[0].running_mean
         tensor([0.])
     """
-    network = unwrapped(network)
-    _check_options(estimator, samples, tolerance)
-    check_iterable(batches)
-    found = Layers(network, layers)
-    found.check_any()
-    check_holds_numbers(network)
-    warn_of_dropout(network)
     warn_of_others(process_group)
-    reader = _Reader(network, found, Caller(network, forward_fn), estimator, samples, tolerance)
     with telling_others(process_group):
+        network = unwrapped(network)
+        _check_options(estimator, samples, tolerance)
+        check_iterable(batches)
+        found = Layers(network, layers)
+        found.check_any()
+        check_holds_numbers(network)
+        warn_of_dropout(network)
+        reader = _Reader(network, found, Caller(network, forward_fn), estimator, samples, tolerance)
         share = reader.read(batches)
-    share = joined(share, process_group)
+    share = joined(share, process_group, (f"recalibrate(estimator={estimator!r})", *found.described()))
     if not share.batches or not (share.layers or share.samples):
         raise nothing_read("estimate")
     if not share.layers:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import OptionError
+from normwright.network.writing import write
 from normwright.statistics.layers import Layer
-from normwright.statistics.untouched import write
 
 Moments = tuple[Tensor, Tensor]  # mean and variance
 
@@ -31,7 +31,7 @@ class Replacement:
         self._write(self._after)
         for count in counts.values():
             if count is not None:
-                count.clamp_(min=1)  # a time step that was seen now, if never in training
+                write(count, count.clamp(min=1))  # a time step that was seen now, if never in training
 
     def undo(self, *, force: bool = False) -> None:
         """Puts the statistics of before back, to the bit; what else changed since stays. Twice is as once.
@@ -59,7 +59,7 @@ class Replacement:
         for layer, before in self._counts.items():
             count = layer.count_in(self._network)
             assert count is not None
-            count.copy_(before)
+            write(count, before)
 
     def _is_there(self, layer: Layer) -> bool:
         try:
@@ -74,7 +74,6 @@ class Replacement:
     def _now(self, layer: Layer) -> Moments:
         return layer.moments_in(self._network)
 
-    @torch.no_grad()
     def _write(self, values: Mapping[Layer, Moments]) -> None:
         for layer, moments in values.items():
             for buffer, value in zip(self._now(layer), moments, strict=True):

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed import ProcessGroup
 from torch.nn.modules.dropout import _DropoutNd
 
 from normwright.network.calling import without_compiled_code
+from normwright.network.writing import write
 
 
 @contextlib.contextmanager
@@ -39,17 +40,10 @@ def untouched(network: nn.Module, normalisers: Iterable[nn.Module]) -> Iterator[
     finally:
         for module, training in modes:
             module.training = training
-        with torch.no_grad():
-            for module, key, buffer, value in seats:
-                module._buffers[key] = buffer
-                if buffer is not None and value is not None and not torch.equal(buffer, value):
-                    write(buffer, value)
-
-
-def write(buffer: Tensor, value: Tensor) -> None:
-    """Changes a buffer in place; one that was made in inference mode can be changed in that alone."""
-    with torch.inference_mode(buffer.is_inference()):
-        buffer.copy_(value)
+        for module, key, buffer, value in seats:
+            module._buffers[key] = buffer
+            if buffer is not None and value is not None and not torch.equal(buffer, value):
+                write(buffer, value)
 
 
 def warn_of_dropout(network: nn.Module) -> None:

@@ -657,6 +657,30 @@ def test_two_normalisers_added_to_each_other():
     assert_same(network, fast, call)
 
 
+class Sums(nn.Module):
+    """Adds branches to each other one after the other, as TextNet does; or the first to the sum of others."""
+
+    def __init__(self, first_last) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(4))
+        self.first_last = first_last
+
+    def forward(self, x):
+        a, b, c, d = (norm(x) for norm in self.norms)
+        return torch.relu(a + ((b + c) + d)) if self.first_last else torch.relu(((a + b) + c) + d)
+
+
+@pytest.mark.parametrize("first_last", [False, True])
+def test_a_sum_of_normalisers_that_another_one_is_added_to(first_last):
+    network = randomise(Sums(first_last))
+    fast, report = accelerate_with_report(network)
+    fused = list(fused_of(report).values())
+    assert sorted(fused) == [("residual",), ("residual",), ("residual + relu",)]
+    assert fused[0] == (("residual + relu",) if first_last else ("residual",))
+    assert_same(network, fast, call)
+    assert fused_calls(fast, X) == 3
+
+
 def test_a_container_with_hooks_is_not_traced_through():
     network = randomise(ThroughContainers())
     seen = []

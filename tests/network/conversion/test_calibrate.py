@@ -134,6 +134,28 @@ def test_in_place_it_is_the_same_and_runs_a_copy():
     assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))
 
 
+@torch.no_grad()  # PyTorch takes no gradient through such weights
+def test_a_network_that_was_made_in_inference_mode_is_calibrated_in_place():
+    """Its tensors may be written to in that mode alone."""
+    with torch.inference_mode():
+        network = copy.deepcopy(plain_network())
+    assert network[1].weight.is_inference()
+    batches = batches_for(network)
+    expected = nw.convert(plain_network(), "group", calibrate=batches)
+    assert nw.convert(network, "group", calibrate=batches, inplace=True) is network
+    assert torch.equal(network(images()), expected(images()))
+    nw.convert(network, "batch", inplace=True)
+    assert torch.equal(network(images()), plain_network()(images()))
+
+
+@pytest.mark.parametrize("to", ["layer", "instance"])
+def test_buffers_that_were_made_in_inference_mode_are_put_back(to):
+    with torch.inference_mode():
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4)).eval()
+    assert nw.convert(network, to, of=("group",), example=images(), inplace=True) is network
+    assert not isinstance(network[2], nn.GroupNorm)
+
+
 def test_a_layer_that_is_called_twice_is_fitted_to_both():
     norm = nn.BatchNorm2d(8)
     network = nn.Sequential(norm, nn.Conv2d(8, 8, 1), norm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -592,3 +593,51 @@ def test_a_forward_that_needs_what_its_hooks_gather():
     assert report.traced_by == "torch.export"
     assert places == {"norm": ("before", ("first",))}
     assert len(result.second._forward_hooks) == 1
+    assert any(f"with the hooks {hook.__qualname__}, given" in note for note in report.notes)
+
+
+class Gathering:
+    """What a forward reads of its hooks, which are written in one of these ways."""
+
+    def __init__(self):
+        self.results = []
+
+    def __call__(self, module, given, result):
+        self.results.append(result)
+
+    def method(self, module, given, result):
+        self.results.append(result)
+
+    def named(self, name, module, given, result):
+        self.results.append(result)
+
+
+GATHERING = {
+    "function": lambda gathering: lambda module, given, result: gathering.results.append(result),
+    "method": lambda gathering: gathering.method,
+    "partial": lambda gathering: functools.partial(gathering.named, "first"),
+    "object": lambda gathering: gathering,
+}
+
+
+@pytest.mark.parametrize("way", GATHERING)
+def test_nothing_of_the_trace_stays_in_what_a_hook_keeps(way):
+    """Where the forward needs hooks, those that it does not need are called with tensors alone."""
+
+    def forward(net, x):
+        results = (
+            gathering if way == "function" else net.gathering
+        ).results  # a copy copies all but functions
+        results.clear()
+        net.first(net.norm(x))
+        return results.pop()
+
+    gathering, kept = Gathering(), []
+    network = Net(forward, first=nn.Linear(4, 4), norm=nn.BatchNorm1d(4))
+    network.gathering = gathering
+    network.first.register_forward_hook(lambda module, given, result: kept.append(result))
+    network.first.register_forward_hook(GATHERING[way](gathering))
+    report = folded(network, draw(5, 4))[2]
+    assert report.traced_by == "torch.export"
+    assert kept
+    assert {type(result) for result in kept} == {torch.Tensor}

@@ -106,7 +106,9 @@ def _plan(
     if not fusing:
         return
     conditions = _conditions(block, traced, fusing, mutations)
-    for chain in fusing:
+    places = {node: place for place, node in enumerate(traced.graph.nodes)}
+    # From the end: what a chain adds may be what another one before it ends with.
+    for chain in sorted(fusing, key=lambda chain: places[chain.nodes[-1]], reverse=True):
         fuse(traced.graph, chain)
     route = route_of(traced, conditions)
     if route not in plan.routes:

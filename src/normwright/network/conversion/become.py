@@ -16,6 +16,7 @@ from torch.nn import Parameter
 
 from normwright.network.conversion.kinds import SETTINGS
 from normwright.network.conversion.memory import Former, Memory, Values, memory_of, remember, tensor_of
+from normwright.network.writing import write
 
 _INTERNAL = frozenset(nn.Module().__dict__)
 
@@ -111,9 +112,8 @@ def set_values(module: nn.Module, values: Values, statistics: Values) -> Undo:
     undo = undo_of(module, [parameter for parameter, _ in held])
     memory = memory_of(module)
     fresh = {kind: former for kind, former in memory.formers.items() if former.is_untrained(module)}
-    with torch.no_grad():
-        for parameter, value in held:
-            parameter.copy_(value)
+    for parameter, value in held:
+        write(parameter, value)
     for name, statistic in statistics.items():
         old = module._buffers[name]
         module._buffers[name] = statistic if statistic is None or old is None else statistic.to(old)
@@ -150,7 +150,7 @@ def take_back(undone: Iterable[Undo]) -> None:
             if parameter.dtype != value.dtype or parameter.device != value.device:
                 parameter.data = value
             else:
-                parameter.data.copy_(value)
+                write(parameter.data, value)
 
 
 def _take(module: nn.Module, target: Target, memory: Memory) -> None:
@@ -178,8 +178,7 @@ def _write(parameter: Parameter, value: Tensor | None) -> None:
     if parameter.dtype != value.dtype or parameter.device != value.device:
         parameter.data = value.detach().clone()
     elif not parameter.is_meta and not torch.equal(parameter, value):
-        with torch.no_grad():
-            parameter.copy_(value)
+        write(parameter, value)
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from normwright.errors import DataError, OptionError
 from normwright.network.batch_call import Caller
 from normwright.network.calling import call_of, without_compiled_code
+from normwright.network.writing import write
 
 #: Runs the network on a batch and returns its output.
 Forward = Callable[[nn.Module, Any], Any]
@@ -66,9 +67,9 @@ def inference(network: nn.Module) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
-            with torch.no_grad():
-                for buffer, saved in buffers:
-                    buffer.copy_(saved)
+            for buffer, saved in buffers:
+                if not torch.equal(buffer, saved):
+                    write(buffer, saved)
 
 
 @contextlib.contextmanager

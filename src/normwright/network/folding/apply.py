@@ -14,8 +14,8 @@ from normwright.network.folding.border import meets_whole_kernel, shift_of
 from normwright.network.folding.channel_affine import ChannelAffine
 from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.shifted_convolution import shift_by
-from normwright.network.folding.undo import write
 from normwright.network.walk import replace_module
+from normwright.network.writing import write
 
 
 def apply(network: nn.Module, changes: Iterable[LayerChange], decisions: Iterable[Decision]) -> None:

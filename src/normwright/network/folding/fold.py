@@ -72,8 +72,9 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
 
     The folded network is run on the example against the unfolded one and against float64, and refused where
     its error is too large; then on drawn inputs of another batch and other sizes, where the network takes
-    them. What a forward stores in an attribute may change, of which a warning tells; other methods that use
-    the same layers are not looked at, and may compute something else.
+    them. Hooks run in these calls; in the trace, none but those that a call fails without. What a forward
+    stores in an attribute may change, of which a warning tells; other methods that use the same layers are
+    not looked at, and may compute something else.
 
     Args:
         network: in eval mode, on any device; or a program of `torch.export`, which is never changed.
@@ -188,7 +189,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
             # Whether its forward reads a bias is seen in the trace.
             module.bias = nn.Parameter(module.weight.new_zeros(_out_channels(module)))
     try:
-        flow, unplaced = trace_without_hooks(network, call, hooked)
+        flow, unplaced, ran = trace_without_hooks(network, call, hooked)
     except UntraceableError as error:
         notes.append(f"Nothing could be folded, for the network cannot be traced ({error}).")
         return _Plan(
@@ -196,6 +197,8 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
         )
     if flow.note:
         notes.append(flow.note)
+    if ran:
+        notes.append(f"Traced with the hooks {', '.join(ran)}, given stand-ins: a call needs them.")
     sites = find_sites(flow, network)
     modules = [site.module for site in sites if isinstance(site, Site) and site.module is not None]
     planner = Planner(

@@ -22,7 +22,7 @@ from normwright.network.acceleration.blocks import refuse_replacing, route_of
 from normwright.network.acceleration.route import own_class, routed_class
 from normwright.network.flow import Flow, arguments_of, calls_around, operator_of
 from normwright.network.folding.sites import Site, is_batch_norm_operator
-from normwright.network.folding.undo import write
+from normwright.network.writing import write
 
 _FUNCTIONS = (F.batch_norm, torch.batch_norm)
 _IDENTITY = {"running_mean": 0.0, "weight": 1.0, "bias": 0.0}

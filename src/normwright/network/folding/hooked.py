@@ -7,7 +7,8 @@ operator that hands on what it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from normwright.network.calling import Call
+from normwright.network.copying import copied
 from normwright.network.flow import Flow, calls_around
 from normwright.network.trace import UntraceableError, trace
 
@@ -23,12 +25,15 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 def trace_without_hooks(
     network: nn.Module, call: Call, hooked: Iterable[str]
-) -> tuple[Flow, tuple[str, ...]]:
-    """`trace_with_hooked` of a network whose hooks are taken off for good, if it can be traced so.
+) -> tuple[Flow, tuple[str, ...], tuple[str, ...]]:
+    """`trace_with_hooked` of a network whose hooks are taken off for good, but for those that it needs.
 
-    A hook runs when the folded network does. In a trace it would be handed stand-ins for tensors; what it
-    sees or changes lies on the border of its module, where no map is carried across. But a forward may need
-    what hooks gather: those of Transformers hand on the hidden states.
+    A hook runs when the folded network does. In a trace it would be handed stand-ins for tensors, which may
+    stay behind in what it keeps; what it sees or changes lies on the border of its module, where no map is
+    carried across. But a forward may need what hooks gather: those of Transformers hand on the hidden states.
+
+    Returns:
+        The names of the hooks that were needed, after the rest.
     """
     hooks = [
         (getattr(module, kind), dict(getattr(module, kind))) for module in network.modules() for kind in HOOKS
@@ -36,13 +41,44 @@ def trace_without_hooks(
     for live, _ in hooks:
         live.clear()
     try:
-        return trace_with_hooked(network, call, hooked)
+        return *trace_with_hooked(network, call, hooked), ()
     except UntraceableError:
-        if not any(of_module for _, of_module in hooks):
-            raise
         for live, of_module in hooks:
             live.update(of_module)
-        return trace_with_hooked(network, call, hooked)
+        origins = dict.fromkeys(_origin(hook) for live, _ in hooks for hook in live.values())
+        needed = [origin for origin in origins if _fails_without(network, call, origin)]
+        if not needed:
+            raise
+        _take_off(network, origins.keys() - needed)
+        return *trace_with_hooked(network, call, hooked), tuple(name for name, _ in needed)
+
+
+def _origin(hook: Any) -> tuple[str, Any]:
+    """What hooks that differ in what they hold alone have in common: name, and code or class."""
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    kind = type(hook)
+    return getattr(hook, "__qualname__", kind.__qualname__), getattr(hook, "__code__", kind)
+
+
+def _fails_without(network: nn.Module, call: Call, origin: tuple[str, Any]) -> bool:
+    """Whether a call, of tensors that are real, needs the hooks of an origin."""
+    network = copied(network)
+    _take_off(network, {origin})
+    try:
+        with torch.no_grad():
+            call.map(torch.clone).of(network)
+    except Exception:
+        return True
+    return False
+
+
+def _take_off(network: nn.Module, origins: Collection[tuple[str, Any]]) -> None:
+    for module in network.modules():
+        for kind in HOOKS:
+            live = getattr(module, kind)
+            for key in [key for key, hook in live.items() if _origin(hook) in origins]:
+                del live[key]
 
 
 def trace_with_hooked(network: nn.Module, call: Call, hooked: Iterable[str]) -> tuple[Flow, tuple[str, ...]]:

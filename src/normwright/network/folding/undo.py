@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from normwright.network.writing import write
+
 _CONTAINERS = (dict, set, list)
 
 
@@ -43,15 +45,6 @@ def all_or_nothing(network: nn.Module) -> Iterator[None]:
             if not torch.equal(tensor.detach(), value):
                 write(tensor, value)
         raise
-
-
-def write(tensor: Tensor, value: Tensor | float) -> None:
-    """Gives a tensor other values; a tensor of inference mode can be written to in that mode alone."""
-    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-        if isinstance(value, Tensor):
-            tensor.copy_(value)
-        else:
-            tensor.fill_(value)
 
 
 def _tensors(network: nn.Module) -> Iterator[Tensor]:
