@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
-
-# running_mean, running_var and num_batches_tracked.
-Running = tuple[Tensor | None, Tensor | None, Tensor | None]
+from normwright.functional.moving import Running, move_under_transforms
 
 
 def ghost_batch_norm(
@@ -34,7 +34,8 @@ def ghost_batch_norm(
         y = batch_norm(x of each virtual batch),    the first ghost_size samples, the next, …
 
     in training; inference is that of `batch_norm`. The running statistics move once for every virtual batch,
-    in order, as if each had been a batch of its own; so `num_batches_tracked` counts virtual batches.
+    in order, as if each had been a batch of its own; so `num_batches_tracked` counts virtual batches. Under
+    `torch.func` they move as `batch_norm`'s.
 
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.
@@ -81,7 +82,8 @@ def ghost_batch_norm(
     inputs = (input, residual, *affine, torch.tensor(spans))
     y, moments = operators.parts(*inputs, len(sizes), eps, activation)
     running = (running_mean, running_var, num_batches_tracked)
-    _move(running, momentum, moments, [size * space for size in sizes])
+    move = partial(_move, running, momentum, [size * space for size in sizes])
+    move_under_transforms(move, running, moments)
     return y
 
 
@@ -91,7 +93,7 @@ def _virtual_batches(samples: int, ghost_size: int) -> list[int]:
 
 
 @torch.no_grad()
-def _move(running: Running, momentum: float | None, moments: Tensor, counts: list[int]) -> None:
+def _move(running: Running, momentum: float | None, counts: list[int], moments: Tensor) -> None:
     """Moves the running statistics by one virtual batch of `counts` elements per channel after the other.
 
         running = (1 - momentum)^G·running + Σ momentum·(1 - momentum)^(G - 1 - k)·moment_k,

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from normwright.backends.moments import move_running_statistics
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import batch_norm, check_call, check_momentum, check_running
-
-# running_mean, running_var and num_batches_tracked of one domain.
-Running = tuple[Tensor | None, Tensor | None, Tensor | None]
+from normwright.functional.moving import Running, move_towards
 
 
 def split_batch_norm(
@@ -32,6 +29,8 @@ def split_batch_norm(
     """Normalises each sample with the moments of its domain; weight and bias are those of all.
 
         y = batch_norm(x of domain d),    for each domain d by itself
+
+    Under `torch.func` running statistics move as `batch_norm`'s.
 
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.
@@ -125,11 +124,9 @@ def _in_training(
     size = x.shape[2:].numel()
     spans = _spans_of(domains.cpu(), size)
     y, moments = operators.parts(x, residual, *affine, spans, len(running), eps, activation)
-    with torch.no_grad():
-        for domain in present:
-            mean, _, variance = moments[:, domain]
-            count = samples[domain] * size
-            move_running_statistics(x, mean, variance, count, *running[domain], momentum)
+    for domain in present:
+        mean, _, variance = moments[:, domain]
+        move_towards(x, mean, variance, samples[domain] * size, running[domain], momentum)
     return y
 
 

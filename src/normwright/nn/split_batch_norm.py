@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError
 from normwright.functional import split_batch_norm
-from normwright.functional.split_batch_norm import Running, known_domain
+from normwright.functional.moving import Running
+from normwright.functional.split_batch_norm import known_domain
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
