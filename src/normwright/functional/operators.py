@@ -13,6 +13,7 @@ from torch import Tensor
 
 from normwright.backends import eager
 from normwright.backends.channel_tanh import channel_tanh
+from normwright.backends.checks import check_is_written
 from normwright.backends.parts import parts_forward
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
@@ -207,6 +208,7 @@ def _written(
             f"out must be like the input, {x.dtype} of shape {list(x.shape)} on {x.device}, but is "
             f"{out.dtype} of shape {list(out.shape)} on {out.device}"
         )
+    check_is_written("out", out)
     operator(*call, out)
     if not torch.compiler.is_compiling():
         torch.autograd.graph.increment_version(out)  # who saved it for a backward is told
