@@ -7,8 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from normwright.errors import OptionError, ShapeError
+from normwright.errors import ShapeError
 from normwright.functional import operators
+from normwright.functional.arguments import whole
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
 from normwright.functional.moving import Running, move_under_transforms
 
@@ -67,7 +68,7 @@ def ghost_batch_norm(
         >>> ghost_batch_norm(x, None, None, training=True, eps=1e-12, ghost_size=2).flatten()
         tensor([-1.,  1., -1.,  1.])
     """
-    check_ghost_size(ghost_size)
+    ghost_size = whole("ghost_size", ghost_size, 1)
     affine = (weight, bias)
     if not training:
         fused = {"residual": residual, "activation": activation}
@@ -124,12 +125,6 @@ def _shares(
     assert num_batches_tracked is not None
     share = num_batches_tracked.to(dtype).reciprocal()
     return share, 1 - batches * share
-
-
-def check_ghost_size(ghost_size: int) -> None:
-    """A virtual batch is a whole number of samples."""
-    if isinstance(ghost_size, bool) or not isinstance(ghost_size, int) or ghost_size < 1:
-        raise OptionError(f"ghost_size must be at least 1 and a whole number, but is {ghost_size!r}")
 
 
 def _check_virtual_batches(x: Tensor, ghost_size: int, ragged: bool) -> None:

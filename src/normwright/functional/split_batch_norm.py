@@ -9,6 +9,7 @@ from torch import Tensor
 
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import operators
+from normwright.functional.arguments import is_whole
 from normwright.functional.batch_norm import batch_norm, check_call, check_momentum, check_running
 from normwright.functional.moving import Running, move_towards
 
@@ -60,7 +61,7 @@ def split_batch_norm(
         tensor([-1., -1.,  1.,  1.])
     """
     affine = (weight, bias)
-    if not isinstance(domains, Tensor):
+    if not isinstance(domains, Tensor) or not domains.dim():
         domain = known_domain(domains, len(running))
         mean, variance, counted = running[domain]
         return batch_norm(
@@ -138,15 +139,15 @@ def _spans_of(domains: Tensor, size: int) -> Tensor:
     return torch.stack([domains[first], first * size, length * size], 1)
 
 
-def known_domain(domain: int, domains: int) -> int:
+def known_domain(domain: int | Tensor, domains: int) -> int:
     """The domain itself, once it is known to be one of so many."""
-    if isinstance(domain, bool) or not isinstance(domain, int):
+    if not is_whole(domain):
         raise OptionError(
             f"a domain must be a whole number or an integer tensor (N,), but is {domain!r}: count them from 0"
         )
     if not 0 <= domain < domains:
         raise OptionError(f"a domain must be one of 0 to {domains - 1}, but is {domain}")
-    return domain
+    return int(domain)
 
 
 def known_domains(domains: Tensor, count: int, samples: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from normwright.backends.activation import ACTIVATIONS
 from normwright.backends.moments import share_of_batch
 from normwright.errors import OptionError, ShapeError, unknown_name
-from normwright.functional.arguments import check_running_dtype, check_whole
+from normwright.functional.arguments import check_running_dtype, whole
 from normwright.functional.autocasting import without_autocast
 from normwright.functional.batch_norm import check_call, check_momentum
 from normwright.functional.moving import Running, move_under_transforms
@@ -94,7 +94,7 @@ def whitening_norm(
         training=training,
     )  # fmt: skip
     check_momentum(momentum)
-    check_rule(input.shape[1], group_size, method, iterations)
+    group_size, iterations = known_sizes(input.shape[1], group_size, method, iterations)
     _check_running(input, running_mean, running_covariance, group_size)
     # A tensor that is written later would change what is kept of it.
     rule = Rule(group_size, float(eps), method, iterations)
@@ -184,19 +184,17 @@ def _identities(x: Tensor, group_size: int) -> Tensor:
     return torch.eye(group_size, device=x.device).repeat(x.shape[1] // group_size, 1, 1)
 
 
-def check_rule(channels: int, group_size: int, method: str, iterations: int) -> None:
-    """The groups divide the channels, and the method is offered."""
+def known_sizes(channels: int, group_size: int, method: str, iterations: int) -> tuple[int, int]:
+    """group_size and iterations as ints, once groups divide the channels, and the method is offered."""
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    check_whole("iterations", iterations)
-    check_whole("group_size", group_size)
-    if iterations < 1:
-        raise OptionError(f"iterations must be at least 1, but is {iterations}")
+    group_size, iterations = whole("group_size", group_size), whole("iterations", iterations, 1)
     if group_size < 1 or channels % group_size:
         divisors = ", ".join(str(d) for d in range(1, channels + 1) if channels % d == 0)
         raise ShapeError(
             f"group_size must divide the {channels} channels, but is {group_size}: take one of {divisors}"
         )
+    return group_size, iterations
 
 
 def _check_running(
