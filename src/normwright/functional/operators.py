@@ -125,7 +125,7 @@ def channels(
 ) -> Tensor:
     """`channels_forward`'s y, with its gradients; moves the running statistics."""
     settings = (running_mean, running_var, num_batches_tracked, momentum, eps, activation)
-    if stands_for_several(x, residual, weight, bias):
+    if torch._C._are_functorch_transforms_active() and stands_for_several(x, residual, weight, bias):
         if stands_for_several(x):
             check_several(running_mean, running_var, num_batches_tracked)
         return eager.channels_forward(x, residual, weight, bias, *settings)[0]
