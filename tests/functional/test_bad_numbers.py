@@ -1,5 +1,6 @@
 """Whatever comes in the place of a number of a function or a module is refused by the option's name."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -191,3 +192,41 @@ def test_what_pytorch_takes_for_a_float(name):
     call, _ = CALLS[name]
     for eps in (True, torch.tensor(0.5), torch.tensor([0.5]), x.numpy().mean()):
         assert torch.equal(call(eps=eps), call(eps=float(eps)))
+
+
+@pytest.mark.parametrize("whole", [np.int64(2), np.int32(2), torch.tensor(2)], ids=repr)
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("dynamic_tanh", "axis"),
+        ("ghost_batch_norm", "ghost_size"),
+        ("group_norm", "num_groups"),
+        ("local_response_norm", "size"),
+        ("maxout", "pieces"),
+        ("recurrent_batch_norm", "step"),
+        ("whitening_norm", "group_size"),
+        ("whitening_norm", "iterations"),
+        ("nn.GhostBatchNorm1d", "ghost_size"),
+        ("nn.Maxout", "pieces"),
+        ("nn.RecurrentBatchNorm", "max_length"),
+        ("nn.SplitBatchNorm1d", "domains"),
+        ("nn.WhiteningNorm1d", "group_size"),
+        ("nn.WhiteningNorm1d", "iterations"),
+    ],
+)
+def test_what_pytorch_takes_for_an_int(name, option, whole):
+    call, _ = CALLS[name]
+    ours, expected = call(**{option: whole}), call(**{option: 2})
+    if isinstance(ours, torch.nn.Module):
+        assert repr(ours) == repr(expected)
+    else:
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("whole", [np.int64(2), torch.tensor(2)], ids=repr)
+def test_a_domain_of_any_whole_number(whole):
+    module = nn.SplitBatchNorm1d(6, domains=3)
+    module(x, domains=int(whole))
+    other = nn.SplitBatchNorm1d(6, domains=3)
+    other(x, domains=whole)
+    assert torch.equal(module.running_mean_2, other.running_mean_2)

@@ -86,3 +86,16 @@ def test_a_shifted_part_of_the_input(kind):
     base = torch.randn(3, 6, 4, 4, generator=torch.Generator().manual_seed(0))
     expected = CALLS[kind](base[:2].clone())
     assert torch.equal(CALLS[kind](base[:2], out=base[1:]), expected)
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_an_expanded_tensor_is_refused(kind):
+    x = draw("contiguous")
+    for axis in range(x.dim()):
+        out = x.narrow(axis, 0, 1).clone().expand_as(x)
+        before = out.clone()
+        with pytest.raises(ShapeError, match=r"out must have memory for each element.*use its clone\(\)"):
+            CALLS[kind](x, out=out)
+        assert torch.equal(out, before)
+    one = x[:1]
+    CALLS[kind](one, out=torch.empty(x.shape[1:]).expand_as(one))  # one sample is not expanded

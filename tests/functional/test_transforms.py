@@ -5,6 +5,7 @@ import torch
 from tolerances import SAME_DERIVATIVE
 
 from normwright import nn
+from normwright.errors import OptionError
 from normwright.functional import (
     batch_norm,
     filter_response_norm,
@@ -77,10 +78,27 @@ def test_gradients_per_sample_are_pytorchs(kind):
         assert close(ours, theirs)
 
 
-@pytest.mark.filterwarnings(SLOW_VMAP)
-def test_vmap_of_batch_norm_is_refused_rather_than_wrong():
-    with pytest.raises(RuntimeError, match="Batching rule not implemented for normwright::channels_forward"):
-        torch.func.vmap(lambda x: batch_norm(x, None, None, training=True))(draw(5, 2, 6))
+def test_vmap_of_batch_norm_is_pytorchs():
+    x, weight = draw(5, 4, 6), draw(5, 6, seed=1)
+    for transform in (
+        torch.func.vmap,
+        lambda f: torch.func.vmap(torch.func.grad(lambda *a: f(*a).sin().sum())),
+    ):
+        assert close(*(transform(lambda x, w, f=f: f(x, w, None))(x, weight) for f in PAIRS["batch"]))
+
+
+def test_vmap_moves_running_statistics_that_it_maps_over():
+    x, mean, variance, count = draw(5, 4, 6), torch.zeros(5, 6), torch.ones(5, 6), torch.zeros(5)
+
+    def call(x, mean, variance, count):
+        return batch_norm(x, mean, variance, training=True, num_batches_tracked=count)
+
+    alone = [part.clone() for part in (mean, variance, count)]
+    expected = torch.stack([call(*member) for member in zip(x, *alone, strict=True)])
+    y = torch.func.vmap(call)(x, mean, variance, count)
+    assert close(y, expected)
+    for together, apart in zip((mean, variance, count), alone, strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -173,6 +191,69 @@ def test_several_gradients_at_once(kind, activation, memory_format):
     )
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, torch.stack(other), rtol=1e-9, atol=1e-12)
+
+
+MASK = torch.arange(5) < torch.tensor([[5], [3], [4], [1]])
+DOMAINS = torch.tensor([0, 1, 0, 1])
+MOVING = {
+    "batch": lambda: nn.BatchNorm1d(6),
+    "ghost": lambda: nn.GhostBatchNorm1d(6, ghost_size=2),
+    "ghost-cumulative": lambda: nn.GhostBatchNorm1d(6, ghost_size=2, momentum=None),
+    "masked": lambda: nn.MaskedBatchNorm1d(6),
+    "split": lambda: nn.SplitBatchNorm1d(6, domains=2),
+    "renorm": lambda: nn.BatchRenorm1d(6),
+    "renorm-cumulative": lambda: nn.BatchRenorm1d(6, momentum=None),
+    "whitening": lambda: nn.WhiteningNorm1d(6, group_size=2),
+    "whitening-cumulative": lambda: nn.WhiteningNorm1d(6, group_size=2, momentum=None),
+    "instance": lambda: nn.InstanceNorm1d(6, track_running_stats=True),
+}
+
+
+def trained(kind, module, x):
+    options = {"masked": {"mask": MASK}, "split": {"domains": DOMAINS}}.get(kind, {})
+    return module(x, **options).sin().sum()
+
+
+@pytest.mark.parametrize("transform", ["grad", "vjp", "jacrev", "grad of grad", "functional_call"])
+@pytest.mark.parametrize("kind", MOVING)
+def test_running_statistics_move_as_without_the_transform(kind, transform):
+    func = torch.func
+    x, module, plain = draw(4, 6, 5), MOVING[kind]().double(), MOVING[kind]().double()
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(trained(kind, plain, leaf), [leaf], create_graph=True)
+
+    def loss(x):
+        return trained(kind, module, x)
+
+    if transform == "grad of grad":
+        (expected,) = torch.autograd.grad(expected.sin().sum(), [leaf])
+        gradient = func.grad(lambda x: func.grad(loss)(x).sin().sum())(x)
+    elif transform == "vjp":
+        (gradient,) = func.vjp(loss, x)[1](torch.ones(()).double())
+    elif transform == "functional_call":
+        state = {name: value.detach() for name, value in module.state_dict(keep_vars=True).items()}
+        holder = torch.nn.Module()
+        holder.norm, holder.forward = module, lambda x: trained(kind, holder.norm, x)
+        state = {f"norm.{name}": value for name, value in state.items()}
+        gradient = func.grad(lambda x: func.functional_call(holder, state, (x,)))(x)
+    else:
+        gradient = getattr(func, transform)(loss)(x)
+    assert close(gradient.detach(), expected.detach())
+    for (name, ours), theirs in zip(module.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12, msg=name)
+    assert module.running_mean.any()
+
+
+@pytest.mark.filterwarnings(SLOW_VMAP)
+@pytest.mark.parametrize("kind", MOVING)
+def test_gradients_per_sample_cannot_move_running_statistics(kind):
+    module = MOVING[kind]()
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    per_sample = torch.func.vmap(torch.func.grad(lambda x: trained(kind, module, x)))
+    with pytest.raises(OptionError, match=r"several batches cannot move at once: call eval\(\)"):
+        per_sample(draw(3, 4, 6, 5).float())
+    for name, buffer in module.named_buffers():
+        assert torch.equal(buffer, before[name])
 
 
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev])

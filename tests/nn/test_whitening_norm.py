@@ -256,9 +256,9 @@ def test_shapes_on_the_meta_device(training):
     ("options", "error", "message"),
     [
         ({"group_size": 4}, ShapeError, "must divide the 6 channels"),
-        ({"group_size": "2"}, OptionError, "group_size must be a whole number of at least 1, but is '2'"),
-        ({"num_features": 2.5}, OptionError, "num_features must be a whole number .*, but is 2.5"),
-        ({"num_features": "3"}, OptionError, "num_features must be a whole number .*, but is '3'"),
+        ({"group_size": "2"}, OptionError, "group_size must be at least 1 and a whole number, but is '2'"),
+        ({"num_features": 2.5}, OptionError, "num_features must be at least 1 and a whole number.* is 2.5"),
+        ({"num_features": "3"}, OptionError, "num_features must be at least 1 and a whole number.* is '3'"),
         ({"method": "pca"}, OptionError, "unknown method 'pca'"),
         ({"iterations": 0}, OptionError, "iterations must be at least 1"),
         ({"activation": "rely"}, OptionError, "did you mean 'relu'"),

@@ -150,6 +150,7 @@ def _check_activation(given: Given, family: Family) -> None:
 
 def _check_out(given: Given, family: Family) -> None:
     _check_same_dtype("out", given["out"], "x", given["x"])
+    check_is_written("out", given["out"])
 
 
 def _check_alpha(given: Given, family: Family) -> None:
@@ -208,6 +209,15 @@ _ALONE = {
 
 
 # ---- What is asked of a tensor
+
+
+def check_is_written(name: str, tensor: Tensor) -> None:
+    """A tensor that is written has memory for each of its elements."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    if any(size > 1 and not stride for size, stride in sizes):
+        raise ShapeError(
+            f"{name} must have memory for each element, as it is written, but is expanded: use its clone()"
+        )
 
 
 def _check_floats(name: str, tensor: Tensor | None, shape: Shape, why: str) -> None:

@@ -84,19 +84,29 @@ def check_floating_point(name: str, x: Tensor) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a real number, and no text, truth value or None in the place of one."""
+    """Whether it is a real number, and no text, truth value or None in the place of one.
+
+    PyTorch takes True for a float, so the functions that take the place of its own do (`check_float`). The
+    others ask this: True is there more likely an option in the wrong place than a 1.
+    """
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number, and no truth value in the place of one."""
+    """Whether PyTorch takes it for an int: NumPy's and integer scalars too, but no truth value."""
+    if isinstance(value, Tensor):
+        inexact = value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
+        return value.dim() == 0 and not inexact
     return isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
 
 
-def check_whole(name: str, value: Any) -> None:
-    """An option is a whole number."""
-    if not is_whole(value):
-        raise OptionError(f"{name} must be a whole number, but is {value!r}")
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """An option as an int, once it is known to be a whole number, and at least so large."""
+    if not is_whole(value) or (least is not None and value < least):
+        bound = "" if least is None else f"at least {least} and "
+        raise OptionError(f"{name} must be {bound}a whole number, but is {value!r}")
+    # A size of a graph that is being made must stay what it is.
+    return value if isinstance(value, (int, torch.SymInt)) else int(value)  # type: ignore[return-value]
 
 
 # The numbers of a graph that is being made are no numbers to Python.

@@ -45,6 +45,9 @@ def batch_norm(
     running = (1 - momentum)·running + momentum·batch. The running variance takes the *unbiased* variance,
     m/(m - 1) times the biased one. In inference mean and variance are the running ones.
 
+    Under the transforms of `torch.func` running statistics move as without them. Under `vmap`, per-sample
+    gradients included, they move only where they are mapped over too, and else raise OptionError.
+
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.
         running_mean: (C,), or None; needed in inference. Moved in place in training.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from normwright.errors import OptionError
 from normwright.functional.arguments import check_scalar, is_number
 from normwright.functional.batch_norm import batch_norm, check_call, check_running
+from normwright.functional.moving import move_under_transforms
 
 _channel_moments = torch.ops.normwright.channel_moments.default
 
@@ -38,6 +40,7 @@ def batch_renorm(
     in training, where σ = √(running_var + eps), and r and d are constants to the gradient. Inference is that
     of `batch_norm`. The running statistics move towards the batch's mean and its *biased deviation*:
     σ moves by momentum·(σ_batch - σ), and running_var is σ² - eps, so that a checkpoint is one of batch norm.
+    Under `torch.func` they move as `batch_norm`'s.
 
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.
@@ -87,14 +90,29 @@ def batch_renorm(
         d = ((mean - running_mean) / deviation).clamp(min=-d_max, max=d_max)
     scale, shift = _effective(input, weight, bias, r, d)
     y = batch_norm(input, None, None, scale, shift, True, eps=eps, **fused)
-    with torch.no_grad():
-        if num_batches_tracked is not None:
-            num_batches_tracked.add_(1)
-        share = momentum if momentum is not None else 1 / num_batches_tracked.double()  # type: ignore[union-attr]
-        moved = deviation + share * (batch_deviation - deviation)
-        running_mean.copy_(running_mean + share * (mean - running_mean))
-        running_var.copy_((moved.square() - eps).clamp_(min=0.0))
+    running = (running_mean, running_var, num_batches_tracked)
+    move = partial(_move, *running, momentum, eps)
+    move_under_transforms(move, running, mean, batch_deviation, deviation)
     return y
+
+
+@torch.no_grad()
+def _move(
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: Tensor | None,
+    momentum: float | None,
+    eps: float,
+    mean: Tensor,
+    batch_deviation: Tensor,
+    deviation: Tensor,
+) -> None:
+    if num_batches_tracked is not None:
+        num_batches_tracked.add_(1)
+    share = momentum if momentum is not None else 1 / num_batches_tracked.double()  # type: ignore[union-attr]
+    moved = deviation + share * (batch_deviation - deviation)
+    running_mean.copy_(running_mean + share * (mean - running_mean))
+    running_var.copy_((moved.square() - eps).clamp_(min=0.0))
 
 
 def _effective(

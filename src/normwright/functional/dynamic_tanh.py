@@ -11,8 +11,8 @@ from normwright.functional.arguments import (
     check_floating_point,
     check_parameter_dtypes,
     check_scalar,
-    check_whole,
     is_number,
+    whole,
 )
 
 
@@ -47,7 +47,7 @@ def dynamic_tanh(
         tensor([-1.,  0.,  1.])
     """
     check_floating_point("dynamic_tanh", input)
-    check_whole("axis", axis)
+    axis = whole("axis", axis)
     if not -input.dim() <= axis < input.dim():
         raise ShapeError(f"axis must be one of the {input.dim()} axes of the input, but is {axis}")
     for name, vector in (("weight", weight), ("bias", bias)):

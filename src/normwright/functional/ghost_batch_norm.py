@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from normwright.errors import OptionError, ShapeError
+from normwright.errors import ShapeError
 from normwright.functional import operators
+from normwright.functional.arguments import whole
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
-
-# running_mean, running_var and num_batches_tracked.
-Running = tuple[Tensor | None, Tensor | None, Tensor | None]
+from normwright.functional.moving import Running, move_under_transforms
 
 
 def ghost_batch_norm(
@@ -34,7 +35,8 @@ def ghost_batch_norm(
         y = batch_norm(x of each virtual batch),    the first ghost_size samples, the next, …
 
     in training; inference is that of `batch_norm`. The running statistics move once for every virtual batch,
-    in order, as if each had been a batch of its own; so `num_batches_tracked` counts virtual batches.
+    in order, as if each had been a batch of its own; so `num_batches_tracked` counts virtual batches. Under
+    `torch.func` they move as `batch_norm`'s.
 
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.
@@ -66,7 +68,7 @@ def ghost_batch_norm(
         >>> ghost_batch_norm(x, None, None, training=True, eps=1e-12, ghost_size=2).flatten()
         tensor([-1.,  1., -1.,  1.])
     """
-    check_ghost_size(ghost_size)
+    ghost_size = whole("ghost_size", ghost_size, 1)
     affine = (weight, bias)
     if not training:
         fused = {"residual": residual, "activation": activation}
@@ -81,7 +83,8 @@ def ghost_batch_norm(
     inputs = (input, residual, *affine, torch.tensor(spans))
     y, moments = operators.parts(*inputs, len(sizes), eps, activation)
     running = (running_mean, running_var, num_batches_tracked)
-    _move(running, momentum, moments, [size * space for size in sizes])
+    move = partial(_move, running, momentum, [size * space for size in sizes])
+    move_under_transforms(move, running, moments)
     return y
 
 
@@ -91,7 +94,7 @@ def _virtual_batches(samples: int, ghost_size: int) -> list[int]:
 
 
 @torch.no_grad()
-def _move(running: Running, momentum: float | None, moments: Tensor, counts: list[int]) -> None:
+def _move(running: Running, momentum: float | None, counts: list[int], moments: Tensor) -> None:
     """Moves the running statistics by one virtual batch of `counts` elements per channel after the other.
 
         running = (1 - momentum)^G·running + Σ momentum·(1 - momentum)^(G - 1 - k)·moment_k,
@@ -122,12 +125,6 @@ def _shares(
     assert num_batches_tracked is not None
     share = num_batches_tracked.to(dtype).reciprocal()
     return share, 1 - batches * share
-
-
-def check_ghost_size(ghost_size: int) -> None:
-    """A virtual batch is a whole number of samples."""
-    if isinstance(ghost_size, bool) or not isinstance(ghost_size, int) or ghost_size < 1:
-        raise OptionError(f"ghost_size must be at least 1 and a whole number, but is {ghost_size!r}")
 
 
 def _check_virtual_batches(x: Tensor, ghost_size: int, ragged: bool) -> None:

@@ -14,6 +14,7 @@ from normwright.functional.arguments import (
     is_channel_vector,
     is_plain,
     is_whole,
+    whole,
 )
 
 
@@ -63,6 +64,7 @@ def group_norm(
         check_floating_point("GroupNormKernelImpl", input)
         check_epilogue(input, residual, activation)
         _check_groups(input, num_groups, weight=weight, bias=bias)
+        num_groups = whole("num_groups", num_groups)
         check_parameter_dtypes(input, weight, bias)
     return operators.groups(input, residual, weight, bias, num_groups, eps, activation, out)
 

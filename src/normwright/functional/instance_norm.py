@@ -41,7 +41,7 @@ def instance_norm(
         y = activation((x - mean)/√(variance + eps)·weight + bias + residual)
 
     The variance is biased; the running variance, if there is one, takes the *unbiased* variance, averaged
-    over the samples of the batch.
+    over the samples of the batch. Under `torch.func` they move as `batch_norm`'s.
 
     Args:
         input: (N, C, *space), floating point, any memory format.
@@ -92,7 +92,7 @@ def instance_norm(
     y, moments = operators.groups_with_moments(*call)
     if input.numel():
         move = partial(_move_running, input, running_mean, running_var, momentum, eps)
-        move_under_transforms(move, running_mean, moments)
+        move_under_transforms(move, (running_mean, running_var), moments)
     return y
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import ShapeError
-from normwright.functional.arguments import HALF_DTYPES, check_epilogue, check_float, check_whole
+from normwright.functional.arguments import HALF_DTYPES, check_epilogue, check_float, whole
 from normwright.functional.autocasting import is_autocast
 
 # PyTorch's message has this gap in it.
@@ -55,7 +55,7 @@ def local_response_norm(
     check_epilogue(input, residual, activation)
     for place, (name, value) in enumerate((("alpha", alpha), ("beta", beta), ("k", k)), 3):
         check_float("local_response_norm", name, place, value)
-    check_whole("size", size)
+    size = whole("size", size)
     if input.dim() < 3:
         raise ShapeError(f"{_EXPECTED} input (got {input.dim()} dimensions)")
     if size < 1:

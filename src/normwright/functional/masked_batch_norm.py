@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from normwright.backends.moments import move_running_statistics
 from normwright.errors import ShapeError
 from normwright.functional import operators
 from normwright.functional.batch_norm import (
@@ -15,6 +14,7 @@ from normwright.functional.batch_norm import (
     check_running,
     one_value_per_channel,
 )
+from normwright.functional.moving import move_towards
 
 
 def masked_batch_norm(
@@ -35,7 +35,8 @@ def masked_batch_norm(
     """Normalises each channel by its moments over the elements that count; padding counts for nothing.
 
     It is `batch_norm` of the elements that count joined to (M, C), each put back in its place. Padding may
-    hold anything, NaN included: y is 0 there, and it has no gradient.
+    hold anything, NaN included: y is 0 there, and it has no gradient. Under `torch.func` running statistics
+    move as `batch_norm`'s.
 
     How many elements count depends on the mask's values. `torch.compile` takes that into its graph in
     inference, with `fullgraph=True`; in training the graph breaks here, and `fullgraph=True` is refused.
@@ -74,8 +75,7 @@ def masked_batch_norm(
     y, moments = operators.parts(input, residual, weight, bias, spans, 1, eps, activation)
     mean, _, variance = moments[:, 0]
     running = (running_mean, running_var, num_batches_tracked)
-    with torch.no_grad():
-        move_running_statistics(input, mean, variance, count, *running, momentum)
+    move_towards(input, mean, variance, count, running, momentum)
     return y
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normwright.errors import OptionError, ShapeError
-from normwright.functional.arguments import check_whole
+from normwright.errors import ShapeError
+from normwright.functional.arguments import whole
 from normwright.functional.forward_mode import needs_plain_operations
 
 
@@ -35,8 +35,7 @@ def maxout(input: Tensor, pieces: int, *, axis: int = 1) -> Tensor:
         >>> maxout(torch.tensor([[1.0, 3.0, -2.0, -4.0]]), 2)
         tensor([[ 3., -2.]])
     """
-    check_pieces(pieces)
-    check_whole("axis", axis)
+    pieces, axis = whole("pieces", pieces, 1), whole("axis", axis)
     if not -input.dim() <= axis < input.dim():
         raise ShapeError(f"axis must be one of the {input.dim()} axes of the input, but is {axis}")
     axis %= input.dim()
@@ -83,9 +82,3 @@ class _Larger(torch.autograd.Function):
         torch.mul(dy, share, out=of_first)
         torch.sub(dy, of_first, out=of_second)
         return dx, None
-
-
-def check_pieces(pieces: int) -> None:
-    """A whole number of at least 1."""
-    if isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 1:
-        raise OptionError(f"pieces must be at least 1 and a whole number, but is {pieces!r}")

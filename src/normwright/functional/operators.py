@@ -13,10 +13,12 @@ from torch import Tensor
 
 from normwright.backends import eager
 from normwright.backends.channel_tanh import channel_tanh
+from normwright.backends.checks import check_is_written
 from normwright.backends.parts import parts_forward
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
 from normwright.functional.forward_mode import has_tangent, primal
+from normwright.functional.moving import check_several, stands_for_several
 from normwright.functional.tanh_autograd import differentiable_tanh
 
 # The overloads themselves: looking one up costs as much as checking an argument.
@@ -123,6 +125,10 @@ def channels(
 ) -> Tensor:
     """`channels_forward`'s y, with its gradients; moves the running statistics."""
     settings = (running_mean, running_var, num_batches_tracked, momentum, eps, activation)
+    if torch._C._are_functorch_transforms_active() and stands_for_several(x, residual, weight, bias):
+        if stands_for_several(x):
+            check_several(running_mean, running_var, num_batches_tracked)
+        return eager.channels_forward(x, residual, weight, bias, *settings)[0]
     if has_tangent(x, residual, weight, bias):
         if running_mean is not None or num_batches_tracked is not None:
             _channels_forward(primal(x), None, None, None, *settings)
@@ -202,6 +208,7 @@ def _written(
             f"out must be like the input, {x.dtype} of shape {list(x.shape)} on {x.device}, but is "
             f"{out.dtype} of shape {list(out.shape)} on {out.device}"
         )
+    check_is_written("out", out)
     operator(*call, out)
     if not torch.compiler.is_compiling():
         torch.autograd.graph.increment_version(out)  # who saved it for a backward is told

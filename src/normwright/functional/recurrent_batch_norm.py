@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from normwright.errors import OptionError
-from normwright.functional.arguments import check_whole
+from normwright.functional.arguments import whole
 from normwright.functional.batch_norm import batch_norm
 from normwright.functional.step_statistics import StepStatistics, check_step_statistics
 
@@ -56,7 +56,7 @@ def recurrent_batch_norm(
         >>> mean.flatten()
         tensor([0., 1.])
     """
-    check_whole("step", step)
+    step = whole("step", step)
     if step < 0:
         raise OptionError(f"step must be at least 0, but is {step}: time steps are counted from 0")
     features = input.shape[1] if input.dim() > 1 else 0

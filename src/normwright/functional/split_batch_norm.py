@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from normwright.backends.moments import move_running_statistics
 from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import operators
+from normwright.functional.arguments import is_whole
 from normwright.functional.batch_norm import batch_norm, check_call, check_momentum, check_running
-
-# running_mean, running_var and num_batches_tracked of one domain.
-Running = tuple[Tensor | None, Tensor | None, Tensor | None]
+from normwright.functional.moving import Running, move_towards
 
 
 def split_batch_norm(
@@ -32,6 +30,8 @@ def split_batch_norm(
     """Normalises each sample with the moments of its domain; weight and bias are those of all.
 
         y = batch_norm(x of domain d),    for each domain d by itself
+
+    Under `torch.func` running statistics move as `batch_norm`'s.
 
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.
@@ -61,7 +61,7 @@ def split_batch_norm(
         tensor([-1., -1.,  1.,  1.])
     """
     affine = (weight, bias)
-    if not isinstance(domains, Tensor):
+    if not isinstance(domains, Tensor) or not domains.dim():
         domain = known_domain(domains, len(running))
         mean, variance, counted = running[domain]
         return batch_norm(
@@ -125,11 +125,9 @@ def _in_training(
     size = x.shape[2:].numel()
     spans = _spans_of(domains.cpu(), size)
     y, moments = operators.parts(x, residual, *affine, spans, len(running), eps, activation)
-    with torch.no_grad():
-        for domain in present:
-            mean, _, variance = moments[:, domain]
-            count = samples[domain] * size
-            move_running_statistics(x, mean, variance, count, *running[domain], momentum)
+    for domain in present:
+        mean, _, variance = moments[:, domain]
+        move_towards(x, mean, variance, samples[domain] * size, running[domain], momentum)
     return y
 
 
@@ -141,15 +139,15 @@ def _spans_of(domains: Tensor, size: int) -> Tensor:
     return torch.stack([domains[first], first * size, length * size], 1)
 
 
-def known_domain(domain: int, domains: int) -> int:
+def known_domain(domain: int | Tensor, domains: int) -> int:
     """The domain itself, once it is known to be one of so many."""
-    if isinstance(domain, bool) or not isinstance(domain, int):
+    if not is_whole(domain):
         raise OptionError(
             f"a domain must be a whole number or an integer tensor (N,), but is {domain!r}: count them from 0"
         )
     if not 0 <= domain < domains:
         raise OptionError(f"a domain must be one of 0 to {domains - 1}, but is {domain}")
-    return domain
+    return int(domain)
 
 
 def known_domains(domains: Tensor, count: int, samples: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
 from normwright.errors import OptionError, ShapeError
-from normwright.functional.arguments import check_floating_point, check_whole, is_number
+from normwright.functional.arguments import check_floating_point, is_number, whole
 from normwright.functional.layer_norm import layer_norm
 
 
@@ -53,7 +53,7 @@ def length(v: Tensor, dim: int | None = 0) -> Tensor:
 def other_axes(v: Tensor, dim: int | None) -> list[int]:
     """The axes of a weight but `dim`; all of them for None or -1, as PyTorch has it."""
     if dim is not None:
-        check_whole("dim", dim)
+        dim = whole("dim", dim)
     if dim is None or dim == -1:
         return list(range(v.dim()))
     if not 0 <= dim < v.dim():

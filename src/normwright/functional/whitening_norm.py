@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from normwright.backends.activation import ACTIVATIONS
+from normwright.backends.moments import share_of_batch
 from normwright.errors import OptionError, ShapeError, unknown_name
-from normwright.functional.arguments import check_running_dtype, check_whole
+from normwright.functional.arguments import check_running_dtype, whole
 from normwright.functional.autocasting import without_autocast
 from normwright.functional.batch_norm import check_call, check_momentum
+from normwright.functional.moving import Running, move_under_transforms
 from normwright.functional.whitening.autograd import Rule, project, whiten
 from normwright.functional.whitening.inference import projection_by
 
@@ -46,7 +50,8 @@ def whitening_norm(
     variance last. Groups are of neighbouring channels; groups of one are batch norm's.
 
     Covariances are summed in float32 (float64 where the input is) within a piece of the batch, and over the
-    pieces in float64, as are all operations on them.
+    pieces in float64, as are all operations on them. Under `torch.func` running statistics move as
+    `batch_norm`'s; "zca" has no forward-mode derivative (`jvp`, `jacfwd`) in training.
 
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.
@@ -89,7 +94,7 @@ def whitening_norm(
         training=training,
     )  # fmt: skip
     check_momentum(momentum)
-    check_rule(input.shape[1], group_size, method, iterations)
+    group_size, iterations = known_sizes(input.shape[1], group_size, method, iterations)
     _check_running(input, running_mean, running_covariance, group_size)
     # A tensor that is written later would change what is kept of it.
     rule = Rule(group_size, float(eps), method, iterations)
@@ -150,40 +155,46 @@ def _trained(
             "has directions of no variance. Use larger batches (drop a ragged last one), smaller groups by "
             "group_size=, or eval() for the running statistics"
         )
-    if num_batches_tracked is not None:
-        num_batches_tracked.add_(1)
+    running = (running_mean, running_covariance, num_batches_tracked)
+    move = partial(_move, running, momentum, positions)
     if not x.numel():
+        move_under_transforms(move, running)
         return project(x, x.new_zeros(x.shape[1]), _identities(x, rule.group_size), weight, bias)
     whitened = whiten(x, weight, bias, rule)
-    if running_mean is not None and running_covariance is not None:
-        with torch.no_grad():
-            wide = whitened.mean.dtype
-            share = (
-                momentum if momentum is not None else num_batches_tracked.to(wide).reciprocal()  # type: ignore[union-attr]
-            )
-            unbiased = whitened.covariance * (positions / (positions - 1))
-            for running, batch in ((running_mean, whitened.mean), (running_covariance, unbiased)):
-                running.copy_(batch * share + running.to(wide) * (1 - share))
+    move_under_transforms(move, running, whitened.mean, whitened.covariance)
     return whitened.y
+
+
+@torch.no_grad()
+def _move(running: Running, momentum: float | None, positions: int, *moments: Tensor) -> None:
+    """Towards a batch's mean and biased covariance; an empty one, which has none, is counted."""
+    running_mean, running_covariance, num_batches_tracked = running
+    if num_batches_tracked is not None:
+        num_batches_tracked.add_(1)
+    if not moments or running_mean is None or running_covariance is None:
+        return
+    mean, covariance = moments
+    share = share_of_batch(momentum, num_batches_tracked, mean.dtype)
+    unbiased = covariance * (positions / (positions - 1))
+    for statistic, batch in ((running_mean, mean), (running_covariance, unbiased)):
+        statistic.copy_(batch * share + statistic.to(batch.dtype) * (1 - share))
 
 
 def _identities(x: Tensor, group_size: int) -> Tensor:
     return torch.eye(group_size, device=x.device).repeat(x.shape[1] // group_size, 1, 1)
 
 
-def check_rule(channels: int, group_size: int, method: str, iterations: int) -> None:
-    """The groups divide the channels, and the method is offered."""
+def known_sizes(channels: int, group_size: int, method: str, iterations: int) -> tuple[int, int]:
+    """group_size and iterations as ints, once groups divide the channels, and the method is offered."""
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    check_whole("iterations", iterations)
-    check_whole("group_size", group_size)
-    if iterations < 1:
-        raise OptionError(f"iterations must be at least 1, but is {iterations}")
+    group_size, iterations = whole("group_size", group_size), whole("iterations", iterations, 1)
     if group_size < 1 or channels % group_size:
         divisors = ", ".join(str(d) for d in range(1, channels + 1) if channels % d == 0)
         raise ShapeError(
             f"group_size must divide the {channels} channels, but is {group_size}: take one of {divisors}"
         )
+    return group_size, iterations
 
 
 def _check_running(

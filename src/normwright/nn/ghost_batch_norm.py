@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.functional import ghost_batch_norm
-from normwright.functional.ghost_batch_norm import check_ghost_size
+from normwright.functional.arguments import whole
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.batch_norm import running_statistics
 from normwright.nn.parameters import weight_and_bias
@@ -28,8 +28,7 @@ class _GhostBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        check_ghost_size(ghost_size)
-        self.ghost_size, self.ragged = ghost_size, ragged
+        self.ghost_size, self.ragged = whole("ghost_size", ghost_size, 1), ragged
         self.activation = known_activation(activation)
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from normwright.functional import maxout
-from normwright.functional.maxout import check_pieces
+from normwright.functional.arguments import whole
 
 
 class Maxout(torch.nn.Module):
@@ -26,8 +26,7 @@ class Maxout(torch.nn.Module):
 
     def __init__(self, pieces: int = 2, *, axis: int = 1) -> None:
         super().__init__()
-        check_pieces(pieces)
-        self.pieces, self.axis = pieces, axis
+        self.pieces, self.axis = whole("pieces", pieces, 1), axis
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C·pieces, *space) -> (N, C, *space)."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError
 from normwright.functional import recurrent_batch_norm
-from normwright.functional.arguments import check_whole, is_number
+from normwright.functional.arguments import is_number, whole
 from normwright.functional.step_statistics import StepStatistics
 from normwright.nn.bookkeeping import is_re_estimated, is_recomputation
 from normwright.nn.parameters import weight_and_bias
@@ -64,9 +64,8 @@ class RecurrentBatchNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("num_features", num_features), ("max_length", max_length)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise OptionError(f"{name} must be at least 1 and a whole number, but is {size!r}")
+        num_features = whole("num_features", num_features, 1)
+        max_length = whole("max_length", max_length, 1)
         if momentum is not None and not (is_number(momentum) and 0 <= momentum <= 1):
             raise OptionError(f"momentum must lie between 0 and 1, but is {momentum!r}")
         if not is_number(eps) or not eps >= 0:
@@ -115,7 +114,7 @@ class RecurrentBatchNorm(nn.Module):
             ShapeError: a single sequence in training, or in inference a step that training has not reached.
             OptionError: a step below 0, or not whole.
         """
-        check_whole("step", step)
+        step = whole("step", step)
         self.check_seen(step + 1)
         moved = self.training and not is_recomputation()
         weight, bias = weight_and_bias(self)

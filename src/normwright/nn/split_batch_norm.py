@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError
 from normwright.functional import split_batch_norm
-from normwright.functional.split_batch_norm import Running, known_domain
+from normwright.functional.arguments import whole
+from normwright.functional.moving import Running
+from normwright.functional.split_batch_norm import known_domain
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
@@ -29,9 +31,7 @@ class _SplitBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
 
     def __init__(self, *args: Any, domains: int = 2, activation: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if isinstance(domains, bool) or not isinstance(domains, int) or domains < 1:
-            raise OptionError(f"domains must be at least 1 and a whole number, but is {domains!r}")
-        self.domains = domains
+        self.domains = domains = whole("domains", domains, 1)
         self.domain: int | Tensor = 0
         self.activation = known_activation(activation)
         for domain in range(1, domains):

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normwright.errors import OptionError
 from normwright.functional import whitening_norm
-from normwright.functional.arguments import HALF_DTYPES
-from normwright.functional.whitening_norm import check_rule
+from normwright.functional.arguments import HALF_DTYPES, whole
+from normwright.functional.whitening_norm import known_sizes
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.nn.parameters import weight_and_bias
@@ -42,12 +41,11 @@ class _WhiteningNorm(torch.nn.Module):
         activation: str | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("num_features", num_features), ("group_size", group_size)):
-            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-                raise OptionError(f"{name} must be a whole number of at least 1, but is {size!r}")
+        num_features = whole("num_features", num_features, 1)
         if group_size is None:
             group_size = next(d for d in range(GROUP_SIZE, 0, -1) if num_features % d == 0)
-        check_rule(num_features, group_size, method, iterations)
+        group_size = whole("group_size", group_size, 1)
+        group_size, iterations = known_sizes(num_features, group_size, method, iterations)
         self.num_features, self.group_size = num_features, group_size
         self.eps, self.momentum = eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats

@@ -160,7 +160,8 @@ class BatchSteps:
         """See `StepNorm`."""
         if self._moving and self._taken:
             moments = (torch.stack(parts) for parts in zip(*self._taken, strict=True))
-            move_under_transforms(self._statistics.move, self._statistics.mean, *moments)
+            kept = (self._statistics.mean, self._statistics.variance, self._statistics.count)
+            move_under_transforms(self._statistics.move, kept, *moments)
         self._taken.clear()
         self._moving = False
 
