@@ -42,3 +42,9 @@ def test_a_wrong_keyword_does_not_bind() -> None:
     assert signature.bind(16, activation="relu").arguments == {"num_features": 16, "activation": "relu"}
     with pytest.raises(TypeError, match="bogus"):
         signature.bind(16, bogus=1)
+
+
+@pytest.mark.parametrize("name", ["BatchNorm2d", "InstanceNorm2d", "LayerNorm", "RMSNorm", "SyncBatchNorm"])
+def test_pytorch_makes_one_without_filling_it(name: str) -> None:
+    made = torch.nn.utils.skip_init(getattr(nn, name), 4, activation="relu")
+    assert made.activation == "relu"
