@@ -316,3 +316,66 @@ def test_the_command_says_what_is_switched_off(tmp_path):
     command = command_line(Grid(base, ("ghost",), (8,), (0.1,), 2), 0.5, tmp_path)
     said = "--ghost-size 4 --no-affine --no-shuffle --samples 64 --max-steps 9"
     assert f"--target 0.5 {said} --out" in command
+
+
+def answers_in(out):
+    """The kept answers of every tested run, of the 359 test samples of digits, and its metric."""
+    with Store.open(out) as store:
+        tested = {run: metric for run, (_, metric, _) in runs_in(out).items() if metric is not None}
+        return {run: (store.answers(run, 359), metric) for run, metric in tested.items()}
+
+
+def forget_answers(out):
+    with closing(sqlite3.connect(out / "experiment.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM array WHERE name = 'test.answers'")
+
+
+THREE = {**SMALL, "lrs": (2.0,), "seeds": 3, "records": 0}
+
+
+def test_answers_are_kept_and_their_mean_is_the_metric(tmp_path):
+    comparison = compare(**THREE, out=tmp_path)
+    kept = answers_in(tmp_path)
+    assert len(kept) == 6
+    assert all(right.mean() == metric for right, metric in kept.values())
+    assert comparison.leads[0].by_totals == ()
+
+
+def test_an_experiment_without_answers_gives_them_again_where_its_weights_are_left(tmp_path):
+    first = compare(**THREE, out=tmp_path)
+    before = answers_in(tmp_path)
+    forget_answers(tmp_path)
+    assert all(right is None for right, _ in answers_in(tmp_path).values())
+    assert compare(**THREE, out=tmp_path) == first
+    after = answers_in(tmp_path)
+    assert all((after[run][0] == right).all() for run, (right, _) in before.items())
+    # Answers that do not give the metric which is kept are not those of its test.
+    forget_answers(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "experiment.sqlite")) as connection, connection:
+        connection.execute("UPDATE test SET metric = metric - 1.0 / 359")
+    assert compare(**THREE, out=tmp_path).leads[0].by_totals == ("none",)
+
+
+def test_an_experiment_whose_weights_and_answers_are_gone_is_judged_by_accuracies_and_says_so(tmp_path):
+    first = compare(**THREE, out=tmp_path)
+    forget_answers(tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    old = compare(**THREE, out=tmp_path)
+    assert [row.test for row in old.rows] == [row.test for row in first.rows]
+    assert old.leads[0].by_totals == ("none",)
+    # One more seed is trained, and has answers; the others have not.
+    mixed = compare(**{**THREE, "seeds": 4}, out=tmp_path)
+    assert mixed.leads[0].by_totals == ("none",)
+    assert sum(right is not None for right, _ in answers_in(tmp_path).values()) == 2
+
+
+METRIC = "def share(outputs, labels):\n    return (outputs.argmax(1) == labels).float().mean()\n"
+
+
+def test_of_a_users_metric_no_answers_are_kept(tmp_path):
+    (tmp_path / "own.py").write_text(METRIC)
+    out = tmp_path / "out"
+    comparison = compare(**THREE, metric=f"{tmp_path}/own.py:share", out=out)
+    assert all(right is None for right, _ in answers_in(out).values())
+    assert comparison.leads[0].by_totals == ()

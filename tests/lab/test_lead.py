@@ -28,8 +28,8 @@ def row(norm, values, seeds):
 
 
 def summary(lead):
-    """Who leads, in the order of the fields, without the batch size."""
-    return dataclasses.astuple(lead)[1:]
+    """Who leads, and why it is no win."""
+    return dataclasses.astuple(lead)[1:6]
 
 
 def seeded(*values):
@@ -187,3 +187,33 @@ def test_one_that_finished_in_fewer_than_half_of_the_seeds_has_lost():
     # Half of them is not fewer than half.
     four = seeded(0.8, 0.81, 0.8, 0.82)
     assert found({"none": four, "batch": seeded(0.9, 0.91)}, seeds=4).doubt == "unfinished"
+
+
+def answered(*more, samples=359):
+    """Answers of each seed: the first 300 samples right, and so many more."""
+    return {seed: np.arange(samples) < 300 + count for seed, count in enumerate(more)}
+
+
+def test_answers_count_where_both_have_them_in_every_seed_they_share():
+    right = {"none": answered(0, 0, 0), "batch": answered(5, 5, 5)}
+    tests = {norm: {seed: own.mean() for seed, own in seeds.items()} for norm, seeds in right.items()}
+    rows = [row(norm, list(values.values()), 3) for norm, values in tests.items()]
+    chance = Guessing(0.1, 359)
+    whole = lead(rows, tests, chance, answers=right)
+    # By the accuracies alone five samples are told, by the answers they are not.
+    assert (whole.winner, whole.by_totals, whole.enough_seeds) == (None, (), None)
+    assert whole.enough_samples > 359
+    for mixed in ({}, {"batch": right["batch"]}, {**right, "none": dict(list(right["none"].items())[:2])}):
+        old = lead(rows, tests, chance, answers=mixed)
+        assert (old.winner, old.by_totals) == ("batch", ("none",))
+    assert lead(rows, tests, None).by_totals == ()
+
+
+def test_what_is_enough_is_enough_for_every_one_that_is_level():
+    right = {"none": answered(3, 3, 3), "layer": answered(1, 1, 1), "batch": answered(5, 5, 5)}
+    tests = {norm: {seed: own.mean() for seed, own in seeds.items()} for norm, seeds in right.items()}
+    rows = [row(norm, list(values.values()), 3) for norm, values in tests.items()]
+    found = lead(rows, tests, Guessing(0.1, 359), answers=right)
+    pair = lead(rows[::2], tests, Guessing(0.1, 359), answers=right)
+    assert found.level == ("none", "layer")
+    assert found.enough_samples == pair.enough_samples

@@ -542,3 +542,20 @@ def test_an_experiment_is_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="must be a folder, but is a file: choose another"):
         Store.open(tmp_path / "file")
+
+
+# What the test set said.
+
+
+def test_answers_come_back_and_take_an_eighth_of_a_byte_each(store):
+    right = np.random.default_rng(0).random(359) < 0.9
+    store.finish(RECIPES[0], result())
+    store.record_answers(RUNS[0], right)
+    store.record_answers(RUNS[0], ~right)  # the first stay
+    np.testing.assert_array_equal(store.answers(RUNS[0], 359), right)
+    assert store.answers(RUNS[1], 359) is None
+    assert_same(result(), store.result(RUNS[0]))
+    with sql(store) as rows:
+        assert rows.execute("SELECT length(data) FROM array WHERE name = 'test.answers'").fetchone() == (45,)
+    store.reopen(RUNS[0])
+    assert store.answers(RUNS[0], 359) is None

@@ -150,7 +150,7 @@ def test_a_mark_is_never_false_where_seeds_diverged_or_rows_are_equal(make_compa
 
 def test_the_rule_is_told_as_it_is_for_the_metric(make_comparison: Make) -> None:
     accuracy = _Reader(render(make_comparison())).text
-    assert "√(h² + 1.96²·d(1 − d)/n)" in accuracy
+    assert "√(h² + 1.96²·v)" in accuracy
     own = _Reader(render(dataclasses.replace(make_comparison(), metric="m.py:f1"))).text
     assert "√(h²" not in own
     assert "the luck of the test set is not counted" in own

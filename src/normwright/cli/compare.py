@@ -131,7 +131,7 @@ def compare(
 
     Each is judged at its own best learning rate, chosen on a validation split.
     A winner is named where three seeds or more tell it from every other; for accuracy, beyond
-    the least that luck of the test set adds, and from guessing too.
+    the luck of the test set, sample by sample, and from guessing too.
     The same command goes on where an earlier one was stopped.
     """
     asked = {_KEYWORDS.get(name, name): value for name, value in context.params.items() if value is not None}

@@ -37,10 +37,10 @@ from normwright.lab.placement import trial
 from normwright.lab.recipe import Recipe, TrainingRecipe
 from normwright.lab.records import Comparison, Lead, Row
 from normwright.lab.store import Store
+from normwright.lab.testing import Tested, take_test
 from normwright.lab.training import (
     build,
     check_batch,
-    evaluate,
     load_once,
     reproducible,
     smallest_batch,
@@ -51,6 +51,8 @@ from normwright.lab.verdict import verdict
 from normwright.lab.work import run_error
 
 UserFunction = Callable[..., Any]
+
+Tests = dict[str, Tested]
 
 DEFAULT_NORMS = ("none", "batch", "layer", "group", "rms")
 
@@ -83,9 +85,9 @@ def compare(
     Each is judged at its own best learning rate, by the validation split; the test set is used once, at
     the end, for the runs at that rate. A winner is named where three seeds or more tell it from every
     other; else the verdict says who was highest, and why that is no win. An accuracy must also be above
-    what guessing gets, and its lead above the least that luck of the test set adds, which for a user's
-    metric is not counted. Finished runs are kept in `out`: the same call goes on where an earlier one was
-    stopped, and trains nothing twice.
+    what guessing gets, and its lead, taken sample by sample, above the luck of the test set, which for a
+    user's metric is not counted. Finished runs are kept in `out`: the same call goes on where an earlier
+    one was stopped, and trains nothing twice.
 
     Args:
         network: `mlp`, `lenet`, `vgg`, `resnet20`, `lstm`, or a user's: a function at the top level of a
@@ -191,30 +193,14 @@ class _Comparing:
             results[recipe.hash] = result
         return results
 
-    def _test(self, store: Store, choices: Sequence[Choice], results: Results) -> dict[str, float]:
-        """The test metric of every chosen run, each taken once and kept."""
-        tests = {}
-        for recipe in (run for choice in choices for run in choice.runs):
-            if final_metric(results[recipe.hash]) is None:
-                continue
-            value = store.test(recipe.hash)
-            if value is None:
-                value = self._test_one(store, recipe)
-                store.record_test(recipe.hash, value)
-            tests[recipe.hash] = value
-        return tests
-
-    def _test_one(self, store: Store, recipe: Recipe) -> float:
-        weights = store.load_checkpoint(recipe.hash)
-        with reproducible(recipe.training):
-            network = build(recipe, self.data).module
-            network.load_state_dict(weights)
-            device = recipe.training.device
-            x, y = self.data.test_x.to(device), self.data.test_y.to(device)
-            return evaluate(network, x, y, recipe.training.metric)
+    def _test(self, store: Store, choices: Sequence[Choice], results: Results) -> Tests:
+        """The test of every chosen run that did not diverge."""
+        runs = (run for choice in choices for run in choice.runs)
+        finished = (run for run in runs if final_metric(results[run.hash]) is not None)
+        return {run.hash: take_test(store, run, self.data) for run in finished}
 
     def _comparison(
-        self, choices: Sequence[Choice], results: Results, tests: dict[str, float], workers: int
+        self, choices: Sequence[Choice], results: Results, tests: Tests, workers: int
     ) -> Comparison:
         grid, base = self.grid, self.grid.base
         none = {choice.batch_size: choice for choice in choices if choice.norm == "none"}
@@ -225,7 +211,7 @@ class _Comparing:
                 none.get(choice.batch_size),
                 results,
                 self.target,
-                lambda run: tests[run.hash],
+                lambda run: tests[run.hash].metric,
             )
             for choice in choices
         )
@@ -250,15 +236,19 @@ class _Comparing:
             gradients=tuple(profile for choice in choices for profile in make_gradients(choice, results)),
         )
 
-    def _lead(
-        self, size: int, rows: Sequence[Row], choices: Sequence[Choice], tests: dict[str, float]
-    ) -> Lead:
-        seeds = {
+    def _lead(self, size: int, rows: Sequence[Row], choices: Sequence[Choice], tests: Tests) -> Lead:
+        taken = {
             choice.norm: {run.training.seed: tests[run.hash] for run in choice.runs if run.hash in tests}
             for choice in choices
             if choice.batch_size == size
         }
-        return lead([row for row in rows if row.batch_size == size], seeds, self._chance())
+        metrics = {norm: {seed: test.metric for seed, test in own.items()} for norm, own in taken.items()}
+        answers = {
+            norm: {seed: test.right for seed, test in own.items() if test.right is not None}
+            for norm, own in taken.items()
+        }
+        here = [row for row in rows if row.batch_size == size]
+        return lead(here, metrics, self._chance(), answers=answers)
 
     def _chance(self) -> Guessing | None:
         return guessing(self.data.test_y) if self.grid.base.training.metric == "accuracy" else None

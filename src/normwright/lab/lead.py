@@ -17,15 +17,15 @@ p + 1.96·√(p(1 − p)/n). It is known for accuracy alone.
 Another is lower where the mean d of its differences from the best, paired by seed over three seeds or more,
 is above zero by more than the half-width
 
-    √(h² + 1.96²·|d|(1 − |d|)/n)
+    √(h² + 1.96²·v)
 
 h is that of Student's 95 % interval over the seeds. It does not hold the luck of the n test samples, which
-all seeds share: two classifiers whose accuracies differ by d answer a share s ≥ |d| of the samples
-differently, and from one test set to the next the difference has the variance (s − d²)/n (McNemar). Of s the
-accuracies tell no more than that, so the least is counted, and a narrow win can still be luck of the test
-set. Where the seeds of each of two miss nearly the same samples, and the two miss unrelated ones, two that
-are equally good were told apart in a tenth to two thirds of simulated draws, of 3 to 10 seeds. Of a user's
-metric n tells nothing: there the half-width is h alone, and that luck is not counted.
+all seeds share: v is the variance that the samples give to d and seeds do not average away, from the answers
+to each sample in each seed (`gap_of_answers`). Where the answers of a run are not kept, v is the least that
+the accuracies allow (`gap_of_totals`): then, where the seeds of each of two miss nearly the same samples and
+the two miss unrelated ones, two that are equally good are told apart in a tenth to two thirds of draws. By
+the answers it is one in twenty, as `benchmarks/winners.py` counts. Of a user's metric n tells nothing: there
+v is 0, and that luck is not counted.
 
 One that finished in fewer than half of the best's seeds has lost by diverging. As the winner must be told
 from the nearest of the others too, that there are several pairs does not make a chance winner likelier than
@@ -40,21 +40,21 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from normwright.lab.intervals import mean_interval
+from normwright.lab.paired import DEVIATIONS, Bools, Gap, gap_of_answers, gap_of_totals
 from normwright.lab.records import Lead, Row
 
 DIVERGED, CHANCE, ALONE, SEEDS = "diverged", "chance", "alone", "seeds"
 UNFINISHED, LEVEL = "unfinished", "level"
 LEAST_SEEDS = 3
 
-# Of a normal distribution, 95 % lie within so many deviations.
-_DEVIATIONS = 1.96
-
 # Relative; a mean of equal metrics may differ in its last bits.
 _ROUNDING = 1e-9
 
 SeedMetrics = Mapping[str, Mapping[int, float]]
 """A measure by normaliser and seed, of the runs that have one."""
+
+SeedAnswers = Mapping[str, Mapping[int, Bools]]
+"""Which test samples are right, (n,), by normaliser and seed, of the runs of which it is known."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Guessing:
     @property
     def most(self) -> float:
         """What it gets by luck."""
-        luck = _DEVIATIONS * math.sqrt(self.share * (1 - self.share) / self.samples)
+        luck = DEVIATIONS * math.sqrt(self.share * (1 - self.share) / self.samples)
         return min(self.share + luck, 1.0)
 
 
@@ -87,30 +87,47 @@ def guessing(labels: Tensor) -> Guessing:
     return Guessing(int(labels.unique(return_counts=True)[1].max()) / len(labels), len(labels))
 
 
-def lead(rows: Sequence[Row], tests: SeedMetrics, chance: Guessing | None) -> Lead:
+def lead(
+    rows: Sequence[Row],
+    tests: SeedMetrics,
+    chance: Guessing | None,
+    *,
+    answers: SeedAnswers | None = None,
+) -> Lead:
     """Who leads, and why it is not a win where it is none.
 
     Args:
         rows: of one batch size, at least one.
         tests: the test metric of each of their finished runs.
         chance: None for a metric of which it is not known.
+        answers: of those runs; for accuracy, all of the same test samples.
     """
     size = rows[0].batch_size
     alive = [row for row in rows if row.test is not None]
     if not alive:
         return Lead(size, None, None, (), (), DIVERGED)
     best = max(alive, key=lambda row: (finished(row), mean_test(row)))
-    samples = None if chance is None else chance.samples
-    beside = [row for row in alive if row is not best and not _is_lower(row, best, tests, samples)]
+    samples, answers = None if chance is None else chance.samples, answers or {}
+    others = [row for row in alive if row is not best]
+    found = {row.norm: _gap(row, best, tests, samples, answers) for row in others}
+    gaps = {norm: gap for norm, gap in found.items() if gap is not None}
+    judged = [row for row in others if chance and row.norm in gaps and not has_lost(row, best)]
+    by_totals = tuple(row.norm for row in judged if not _are_answered(row, best, tests, answers))
+    beside = [row for row in others if not _is_lower(row, best, gaps)]
     unfinished = [row for row in beside if _lacks_seeds(row, best, tests)]
     doubt = _doubt(rows, best, beside, unfinished, chance)
+    level = tuple(row.norm for row in beside if row not in unfinished)
+    near = [] if by_totals else [gaps[norm] for norm in level if norm in gaps]
     return Lead(
         size,
         best.norm,
         None if doubt else best.norm,
-        tuple(row.norm for row in beside if row not in unfinished),
+        level,
         tuple(row.norm for row in unfinished),
         doubt,
+        by_totals=by_totals,
+        enough_seeds=_most([gap.enough_seeds for gap in near]),
+        enough_samples=_most([gap.enough_samples for gap in near]),
     )
 
 
@@ -134,38 +151,45 @@ def _doubt(
     return LEVEL if beside else ""
 
 
-def _is_lower(row: Row, best: Row, tests: SeedMetrics, samples: int | None) -> bool:
+def _most(counts: Sequence[int | None]) -> int | None:
+    """What is enough for all; None where for one nothing is, or of none it is known."""
+    known = [count for count in counts if count is not None]
+    return max(known) if known and len(known) == len(counts) else None
+
+
+def _gap(row: Row, best: Row, tests: SeedMetrics, samples: int | None, answers: SeedAnswers) -> Gap | None:
+    """The best less another, over the seeds that both finished; None where these are too few."""
+    seeds = _common_seeds(row, best, tests)
+    if len(seeds) < LEAST_SEEDS:
+        return None
+    if _are_answered(row, best, tests, answers):
+        return gap_of_answers(*([answers[one.norm][seed] for seed in seeds] for one in (best, row)))
+    own, most = tests[row.norm], tests[best.norm]
+    return gap_of_totals([most[seed] - own[seed] for seed in seeds], samples)
+
+
+def _are_answered(row: Row, best: Row, tests: SeedMetrics, answers: SeedAnswers) -> bool:
+    seeds = _common_seeds(row, best, tests)
+    return all(seed in answers.get(one.norm, {}) for one in (best, row) for seed in seeds)
+
+
+def _common_seeds(row: Row, best: Row, tests: SeedMetrics) -> list[int]:
+    """Those that both finished."""
+    return [seed for seed in tests[best.norm] if seed in tests[row.norm]]
+
+
+def _is_lower(row: Row, best: Row, gaps: Mapping[str, Gap]) -> bool:
     if has_lost(row, best):
         return True
-    differences = _differences(row, best, tests)
-    if len(differences) < LEAST_SEEDS:
-        return False
-    interval = mean_interval(differences)
-    assert interval is not None
-    assert interval.low is not None
-    half = math.hypot(interval.mean - interval.low, _test_set_luck(interval.mean, samples))
+    gap = gaps.get(row.norm)
     # Without a width, metrics that are the same but for rounding would be told apart.
-    return interval.mean - half > _ROUNDING * abs(mean_test(best))
-
-
-def _test_set_luck(difference: float, samples: int | None) -> float:
-    """Half of the 95 % interval that a difference of accuracies has at least, of the test set alone."""
-    if samples is None:
-        return 0.0
-    share = abs(difference)
-    return _DEVIATIONS * math.sqrt(share * (1 - share) / samples)
+    return gap is not None and gap.mean - gap.half > _ROUNDING * abs(mean_test(best))
 
 
 def _lacks_seeds(row: Row, best: Row, tests: SeedMetrics) -> bool:
     """Whether it got more in fewer seeds, or fewer than three in common leave them untold."""
-    few = len(_differences(row, best, tests)) < LEAST_SEEDS <= finished(best)
+    few = len(_common_seeds(row, best, tests)) < LEAST_SEEDS <= finished(best)
     return few or is_above(row, best)
-
-
-def _differences(row: Row, best: Row, tests: SeedMetrics) -> list[float]:
-    """The best's test metric less another's, in each seed that both finished."""
-    own = tests[row.norm]
-    return [value - own[seed] for seed, value in tests[best.norm].items() if seed in own]
 
 
 def has_lost(row: Row, best: Row) -> bool:

@@ -21,8 +21,13 @@ def _mse(outputs: Tensor, labels: Tensor) -> Tensor:
     return torch.nn.functional.mse_loss(outputs, one_hot)
 
 
+def right_answers(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Which samples, (N,), have their greatest output at the label; `accuracy` is their share."""
+    return outputs.argmax(1) == labels
+
+
 def _accuracy(outputs: Tensor, labels: Tensor) -> float:
-    return float((outputs.argmax(1) == labels).double().mean())
+    return float(right_answers(outputs, labels).double().mean())
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": torch.nn.functional.cross_entropy, "mse": _mse}

@@ -62,6 +62,11 @@ class Lead:
             seeds, or have fewer than three in common with it.
         doubt: why there is no winner, `diverged`, `chance`, `alone`, `seeds`, `unfinished` or `level`; ""
             where there is.
+        by_totals: those compared with the highest by accuracies alone, as their answers to the test samples,
+            or those of the highest, are not kept. The luck of the test set is then counted too low.
+        enough_seeds: about how many seeds would tell the highest from all in `level`, were its leads to stay
+            as they are; None where no number would, or it is not known.
+        enough_samples: about how many test samples would, in the same number of seeds.
     """
 
     batch_size: int
@@ -70,6 +75,9 @@ class Lead:
     level: tuple[str, ...]
     unfinished: tuple[str, ...]
     doubt: str
+    by_totals: tuple[str, ...] = ()
+    enough_seeds: int | None = None
+    enough_samples: int | None = None
 
 
 @dataclass(frozen=True)

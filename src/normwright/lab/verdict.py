@@ -73,6 +73,7 @@ def verdict(
     best = next(row for row in alive if row.norm == found.highest)
     sentences = [
         *_opening(best, found, alive, metric, chance),
+        *_unkept(found),
         *_unfinished(best, found, alive, metric),
         _speed(alive, steps, target, metric),
         *_diverged(rows),
@@ -83,13 +84,13 @@ def verdict(
 
 def _opening(best: Row, found: Lead, alive: Sequence[Row], metric: str, chance: Guessing | None) -> list[str]:
     """Who wins; or why nobody does, and who is the highest."""
-    name = NAMES[best.norm]
+    name = _named(best.norm)
     reached = f"test {metric} {_shown(mean_test(best), metric)} at learning rate {best.lr:g}"
     got = f"{reached}{_against_none(best, alive, metric)}"
     highest = f"{_highest(best, alive)}: {got}"
     if found.doubt == CHANCE and chance is not None:
         luck = f"{_shown(chance.share, metric)}, by luck up to {_shown(chance.most, metric)}"
-        subject = "the best" if _tops(best, alive) else _subject(best)
+        subject = "the best" if _tops(best, alive) else _named(best.norm)
         return [
             f"No winner: {subject} is within chance.",
             f"{highest}; guessing gets {luck}, on these {chance.samples:,} test samples.",
@@ -99,18 +100,60 @@ def _opening(best: Row, found: Lead, alive: Sequence[Row], metric: str, chance: 
     if found.doubt == SEEDS:
         return [_too_few(best), f"{highest}."]
     if found.doubt == UNFINISHED:
-        return [_lacking(best, found, alive, metric), f"{_capital(_subject(best))} got {got}."]
+        return [_lacking(best, found, alive, metric), f"{_capital(name)} got {got}."]
     if found.doubt == LEVEL:
-        more = "More seeds" if chance is None else "More seeds, or more test samples,"
-        return [_untold(best, found, alive), f"{_capital(_subject(best))} got {got}.", f"{more} could tell."]
+        return [_untold(best, found, alive), f"{_capital(name)} got {got}.", _enough(found, chance)]
     return [f"{_capital(name)} does best: {got}."]
+
+
+def _enough(found: Lead, chance: Guessing | None) -> str:
+    """What would tell those that are level apart, and which of seeds and test samples is the limit."""
+    seeds, samples = found.enough_seeds, found.enough_samples
+    leads = "lead stays as it is" if len(found.level) == 1 else "leads stay as they are"
+    if chance is None:
+        return f"About {_round(seeds)} seeds could, if the {leads}." if seeds else "More seeds could tell."
+    if found.by_totals:
+        return "More seeds, or more test samples, could tell."
+    more_seeds = f"about {_round(seeds)} seeds" if seeds else ""
+    more_samples = f"about {_round(samples)} test samples in place of {chance.samples:,}" if samples else ""
+    if seeds and samples:
+        return f"{_capital(more_seeds)} could, or {more_samples}, if the {leads}."
+    if seeds:
+        could = f"{more_seeds} could tell, if the {leads}"
+        return f"The seeds are the limit: {could}; a larger test set alone could not."
+    if samples:
+        could = f"{more_samples} could tell, if the {leads}"
+        return f"The test set is the limit: {could}; more seeds alone could not."
+    return "Only with both more seeds and more test samples could they be told apart."
+
+
+def _round(count: int) -> str:
+    """Two digits of a number that is no surer than that, rounded up.
+
+    Example:
+        >>> _round(8), _round(1234)
+        ('8', '1,300')
+    """
+    unit = 10 ** max(len(str(count)) - 2, 0)
+    return f"{-(-count // unit) * unit:,}"
+
+
+def _unkept(found: Lead) -> list[str]:
+    """Said where it bears on who wins."""
+    if not found.by_totals or found.doubt not in ("", LEVEL):
+        return []
+    names = _list([_named(norm) for norm in found.by_totals])
+    return [
+        f"Compared with {names} by accuracy alone, for which test samples each run gets right is not kept: "
+        "luck of the test set is counted too low."
+    ]
 
 
 def _highest(best: Row, alive: Sequence[Row]) -> str:
     if not _tops(best, alive):
-        return f"Most seeds finished of {_subject(best)}"
-    name = NAMES[best.norm]
-    equal = [NAMES[row.norm] for row in alive if row is not best and is_equal(row, best)]
+        return f"Most seeds finished of {_named(best.norm)}"
+    name = _named(best.norm)
+    equal = [_named(row.norm) for row in alive if row is not best and is_equal(row, best)]
     return f"The highest was {name}, equal to {_list(equal)}" if equal else f"The highest was {name}"
 
 
@@ -120,39 +163,39 @@ def _tops(best: Row, alive: Sequence[Row]) -> bool:
 
 
 def _untold(best: Row, found: Lead, alive: Sequence[Row]) -> str:
-    name = NAMES[best.norm]
+    name = _named(best.norm)
     level = [row for row in alive if row.norm in found.level]
     all_have = all(finished(row) == finished(best) for row in level)
     seeds = f"{finished(best)} seeds" if all_have else "these seeds"
-    equal = [_subject(row) for row in level if is_equal(row, best)]
-    near = [NAMES[row.norm] for row in level if not is_equal(row, best)]
+    equal = [_named(row.norm) for row in level if is_equal(row, best)]
+    near = [_named(row.norm) for row in level if not is_equal(row, best)]
     others = [row for row in alive if row is not best and row.norm not in found.level]
-    lower = [NAMES[row.norm] for row in others if not has_lost(row, best)]
+    lower = [_named(row.norm) for row in others if not has_lost(row, best)]
     though = f", though they do from {_list(lower)}" if lower else ""
     if not equal:
         return f"No winner: {seeds} cannot tell {name}, the highest, from {_list(near)}{though}."
-    alike = f"No winner: {_list([_subject(best), *equal])} are equal, the highest"
+    alike = f"No winner: {_list([name, *equal])} are equal, the highest"
     return f"{alike}; {seeds} cannot tell {name} from {_list(near)} either{though}." if near else f"{alike}."
 
 
 def _lacking(best: Row, found: Lead, alive: Sequence[Row], metric: str) -> str:
     """Who got more in fewer seeds, and who has too few seeds in common with the best."""
-    clauses = [f"{_subject(best)} finished in {finished(best)} of {best.seeds} seeds"]
+    clauses = [f"{_named(best.norm)} finished in {finished(best)} of {best.seeds} seeds"]
     for row in alive:
         if row.norm not in found.unfinished:
             continue
         if is_above(row, best):
-            got = f"{_subject(row)} got more, {_shown(mean_test(row), metric)}"
+            got = f"{_named(row.norm)} got more, {_shown(mean_test(row), metric)}"
             clauses.append(f"{got}, but diverged in {row.seeds - finished(row)} of {row.seeds}")
         else:
-            counted = f"{_subject(row)} in {finished(row)} of {row.seeds}"
+            counted = f"{_named(row.norm)} in {finished(row)} of {row.seeds}"
             clauses.append(f"{counted}, too few of them in common to tell the two apart")
     return f"No winner: {'; '.join(clauses)}."
 
 
-def _subject(row: Row) -> str:
-    """Its name where "no normaliser" would be read as none of them."""
-    return "the network without a normaliser" if row.norm == "none" else NAMES[row.norm]
+def _named(norm: str) -> str:
+    """A name that is not read as "none of them" where it is that of the network without a normaliser."""
+    return "the network without a normaliser" if norm == "none" else NAMES[norm]
 
 
 def _too_few(best: Row) -> str:
@@ -172,7 +215,7 @@ def _unfinished(best: Row, found: Lead, alive: Sequence[Row], metric: str) -> li
     told = found.unfinished if found.doubt == UNFINISHED else ()
     for row in alive:
         if is_above(row, best) and row.norm not in told:
-            got = f"{_capital(_subject(row))} got more, {_shown(mean_test(row), metric)}"
+            got = f"{_capital(_named(row.norm))} got more, {_shown(mean_test(row), metric)}"
             said.append(f"{got}, but only {finished(row)} of its {row.seeds} seeds finished.")
     return said
 
@@ -188,15 +231,15 @@ def _speed(alive: Sequence[Row], steps: SeedMetrics, target: float, metric: str)
     goal = f"{_shown(target, metric)} on the validation split"
     there = [row for row in alive if row.steps is not None]
     if not there:
-        return f"None reached {goal} with every seed."
+        return f"Not one of them reached {goal} with every seed."
     fastest = min(there, key=_mean_steps)
-    name, count = _capital(NAMES[fastest.norm]), f"{_mean_steps(fastest):,.0f}"
+    name, count = _capital(_named(fastest.norm)), f"{_mean_steps(fastest):,.0f}"
     if fastest.seeds < LEAST_SEEDS:
         by = "one seed" if fastest.seeds == 1 else "two seeds"
         return f"{name} took the fewest steps to {goal}, {count}, by {by}{_steps_of_none(fastest, alive)}."
     level = [row.norm for row in there if row is not fastest and not _is_slower(row, fastest, steps)]
     if level:
-        others = _list([NAMES[norm] for norm in level])
+        others = _list([_named(norm) for norm in level])
         beyond = "" if "none" in level else _steps_of_none(fastest, alive)
         doubt = f"but {fastest.seeds} seeds cannot tell that from {others}{beyond}"
         return f"{name} took the fewest steps to {goal}, {count}, {doubt}."
@@ -227,14 +270,14 @@ def _steps_of_none(fastest: Row, alive: Sequence[Row]) -> str:
 
 
 def _diverged(rows: Sequence[Row]) -> list[str]:
-    some = [f"{NAMES[row.norm]} ({row.diverged:.0%} of its runs)" for row in rows if row.diverged > 0]
+    some = [f"{_named(row.norm)} ({row.diverged:.0%} of its runs)" for row in rows if row.diverged > 0]
     return [f"Diverged at some learning rates: {_list(some)}."] if some else []
 
 
 def _edges(alive: Sequence[Row], edges: Mapping[str, str | None]) -> list[str]:
     """Whose best rate might lie outside those tried."""
     there = {
-        end: [NAMES[row.norm] for row in alive if edges.get(row.norm) == end]
+        end: [_named(row.norm) for row in alive if edges.get(row.norm) == end]
         for end in ("largest", "smallest")
     }
     said = [f"the {end} for {_list(names)}" for end, names in there.items() if names]

@@ -13,7 +13,7 @@ LEGEND = (
     "In brackets, the 95 % interval over the seeds. Steps are training steps until the validation split is "
     "at the target, speed-up is the steps of no normaliser over a normaliser's own, diverged is the share "
     "over all learning rates. Bold is the winner, where one is named: one that three seeds or more tell from "
-    "every other; for accuracy, beyond the least that luck of the test set adds, and from guessing too."
+    "every other; for accuracy, beyond the luck of the test set, sample by sample, and from guessing too."
 )
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$&])")

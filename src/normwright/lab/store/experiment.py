@@ -13,16 +13,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
 from normwright.lab.store import checkpoint
-from normwright.lab.store.arrays import result_from_rows, result_rows
+from normwright.lab.store.arrays import array_from_row, array_row, result_from_rows, result_rows
 from normwright.lab.store.file import connect, explained, writing
 from normwright.lab.store.process import Claim, Process, this_process
 
 FILE = "experiment.sqlite"
+
+# Beside the arrays of the run's result, which a normwright reads that does not know of it.
+_ANSWERS = "test.answers"
 
 _KNOWN = "SELECT hash FROM run WHERE hash IN (SELECT value FROM json_each(?))"
 _DONE = "SELECT hash, steps FROM result WHERE hash IN (SELECT value FROM json_each(?))"
@@ -179,7 +184,7 @@ class Store:
         return result_from_rows(fields[0][0], {row[0]: row[1:] for row in rows}) if fields else None
 
     def reopen(self, run: str) -> None:
-        """Forgets a run's result and test metric, so that it is done again: its checkpoint was lost."""
+        """Forgets a run's result and test, so that it is done again: its checkpoint was lost."""
         with self._writing() as connection:
             connection.execute("DELETE FROM array WHERE hash = ?", (run,))
             connection.execute("DELETE FROM test WHERE hash = ?", (run,))
@@ -199,6 +204,17 @@ class Store:
         """Keeps a run's metric on the test set; the first one stays."""
         with self._writing() as connection:
             connection.execute("INSERT INTO test VALUES (?, ?) ON CONFLICT DO NOTHING", (run, float(metric)))
+
+    def record_answers(self, run: str, right: npt.NDArray[np.bool_]) -> None:
+        """Keeps which test samples a finished run gets right, (N,), as bits; the first ones stay."""
+        row = (run, _ANSWERS, *array_row(np.packbits(right)))
+        with self._writing() as connection:
+            connection.execute("INSERT INTO array VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+
+    def answers(self, run: str, samples: int) -> npt.NDArray[np.bool_] | None:
+        """Which of so many test samples a run gets right, (N,); None where that was not kept."""
+        rows = self._rows("SELECT dtype, shape, data FROM array WHERE hash = ? AND name = ?", run, _ANSWERS)
+        return np.unpackbits(array_from_row(rows[0]), count=samples).astype(bool) if rows else None
 
     def test(self, run: str) -> float | None:
         """A run's metric on the test set; None where it has not been taken."""
