@@ -166,3 +166,18 @@ def test_frozen_ones_and_adapt_leave_them_alone():
     assert handle.layers[1].reason.startswith("frozen")
     with pytest.raises(OptionError, match="keeps statistics for each time step"):
         adapt(network.eval(), batches_of())
+
+
+def test_an_lstm_that_was_made_in_inference_mode():
+    """Its rows do not know the buffers that they are of."""
+    ordinary = network_of().eval()
+    with torch.inference_mode():
+        network = network_of().eval()
+    before = copy.deepcopy(network.state_dict())
+    recalibrate(ordinary, batches_of())
+    handle = recalibrate(network, batches_of())
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, ordinary.state_dict()[key]), key
+    handle.undo()
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key]), key

@@ -121,7 +121,7 @@ class Layers:
 
     def _of_step(self, mean: Tensor, variance: Tensor) -> Layer | None:
         """The layer whose statistics of one time step these are: rows, which PyTorch makes at every call."""
-        whole, others = mean._base, variance._base
+        whole, others = self._whole_of(mean), self._whole_of(variance)
         if whole is None or others is None or not {id(whole), id(others)} <= self._owners.keys():
             return None
         buffer, owner, module = self._owners[id(whole)]
@@ -131,6 +131,19 @@ class Layers:
         count = f"{owner}.num_batches_tracked" if owner else "num_batches_tracked"
         variances = self._owners[id(others)][0]
         return Layer(owner, type(module).__name__, buffer, variances, False, step, count)
+
+    def _whole_of(self, row: Tensor) -> Tensor | None:
+        """The buffer that a row was taken of: in inference mode a view does not know it."""
+        if row._base is not None or not row.is_inference():
+            return row._base
+        memory = row.untyped_storage().data_ptr()
+        tables = (
+            buffer
+            for module in self.normalisers.values()
+            if isinstance(module, RecurrentBatchNorm)
+            for buffer in (module.running_mean, module.running_var)
+        )
+        return next((table for table in tables if table.untyped_storage().data_ptr() == memory), None)
 
     def check_any(self) -> None:
         """Raises OptionError where the network's normalisers keep no statistics at all.

@@ -326,6 +326,18 @@ class Functional(nn.Module):
         return F.relu(F.batch_norm(self.conv(x), self.mean, self.running_var, self.weight, eps=1e-3))
 
 
+class StandardisedWeight(nn.Conv2d):
+    def forward(self, x):
+        weight = F.batch_norm(self.weight.flatten(1).unsqueeze(0), None, None, training=True)
+        return F.conv2d(x, weight.view_as(self.weight), self.bias)
+
+
+def test_a_function_that_normalises_a_weight():
+    network = nn.Sequential(StandardisedWeight(4, 4, 3), nn.BatchNorm2d(4)).eval()
+    reasons = {record.name: record.reason for record in folded(network, draw(2, 4, 5, 5))[2].normalisers}
+    assert "a constant, such as a weight" in reasons["0"]
+
+
 def test_functional_calls():
     # PEERS: F.batch_norm calls are missed (#122070)
     x = draw(2, 4, 5, 5)
