@@ -300,6 +300,17 @@ def test_class_scores_are_found(wrap):
     raises(Wrapped().eval(), falling(30), CollapseError, "entropy", source_weight=1e9)
 
 
+@pytest.mark.parametrize(
+    ("found", "words"), [(torch.ones(4), r"a tensor \(4,\)"), ("scores", "str"), ([0.5, 0.5], "list")]
+)
+def test_what_is_no_class_scores_is_refused(found, words):
+    network = prejudiced()
+    before = state_of(network)
+    with pytest.raises(OptionError, match=f"scores_of= must find class scores.*found {words}"):
+        nw.adapt(network, falling(1), scores_of=lambda output: found)
+    assert same_state(before, state_of(network))
+
+
 def test_without_class_scores_the_report_says_that_nothing_guards():
     handle = nw.adapt(nn.BatchNorm1d(1).eval(), [draw(4, 1)])
     assert handle.report.judged == 0

@@ -46,7 +46,9 @@ def adapt(
     chosen for each layer from the samples: large where the target does not differ from the source by more
     than chance explains, small where it does (`blend.chosen_share`).
 
-    A guard watches the predictions: where they would collapse, nothing is changed.
+    A guard watches the predictions: where they would collapse, nothing is changed. Other classes than the
+    source's, or other shares of them, move the statistics as another domain does, and the guard does not see
+    it: what is to be told apart should be in the batches as it will be met.
 
     Args:
         network: changed in place; its modules run in the modes that they are in. Layer, group and instance

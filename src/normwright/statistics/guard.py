@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from normwright.errors import OptionError
+
 # Fewer predictions may well be of one class.
 _FEW = 8
 
@@ -55,9 +57,14 @@ class Guard:
         Args:
             output: the adapted network's.
             source: answers the batch by the source network; called only where all are of one class.
+        Raises:
+            OptionError: what `scores_of` found is no (N, K, …).
         """
         scores = self._scores_of(output)
-        if scores is None or not scores.numel():
+        if scores is None:
+            return ""
+        _check_scores(scores)
+        if not scores.numel():
             return ""
         self.judged += 1
         classes = scores.argmax(1)
@@ -85,6 +92,16 @@ class Guard:
             f"the predictions' entropy fell {len(self._entropies) - 1} batches in a row, from "
             f"{self._entropies[0]:.3g} to {entropy:.3g} nats"
         )
+
+
+def _check_scores(scores: object) -> None:
+    if isinstance(scores, Tensor) and scores.dim() > 1:
+        return
+    came = f"a tensor {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+    raise OptionError(
+        f"scores_of= must find class scores (N, K, …) in what the network answers, but found {came}: have it "
+        "return these, or None where there are none"
+    )
 
 
 def _mean_entropy(scores: Tensor) -> float:

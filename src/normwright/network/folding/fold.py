@@ -72,9 +72,9 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
 
     The folded network is run on the example against the unfolded one and against float64, and refused where
     its error is too large; then on drawn inputs of another batch and other sizes, where the network takes
-    them. Hooks run in these calls; in the trace, none but those that a call fails without. What a forward
-    stores in an attribute may change, of which a warning tells; other methods that use the same layers are
-    not looked at, and may compute something else.
+    them. Hooks run in these calls; in the trace, global ones alone and those that a call fails without. What
+    a forward stores in an attribute may change, of which a warning tells; other methods that use the same
+    layers are not looked at, and may compute something else.
 
     Args:
         network: in eval mode, on any device; or a program of `torch.export`, which is never changed.

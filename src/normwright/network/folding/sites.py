@@ -225,7 +225,9 @@ def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str 
             raise _NotAffineError(f"it is called in a graph of its own: {named_block(around)}")
     moving = [node for node in nodes if not flow.is_constant(node)]
     if not moving:
-        raise _NotAffineError("what it normalises is a constant, such as a weight, and no value of the network's input")
+        raise _NotAffineError(
+            "what it normalises is a constant, such as a weight, and none of the network's input"
+        )
     source = value = None
     axis: int | None = None
     maps: list[tuple[int | None, Tensor | float, Tensor | float]] = []
