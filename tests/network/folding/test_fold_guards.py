@@ -174,6 +174,41 @@ def test_each_output_is_judged_by_its_own_limit():
         measure.compare(Wrong(0.0), Wrong(1e-3), call_of(x), None)
 
 
+class Decided(nn.Module):
+    """The larger of two rows by sums that differ by less than float32 tells: another one in float64."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        rows = torch.stack([x, -x]) + self.by
+        sums = torch.stack([x.new_tensor(1.0), 1.0 + x.new_tensor(1e-9)])
+        return rows[sums.argmax()]
+
+
+@pytest.mark.parametrize("tolerance", [None, 1e-4])
+def test_where_rounding_decides_the_folded_network_is_held_against_the_unfolded(tolerance):
+    x = draw(2, 3).float()
+    found = measure.compare(Decided(0.0), Decided(1e-6), call_of(x), tolerance)
+    assert found.unfolded > x.abs().max()
+    assert found.folded > x.abs().max()
+    assert found.difference <= found.tolerance < 1e-2
+    with pytest.raises(FoldError, match="largest error against the unfolded network must be at most"):
+        measure.compare(Decided(0.0), Decided(0.1), call_of(x), tolerance)
+
+
+def test_an_index_that_rounding_decides_must_be_the_unfolded_networks():
+    class Index(Decided):
+        def forward(self, x):
+            return x, (super().forward(x) == x + self.by).long() + int(self.by)
+
+    x = draw(2, 3).float()
+    assert measure.compare(Index(0), Index(0), call_of(x), None).examples == 1
+    with pytest.raises(FoldError, match="in output 1 of 2"):
+        measure.compare(Index(0), Index(1), call_of(x), None)
+
+
 def test_a_norm_with_a_call_of_its_own_stays():
     class Calling(nn.BatchNorm2d):
         def __call__(self, x):

@@ -47,8 +47,9 @@ class FoldDifference:
         difference_ulps: `difference` in ulps: of the output's dtype, at the output's largest magnitude.
         folded_ulps: `folded` in ulps.
         unfolded_ulps: `unfolded` in ulps.
-        tolerance: what `folded` (or `difference`, where there is no float64) was allowed to be: each output
-            is judged by its own limit, and this is the largest of them.
+        tolerance: what `folded` was allowed to be (`difference`, where there is no float64, or where the
+            unfolded network's own error is so large that it tells nothing): each output is judged by its
+            own limit, and this is the largest of them.
         examples: how many inputs these are the largest of: the example, and others near it where the
             example alone could not tell rounding from a wrong fold.
     """
