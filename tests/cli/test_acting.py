@@ -267,6 +267,19 @@ def test_an_output_that_is_a_link_stays_one(resnet_cli):
     assert torch.load(folder / "run3.pt", weights_only=True)
 
 
+@pytest.mark.parametrize(
+    ("to", "said"), [("loop.pt", "leads to itself"), ("gone/run.pt", "gone does not: make it")]
+)
+def test_a_link_that_leads_nowhere_is_said_before_the_work(resnet_cli, tmp_path, to, said):
+    link = tmp_path / "loop.pt"
+    link.symlink_to(to)
+    arguments = ("recalibrate", "nets.py:resnet", CHECKPOINT, "--data", "batches.py:stream")
+    run = resnet_cli.run(*arguments, "--out", str(link), "--force")
+    assert run.status == 1
+    assert said in " ".join(run.errors.split())
+    assert "Traceback" not in run.errors
+
+
 @pytest.mark.parametrize("verb", ["recalibrate", "adapt", "fold", "convert"])
 def test_help_has_examples_in_lines_that_are_not_broken(outcomes, verb):
     status, output, _ = outcomes[f"help {verb}"]

@@ -417,13 +417,14 @@ def test_an_option_that_no_recipe_has():
         make_base("mlp", "digits", norm="none", batch_size=8, lr=1.0, digest="x")
 
 
-def enough(level=("none",), chance=TEN_CLASSES, **counts):
+def enough(level=("none",), chance=TEN_CLASSES, other=0.79, **counts):
     """What the verdict says would tell those that are level."""
     row = Row("batch", 32, 0.1, *[mean_interval([0.8, 0.8, 0.8])] * 2, 0, 3, None, None, 0.0, 1.0, 1, 1, 0)
-    rows = [row, *(dataclasses.replace(row, norm=norm, test=mean_interval([0.79] * 3)) for norm in level)]
+    rows = [row, *(dataclasses.replace(row, norm=norm, test=mean_interval([other] * 3)) for norm in level)]
     found = Lead(32, "batch", None, level, (), "level", **counts)
     text = verdict(rows, found, {}, target=0.6, metric="accuracy", chance=chance, edges={})
-    return text.partition("0.1, against 79.0 % without a normaliser. ")[2].partition(" Not one of them")[0]
+    after = text.partition(f"0.1, against {100 * other:.1f} % without a normaliser. ")[2]
+    return after.partition(" Not one of them")[0]
 
 
 def test_the_verdict_says_what_would_tell_and_which_is_the_limit():
@@ -440,6 +441,11 @@ def test_the_verdict_says_what_would_tell_and_which_is_the_limit():
     assert enough(enough_seeds=8, chance=None) == f"About 8 seeds could, {stays}."
     assert enough(chance=None) == "More seeds could tell."
     assert "if the leads stay as they are" in enough(("none", "layer"), enough_seeds=8)
+
+
+def test_of_a_tie_no_number_is_said_and_no_limit():
+    assert enough(other=0.8) == "More seeds, or more test samples, could tell."
+    assert enough(other=0.8, chance=None, enough_seeds=2) == "More seeds could tell."
 
 
 def test_the_network_without_a_normaliser_is_not_read_as_none_of_them(grid, results):

@@ -67,6 +67,21 @@ def test_the_page_never_scrolls_sideways(width: int, open_report: Open) -> None:
     assert wide == 0
 
 
+@pytest.mark.parametrize("width", [1280, 390, 320])
+def test_every_section_is_in_sight(width: int, open_report: Open) -> None:
+    page = open_report(width)
+    ends = page.eval_on_selector_all("nav a", "links => links.map(a => a.getBoundingClientRect().right)")
+    assert ends
+    assert max(ends) <= width
+
+
+def test_a_table_that_fits_does_not_scroll(open_report: Open) -> None:
+    overflows = "all => all.map(e => [e.scrollWidth - e.clientWidth, e.scrollHeight - e.clientHeight])"
+    found = open_report().eval_on_selector_all(".grids .scroll", overflows)
+    assert found
+    assert set(map(tuple, found)) == {(0, 0)}
+
+
 def test_the_selectors_show_one_batch_size_and_one_layer(open_report: Open) -> None:
     page = open_report()
     _see(page, "layers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from normwright.cli.options import any_of
@@ -29,7 +30,12 @@ def check_output(
         raise OptionError(f"{option} must end in {any_of(endings)}, but is {path}{why_not}")
     if path.is_dir():
         raise OptionError(f"{option} must be a file, but {path} is a folder")
-    if not path.parent.is_dir():
-        raise OptionError(f"{option} must be in a folder that exists, but {path.parent} does not: make it")
+    # Of links that lead to one another, one stays.
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OptionError(f"{option} must be a file, but {path} is a link that leads to itself: remove it")
+    if not target.parent.is_dir():
+        folder = target.parent if path.is_symlink() else path.parent
+        raise OptionError(f"{option} must be in a folder that exists, but {folder} does not: make it")
     if path.exists() and not replace:
         raise OptionError(f"{path} exists: choose another {option}, or replace it by --force")

@@ -23,9 +23,9 @@ h is that of Student's 95 % interval over the seeds. It does not hold the luck o
 all seeds share: v is the variance that the samples give to d and seeds do not average away, from the answers
 to each sample in each seed (`gap_of_answers`). Where the answers of a run are not kept, v is the least that
 the accuracies allow (`gap_of_totals`): then, where the seeds of each of two miss nearly the same samples and
-the two miss unrelated ones, two that are equally good are told apart in a tenth to two thirds of draws. By
-the answers it is one in twenty, as `benchmarks/winners.py` counts. Of a user's metric n tells nothing: there
-v is 0, and that luck is not counted.
+the two miss unrelated ones, two that are equally good are told apart in a fifth to three quarters of draws.
+By the answers it is one in twenty, as `benchmarks/winners.py` counts. Of a user's metric n tells nothing:
+there v is 0, and that luck is not counted.
 
 One that finished in fewer than half of the best's seeds has lost by diverging. As the winner must be told
 from the nearest of the others too, that there are several pairs does not make a chance winner likelier than

@@ -102,17 +102,22 @@ def _opening(best: Row, found: Lead, alive: Sequence[Row], metric: str, chance: 
     if found.doubt == UNFINISHED:
         return [_lacking(best, found, alive, metric), f"{_capital(name)} got {got}."]
     if found.doubt == LEVEL:
-        return [_untold(best, found, alive), f"{_capital(name)} got {got}.", _enough(found, chance)]
+        enough = _enough(best, found, alive, chance)
+        return [_untold(best, found, alive), f"{_capital(name)} got {got}.", enough]
     return [f"{_capital(name)} does best: {got}."]
 
 
-def _enough(found: Lead, chance: Guessing | None) -> str:
+def _enough(best: Row, found: Lead, alive: Sequence[Row], chance: Guessing | None) -> str:
     """What would tell those that are level apart, and which of seeds and test samples is the limit."""
     seeds, samples = found.enough_seeds, found.enough_samples
+    # No number is enough for a lead of nothing, which is no sign that there will be none.
+    is_tied = any(is_equal(row, best) for row in alive if row.norm in found.level)
     leads = "lead stays as it is" if len(found.level) == 1 else "leads stay as they are"
     if chance is None:
-        return f"About {_round(seeds)} seeds could, if the {leads}." if seeds else "More seeds could tell."
-    if found.by_totals:
+        if seeds and not is_tied:
+            return f"About {_round(seeds)} seeds could, if the {leads}."
+        return "More seeds could tell."
+    if found.by_totals or is_tied:
         return "More seeds, or more test samples, could tell."
     more_seeds = f"about {_round(seeds)} seeds" if seeds else ""
     more_samples = f"about {_round(samples)} test samples in place of {chance.samples:,}" if samples else ""
