@@ -67,14 +67,31 @@ class _InverseRoot(torch.autograd.Function):
         projection, vectors, roots = output
         ctx.mark_non_differentiable(vectors, roots)
         ctx.save_for_backward(covariance, projection, vectors, roots)
+        ctx.save_for_forward(covariance, projection, vectors, roots)
 
     @staticmethod
     def backward(ctx: Any, dprojection: Tensor, *_: Any) -> Any:
-        covariance, projection, vectors, roots = ctx.saved_tensors
-        # R·dΣ + dΣ·R = −P·dP·P, where R = P⁻¹ = (Σ + eps·I)·P, as a function of Σ for the next derivative
-        root = covariance @ projection + ctx.eps * projection
-        right = -projection @ ((dprojection + dprojection.mT) / 2) @ projection
+        # R·dΣ + dΣ·R = −P·dP·P
+        root, projection, vectors, roots = _root(ctx)
+        right = -projection @ _symmetric(dprojection) @ projection
         return _Lyapunov.apply(root, right, vectors, roots), None
+
+    @staticmethod
+    def jvp(ctx: Any, dcovariance: Tensor, *_: Any) -> Any:
+        # dP = −P·dR·P, where R·dR + dR·R = dΣ
+        root, projection, vectors, roots = _root(ctx)
+        droot = _Lyapunov.apply(root, _symmetric(dcovariance), vectors, roots)
+        return -projection @ droot @ projection, None, None
+
+
+def _root(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """R = P⁻¹ = (Σ + eps·I)·P, as a function of Σ for the next derivative; P, and what they are made of."""
+    covariance, projection, vectors, roots = ctx.saved_tensors
+    return covariance @ projection + ctx.eps * projection, projection, vectors, roots
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mT) / 2
 
 
 class _Lyapunov(torch.autograd.Function):
@@ -91,6 +108,7 @@ class _Lyapunov(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         root, _, vectors, roots = inputs
         ctx.save_for_backward(root, output, vectors, roots)
+        ctx.save_for_forward(root, output, vectors, roots)
 
     @staticmethod
     def backward(ctx: Any, dsolution: Tensor) -> Any:
@@ -98,6 +116,13 @@ class _Lyapunov(torch.autograd.Function):
         # The map is its own adjoint; and dY solves R·dY + dY·R = dQ − dR·Y − Y·dR.
         dright = _Lyapunov.apply(root, dsolution, vectors, roots)
         return -(dright @ solution.mT + solution.mT @ dright), dright, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, droot: Tensor, dright: Tensor, *_: Any) -> Tensor:
+        root, solution, vectors, roots = ctx.saved_tensors
+        right = dright - droot @ solution - solution @ droot
+        dsolution: Tensor = _Lyapunov.apply(root, right, vectors, roots)
+        return dsolution
 
 
 def _without_eigenvalues(covariance: Tensor, eps: float) -> Tensor:
