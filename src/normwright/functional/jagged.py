@@ -27,5 +27,6 @@ def of_values(
             f"the last {axes} of {x.dim()}: take torch.nested.to_padded_tensor, or a shorter normalized_shape"
         )
     y = function(x.values(), None if residual is None else residual.values())
-    given: Tensor = torch.nested.nested_tensor_from_jagged(y, x.offsets(), x.lengths(), jagged)
+    offsets, lengths = x.offsets(), x.lengths()  # type: ignore[attr-defined]
+    given: Tensor = torch.nested.nested_tensor_from_jagged(y, offsets, lengths, jagged)
     return given

@@ -57,8 +57,8 @@ def rows(
 ) -> Tensor:
     """`rows_forward`'s y, with its gradients; a jagged x has the rows of its values."""
     if x.is_nested:
-        call = (weight, bias, axes, center, eps, activation, out)
-        return of_values(lambda values, added: rows(values, added, *call), x, residual, axes)
+        settings = (weight, bias, axes, center, eps, activation, out)
+        return of_values(lambda values, added: rows(values, added, *settings), x, residual, axes)
     wanted = _wants_gradient(x, residual, weight, bias)
     if out is not None:
         call = (x, residual, weight, bias, axes, center, eps, activation)
