@@ -27,6 +27,10 @@ def running(*shape):
     return torch.zeros(*shape, 6).double(), torch.ones(*shape, 6).double()
 
 
+def whitened():
+    return torch.zeros(6).double(), torch.eye(3).double().repeat(2, 1, 1)
+
+
 def domains():
     return [(*running(), None) for _ in range(2)]
 
@@ -65,6 +69,15 @@ CALLS = {
     "standardise_weight": lambda x, w, b, r: F.standardise_weight(x),
     "sync_batch_norm": lambda x, w, b, r: F.sync_batch_norm(x, *running(), w, b, True, residual=r),
     "weight_norm": lambda x, w, b, r: F.weight_norm(x, w[:4, None, None]),
+    "whitening_norm": lambda x, w, b, r: F.whitening_norm(
+        x, *whitened(), w, b, True, group_size=3, residual=r, activation="silu"
+    ),
+    "whitening_norm, iterative": lambda x, w, b, r: F.whitening_norm(
+        x, None, None, w, b, True, group_size=3, method="iterative", residual=r
+    ),
+    "whitening_norm in inference": lambda x, w, b, r: F.whitening_norm(
+        x, *whitened(), w, b, group_size=3, residual=r
+    ),
 }
 
 
@@ -165,8 +178,7 @@ def test_out_is_refused():
 
 
 def test_every_function_is_here():
-    """But whitening, whose matrix root PyTorch refuses by name."""
-    assert set(F.__all__) - {name.split(",")[0].split()[0] for name in CALLS} == {"whitening_norm"}
+    assert set(F.__all__) == {name.split(",")[0].split()[0] for name in CALLS}
 
 
 @pytest.mark.parametrize("activation", ["silu", "sigmoid"])

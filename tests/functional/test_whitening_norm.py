@@ -436,3 +436,40 @@ def test_written_plainly_it_is_the_same():
     y = _plainly(x, weight, bias, Rule(3, EPS, "zca", 5))[0]
     bounds = whitened(arrays[0], 0 * arrays[0], 3, *arrays[1:], EPS, torch.float32, torch.float32)
     assert_within(y, reference(arrays[0], 3, *arrays[1:], EPS).y, bounds.y, "y")
+
+
+# Forward-mode differentiation loads PyTorch's decompositions, which it still scripts.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("method", METHODS)
+def test_forward_mode_against_finite_differences(method):
+    leaves = [leaf.requires_grad_() for leaf in (mixed((5, 4)), draw(4, seed=1), draw(4, seed=2))]
+
+    def whiten(x, weight, bias):
+        return whitening_norm(
+            x, None, None, weight, bias, True, eps=EPS, group_size=2, method=method, activation="silu"
+        )
+
+    assert torch.autograd.gradcheck(whiten, leaves, check_forward_ad=True, check_batched_forward_grad=True)
+    assert torch.autograd.gradgradcheck(whiten, leaves, check_fwd_over_rev=True)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_derivatives_of_a_tangent():
+    """Reverse and forward mode over forward mode, of a covariance whose eigenvalues are equal too."""
+    x = torch.cat([torch.eye(4), -torch.eye(4)]).double()
+    along, other = draw(8, 4, seed=1), draw(8, 4, seed=2)
+
+    def whiten(x):
+        return whitening_norm(x, None, None, training=True, eps=EPS, group_size=4).sin().pow(3).sum()
+
+    def tangent(x):
+        return torch.func.jvp(whiten, (x,), (along,))[1]
+
+    def by_gradients(x):
+        return (torch.func.grad(whiten)(x) * along).sum()
+
+    expected = torch.func.grad(by_gradients)(x)
+    scale = float(expected.abs().max())
+    assert float((torch.func.grad(tangent)(x) - expected).abs().max()) <= SAME_DERIVATIVE * scale
+    second = torch.func.jvp(tangent, (x,), (other,))[1]
+    assert abs(float(second - (expected * other).sum())) <= SAME_DERIVATIVE * scale * other.numel()

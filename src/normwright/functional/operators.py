@@ -18,6 +18,7 @@ from normwright.backends.parts import parts_forward
 from normwright.errors import OptionError, ShapeError
 from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
 from normwright.functional.forward_mode import has_tangent, primal
+from normwright.functional.jagged import of_values
 from normwright.functional.moving import check_several, stands_for_several
 from normwright.functional.tanh_autograd import differentiable_tanh
 
@@ -54,7 +55,10 @@ def rows(
     activation: str | None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`rows_forward`'s y, with its gradients."""
+    """`rows_forward`'s y, with its gradients; a jagged x has the rows of its values."""
+    if x.is_nested:
+        settings = (weight, bias, axes, center, eps, activation, out)
+        return of_values(lambda values, added: rows(values, added, *settings), x, residual, axes)
     wanted = _wants_gradient(x, residual, weight, bias)
     if out is not None:
         call = (x, residual, weight, bias, axes, center, eps, activation)

@@ -51,7 +51,7 @@ def whitening_norm(
 
     Covariances are summed in float32 (float64 where the input is) within a piece of the batch, and over the
     pieces in float64, as are all operations on them. Under `torch.func` running statistics move as
-    `batch_norm`'s; "zca" has no forward-mode derivative (`jvp`, `jacfwd`) in training.
+    `batch_norm`'s.
 
     Args:
         input: (N, C) or (N, C, *space), floating point, any memory format.

@@ -118,6 +118,10 @@ def compare(
         OptionError, DataError, UserCodeError: something does not hold; nothing was trained.
         RunError: an exception in a run or in a user's code; what was finished is kept.
         StoreError: `out` cannot be read or written.
+    Usage, not run as a test because it trains for minutes:
+        comparison = nw.compare("mlp", "digits", norms=("none", "batch"), lrs=(0.1, 1.0), epochs=2, out="run")
+        for row in comparison.rows:
+            print(row.norm, row.lr, row.test.mean)
     """
     not_while_importing()
     if jobs is not None and not (isinstance(jobs, int) and jobs >= 1):

@@ -81,6 +81,15 @@ def test_functions_of_the_user_s_own(tmp_path, function, count):
     assert read_samples(f"{tmp_path / 'own.py'}:{function}").count == count
 
 
+@pytest.mark.parametrize("form", [torch.as_tensor, torch.Tensor.numpy])
+def test_four_tensors_are_what_a_function_of_the_user_s_returns(form):
+    samples = read_samples(tuple(map(form, (X, Y, X[:4], Y[:4]))))
+    x, labels = samples.take(slice(0, None), CPU)
+    assert samples.count == 8
+    assert all(any(torch.equal(row, given) for given in X) for row in x)
+    assert set(labels.tolist()) == {0, 1}
+
+
 def test_a_stream_without_an_end_is_read_in_part():
     assert read_samples(Endless()).count == MOST_READ
 
@@ -103,6 +112,8 @@ def test_mini_batches_are_whole_and_cover_all_samples():
         ((X[:0], Y[:0]), DataError, "at least one sample, but hold none"),
         ((X, Y[:4]), DataError, "as many labels as samples, but their numbers are 4 and 10"),
         ([(X, Y), (X, Y, Y)], DataError, "must hold the same tensors, but the first held 2 and batch 1 3"),
+        ((X, Y, X), OptionError, "four .x_train, y_train, x_test, y_test., .* came as a tuple of 3"),
+        ((X, Y, X, Y[:4]), DataError, "data: "),
         (X, OptionError, "but came as a Tensor"),
         (3, OptionError, "but came as a int"),
         (np.zeros(3), OptionError, "but came as a ndarray"),

@@ -20,14 +20,13 @@ class ScaleFacts:
     Args:
         layer: qualified name.
         channels: how many entries the weight has.
-        collapsed_before, collapsed: of them, those below `COLLAPSED` in magnitude, before and after training.
+        collapsed: of them, those below `COLLAPSED` in magnitude after training.
         largest_before, largest: the largest magnitude before and after.
         trained: it takes a gradient.
     """
 
     layer: str
     channels: int
-    collapsed_before: int
     collapsed: int
     largest_before: float
     largest: float
@@ -52,7 +51,6 @@ def scales_of(before: nn.Module, after: nn.Module) -> tuple[ScaleFacts, ...]:
         ScaleFacts(
             name,
             weight.numel(),
-            _collapsed(came[name]),
             _collapsed(weight),
             _largest(came[name]),
             _largest(weight),

@@ -17,6 +17,7 @@ from normwright.backends.moments import compute_dtype, statistics_dtype
 from normwright.backends.normalised import is_batched
 from normwright.functional.autocasting import without_autocast
 from normwright.functional.differentiable_gradients import differentiable_gradients
+from normwright.functional.forward_mode import needs_plain_operations
 from normwright.functional.whitening import passes
 from normwright.functional.whitening.inverse_root import projection_of
 
@@ -47,7 +48,7 @@ class Whitened(NamedTuple):
 
 def whiten(x: Tensor, weight: Tensor | None, bias: Tensor | None, rule: Rule) -> Whitened:
     """Whitens by x's own moments, with its gradients."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if needs_plain_operations(x, weight, bias):
         y, *moments = _plainly(x, weight, bias, rule)
         return Whitened(y, *(moment.detach() for moment in moments))
     return Whitened(*_Whitening.apply(x, weight, bias, rule))
@@ -67,7 +68,7 @@ def project(
     matrix = _weighted(projection.to(wide), weight)
     tensors = [tensor for tensor in (x, weight, bias) if tensor is not None]
     wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if wants_gradient or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if wants_gradient or needs_plain_operations(*tensors):
         return _applied(_centred(x, mean.to(wide)), matrix, bias, x)
     return passes.project(x, passes.Centring.about(mean.to(wide), None, x), matrix, bias)
 

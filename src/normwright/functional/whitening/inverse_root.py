@@ -33,7 +33,8 @@ def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) 
         return _newton_schulz(covariance, eps, iterations)
     if _goes_without_eigenvalues(covariance):
         return _without_eigenvalues(covariance, eps)
-    projection: Tensor = _InverseRoot.apply(covariance, eps)[0]
+    kind = _InverseRoot if torch.compiler.is_compiling() else _InverseRootBothWays
+    projection: Tensor = kind.apply(covariance, eps)[0]
     return projection
 
 
@@ -67,14 +68,35 @@ class _InverseRoot(torch.autograd.Function):
         projection, vectors, roots = output
         ctx.mark_non_differentiable(vectors, roots)
         ctx.save_for_backward(covariance, projection, vectors, roots)
+        ctx.save_for_forward(covariance, projection, vectors, roots)
 
     @staticmethod
     def backward(ctx: Any, dprojection: Tensor, *_: Any) -> Any:
-        covariance, projection, vectors, roots = ctx.saved_tensors
-        # R·dΣ + dΣ·R = −P·dP·P, where R = P⁻¹ = (Σ + eps·I)·P, as a function of Σ for the next derivative
-        root = covariance @ projection + ctx.eps * projection
-        right = -projection @ ((dprojection + dprojection.mT) / 2) @ projection
-        return _Lyapunov.apply(root, right, vectors, roots), None
+        # R·dΣ + dΣ·R = −P·dP·P
+        root, projection, vectors, roots = _root(ctx)
+        right = -projection @ _symmetric(dprojection) @ projection
+        return _solved(root, right, vectors, roots), None
+
+
+class _InverseRootBothWays(_InverseRoot):
+    """With forward mode, which the compiler does not trace."""
+
+    @staticmethod
+    def jvp(ctx: Any, dcovariance: Tensor, *_: Any) -> Any:
+        # dP = −P·dR·P, where R·dR + dR·R = dΣ
+        root, projection, vectors, roots = _root(ctx)
+        droot = _solved(root, _symmetric(dcovariance), vectors, roots)
+        return -projection @ droot @ projection, None, None
+
+
+def _root(ctx: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """R = P⁻¹ = (Σ + eps·I)·P, as a function of Σ for the next derivative; P, and what they are made of."""
+    covariance, projection, vectors, roots = ctx.saved_tensors
+    return covariance @ projection + ctx.eps * projection, projection, vectors, roots
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mT) / 2
 
 
 class _Lyapunov(torch.autograd.Function):
@@ -91,13 +113,29 @@ class _Lyapunov(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         root, _, vectors, roots = inputs
         ctx.save_for_backward(root, output, vectors, roots)
+        ctx.save_for_forward(root, output, vectors, roots)
 
     @staticmethod
     def backward(ctx: Any, dsolution: Tensor) -> Any:
         root, solution, vectors, roots = ctx.saved_tensors
         # The map is its own adjoint; and dY solves R·dY + dY·R = dQ − dR·Y − Y·dR.
-        dright = _Lyapunov.apply(root, dsolution, vectors, roots)
+        dright = _solved(root, dsolution, vectors, roots)
         return -(dright @ solution.mT + solution.mT @ dright), dright, None, None
+
+
+class _LyapunovBothWays(_Lyapunov):
+    """Likewise."""
+
+    @staticmethod
+    def jvp(ctx: Any, droot: Tensor, dright: Tensor, *_: Any) -> Tensor:
+        root, solution, vectors, roots = ctx.saved_tensors
+        right = dright - droot @ solution - solution @ droot
+        return _solved(root, right, vectors, roots)
+
+
+def _solved(*given: Tensor) -> Tensor:
+    solution: Tensor = (_Lyapunov if torch.compiler.is_compiling() else _LyapunovBothWays).apply(*given)
+    return solution
 
 
 def _without_eigenvalues(covariance: Tensor, eps: float) -> Tensor:

@@ -95,11 +95,13 @@ def read_samples(data: Any, *, image_size: int | None = None, directory: Path | 
 
     Args:
         data: a name as `compare` takes it (of which the training split is meant), a normwright `Data`, the
-            two tensors or arrays (x, labels), a data set of PyTorch, or batches as a data loader gives them.
+            two tensors or arrays (x, labels), four of them (x_train, y_train, x_test, y_test), of which the
+            training split is meant too, a data set of PyTorch, or batches as a data loader gives them.
         image_size: pixels that images:DIR scales to.
         directory: where data files are looked for first.
     Raises:
         DataError: it holds no samples or no labels.
+        OptionError: it is none of these.
         Whatever loading a named data set raises.
     """
     if isinstance(data, str):
@@ -113,16 +115,24 @@ def read_samples(data: Any, *, image_size: int | None = None, directory: Path | 
         return read_samples(prepared(recipe, source))
     if isinstance(data, Data):
         return Samples((data.train_x, data.train_y), data.classes)
-    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, Tensor | np.ndarray) for d in data):
-        return Samples(tuple(map(torch.as_tensor, data)))
+    if isinstance(data, tuple) and data and all(isinstance(part, Tensor | np.ndarray) for part in data):
+        if len(data) == 2:
+            return Samples(tuple(map(torch.as_tensor, data)))
+        if len(data) == 4:
+            return read_samples(prepared(DataRecipe(name="data"), as_source("data", data)))
+        raise _refused(f"a tuple of {len(data)}")
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         data = DataLoader(data, _READ_AT_ONCE)
     if isinstance(data, Tensor | np.ndarray | Mapping) or not hasattr(data, "__iter__"):
-        raise OptionError(
-            "data must be a name, two tensors (x, labels), a data set, or an iterable of batches, but came "
-            f"as a {type(data).__name__}"
-        )
+        raise _refused(f"a {type(data).__name__}")
     return Samples(_joined(data))
+
+
+def _refused(came: str) -> OptionError:
+    return OptionError(
+        "data must be a name, two tensors (x, labels), four (x_train, y_train, x_test, y_test), a data set, "
+        f"or an iterable of batches, but came as {came}"
+    )
 
 
 def _joined(batches: Iterable[Any]) -> Any:

@@ -54,8 +54,9 @@ def find_batch_size(
         network: in training mode as its parts are, else all of it is put into it (one that is compiled is
             timed as it was before); or a name as `compare` takes it: mlp, lenet, vgg, resnet20, lstm,
             `package.module:function`, `path/to/file.py:function`.
-        data: a name as `compare` takes it, the two tensors (x, labels), a data set of PyTorch, or batches of
-            (x, labels) or of mappings with `labels`, of which at most 65,536 samples are read.
+        data: a name as `compare` takes it, the two tensors (x, labels) or the four (x_train, y_train, x_test,
+            y_test) as a user's function returns them, a data set of PyTorch, or batches of (x, labels) or
+            of mappings with `labels`, of which at most 65,536 samples are read.
         loss: cross_entropy, mse, a function (outputs, labels) -> scalar or its name; None where the network's
             output holds it as `loss`.
         optimiser: sgd or adamw, an optimiser of this network, or what makes one for parameters.

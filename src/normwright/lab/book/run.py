@@ -59,6 +59,9 @@ def run_claims(
         DataError: the data are missing.
         RunError: an exception in a run or an experiment; what was finished is kept.
         StoreError: `out` cannot be read or written, or another process runs claims in it.
+    Usage, not run as a test because it trains for minutes:
+        for record in nw.run_claims([1], quick=True, out="claims"):
+            print(record.number, record.verdict)
     """
     not_while_importing()
     claims = claims_to_run(numbers)
