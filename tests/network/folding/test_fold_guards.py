@@ -188,14 +188,55 @@ class Decided(nn.Module):
 
 
 @pytest.mark.parametrize("tolerance", [None, 1e-4])
-def test_where_rounding_decides_the_folded_network_is_held_against_the_unfolded(tolerance):
+def test_where_rounding_decides_the_two_networks_are_compared_in_float64(tolerance):
     x = draw(2, 3).float()
     found = measure.compare(Decided(0.0), Decided(1e-6), call_of(x), tolerance)
     assert found.unfolded > x.abs().max()
     assert found.folded > x.abs().max()
-    assert found.difference <= found.tolerance < 1e-2
-    with pytest.raises(FoldError, match="largest error against the unfolded network must be at most"):
+    assert 0 < found.in_float64 <= found.tolerance < 1e-2
+    with pytest.raises(FoldError, match="unfolded network, where both run in float64, must be at most"):
         measure.compare(Decided(0.0), Decided(0.1), call_of(x), tolerance)
+
+
+def test_a_right_fold_that_decides_otherwise_by_rounding_passes():
+    class Otherwise(Decided):
+        def forward(self, x):
+            return super().forward(x) * (1.0 if x.dtype == torch.float64 else -1.0)
+
+    x = draw(2, 3).float()
+    found = measure.compare(Decided(0.0), Otherwise(1e-6), call_of(x), None)
+    assert found.difference > x.abs().max()
+
+
+def test_the_report_says_that_rounding_decides():
+    class Network(Decided):
+        def __init__(self):
+            super().__init__(0.0)
+            self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return super().forward(self.bn(self.conv(x)))
+
+    network = randomise(Network()).float().eval()
+    _, report = fold_with_report(network, draw(2, 3, 4, 4).float())
+    assert report.error.in_float64 <= report.error.tolerance
+    assert "Rounding decides something in the network" in str(report)
+
+
+def test_a_margin_is_for_rounding_and_not_for_a_wrong_fold():
+    class Off(nn.Module):
+        def __init__(self, by):
+            super().__init__()
+            self.by = by
+
+        def forward(self, x):
+            return x * (1.0 + self.by)
+
+    x = draw(2, 3).float()
+    assert measure.compare(Off(0.0), Off(2e-6), call_of(x), None, margin=8.0).folded_ulps > measure.LEAST_ULPS
+    for by, margin in ((2e-6, 1.0), (1e-3, 8.0), (1e-3, 1e9)):
+        with pytest.raises(FoldError, match="largest error against float64"):
+            measure.compare(Off(0.0), Off(by), call_of(x), None, margin=margin)
 
 
 def test_an_index_that_rounding_decides_must_be_the_unfolded_networks():

@@ -83,8 +83,8 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
         tolerance: the largest error against float64 that is let pass, in the output's unit; None for at most
             4 times the unfolded network's own on the same example, or 4 ulps. Where that would be as much as
             the output itself (rounding decided which is the largest, as in top-k), it is the largest
-            difference from the unfolded network, None for half of the output's digits. Where the network
-            does not run in float64 it must be given, and is that difference too.
+            difference of the two networks in float64, None for half of the output's digits. Where the network
+            does not run in float64 it must be given, and is the largest difference from the unfolded network.
         inplace: change the network itself; else a copy of it.
     Returns:
         The folded network; `network.fold_with_report` says what was done, why not the rest, the error and

@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,8 @@ class _Errors:
     Args:
         unit: an ulp of it.
         scale: its largest magnitude.
-        near: what the two networks may differ by where their errors against float64 tell nothing.
+        near: half of its digits.
+        in_float64: the difference where both networks run in float64; known where it is asked for.
     """
 
     difference: tuple[float, float]
@@ -48,6 +49,7 @@ class _Errors:
     unit: float
     scale: float
     near: float
+    in_float64: float = 0.0
 
     def most(self, other: _Errors) -> _Errors:
         """The larger of each."""
@@ -60,37 +62,48 @@ class _Errors:
             )
         ]
         assert pairs[0] is not None
-        sizes = (max(self.unit, other.unit), max(self.scale, other.scale), max(self.near, other.near))
-        return _Errors(pairs[0], pairs[1], pairs[2], *sizes)
+        single = [
+            max(getattr(self, name), getattr(other, name)) for name in ("unit", "scale", "near", "in_float64")
+        ]
+        return _Errors(pairs[0], pairs[1], pairs[2], *single)
 
     @property
-    def is_beside_unfolded(self) -> bool:
-        """Whether the folded network's difference from the unfolded one is judged, and no error.
+    def is_decided(self) -> bool:
+        """Whether rounding has decided something in the unfolded network, as which is larger in top-k.
 
-        Where the unfolded network's own error is so large that as much as the output itself would be allowed,
-        rounding has decided something in it (as which is the largest, in top-k or argmax), and a wrong fold
-        would pass. The folded network, whose roundings differ little, mostly decides alike.
+        Its own error is then so large that as much as the output itself would be allowed, and a wrong fold
+        would pass. In float64, where next to nothing is left to rounding, the two networks must be near.
         """
-        return self.unfolded is None or TIMES_UNFOLDED * self.unfolded[0] > self.scale
+        return self.unfolded is not None and TIMES_UNFOLDED * self.unfolded[0] > self.scale
 
     @property
     def judged(self) -> float:
         """What must not be too large."""
-        if self.folded is None or self.is_beside_unfolded:
+        if self.folded is None:
             return self.difference[0]
-        return self.folded[0]
+        return self.in_float64 if self.is_decided else self.folded[0]
 
-    def allowed(self, tolerance: float | None) -> float:
-        """How large it may be."""
+    @property
+    def against(self) -> str:
+        """What it is an error against."""
+        if self.folded is None:
+            return "the unfolded network"
+        return "the unfolded network, where both run in float64," if self.is_decided else "float64"
+
+    def allowed(self, tolerance: float | None, margin: float) -> float:
+        """How large it may be; a margin above 1 lets no more than half of the digits be lost."""
         if tolerance is not None:
             return tolerance
         assert self.unfolded is not None
-        if self.is_beside_unfolded:
+        if self.is_decided:
             return self.near
-        return max(TIMES_UNFOLDED * self.unfolded[0], LEAST_ULPS * self.unit)
+        limit = max(TIMES_UNFOLDED * self.unfolded[0], LEAST_ULPS * self.unit)
+        return max(limit, min(margin * limit, self.near))
 
 
-def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float | None) -> FoldDifference:
+def compare(
+    unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float | None, *, margin: float = 1.0
+) -> FoldDifference:
     """The errors of the folded network.
 
     Args:
@@ -98,9 +111,10 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
         folded: a copy of the folded one.
         call: the example.
         tolerance: largest error against float64, in the output's unit; None for at most 4 times the unfolded
-            network's own, or 4 ulps. Where the network does not run in float64, or has an error of its own
-            as large as a quarter of the output, it is the largest difference from the unfolded one, and None
-            allows half of the digits.
+            network's own, or 4 ulps. Where that would be as much as the output itself, it is the largest
+            difference of the two networks in float64, None for half of the output's digits; and where the
+            network does not run in float64, the largest difference from the unfolded one.
+        margin: how many times as much None allows.
     Raises:
         FoldError: the outputs differ in kind, or by more than the tolerance.
         OptionError: there is no tolerance, and the network does not run in float64.
@@ -125,33 +139,42 @@ def compare(unfolded: nn.Module, folded: nn.Module, call: Call, tolerance: float
     examples = 1
     more = 0 if tolerance is not None else _MORE_EXAMPLES
     generator = torch.Generator().manual_seed(0)
-    while _failing(found, tolerance) is not None and examples <= more:
+    while _failing(found, tolerance, margin) is not None and examples <= more:
         near = call.map(lambda x: _near(x, generator))
         before = outputs(unfolded, near)
         right = None if exact is None else outputs(exact, near.map(widened))
         more_found = _errors(before, right, folded, narrow, near)
         found = [one.most(two) for one, two in zip(found, more_found, strict=True)]
         examples += 1
-    failing = _failing(found, tolerance)
+    failing = _failing(found, tolerance, margin)
     if failing is not None:
         errors = found[failing]
-        against = "the unfolded network" if errors.is_beside_unfolded else "float64"
         own_error = (
             "" if errors.unfolded is None else f" (the unfolded network's is {errors.unfolded[0]:.3g})"
         )
         which = "" if len(found) == 1 else f" in output {failing} of {len(found)}"
+        allowed = errors.allowed(tolerance, margin)
         raise FoldError(
-            f"the folded network's largest error against {against} must be at most "
-            f"{errors.allowed(tolerance):.3g} on the example{which}, but is {errors.judged:.3g}{own_error}: "
+            f"the folded network's largest error against {errors.against} must be at most "
+            f"{allowed:.3g} on the example{which}, but is {errors.judged:.3g}{own_error}: "
             "the network is left as it was; give a larger tolerance= if that is small enough"
         )
     largest = functools.reduce(_Errors.most, found)
-    limit = max(errors.allowed(tolerance) for errors in found)
+    limit = max(errors.allowed(tolerance, margin) for errors in found)
     folded_error, folded_ulps = largest.folded or (None, None)
     unfolded_error, unfolded_ulps = largest.unfolded or (None, None)
     difference, ulps = largest.difference
+    in_float64 = max((errors.in_float64 for errors in found if errors.is_decided), default=None)
     return FoldDifference(
-        difference, folded_error, unfolded_error, ulps, folded_ulps, unfolded_ulps, limit, examples
+        difference,
+        folded_error,
+        unfolded_error,
+        ulps,
+        folded_ulps,
+        unfolded_ulps,
+        limit,
+        examples,
+        in_float64,
     )
 
 
@@ -165,9 +188,9 @@ def _check_judgeable(found: Sequence[Tensor]) -> None:
             )
 
 
-def _failing(found: Sequence[_Errors], tolerance: float | None) -> int | None:
+def _failing(found: Sequence[_Errors], tolerance: float | None, margin: float) -> int | None:
     """The first output whose error is too large: each is judged by its own limit."""
-    places = (place for place, e in enumerate(found) if not e.judged <= e.allowed(tolerance))
+    places = (place for place, e in enumerate(found) if not e.judged <= e.allowed(tolerance, margin))
     return next(places, None)
 
 
@@ -201,7 +224,12 @@ def _errors(
     rough: Sequence[Tensor | None] = [None] * len(before)
     if right is not None and narrow is not None:
         rough = outputs(narrow, call.map(_narrowed))
-    return [_errors_of(*parts) for parts in zip(before, after, exact, rough, strict=True)]
+    found = [_errors_of(*parts) for parts in zip(before, after, exact, rough, strict=True)]
+    if right is None or not any(errors.is_decided for errors in found):
+        return found
+    wide = outputs(in_dtype(folded, torch.float64), call.map(widened))
+    apart = [_largest(*parts)[0] for parts in zip(wide, right, before, strict=True)]
+    return [replace(errors, in_float64=error) for errors, error in zip(found, apart, strict=True)]
 
 
 def _errors_of(before: Tensor, after: Tensor, right: Tensor | None, rough: Tensor | None) -> _Errors:

@@ -47,11 +47,13 @@ class FoldDifference:
         difference_ulps: `difference` in ulps: of the output's dtype, at the output's largest magnitude.
         folded_ulps: `folded` in ulps.
         unfolded_ulps: `unfolded` in ulps.
-        tolerance: what `folded` was allowed to be (`difference`, where there is no float64, or where the
-            unfolded network's own error is so large that it tells nothing): each output is judged by its
-            own limit, and this is the largest of them.
+        tolerance: what `folded` was allowed to be (`difference`, where there is no float64; the difference in
+            float64, where the unfolded network's own error is so large that it tells nothing): each output
+            is judged by its own limit, and this is the largest of them.
         examples: how many inputs these are the largest of: the example, and others near it where the
             example alone could not tell rounding from a wrong fold.
+        in_float64: the largest difference of the two networks where both run in float64, over the outputs
+            that were judged by it; None where the errors against float64 told enough.
     """
 
     difference: float
@@ -62,6 +64,7 @@ class FoldDifference:
     unfolded_ulps: float | None
     tolerance: float
     examples: int
+    in_float64: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,11 @@ def _error_in_words(error: FoldDifference | None) -> list[str]:
         lines.append(
             f"Largest error against float64: folded {error.folded:.3g} ({error.folded_ulps:.3g} ulps), "
             f"unfolded {error.unfolded:.3g} ({error.unfolded_ulps:.3g} ulps); allowed {error.tolerance:.3g}."
+        )
+    if error.in_float64 is not None:
+        lines.append(
+            "Rounding decides something in the network, as which is the largest, so that its errors tell "
+            f"nothing: where both run in float64, the two differ by {error.in_float64:.3g}."
         )
     return lines
 
