@@ -60,14 +60,20 @@ main()
 """
 
 
+def writing_over(output, arguments, resnet_cli, wait_for):
+    """A command that hangs while it writes its draft beside an output that is there."""
+    for name in ("gate", "writing"):
+        (output.parent / name).unlink(missing_ok=True)
+    output.write_bytes(b"old")
+    process = resnet_cli.start(*arguments, program=(sys.executable, "-c", HANGING))
+    wait_for(output.parent / "writing", process)
+    return process
+
+
 def test_killed_while_it_writes_the_next_run_takes_the_draft_away(resnet_cli, wait_for):
     folder = resnet_cli.folder
-    for name in ("gate", "writing"):
-        (folder / name).unlink(missing_ok=True)
-    (folder / "killed.pt").write_bytes(b"old")
     arguments = (*ARGUMENTS, "--out", "killed.pt", "--force")
-    process = resnet_cli.start(*arguments, program=(sys.executable, "-c", HANGING))
-    wait_for(folder / "writing", process)
+    process = writing_over(folder / "killed.pt", arguments, resnet_cli, wait_for)
     process.kill()
     process.communicate(timeout=120)
     assert (folder / "killed.pt").read_bytes() == b"old"
@@ -80,12 +86,8 @@ def test_killed_while_it_writes_the_next_run_takes_the_draft_away(resnet_cli, wa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_while_it_writes_it_leaves_no_draft(resnet_cli, wait_for, number):
     folder = resnet_cli.folder
-    for name in ("gate", "writing"):
-        (folder / name).unlink(missing_ok=True)
-    (folder / "stopped.pt").write_bytes(b"old")
     arguments = (*ARGUMENTS, "--out", "stopped.pt", "--force")
-    process = resnet_cli.start(*arguments, program=(sys.executable, "-c", HANGING))
-    wait_for(folder / "writing", process)
+    process = writing_over(folder / "stopped.pt", arguments, resnet_cli, wait_for)
     assert len(list(folder.glob(".stopped*"))) == 1
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)

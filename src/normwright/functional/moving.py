@@ -53,7 +53,7 @@ def move_towards(
 
 def stands_for_several(*tensors: Tensor | None) -> bool:
     """Whether `vmap` maps over one of them."""
-    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+    if torch.compiler.is_compiling():
         return False
     return any(t is not None and _functorch.is_batchedtensor(_unwrapped(t)) for t in tensors)
 

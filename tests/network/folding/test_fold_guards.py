@@ -159,12 +159,16 @@ def test_outputs_that_cannot_be_compared_are_refused(made):
     assert type(network.bn) is nn.BatchNorm2d
 
 
-def test_each_output_is_judged_by_its_own_limit():
-    class Wrong(nn.Module):
-        def __init__(self, by):
-            super().__init__()
-            self.by = by
+class Off(nn.Module):
+    """A network that is off by something."""
 
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+
+def test_each_output_is_judged_by_its_own_limit():
+    class Wrong(Off):
         def forward(self, x):
             return 1e9 * x, x + self.by
 
@@ -174,12 +178,8 @@ def test_each_output_is_judged_by_its_own_limit():
         measure.compare(Wrong(0.0), Wrong(1e-3), call_of(x), None)
 
 
-class Decided(nn.Module):
+class Decided(Off):
     """The larger of two rows by sums that differ by less than float32 tells: another one in float64."""
-
-    def __init__(self, by):
-        super().__init__()
-        self.by = by
 
     def forward(self, x):
         rows = torch.stack([x, -x]) + self.by
@@ -224,19 +224,16 @@ def test_the_report_says_that_rounding_decides():
 
 
 def test_a_margin_is_for_rounding_and_not_for_a_wrong_fold():
-    class Off(nn.Module):
-        def __init__(self, by):
-            super().__init__()
-            self.by = by
-
+    class Larger(Off):
         def forward(self, x):
             return x * (1.0 + self.by)
 
     x = draw(2, 3).float()
-    assert measure.compare(Off(0.0), Off(2e-6), call_of(x), None, margin=8.0).folded_ulps > measure.LEAST_ULPS
+    found = measure.compare(Larger(0.0), Larger(2e-6), call_of(x), None, margin=8.0)
+    assert found.folded_ulps > measure.LEAST_ULPS
     for by, margin in ((2e-6, 1.0), (1e-3, 8.0), (1e-3, 1e9)):
         with pytest.raises(FoldError, match="largest error against float64"):
-            measure.compare(Off(0.0), Off(by), call_of(x), None, margin=margin)
+            measure.compare(Larger(0.0), Larger(by), call_of(x), None, margin=margin)
 
 
 def test_an_index_that_rounding_decides_must_be_the_unfolded_networks():

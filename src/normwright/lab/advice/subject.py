@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from normwright.errors import OptionError, unknown_name
 from normwright.lab.advice.samples import Samples, read_samples
 from normwright.lab.advice.trainee import Optimiser, Trainee, trainee
 from normwright.lab.devices import device_of
-from normwright.lab.grid import make_base
+from normwright.lab.grid import OPTIONS, make_base
 from normwright.lab.networks.own_network import OwnNetwork
 from normwright.lab.objective import Loss
 from normwright.lab.optimisation import make_optimiser
@@ -30,7 +30,7 @@ from normwright.statistics.batches import unwrapped
 # What a recipe must name and these tests vary themselves.
 _VARIED: dict[str, Any] = {"batch_size": 1, "lr": 1e-3}
 
-_OF_NETWORK = tuple(field.name for field in fields(NetworkRecipe) if field.name not in ("name", "digest"))
+_OF_NETWORK = tuple(option for option, part in OPTIONS.items() if part is NetworkRecipe)
 _OF_OPTIMISER = ("momentum", "weight_decay")
 OFFERED = (*_OF_NETWORK, *_OF_OPTIMISER, "image_size")
 """What may be asked of a network, an optimiser or a data set by name."""

@@ -37,18 +37,16 @@ class _Errors:
     """Of one output: largest errors, and the same in ulps: of the difference, folded, and unfolded.
 
     Args:
-        unit: an ulp of it.
-        scale: its largest magnitude.
-        near: half of its digits.
+        scale: its largest magnitude; 0 of what is not floating-point.
+        eps: of its dtype; likewise.
         in_float64: the difference where both networks run in float64; known where it is asked for.
     """
 
     difference: tuple[float, float]
     folded: tuple[float, float] | None
     unfolded: tuple[float, float] | None
-    unit: float
     scale: float
-    near: float
+    eps: float
     in_float64: float = 0.0
 
     def most(self, other: _Errors) -> _Errors:
@@ -62,10 +60,13 @@ class _Errors:
             )
         ]
         assert pairs[0] is not None
-        single = [
-            max(getattr(self, name), getattr(other, name)) for name in ("unit", "scale", "near", "in_float64")
-        ]
-        return _Errors(pairs[0], pairs[1], pairs[2], *single)
+        scale, in_float64 = max(self.scale, other.scale), max(self.in_float64, other.in_float64)
+        return _Errors(pairs[0], pairs[1], pairs[2], scale, self.eps, in_float64)
+
+    @property
+    def near(self) -> float:
+        """Half of its digits."""
+        return math.sqrt(self.eps) * self.scale
 
     @property
     def is_decided(self) -> bool:
@@ -97,7 +98,7 @@ class _Errors:
         assert self.unfolded is not None
         if self.is_decided:
             return self.near
-        limit = max(TIMES_UNFOLDED * self.unfolded[0], LEAST_ULPS * self.unit)
+        limit = max(TIMES_UNFOLDED * self.unfolded[0], LEAST_ULPS * _ulp(self.scale, self.eps))
         return max(limit, min(margin * limit, self.near))
 
 
@@ -228,25 +229,27 @@ def _errors(
     if right is None or not any(errors.is_decided for errors in found):
         return found
     wide = outputs(in_dtype(folded, torch.float64), call.map(widened))
-    apart = [_largest(*parts)[0] for parts in zip(wide, right, before, strict=True)]
-    return [replace(errors, in_float64=error) for errors, error in zip(found, apart, strict=True)]
+    return [
+        replace(errors, in_float64=_largest(value, exactly, _ulp(errors.scale, errors.eps))[0])
+        for errors, value, exactly in zip(found, wide, right, strict=True)
+    ]
 
 
 def _errors_of(before: Tensor, after: Tensor, right: Tensor | None, rough: Tensor | None) -> _Errors:
-    sizes = (0.0, 0.0, 0.0)
+    scale = eps = 0.0
     if before.is_floating_point():
-        scale = _magnitude(before)
-        sizes = (_ulp(before), scale, math.sqrt(torch.finfo(before.dtype).eps) * scale)
-    difference = _largest(after, before, before)
+        scale, eps = _magnitude(before), torch.finfo(before.dtype).eps
+    unit = _ulp(scale, eps)
+    difference = _largest(after, before, unit)
     if right is None:
-        return _Errors(difference, None, None, *sizes)
-    own = _largest(before, right, before)
+        return _Errors(difference, None, None, scale, eps)
+    own = _largest(before, right, unit)
     if rough is not None:
         # Rounding errors are proportional to the unit: 2^29 times smaller in float64.
-        error, ulps = _largest(rough.to(right.dtype), right, before)
+        error, ulps = _largest(rough.to(right.dtype), right, unit)
         smaller = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
         own = (max(own[0], smaller * error), max(own[1], smaller * ulps))
-    return _Errors(difference, _largest(after, right, before), own, *sizes)
+    return _Errors(difference, _largest(after, right, unit), own, scale, eps)
 
 
 def _narrowed(value: Tensor) -> Tensor:
@@ -329,7 +332,7 @@ def _check_kinds(before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
         )
 
 
-def _largest(value: Tensor, right: Tensor, like: Tensor) -> tuple[float, float]:
+def _largest(value: Tensor, right: Tensor, unit: float) -> tuple[float, float]:
     """The largest error of an output, in its unit and in ulps."""
     if not value.numel():
         return 0.0, 0.0
@@ -339,12 +342,12 @@ def _largest(value: Tensor, right: Tensor, like: Tensor) -> tuple[float, float]:
     same = (value == right) | (value.isnan() & right.isnan())  # infinities too
     largest = float(torch.where(same, 0.0, apart).max())
     largest = math.inf if math.isnan(largest) else largest
-    return largest, largest / _ulp(like)
+    return largest, largest / unit
 
 
-def _ulp(value: Tensor) -> float:
-    """The distance from the largest finite magnitude of a tensor to the next larger number of its dtype."""
-    return math.ldexp(torch.finfo(value.dtype).eps, math.frexp(_magnitude(value))[1] - 1)
+def _ulp(scale: float, eps: float) -> float:
+    """The distance from a number to the next larger one of a dtype of this eps."""
+    return math.ldexp(eps, math.frexp(scale)[1] - 1)
 
 
 def _magnitude(value: Tensor) -> float:
