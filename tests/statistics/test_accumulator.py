@@ -80,6 +80,18 @@ def test_both_estimators_are_the_references(together):
         np.testing.assert_allclose(estimate.variance(estimator), expected.variance, rtol=SUMMED)
 
 
+def test_channels_side_by_side_split_into_what_they_were():
+    parts = [Accumulator.of(draw(n, channels, seed=n)) for n, channels in ((4, 3), (9, 1), (2, 5))]
+    whole = Accumulator.side_by_side(parts)
+    assert whole.count.tolist() == [4, 4, 4, 9, 2, 2, 2, 2, 2]
+    for part, again in zip(parts, whole.split([3, 1, 5]), strict=True):
+        assert torch.equal(again.count, part.count)
+        assert torch.equal(again.mean, part.mean)
+        assert torch.equal(again.m2, part.m2)
+        # what is sent to another process holds these channels alone
+        assert again.mean.untyped_storage().nbytes() == part.mean.nbytes
+
+
 def test_standard_errors_are_those_of_repeated_data_sets():
     # Images whose pixels share a level: far fewer independent draws than elements. What is foretold from one
     # data set of 50 mini-batches is compared with how 400 data sets differ.

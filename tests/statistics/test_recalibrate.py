@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
@@ -178,6 +179,43 @@ def test_functional_calls_with_buffers(function, training):
     assert_statistics(network[0], x.double().numpy().mean(0), x.double().numpy().var(0))
     assert network[0].other_mean.tolist() == pytest.approx([2, 2, 2], abs=1e-6)
     assert [layer.name for layer in handle.layers] == ["0", "0.other_mean"]
+
+
+class _Apart(nn.Module):
+    """Layers of unlike kinds, widths and uses, none of which sees what another made."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow, self.twice = nn.BatchNorm2d(6), nn.BatchNorm2d(2), nw.nn.BatchNorm2d(3)
+        self.of_samples = nn.InstanceNorm2d(4, track_running_stats=True)
+        self.whitening = nw.nn.WhiteningNorm2d(4, group_size=2)
+        self.other = nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        self.twice(x[:, :3])
+        self.wide(x)
+        self.narrow(x[:, 1:3])
+        self.whitening(x[:, 2:])
+        self.of_samples(x[:, :4])
+        self.other(x[:, 5:])
+        return self.twice(x[:, 3:])
+
+
+@pytest.mark.parametrize("estimator", ["total", "within"])
+def test_layers_are_merged_together_as_each_by_itself(estimator):
+    torch.manual_seed(0)
+    network = _Apart().eval()
+    batches = [draw(n, 6, 4, 3, seed=n) + n / 8 for n in (8, 3, 5, 2)]
+    together = nw.recalibrate(copy.deepcopy(network), batches, estimator=estimator)
+    for row in together.layers:
+        assert row.uses == (8 if row.name == "twice" else 4)
+        alone = copy.deepcopy(network)
+        [own] = [
+            other
+            for other in nw.recalibrate(alone, batches, layers=[row.name], estimator=estimator).layers
+            if not other.reason
+        ]
+        assert own == row
 
 
 def test_samples_bounds_what_is_read_and_a_shorter_loader_is_no_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,26 @@ class Accumulator:
         mean = means[0] + (weights * (means - means[0])).sum(0) / count
         m2 = (m2s + weights * (means - mean).square()).sum(0)
         return cls(count.reshape(counts.shape[1:]), mean, m2)
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence[Accumulator]) -> Self:
+        """The moments of all their channels, (ΣC,)."""
+        return cls(
+            torch.cat([part.count.expand_as(part.mean) for part in parts]),
+            torch.cat([part.mean for part in parts]),
+            torch.cat([part.m2 for part in parts]),
+        )
+
+    def split(self, sizes: list[int]) -> list[Self]:
+        """The moments of so many channels each, within which the count is the same; they share no memory.
+
+        Sent to another process, a view would take with it all that it is a view of.
+        """
+        parts = (part.split(sizes) for part in (self.count, self.mean, self.m2))
+        return [
+            type(self)(count[0].clone(), mean.clone(), m2.clone())
+            for count, mean, m2 in zip(*parts, strict=True)
+        ]
 
     @property
     def variance(self) -> Tensor:

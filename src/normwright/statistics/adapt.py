@@ -96,21 +96,20 @@ def adapt(
         raise nothing_read("adapt")
     if not share.layers:
         raise none_called(found.normalisers)
-    changes, values = {}, {}
-    for layer, seen in share.layers.items():
-        blended = adapter.blend(layer, seen)
-        mean, variance = layer.moments_in(network)
-        values[layer] = (
-            fitting(blended.mean, mean, layer),
-            fitting(blended.variance, variance, layer),
+    blends = {layer: adapter.blend(layer, seen) for layer, seen in share.layers.items()}
+    old = [layer.moments_in(network) for layer in blends]
+    new = [(blended.mean, blended.variance) for blended in blends.values()]
+    moves = moved(old, new, [seen.eps for seen in share.layers.values()])
+    values = {
+        layer: fitting(moments, buffers, layer)
+        for layer, moments, buffers in zip(blends, new, old, strict=True)
+    }
+    changes = {
+        layer.name: LayerAdaptation(
+            layer.name, layer.kind, round(seen.samples), blends[layer].source_share, *move
         )
-        changes[layer.name] = LayerAdaptation(
-            layer.name,
-            layer.kind,
-            round(seen.samples),
-            blended.source_share,
-            *moved((mean, variance), (blended.mean, blended.variance), seen.eps),
-        )
+        for (layer, seen), move in zip(share.layers.items(), moves, strict=True)
+    }
     rows = in_order(found, changes, lambda name, kind, why: LayerAdaptation(name, kind, reason=why))
     report = AdaptationReport(rows, share.samples, share.batches, guard.judged)
     return Adaptation(report, Replacement(network, values))

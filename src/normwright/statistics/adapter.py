@@ -12,7 +12,7 @@ from normwright.functional.whitening.autograd import moments
 from normwright.functional.whitening_norm import whiten_by
 from normwright.statistics.blend import Blend, Evidence, blend
 from normwright.statistics.layers import Layer
-from normwright.statistics.recorder import not_finite
+from normwright.statistics.waiting import not_finite
 from normwright.statistics.watch import Call
 
 SourceWeight = float | Mapping[str, float] | None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
-from torch import Tensor
+import torch
 
 from normwright.errors import DataError
-from normwright.statistics.estimate import channel_wise
-from normwright.statistics.layers import Layer, Layers
+from normwright.statistics.estimate import Estimate, Estimator, channel_wise
+from normwright.statistics.layers import Layer, Layers, Moments
 
 
 class _Named(Protocol):
@@ -24,35 +24,59 @@ _NOT_CALLED = "not called, or by a forward of its own that calls no batch_norm"
 
 
 def moved(
-    old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], eps: float
-) -> tuple[float, tuple[float, float]]:
-    """The largest shift of a mean, in old deviations √(variance + eps), and the variances' extreme ratios.
+    old: Sequence[Moments], new: Sequence[Moments], eps: Sequence[float]
+) -> list[tuple[float, tuple[float, float]]]:
+    """Of each layer the largest shift of a mean, in old deviations √(variance + eps), and its extreme ratios.
 
-    Of covariances, those of the variances among them.
+    The ratios are those of (variance + eps), new to old; of covariances, of the variances among them.
+
+    Args:
+        old, new: of each layer; the new ones in float64 on the CPU.
+        eps: of each layer's calls.
     """
-    (old_mean, old_variance), (new_mean, new_variance) = (
-        tuple(channel_wise(tensor.detach().to("cpu", dtype=new[0].dtype)) for tensor in pair)
-        for pair in (old, new)
+    sizes = [len(mean) for mean, _ in new]
+    old_mean, old_variance, new_mean, new_variance = (
+        torch.cat([channel_wise(pair[place].detach().to("cpu", torch.float64)) for pair in pairs])
+        for pairs in (old, new)
+        for place in (0, 1)
     )
-    spread = old_variance + eps
-    shift = (new_mean - old_mean).abs() / spread.sqrt()
-    ratio = (new_variance + eps) / spread
-    return float(shift.max()), (float(ratio.min()), float(ratio.max()))
+    added = torch.tensor(eps, dtype=torch.float64).repeat_interleave(torch.tensor(sizes))
+    spread = old_variance + added
+    shifts = ((new_mean - old_mean).abs() / spread.sqrt()).split(sizes)
+    ratios = ((new_variance + added) / spread).split(sizes)
+    return [
+        (float(shift.max()), (float(ratio.min()), float(ratio.max())))
+        for shift, ratio in zip(shifts, ratios, strict=True)
+    ]
 
 
-def fitting(value: Tensor, buffer: Tensor, layer: Layer) -> Tensor:
-    """The value in the buffer's dtype, on its device.
+def largest_errors(estimates: Sequence[Estimate], estimator: Estimator) -> list[tuple[float, float]]:
+    """Of each layer the largest standard error of a channel's mean and of one's variance."""
+    found: dict[int, tuple[float, float]] = {}
+    for batches in {estimate.batches for estimate in estimates}:
+        places = [place for place, estimate in enumerate(estimates) if estimate.batches == batches]
+        some = [estimates[place] for place in places]
+        errors = Estimate.side_by_side(some).standard_errors(estimator)
+        of_means, of_variances = (error.split([len(one.elements.mean) for one in some]) for error in errors)
+        for place, of_mean, of_variance in zip(places, of_means, of_variances, strict=True):
+            found[place] = float(of_mean.max()), float(of_variance.max())
+    return [found[place] for place in range(len(estimates))]
+
+
+def fitting(moments: Moments, buffers: Moments, layer: Layer) -> Moments:
+    """The moments in the buffers' dtypes, on their devices.
 
     Raises:
-        DataError: it overflows there.
+        DataError: one overflows there.
     """
-    fitted = value.to(buffer.device, buffer.dtype)
-    if not bool(fitted.isfinite().all()):
-        raise DataError(
-            f"the statistics of layer {layer.name!r} must fit {buffer.dtype}, but reach "
-            f"{float(value.abs().max()):.3g}; nothing was changed. Scale the layer's input down"
-        )
-    return fitted
+    mean, variance = (value.to(b.device, b.dtype) for value, b in zip(moments, buffers, strict=True))
+    for value, fitted in zip(moments, (mean, variance), strict=True):
+        if not bool(fitted.isfinite().all()):
+            raise DataError(
+                f"the statistics of layer {layer.name!r} must fit {fitted.dtype}, but reach "
+                f"{float(value.abs().max()):.3g}; nothing was changed. Scale the layer's input down"
+            )
+    return mean, variance
 
 
 def in_order(found: Layers, changed: dict[str, Row], left: Callable[[str, str, str], Row]) -> tuple[Row, ...]:

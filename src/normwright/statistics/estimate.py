@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -34,11 +35,11 @@ class Estimate:
         """The estimate from mini-batches.
 
         Args:
-            counts: (B,), at least 2.
+            counts: (B,), or (B, C) where channels differ in it; at least 2.
             means: (B, C).
             variances: (B, C), unbiased; or covariances (B, G, d, d) of groups of channels.
         """
-        degrees = (counts.double() - 1).view(-1, *[1] * (variances.dim() - 1))
+        degrees = (counts.double() - 1).view(*counts.shape, *[1] * (variances.dim() - counts.dim()))
         nothing = torch.zeros(variances.shape, dtype=torch.float64)
         kind = CovarianceAccumulator if variances.dim() > 2 else Accumulator
         return cls(
@@ -54,6 +55,21 @@ class Estimate:
             self.variances.merged(other.variances),
             self.batches + other.batches,
         )
+
+    @classmethod
+    def side_by_side(cls, estimates: Sequence[Estimate]) -> Estimate:
+        """The estimate of all their channels, of as many mini-batches each; of covariances, the variances."""
+        parts = [estimate.of_channels() for estimate in estimates]
+        return cls(
+            Accumulator.side_by_side([part.elements for part in parts]),
+            Accumulator.side_by_side([part.variances for part in parts]),
+            parts[0].batches,
+        )
+
+    def split(self, sizes: list[int]) -> list[Estimate]:
+        """The estimates of so many channels each, within which counts are the same."""
+        parts = zip(self.elements.split(sizes), self.variances.split(sizes), strict=True)
+        return [Estimate(elements, variances, self.batches) for elements, variances in parts]
 
     def variance(self, estimator: Estimator) -> Tensor:
         """(C,): of all elements, Σ(x − mean)²/M, or the mean of the unbiased variances of mini-batches.
@@ -76,7 +92,7 @@ class Estimate:
         one mini-batch; zero where a channel is constant. Of covariances, those of the variances among them.
         """
         if self.elements.m2.dim() > 2:
-            return self._of_channels().standard_errors(estimator)
+            return self.of_channels().standard_errors(estimator)
         if self.batches < 2:
             return torch.full_like(self.elements.mean, math.inf), torch.full_like(
                 self.elements.mean, math.inf
@@ -92,8 +108,10 @@ class Estimate:
         scale = torch.where(constant, torch.ones_like(variance), variance)
         return of_mean / scale.sqrt(), of_variance.sqrt() / scale
 
-    def _of_channels(self) -> Estimate:
-        """The estimate of each channel by itself, of covariances."""
+    def of_channels(self) -> Estimate:
+        """The estimate of each channel by itself, where it is one of covariances."""
+        if self.elements.m2.dim() < 3:
+            return self
         elements, variances = self.elements, self.variances
         return Estimate(
             Accumulator(elements.count, elements.mean, diagonal(elements.m2)),

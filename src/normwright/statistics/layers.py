@@ -14,6 +14,8 @@ from normwright.errors import OptionError, unknown_name
 from normwright.network.walk import WHITENING, find_normalisers, is_normaliser
 from normwright.nn import RecurrentBatchNorm
 
+Moments = tuple[Tensor, Tensor]  # mean and variance, (C,) each; of whitening, the covariance (G, d, d)
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -37,14 +39,14 @@ class Layer:
     step: int | None = None
     count: str | None = None
 
-    def moments_in(self, network: nn.Module) -> tuple[Tensor, Tensor]:
-        """The running mean and variance themselves, (C,) each; of whitening, the covariance (G, d, d)."""
-        mean, variance = network.get_buffer(self.mean), network.get_buffer(self.variance)
+    def moments_in(self, network: nn.Module) -> Moments:
+        """The running mean and variance themselves."""
+        mean, variance = _buffer(network, self.mean), _buffer(network, self.variance)
         return (mean, variance) if self.step is None else (mean[self.step], variance[self.step])
 
     def count_in(self, network: nn.Module) -> Tensor | None:
         """How many batches a time step has seen, itself; None where it is not counted by step."""
-        return None if self.count is None else network.get_buffer(self.count)[self.step]
+        return None if self.count is None else _buffer(network, self.count)[self.step]
 
 
 class Layers:
@@ -169,6 +171,18 @@ class Layers:
             "the network must have a normaliser that keeps statistics of its population, but each is left "
             f"alone: {reasons}. Build batch norm with track_running_stats=True, or thaw what is frozen"
         )
+
+
+def _buffer(network: nn.Module, name: str) -> Tensor:
+    """As `get_buffer`, whose questions take as long as a small layer; AttributeError where there is none."""
+    *path, key = name.split(".")
+    module: nn.Module | None = network
+    for part in path:
+        module = None if module is None else module._modules.get(part)
+    buffer = None if module is None else module._buffers.get(key)
+    if buffer is None:
+        raise AttributeError(f"the network has no buffer {name!r}")
+    return buffer
 
 
 def _reason_to_leave(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed import ProcessGroup
 
 from normwright.errors import OptionError, unknown_name
@@ -14,14 +14,15 @@ from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_holds_numbers
 from normwright.nn.bookkeeping import re_estimating
 from normwright.statistics.batches import check_iterable, none_called, nothing_read, samples_in, unwrapped
-from normwright.statistics.changes import fitting, in_order, moved
+from normwright.statistics.changes import fitting, in_order, largest_errors, moved
 from normwright.statistics.estimate import ESTIMATORS, Estimator
 from normwright.statistics.layers import Layer, Layers
 from normwright.statistics.ranks import Share, joined, telling_others
 from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport
-from normwright.statistics.recorder import Recorder, Seen
+from normwright.statistics.recorder import Recorder
 from normwright.statistics.replacement import Replacement
 from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
+from normwright.statistics.waiting import Seen
 from normwright.statistics.watch import Watch
 
 # Below this many mini-batches, how far they lie apart says little of how well the statistics are known.
@@ -109,15 +110,11 @@ def recalibrate(
         raise nothing_read("estimate")
     if not share.layers:
         raise none_called(found.normalisers)
-    changes: dict[str, LayerChange] = {}
-    values = {}
-    for layer, seen in share.layers.items():
-        mean, variance = layer.moments_in(network)
-        new_mean, new_variance = seen.statistics(estimator)
-        values[layer] = fitting(new_mean, mean, layer), fitting(new_variance, variance, layer)
-        change = _change(layer, seen, estimator, mean, variance)
-        before = changes.get(layer.name) if layer.step is not None else None
-        changes[layer.name] = change if before is None else before.with_step(change)
+    values = {
+        layer: fitting(seen.statistics(estimator), layer.moments_in(network), layer)
+        for layer, seen in share.layers.items()
+    }
+    changes = _changes(network, share.layers, estimator)
     rows = in_order(found, changes, lambda name, kind, why: LayerChange(name, kind, reason=why))
     report = RecalibrationReport(estimator, rows, share.samples, share.batches, reader.stopped)
     return Recalibration(report, Replacement(network, values))
@@ -168,21 +165,24 @@ class _Reader:
         return True
 
 
-def _change(
-    layer: Layer, seen: Seen, estimator: Estimator, running_mean: Tensor, running_var: Tensor
-) -> LayerChange:
-    estimate = seen.estimate
-    largest = [float(error.max()) for error in estimate.standard_errors(estimator)]
-    mean_error, variance_error = (error if math.isfinite(error) else None for error in largest)
-    return LayerChange(
-        layer.name,
-        layer.kind,
-        seen.uses,
-        int(estimate.elements.count),
-        *moved((running_mean, running_var), seen.statistics(estimator), seen.eps),
-        mean_error,
-        variance_error,
-    )
+def _changes(
+    network: nn.Module, layers: Mapping[Layer, Seen], estimator: Estimator
+) -> dict[str, LayerChange]:
+    """By name, how far the network's statistics are from what was seen; time steps are joined."""
+    old = [layer.moments_in(network) for layer in layers]
+    new = [seen.statistics(estimator) for seen in layers.values()]
+    moves = moved(old, new, [seen.eps for seen in layers.values()])
+    errors = largest_errors([seen.estimate for seen in layers.values()], estimator)
+    changes: dict[str, LayerChange] = {}
+    for (layer, seen), move, error in zip(layers.items(), moves, errors, strict=True):
+        elements = int(seen.estimate.elements.count)
+        of_mean, of_variance = (one if math.isfinite(one) else None for one in error)
+        change = LayerChange(
+            layer.name, layer.kind, seen.uses, elements, *move, mean_error=of_mean, variance_error=of_variance
+        )
+        before = changes.get(layer.name) if layer.step is not None else None
+        changes[layer.name] = change if before is None else before.with_step(change)
+    return changes
 
 
 def _check_options(estimator: str, samples: int | None, tolerance: float | None) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from normwright.errors import OptionError
 from normwright.network.writing import write
-from normwright.statistics.layers import Layer
-
-Moments = tuple[Tensor, Tensor]  # mean and variance
+from normwright.statistics.layers import Layer, Moments
 
 
 class Replacement:
@@ -25,7 +23,8 @@ class Replacement:
     def __init__(self, network: nn.Module, values: Mapping[Layer, Moments]) -> None:
         self._network = network
         self._after = dict(values)
-        self._before = {layer: _copies(self._now(layer)) for layer in values}
+        now = {layer: layer.moments_in(network) for layer in values}
+        self._before = {layer: _copies(moments) for layer, moments in now.items()}
         counts = {layer: layer.count_in(network) for layer in values}
         self._counts = {layer: count.clone() for layer, count in counts.items() if count is not None}
         self._write(self._after)
