@@ -457,3 +457,48 @@ def test_a_part_that_is_scripted(place):
     actual = result(x).detach()
     assert float((actual - expected).abs().max()) <= EXACT * float(expected.abs().max())
     assert report.normalisers
+
+
+def hooked(forward, **hooks):
+    """A network whose norm folds into its convolution, and three modules that hand on what they get."""
+    handing_on = {name: nn.Identity() for name in ("gate", "other", "seen")}
+    network = Net(forward, conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4), **handing_on)
+    for name, hook in hooks.items():
+        network.get_submodule(name).register_forward_hook(hook)
+    return randomise(network).eval()
+
+
+def look(module, given, result):
+    return None
+
+
+def raise_it(module, given, result):
+    return result + 1e9
+
+
+def shortcut(self, x):
+    """Takes the norm or not, as what comes out of the gates says."""
+    small = self.other(self.gate(self.seen(x))).sum() < 1e9
+    x = self.conv(x)
+    return self.norm(x) if small else x
+
+
+@pytest.mark.parametrize("others", [{}, {"seen": look}], ids=["alone", "beside another"])
+def test_a_hook_that_steers_a_branch_is_named(others):
+    with pytest.raises(FoldError, match=r"Without the hooks of 'gate' it is right.*handle\.remove\(\)"):
+        nw.fold(hooked(shortcut, gate=raise_it, **others), draw(2, 3, 4, 4))
+
+
+def test_hooks_that_steer_together_are_named_together():
+    network = hooked(shortcut, gate=raise_it, other=raise_it)
+    with pytest.raises(FoldError, match="Without the hooks of 'gate', 'other' it is right"):
+        nw.fold(network, draw(2, 3, 4, 4))
+
+
+def test_hooks_are_not_blamed_for_what_they_do_not_do():
+    network = hooked(
+        lambda self, x: self.norm(self.conv(x)) if x.shape[0] < 3 else self.conv(self.seen(x)), seen=look
+    )
+    with pytest.raises(FoldError) as refusal:
+        nw.fold(network, draw(2, 3, 4, 4))
+    assert "hook" not in str(refusal.value)
