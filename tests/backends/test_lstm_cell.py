@@ -123,16 +123,6 @@ def test_gates_beside_z_in_one_tensor():
     assert torch.equal(cell, expected[1])
 
 
-def test_what_is_written_over_something_else_that_is_read():
-    memory, z = draw(1, 60, seed=0, dtype=torch.float32)[0], draw(2, 12, seed=1, dtype=torch.float32)
-    gates, before, cell = memory[:24].view(2, 12), memory[20:26].view(2, 3), memory[40:46].view(2, 3)
-    for call in ((z, before, gates, cell), (z, cell, gates, before), (gates, cell, z, before)):
-        copies = [tensor.clone() for tensor in call]
-        with pytest.raises(RuntimeError, match="apart"):
-            OPERATORS.lstm_cell(*call)
-        assert all(map(torch.equal, call, copies))
-
-
 @pytest.fixture
 def threads():
     """Sets the number of threads, which the test's end puts back."""
