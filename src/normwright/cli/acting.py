@@ -89,8 +89,7 @@ class Act:
             done, notes = self._act(verb)
             try:
                 if asked.out is not None and not asked.dry_run:
-                    # through a link, which stays one
-                    notes += done.write(asked.out.resolve() if asked.out.is_symlink() else asked.out)
+                    notes += done.write(asked.out)
             except NormwrightError:
                 self._print(done, notes, written=False)
                 raise
