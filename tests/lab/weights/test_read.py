@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import socket
 import zipfile
 from pathlib import Path
 
@@ -158,3 +159,24 @@ def test_folder_names_what_is_in_it(tmp_path):
     torch.save(TENSORS, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"is a folder: name .* in it \(model.safetensors\)"):
         read_weights(tmp_path)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)  # the whole path may be too long for one
+
+
+IRREGULAR = {
+    "a pipe": os.mkfifo,
+    "a socket": make_socket,
+    "a device": lambda path: path.symlink_to(os.devnull),
+}
+
+
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_what_is_no_file_is_refused_and_never_opened(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.pt"
+    IRREGULAR[kind](path)
+    with pytest.raises(CheckpointError, match=f"a.pt must be a file, but is {kind}.*: save it to a file"):
+        read_weights(path)

@@ -17,6 +17,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from normwright.errors import CheckpointError, OptionError
+from normwright.lab.store.irregular import irregular
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
@@ -74,6 +75,12 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
 
 
 def _existing(path: Path) -> Path:
+    kind = irregular(path)
+    if kind is not None:
+        raise CheckpointError(
+            f"{path} must be a file, but is {kind}, and a checkpoint is read more than once: save it to a "
+            "file"
+        )
     if path.is_dir():
         files = sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS)
         raise CheckpointError(
