@@ -6,7 +6,6 @@ from pathlib import Path
 
 from normwright.cli.options import any_of
 from normwright.errors import OptionError, StoreError
-from normwright.lab.store.whole import followed
 
 #: The exit status where what --fail-on or --fail-on-shift looks for was found; 1 is an error, 2 wrong usage.
 FOUND = 3
@@ -26,6 +25,8 @@ def check_output(
     Raises:
         OptionError: the file cannot be written as it is asked for.
     """
+    from normwright.lab.store.whole import followed
+
     if path.suffix not in endings:
         raise OptionError(f"{option} must end in {any_of(endings)}, but is {path}{why_not}")
     if path.is_dir():
