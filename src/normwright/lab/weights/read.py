@@ -58,7 +58,8 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
         OptionError: the file has no entry `key`, or this is no state dict.
     """
     try:
-        with _existing(path).open("rb") as file:
+        check_is_there(path)
+        with path.open("rb") as file:
             start = file.read(9)
     except OSError as fault:
         raise CheckpointError(f"{path} must be readable, but is not: {fault.strerror or fault}") from fault
@@ -74,7 +75,8 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
     )
 
 
-def _existing(path: Path) -> Path:
+def check_is_there(path: Path) -> None:
+    """Raises CheckpointError where there is no such file, or it is none; it is not opened."""
     kind = irregular(path)
     if kind is not None:
         raise CheckpointError(
@@ -96,7 +98,6 @@ def _existing(path: Path) -> Path:
             f"{path} must be a checkpoint, but does not exist"
             + (f": did you mean {' or '.join(guess)}?" if guess else "")
         )
-    return path
 
 
 def _begins_as_safetensors(start: bytes) -> bool:
