@@ -23,9 +23,10 @@ from normwright.network.copying import check_holds_numbers, copied
 from normwright.network.flow import Flow
 from normwright.network.folding.apply import apply
 from normwright.network.folding.decision import Decision
+from normwright.network.folding.difference import compare
 from normwright.network.folding.functions import remove_calls, why_not_removable
 from normwright.network.folding.hooked import HOOKS, trace_without_hooks
-from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.measure import time_in_turn
 from normwright.network.folding.other_sizes import check_other_sizes
 from normwright.network.folding.outside import used_from_outside
 from normwright.network.folding.plan import Planner
