@@ -211,6 +211,11 @@ CASES |= SEVERAL | {
         1,
         "error: 5 arguments are wrong: - unknown kind of normaliser 'grop': did you mean 'group'?",
     ),
+    f"fold nets.py:resnet {SAVED}": (
+        1,
+        "error: 2 arguments are wrong: - an example of the input is needed: either --example N,C,H,W or "
+        "--data - name the output file by --out (as out.pt2)",
+    ),
     f"recalibrate nets.py:resent {SAVED} --data digits": (1, "error: 2 arguments are wrong: - nets.py must"),
 }
 # The user's own code raised: Python shows where.

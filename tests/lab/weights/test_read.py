@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from normwright.errors import CheckpointError, OptionError
-from normwright.lab.weights.read import read_weights
+from normwright.lab.weights.read import check_is_there, read_weights
 
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2, dtype=torch.float16)}
 
@@ -180,3 +180,8 @@ def test_what_is_no_file_is_refused_and_never_opened(tmp_path, monkeypatch, kind
     IRREGULAR[kind](path)
     with pytest.raises(CheckpointError, match=f"a.pt must be a file, but is {kind}.*: save it to a file"):
         read_weights(path)
+
+
+def test_a_name_that_the_system_refuses(tmp_path):
+    with pytest.raises(CheckpointError, match="must be readable, but is not: File name too long"):
+        check_is_there(tmp_path / (300 * "a"))

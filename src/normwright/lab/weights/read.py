@@ -57,12 +57,12 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
             state dict or several.
         OptionError: the file has no entry `key`, or this is no state dict.
     """
+    check_is_there(path)
     try:
-        check_is_there(path)
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as fault:
-        raise CheckpointError(f"{path} must be readable, but is not: {fault.strerror or fault}") from fault
+        raise _unreadable(path, fault) from fault
     if not start:
         raise CheckpointError(f"{path} must hold the weights of a network, but is empty: {_AGAIN}")
     if start.startswith((_ZIP, _PICKLE)):
@@ -77,6 +77,17 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
 
 def check_is_there(path: Path) -> None:
     """Raises CheckpointError where there is no such file, or it is none; it is not opened."""
+    try:
+        _look_at(path)
+    except OSError as fault:
+        raise _unreadable(path, fault) from fault
+
+
+def _unreadable(path: Path, fault: OSError) -> CheckpointError:
+    return CheckpointError(f"{path} must be readable, but is not: {fault.strerror or fault}")
+
+
+def _look_at(path: Path) -> None:
     kind = irregular(path)
     if kind is not None:
         raise CheckpointError(
