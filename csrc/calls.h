@@ -18,9 +18,6 @@ using Results = std::tuple<Tensor, Tensor>;
 using MaskedResults = std::tuple<Tensor, Tensor, Tensor>;
 using Gradients = std::tuple<MaybeTensor, MaybeTensor, MaybeTensor, MaybeTensor>;
 
-// The bits of `wanted`, the gradients that a backward is asked for.
-enum Wanted : std::int64_t { kDx = 1, kDresidual = 2, kDweight = 4, kDbias = 8, kDalpha = 16 };
-
 // What a forward returns.
 struct Normalised {
   Tensor y, moments;
@@ -116,13 +113,16 @@ class ForwardCall {
   }
   // What no kernel writes to shall be 0.
   void clear() { fill_with_zeros(*y_); }
-  // `out` may be x itself; where it is a shifted part of it, the result takes a detour.
+  // `out` may be x itself; where it shares memory with what is read otherwise, the result takes a detour.
   void write_to(const Tensor& out) {
     check_like(inputs_.given, "out", out);
     check_same_dtype("out", out, "x", inputs_.given);
+    check_is_written("out", out);
     const Tensor& x = inputs_.x;
     const bool direct = out.scalar_type() == x.scalar_type() && same_memory(out, x) && same_or_apart(out, x) &&
-                        (!inputs_.residual || same_or_apart(out, *inputs_.residual));
+                        (!inputs_.residual || same_or_apart(out, *inputs_.residual)) &&
+                        (!inputs_.weight || are_apart(out, *inputs_.weight)) &&
+                        (!inputs_.bias || are_apart(out, *inputs_.bias));
     y_ = direct ? out : empty_strided(sizes_of(x), strides_of(x), x.scalar_type());
     call.y = y_->mutable_data_ptr();
   }
@@ -195,6 +195,7 @@ class BackwardCall {
   BackwardCall(Inputs given, const Tensor& dy, const Strings& activation, std::int64_t wanted,
                ParameterOrder parameters)
       : inputs_(std::move(given)), dy_(aligned_with(inputs_.x, "dy", dy)) {
+    check_wanted(wanted);
     call.dtype = dtype_of(inputs_.x);
     call.activation = activation_of(activation);
     call.dy = dy_.const_data_ptr();

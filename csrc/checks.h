@@ -5,10 +5,14 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "tensors.h"
 
 namespace normwright {
+
+// The bits of `wanted`, the gradients that a backward is asked for.
+enum Wanted : std::int64_t { kDx = 1, kDresidual = 2, kDweight = 4, kDbias = 8, kDalpha = 16, kAllWanted = 31 };
 
 using Sizes = std::span<const std::int64_t>;
 
@@ -24,12 +28,19 @@ inline bool is_floating(ScalarType dtype) {
          dtype == ScalarType::Half;
 }
 
+// PyTorch takes None for a tensor that must be there, and passes on one without memory or sizes.
+inline void check_given(const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.defined(), name, " must be a tensor, but is None");
+}
+
 inline void check_floating(const char* name, const Tensor& t) {
+  check_given(name, t);
   const ScalarType dtype = t.scalar_type();
   STD_TORCH_CHECK(is_floating(dtype), name, " must be float32, float64, bfloat16 or float16, but is ", dtype);
 }
 
 inline void check_sizes(const char* name, const Tensor& t, Sizes sizes, const char* why) {
+  check_given(name, t);
   STD_TORCH_CHECK(std::ranges::equal(sizes_of(t), sizes), name, " must have shape ", listed(sizes), ", ", why,
                   ", but has shape ", listed(sizes_of(t)));
 }
@@ -46,6 +57,30 @@ inline void check_floats(const char* name, const MaybeTensor& t, Sizes sizes, co
 inline void check_same_dtype(const char* name, const Tensor& t, const char* model_name, const Tensor& model) {
   STD_TORCH_CHECK(t.scalar_type() == model.scalar_type(), name, " must have the dtype of ", model_name, ", ",
                   model.scalar_type(), ", but is ", t.scalar_type());
+}
+
+// A tensor that is written has memory of its own for each element: an axis steps over what the quicker ones span.
+inline void check_is_written(const char* name, const Tensor& t) {
+  if (t.is_contiguous()) return;
+  const auto sizes = sizes_of(t), strides = strides_of(t);
+  std::vector<std::pair<std::int64_t, std::int64_t>> steps;
+  for (std::size_t axis = 0; axis < sizes.size(); ++axis) {
+    if (sizes[axis] > 1) steps.emplace_back(strides[axis], sizes[axis]);
+  }
+  std::ranges::sort(steps);
+  std::int64_t span = 1;
+  for (const auto& [stride, size] : steps) {
+    STD_TORCH_CHECK(stride >= span, name,
+                    " must have memory for each element, as it is written, but is expanded or overlaps itself: use its "
+                    "clone()");
+    span += stride * (size - 1);
+  }
+}
+
+// The gradients that are asked for: a sum of bits.
+inline void check_wanted(std::int64_t wanted) {
+  STD_TORCH_CHECK(wanted >= 0 && wanted <= kAllWanted, "wanted must be at least 0 and at most ", kAllWanted,
+                  ", the sum of all gradients' bits, but is ", wanted);
 }
 
 // A tensor with an element for each of x's.

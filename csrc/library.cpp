@@ -222,10 +222,11 @@ Gradients parts_backward(const Tensor& dy, const Tensor& x, const MaybeTensor& r
 struct Population {
   std::vector<double> mean, rstd;
 
-  Population(const Tensor& means, const Tensor& variances, double eps, Sizes channels)
-      : mean(doubles_of(means)), rstd(doubles_of(variances)) {
+  Population(const Tensor& means, const Tensor& variances, double eps, Sizes channels) {
     check_vector("mean", means, channels);
     check_vector("variance", variances, channels);
+    mean = doubles_of(means);
+    rstd = doubles_of(variances);
     for (double& value : rstd) value = 1 / std::sqrt(value + eps);
   }
 };

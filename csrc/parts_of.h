@@ -15,6 +15,7 @@ class PartsOf {
  public:
   PartsOf(const Channels& whole, const Tensor& given, std::int64_t parts) : whole_(whole) {
     STD_TORCH_CHECK(parts >= 0, "parts must be at least 0, but is ", parts);
+    check_given("spans", given);
     ends_.resize(static_cast<std::size_t>(parts));
     STD_TORCH_CHECK(given.scalar_type() == ScalarType::Long && given.dim() == 2 && given.size(1) == 3,
                     "spans must be int64 rows of part, first position and length");

@@ -32,13 +32,12 @@ struct TanhInputs {
 
   TanhInputs(const Tensor& given, const Tensor& alpha, const MaybeTensor& weight, const MaybeTensor& bias,
              std::int64_t axis)
-      : given(given),
+      : given((check_axis(given, axis), given)),
         x(is_dense(given, order_in_memory(given)) ? given : torch::stable::contiguous(given)),
         alpha(number_of("alpha", alpha)),
         weight(vector_of(weight, compute_type(dtype_of(x)))),
         bias(vector_of(bias, compute_type(dtype_of(x)))) {
     static constexpr std::int64_t kStep[] = {1};
-    check_axis(given, axis);
     const auto sizes = sizes_of(x);
     parameters = {sizes.subspan(static_cast<std::size_t>(axis), 1), kStep};
     check_vector("weight", weight, parameters.sizes);
@@ -75,6 +74,7 @@ inline Gradients channel_tanh_backward(const Tensor& dy, const Tensor& x, const 
                                        const MaybeTensor& weight, const MaybeTensor& bias, std::int64_t axis,
                                        std::int64_t wanted) {
   const TanhInputs inputs(x, alpha, weight, bias, axis);
+  check_wanted(wanted);
   const Tensor aligned = aligned_with(inputs.x, "dy", dy);
   TanhBackward call{};
   call.dtype = dtype_of(inputs.x);

@@ -97,12 +97,18 @@ inline bool has_strides(const Tensor& t, std::span<const std::int64_t> strides) 
 // Whether two tensors of one shape lie in memory alike.
 inline bool same_memory(const Tensor& a, const Tensor& b) { return has_strides(a, strides_of(b)); }
 
+// Whether two dense tensors have no memory in common.
+inline bool are_apart(const Tensor& a, const Tensor& b) {
+  const auto begin = [](const Tensor& t) { return reinterpret_cast<std::uintptr_t>(t.const_data_ptr()); };
+  const auto end = [&](const Tensor& t) {
+    return begin(t) + static_cast<std::uintptr_t>(t.numel()) * t.element_size();
+  };
+  return end(a) <= begin(b) || end(b) <= begin(a);
+}
+
 // Whether two dense tensors of one size are the same memory, or have none in common.
 inline bool same_or_apart(const Tensor& a, const Tensor& b) {
-  const auto first = reinterpret_cast<std::uintptr_t>(a.const_data_ptr());
-  const auto second = reinterpret_cast<std::uintptr_t>(b.const_data_ptr());
-  const auto bytes = static_cast<std::uintptr_t>(a.numel()) * a.element_size();
-  return first == second || first + bytes <= second || second + bytes <= first;
+  return a.const_data_ptr() == b.const_data_ptr() || are_apart(a, b);
 }
 
 // ---- Memory

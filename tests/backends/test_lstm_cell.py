@@ -100,6 +100,29 @@ def test_gates_may_take_the_place_of_z_and_c_of_what_was_before():
     assert torch.equal(before, cell)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("which", FUNCTIONS)
+def test_dz_may_take_the_place_of_the_gates(which, dtype):
+    gates, *units = (draw(4, size, seed=seed, dtype=dtype) for seed, size in enumerate((20, 5, 5, 5, 5, 5)))
+    *read, before, dcell = units
+    results = []
+    for dz in (torch.empty_like(gates), gates):
+        moved = dcell.clone()
+        FUNCTIONS[which][1](*read, gates, before, moved, dz)
+        results.append((dz, moved))
+    assert all(map(torch.equal, *results))
+
+
+def test_gates_beside_z_in_one_tensor():
+    whole, before = (draw(4, size, seed=size, dtype=torch.float32) for size in (40, 5))
+    z, cell = whole[:, :20].clone(), torch.empty_like(before)
+    OPERATORS.lstm_cell(whole[:, :20], before, whole[:, 20:], cell)
+    expected = torch.empty_like(z), torch.empty_like(before)
+    OPERATORS.lstm_cell(z, before, *expected)
+    assert torch.equal(whole[:, 20:], expected[0])
+    assert torch.equal(cell, expected[1])
+
+
 @pytest.fixture
 def threads():
     """Sets the number of threads, which the test's end puts back."""

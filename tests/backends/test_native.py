@@ -201,3 +201,14 @@ def test_the_library_exports_one_function_and_needs_no_python():
     needed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "aoti_torch" in needed
     assert " Py" not in needed
+
+
+def test_an_lstm_cell_that_would_write_over_something_else_that_it_reads():
+    library()
+    memory, z = torch.rand(60), torch.rand(2, 12)
+    gates, before, cell = memory[:24].view(2, 12), memory[20:26].view(2, 3), memory[40:46].view(2, 3)
+    for call in ((z, before, gates, cell), (z, cell, gates, before), (gates, cell, z, before)):
+        copies = [tensor.clone() for tensor in call]
+        with pytest.raises(RuntimeError, match="apart"):
+            torch.ops.normwright.lstm_cell(*call)
+        assert all(map(torch.equal, call, copies))

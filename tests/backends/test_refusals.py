@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from wrong_calls import OPERATORS, WRONG_SPANS, Wrong, names_of, right_call, wrong_calls
+from wrong_calls import OPERATORS, WRONG_SPANS, Wrong, names_of, right_call, written_by, wrong_calls
 
 from normwright.backends import eager
 from normwright.backends.schema import NAMES
@@ -70,6 +70,53 @@ OF_SPANS = [operator for operator in NAMES if "spans" in names_of(operator)]
 def test_spans_that_are_wrong_by_what_they_say(backend, operator, fault):
     wrong = Wrong(operator, "spans", fault, torch.tensor(WRONG_SPANS[fault]))
     assert_refused(backend, operator, wrong.call, "span")
+
+
+WRITTEN = [(operator, name) for operator in NAMES for name in written_by(operator)]
+NO_STATISTICS = [
+    pair for pair in WRITTEN if pair[1] not in ("running_mean", "running_var", "num_batches_tracked")
+]
+
+
+@pytest.mark.parametrize(("operator", "name"), NO_STATISTICS)
+@pytest.mark.parametrize("backend", ["kernel", "plain PyTorch"])
+def test_what_is_written_has_memory_for_each_element(backend, operator, name):
+    right = right_call(operator)[name]
+    windows = torch.rand(right.numel()).as_strided(right.shape, [2] * (right.dim() - 1) + [1])
+    for shared in (right[:1].clone().expand_as(right), windows):
+        call = right_call(operator) | {name: shared}
+        assert_refused(backend, operator, call, f"{name} must have memory for each element")
+    strided = torch.stack([right, right], -1)[..., 0].transpose(0, 1).contiguous().transpose(0, 1)
+    make(backend, operator, right_call(operator) | {name: strided})
+
+
+@pytest.mark.parametrize("operator", NAMES)
+@pytest.mark.parametrize("backend", ["kernel", "plain PyTorch"])
+def test_a_sparse_tensor(backend, operator):
+    for name, value in right_call(operator).items():
+        if isinstance(value, Tensor) and value.dim() and name != "spans":
+            call = right_call(operator) | {name: value.to_sparse()}
+            with pytest.raises(RuntimeError, match=rf"{name} must be dense.*use its to_dense\(\)"):
+                make(backend, operator, call)
+
+
+PARAMETERS = ("weight", "bias", "mean", "variance")
+INTO_OUT = [operator for operator in NAMES if operator.endswith("_out")]
+
+
+@pytest.mark.parametrize("operator", INTO_OUT)
+@pytest.mark.parametrize("backend", ["kernel", "plain PyTorch"])
+@pytest.mark.parametrize("offset", [0, 3])
+def test_out_may_lie_where_a_parameter_does(backend, operator, offset):
+    expected = right_call(operator)
+    make(backend, operator, expected)
+    for name in PARAMETERS:
+        call = right_call(operator)
+        if name in call:
+            memory = call["out"].flatten()[offset:]
+            call[name] = memory[: call[name].numel()].view_as(call[name]).copy_(call[name])
+            make(backend, operator, call)
+            assert torch.equal(call["out"], expected["out"]), name
 
 
 MOVING = [operator for operator in NAMES if "momentum" in names_of(operator)]

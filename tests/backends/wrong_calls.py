@@ -41,6 +41,17 @@ def names_of(operator: str) -> list[str]:
     return [argument.name for argument in getattr(OPERATORS, operator).default._schema.arguments]
 
 
+def needed_by(operator: str) -> set[str]:
+    """The tensors that cannot be left out."""
+    schema = getattr(OPERATORS, operator).default._schema
+    return {argument.name for argument in schema.arguments if str(argument.type) == "Tensor"}
+
+
+def written_by(operator: str) -> list[str]:
+    schema = getattr(OPERATORS, operator).default._schema
+    return [argument.name for argument in schema.arguments if argument.alias_info is not None]
+
+
 def right_call(operator: str) -> dict[str, Any]:
     """By the arguments' names, in their order; memory of its own."""
     given = _right_arguments(operator)
@@ -83,6 +94,7 @@ _WRONG_SETTINGS = {
     "axis": (-1, 4),
     "parts": (-1,),
     "activation": ("swish",),
+    "wanted": (-1, 32),
 }
 
 # The part, the first position and the length of each, of 30 positions.
@@ -116,6 +128,8 @@ def wrong_calls(operator: str) -> Iterator[Wrong]:
         if isinstance(right, Tensor):
             for fault, value in _wrong_tensors(operator, name, right):
                 yield Wrong(operator, name, fault, value)
+            if name in needed_by(operator):
+                yield Wrong(operator, name, "left out", None)
         for value in _WRONG_SETTINGS.get(name, ()):
             yield Wrong(operator, name, str(value), value)
         if name == "activation" and ("masked" in operator or "mask" in right_call(operator)):

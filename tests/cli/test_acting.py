@@ -268,7 +268,7 @@ def test_an_output_that_is_a_link_stays_one(resnet_cli):
 
 
 @pytest.mark.parametrize(
-    ("to", "said"), [("loop.pt", "leads to itself"), ("gone/run.pt", "gone does not: make it")]
+    ("to", "said"), [("loop.pt", "leads to itself"), ("gone/run.pt", "gone, which does not: make it")]
 )
 def test_a_link_that_leads_nowhere_is_said_before_the_work(resnet_cli, tmp_path, to, said):
     link = tmp_path / "loop.pt"

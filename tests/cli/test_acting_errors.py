@@ -193,6 +193,31 @@ CASES = {
         "(40, 3, 8, 8) of torch.float32: ValueError: one channel, please",
     ),
 }
+# All that is seen to be wrong before the work is told at once, in the order in which it is typed.
+SEVERAL = {
+    f"{verb} nets.py:resent gone.pt {more}": (
+        1,
+        f"- gone.pt must be a checkpoint, but does not exist - {said}",
+    )
+    for verb, more, said in (
+        ("recalibrate", "--data digits", "name the output file by --out"),
+        ("adapt", "--data digits --out a.txt", "--out must end in .safetensors"),
+        ("fold", "--example 1,1,8,8 --out no/a.pt2", "--out must be in a folder that exists"),
+        ("convert", "--to group --out kept.pt", "kept.pt exists: choose another --out"),
+    )
+}
+CASES |= SEVERAL | {
+    f"convert nets.py:resent {SAVED} --to grop --split test --device tpu": (
+        1,
+        "error: 5 arguments are wrong: - unknown kind of normaliser 'grop': did you mean 'group'?",
+    ),
+    f"fold nets.py:resnet {SAVED}": (
+        1,
+        "error: 2 arguments are wrong: - an example of the input is needed: either --example N,C,H,W or "
+        "--data - name the output file by --out (as out.pt2)",
+    ),
+    f"recalibrate nets.py:resent {SAVED} --data digits": (1, "error: 2 arguments are wrong: - nets.py must"),
+}
 # The user's own code raised: Python shows where.
 TRACEBACK = [case for case in CASES if any(name in case for name in (":broken", ":raises", ":own "))]
 NO_TRACEBACK = [case for case in CASES if case not in TRACEBACK]
@@ -240,6 +265,14 @@ def test_error_says_what_is_wrong(outcomes, case):
     assert status == wanted, errors
     assert words in on_one_line(errors)
     assert "written" not in output
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_what_is_typed_first_is_told_first(outcomes, case):
+    told = on_one_line(outcomes[case][2])
+    assert told.startswith(
+        "error: 3 arguments are wrong: - nets.py must define 'resent', but does not; did you"
+    )
 
 
 @pytest.mark.parametrize("case", NO_TRACEBACK)

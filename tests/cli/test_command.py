@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import normwright
 
@@ -77,3 +78,21 @@ def test_output_that_cannot_show_a_character_shows_another(cli):
     outcome = cli.run("compare", "--help")
     assert (outcome.status, outcome.errors) == (0, "")
     assert "NAME,?" in outcome.output
+
+
+NO_COMMANDS = {
+    "freeze": "No such command 'freeze'. It keeps the weights",
+    "unfreeze": "network = normwright.unfreeze(network)",
+    "accelerate": "network = normwright.accelerate(network)",
+    "acelerate": "No such command 'acelerate'. Did you mean 'accelerate'? It keeps",
+    "recalibrat": "No such command 'recalibrat'. Did you mean 'recalibrate'?",
+    "xyz": "No such command 'xyz'.",
+}
+
+
+def test_what_is_no_command_is_told_with_what_to_do(cli):
+    asked = json.dumps([[name, "nets.py:net", "a.pt"] for name in NO_COMMANDS])
+    outcome = cli.run(asked, program=(sys.executable, str(Path(__file__).with_name("many_commands.py"))))
+    for said, (status, output, errors) in zip(NO_COMMANDS.values(), json.loads(outcome.output), strict=True):
+        assert (status, output) == (2, "")
+        assert said in " ".join(errors.replace("│", " ").split())

@@ -44,7 +44,8 @@ COMMANDS = {
     "list markdown": "doctor --list --markdown",
     "help": "doctor --help",
 }
-WRITTEN = {"report.html", "doctor.sarif", "mended.pt", "other.pt"}
+LINKED = {"report.html": "kept.html", "doctor.sarif": "kept.sarif"}
+WRITTEN = {*LINKED, *LINKED.values(), "mended.pt", "other.pt"}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,8 @@ def folder(doctor_cli):
         network[2].running_mean.fill_(3.0)
         network[2].num_batches_tracked.fill_(1000)
     torch.save(network.state_dict(), here / "own.pt")
+    for name, target in LINKED.items():
+        (here / name).symlink_to(target)
     return here
 
 
@@ -134,6 +137,7 @@ def test_fail_on_says_how_many(done):
 def test_files_are_written_and_written_again(done, folder):
     assert done["files"][1].splitlines()[-2:] == ["written: doctor.sarif", "written: report.html"]
     assert done["again"][0] == 0
+    assert all((folder / name).is_symlink() for name in LINKED)
     page = (folder / "report.html").read_text()
     assert "normwright doctor nets.py:net --data batches.py:loader" in page
     results = json.loads((folder / "doctor.sarif").read_text())["runs"][0]["results"]

@@ -99,3 +99,15 @@ def test_an_expanded_tensor_is_refused(kind):
         assert torch.equal(out, before)
     one = x[:1]
     CALLS[kind](one, out=torch.empty(x.shape[1:]).expand_as(one))  # one sample is not expanded
+
+
+@pytest.mark.parametrize("kind", ["layer", "group"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+def test_in_a_compiled_function_of_any_size(kind, layout):
+    compiled = torch.compile(CALLS[kind], fullgraph=True, dynamic=True, backend="eager")
+    x = draw(layout)
+    with torch.no_grad():
+        assert torch.equal(compiled(x, out=torch.empty_like(x)), CALLS[kind](x))
+        expanded = x[:1].clone().expand_as(x)
+        with pytest.raises(RuntimeError, match="out must have memory for each element"):
+            compiled(x, out=expanded)

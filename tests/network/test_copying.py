@@ -1,10 +1,13 @@
 """A copy of a network serves as the network does, wherever it was made, and is all of the dtype asked for."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 import normwright as nw
+from normwright.errors import OptionError
 from normwright.network.copying import copied, in_dtype
 
 X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -108,3 +111,36 @@ def test_what_a_call_left_behind_is_not_shared_with_the_copy(verb):
     for tensor, same, value in zip(now, kept, before, strict=True):
         assert tensor is same
         assert torch.equal(tensor, value)
+
+
+class Cache:
+    """No container that PyTorch knows."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_cannot_be_copied_is_named(verb):
+    network = nn.Sequential(small_network(), nn.Flatten()).eval()
+    network[1].cache = Cache(network(X))
+    with pytest.raises(OptionError, match=r"'1\.cache' holds .* class Cache .*graph leaves.*: detach\(\)"):
+        VERBS[verb](network)
+    network[1].cache.value = network[1].cache.value.detach()
+    VERBS[verb](network)
+
+
+def test_what_cannot_be_copied_in_a_list_beside_the_modules():
+    network = small_network()
+    network.beside = [network[0], Cache(threading.Lock())]
+    with pytest.raises(OptionError, match=r"'beside' holds .* class list .*cannot pickle"):
+        copied(network)
+
+
+def test_a_module_that_will_not_be_copied_says_so_itself():
+    class Own(nn.Module):
+        def __deepcopy__(self, memo):
+            raise LookupError("not this one")
+
+    with pytest.raises(LookupError, match="not this one"):
+        copied(nn.Sequential(Own()))

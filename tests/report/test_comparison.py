@@ -16,6 +16,7 @@ from normwright.report.comparison import compare, write_files
 from normwright.report.markdown import to_markdown
 
 SMALL = {"norms": ("none", "batch"), "lrs": (1.0,), "seeds": 1, "epochs": 1, "jobs": 1}
+FILES = ("report.html", "table.md", "comparison.json")
 SIZE = {"depth": 1, "width": 4, "records": 2}
 
 
@@ -53,7 +54,25 @@ def test_json_has_no_number_that_json_lacks(make_comparison):
     assert found["test"] == {"mean": None, "low": None, "high": None, "count": 3}
 
 
-@pytest.mark.parametrize("name", ["report.html", "table.md", "comparison.json"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_a_link_stays_one(make_comparison, tmp_path, name):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).symlink_to("elsewhere/it")
+    write_files(make_comparison(), tmp_path)
+    assert (tmp_path / name).is_symlink()
+    assert (tmp_path / "elsewhere" / "it").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_link_that_leads_nowhere_is_told_before_the_work(tmp_path, name):
+    (tmp_path / name).symlink_to("gone/it")
+    stages = []
+    with pytest.raises(StoreError, match=f"{name} must be in a folder that exists, but is a link into"):
+        compare(out=tmp_path, on_stage=stages.append, **SMALL, **SIZE)
+    assert not stages
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_file_that_cannot_be_written_is_told_and_leaves_no_draft(make_comparison, tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(StoreError, match=f"{name}.* cannot be written"):

@@ -17,6 +17,7 @@ LIMIT = 20
 
 CASES = (
     *("inference", "training", "adapt", "fails", "no loader"),
+    *("equal weights", "equal weights by name", "other weight"),
     *("other option", "other layers", "other verb", "nothing", "alone", "dies"),
 )
 
@@ -44,7 +45,11 @@ def act(rank: int, case: str) -> dict[str, object]:
     replica = network().train(case == "training")
     before = {name: value.clone() for name, value in replica.state_dict().items()}
     share = failing() if rank == 1 and case == "fails" else [] if case == "nothing" else batches(rank)
-    verb, options = nw.adapt if case == "adapt" else nw.recalibrate, {}
+    verb, options = nw.adapt if case == "adapt" or "weight" in case else nw.recalibrate, {}
+    if "weight" in case:
+        weight = (16, 16.0, 16)[rank] if case != "other weight" else 16 + rank
+        by_name = ({"1": weight, "4": 2}, {"4": 2.0, "1": weight}, {"1": weight, "4": 2})[rank]
+        options = {"source_weight": by_name if "name" in case else weight}
     if rank == 1 and case == "no loader":
         share = None
     if rank == 1 and case == "other option":

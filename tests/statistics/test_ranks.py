@@ -81,7 +81,14 @@ def test_a_process_that_is_called_wrongly_is_named_in_the_others(saved):
     assert all(each["same"] for each in saved["no loader"])
 
 
+@pytest.mark.parametrize("case", ["equal weights", "equal weights by name"])
+def test_numbers_that_are_equal_make_the_same_call(saved, case):
+    for each in saved[case]:
+        assert "error" not in each, each["error"]
+
+
 DIFFER = {
+    "other weight": "adapt(source_weight=16.0) where rank 1 has adapt(source_weight=17.0)",
     "other option": "recalibrate(estimator='total') where rank 1 has recalibrate(estimator='within')",
     "other layers": "4.running_mean (2,) where rank 1 has no more layers",
     "other verb": "recalibrate(estimator='total') where rank 1 has adapt(source_weight=None)",

@@ -20,6 +20,7 @@ from normwright.backends import masks
 from normwright.backends.activation import ACTIVATIONS
 from normwright.backends.devices import check_devices
 from normwright.backends.families import FAMILIES, Family, Given, Shape
+from normwright.backends.gradients import ALL
 from normwright.errors import DeviceError, DtypeError, OptionError, ShapeError, unknown_name
 
 DTYPES = frozenset((torch.float32, torch.float64, torch.bfloat16, torch.float16))
@@ -57,6 +58,8 @@ class _Signature(NamedTuple):
 
     names: tuple[str, ...]
     tensors: tuple[str, ...]  # that lie on one device
+    needed: frozenset[str]  # the tensors that must be there
+    written: tuple[str, ...]
     like_x: tuple[str, ...]
     like_a_parameter: tuple[str, ...]
     family: Family
@@ -69,12 +72,15 @@ def _signature_of(operator: str) -> _Signature:
     arguments = getattr(torch.ops.normwright, operator).default._schema.arguments
     names = tuple(argument.name for argument in arguments)
     tensors = (argument.name for argument in arguments if "Tensor" in str(argument.type))
+    needed = (argument.name for argument in arguments if str(argument.type) == "Tensor")
     alone = [check_alone for name, check_alone in _ALONE.items() if name in names]
     if operator.endswith("_masked"):
         alone.append(_check_is_undone_by_masks)
     return _Signature(
         names,
         tuple(name for name in tensors if name != "spans"),
+        frozenset(needed),
+        tuple(argument.name for argument in arguments if argument.alias_info is not None),
         tuple(name for name in names if name in _LIKE_X),
         tuple(name for name in names if name in _LIKE_A_PARAMETER),
         FAMILIES[operator.split("_")[0]],
@@ -83,16 +89,26 @@ def _signature_of(operator: str) -> _Signature:
     )
 
 
-def _check_devices(signature: _Signature, given: Given, device: torch.device) -> None:
+def _check_tensors(signature: _Signature, given: Given, model_name: str) -> None:
+    """They are there, dense, and on one device."""
+    model = given[model_name]
+    _check_given(model_name, model)
     for name in signature.tensors:
         tensor = given[name]
-        if tensor is not None and tensor.device != device:
+        if tensor is None:
+            if name in signature.needed:
+                _check_given(name, tensor)
+        elif tensor.layout is not torch.strided:
+            raise OptionError(
+                f"{name} must be dense, torch.strided, but is {tensor.layout}: use its to_dense()"
+            )
+        elif tensor.device != model.device:
             check_devices([given[name] for name in signature.tensors])
 
 
 def _check_normaliser(signature: _Signature, given: Given) -> None:
+    _check_tensors(signature, given, "x")
     x, family = given["x"], signature.family
-    _check_devices(signature, given, x.device)
     _check_floating("x", x)
     shape, parameter_shape = x.shape, family.parameter(given)
     for name in signature.like_x:
@@ -104,8 +120,8 @@ def _check_normaliser(signature: _Signature, given: Given) -> None:
 
 
 def _check_cell(signature: _Signature, given: Given) -> None:
+    _check_tensors(signature, given, "before")
     before = given["before"]
-    _check_devices(signature, given, before.device)
     _check_floating("before", before)
     if before.dim() != 2:
         raise ShapeError(f"before must be (N, H), but has shape {list(before.shape)}")
@@ -118,6 +134,8 @@ def _check_cell(signature: _Signature, given: Given) -> None:
             if name in given:
                 _check_shape(name, given[name], (rows, width), why)
                 _check_same_dtype(name, given[name], "before", before)
+    for name in signature.written:
+        check_is_written(name, given[name])
 
 
 # ---- What is asked of one argument
@@ -181,6 +199,7 @@ def _check_moves(name: str) -> Callable[[Given, Family], None]:
 def _check_spans(given: Given, family: Family) -> None:
     """Rows of three whole numbers; who reads them asks what they say."""
     spans = given["spans"]
+    _check_given("spans", spans)
     # They belong on the CPU, but under a default device are made on that.
     if not spans.is_cpu and spans.device != given["x"].device:
         raise DeviceError(f"spans must be on the CPU or where x is, but are on {spans.device}")
@@ -191,6 +210,14 @@ def _check_spans(given: Given, family: Family) -> None:
 def _check_parts(given: Given, family: Family) -> None:
     if given["parts"] < 0:
         raise ShapeError(f"parts must be at least 0, but is {given['parts']}")
+
+
+def _check_wanted(given: Given, family: Family) -> None:
+    if not 0 <= given["wanted"] <= ALL:
+        raise OptionError(
+            f"wanted must be at least 0 and at most {ALL}, the sum of all gradients' bits, "
+            f"but is {given['wanted']}"
+        )
 
 
 # In the order in which they are asked.
@@ -205,6 +232,7 @@ _ALONE = {
     "running_var": _check_moves("running_var"),
     "num_batches_tracked": _check_counter,
     "spans": _check_spans,
+    "wanted": _check_wanted,
 }
 
 
@@ -212,12 +240,26 @@ _ALONE = {
 
 
 def check_is_written(name: str, tensor: Tensor) -> None:
-    """A tensor that is written has memory for each of its elements."""
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    if any(size > 1 and not stride for size, stride in sizes):
-        raise ShapeError(
-            f"{name} must have memory for each element, as it is written, but is expanded: use its clone()"
-        )
+    """A tensor that is written has memory of its own for each element.
+
+    An axis steps over what the quicker ones span, as in every view that PyTorch makes of such a tensor.
+    """
+    if tensor.is_contiguous():
+        return
+    steps = [step for step in zip(tensor.stride(), tensor.shape, strict=True) if step[1] > 1]
+    span = 1
+    for stride, size in sorted(steps):
+        if stride < span:
+            raise ShapeError(
+                f"{name} must have memory for each element, as it is written, but is expanded or overlaps "
+                "itself: use its clone()"
+            )
+        span = span + stride * (size - 1)
+
+
+def _check_given(name: str, tensor: Tensor | None) -> None:
+    if tensor is None:
+        raise OptionError(f"{name} must be a tensor, but is None")
 
 
 def _check_floats(name: str, tensor: Tensor | None, shape: Shape, why: str) -> None:

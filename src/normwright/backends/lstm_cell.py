@@ -34,6 +34,7 @@ def lstm_cell_backward(
     dc = dcell.to(wide.dtype) + through
     dg = dc * i
     of_gates = torch.cat((dc * g, dc * before, dg, dh.to(wide.dtype) * squashed), 1)
-    dz.copy_(_sigmoid_backward(of_gates, wide))
-    dz.chunk(4, 1)[2].copy_(_tanh_backward(dg, g))
-    dcell.copy_(dc * f)
+    of_z, moved = _sigmoid_backward(of_gates, wide), dc * f
+    of_z.chunk(4, 1)[2].copy_(_tanh_backward(dg, g))
+    dz.copy_(of_z)  # which may be the gates, that nothing reads any more
+    dcell.copy_(moved)

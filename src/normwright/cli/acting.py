@@ -16,7 +16,7 @@ from normwright.cli.outputs import check_output
 from normwright.cli.stopping import stops_told
 from normwright.cli.user_errors import user_errors_shown
 from normwright.cli.wording import in_options, options_of
-from normwright.errors import NormwrightError
+from normwright.errors import NormwrightError, OptionError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,11 +71,18 @@ class Act:
         context: of the command, which has the arguments of `acting_options`, and `out`, the output file.
         endings: those that `out` may have, the usual one first.
         usual_split: of the data, where the user asks for none.
+        check: raises an error where options of the command's own are wrong by themselves.
     """
 
     def __init__(
-        self, context: typer.Context, endings: tuple[str, ...], *, usual_split: str = "train"
+        self,
+        context: typer.Context,
+        endings: tuple[str, ...],
+        *,
+        usual_split: str = "train",
+        check: Callable[[], object] = lambda: None,
     ) -> None:
+        self._check_own = check
         self._asked = Asked.of(context)
         self._endings = endings
         self._usual_split = usual_split
@@ -83,14 +90,13 @@ class Act:
 
     def run(self, verb: Callable[[Given], Done]) -> None:
         """Reads the checkpoint, builds the network, has the verb act on it, writes and prints."""
-        self._check_out()
         asked = self._asked
         with stops_told(), user_errors_shown(self._options, as_json=asked.as_json):
+            self._check()
             done, notes = self._act(verb)
             try:
                 if asked.out is not None and not asked.dry_run:
-                    # through a link, which stays one
-                    notes += done.write(asked.out.resolve() if asked.out.is_symlink() else asked.out)
+                    notes += done.write(asked.out)
             except NormwrightError:
                 self._print(done, notes, written=False)
                 raise
@@ -118,8 +124,31 @@ class Act:
         with contextlib.closing(Counted(batches)) as counted:
             return verb(Given(network, counted, own.build, own.call)), notes
 
+    def _check(self) -> None:
+        """Says before the work all that can be known to be wrong by then, in the order of what is typed."""
+        from normwright.lab.devices import device_of
+        from normwright.lab.user_code import resolve
+        from normwright.lab.weights.read import check_is_there
+
+        asked, wrong = self._asked, []
+        for check in (
+            self._check_own,
+            asked.check_data_options,
+            lambda: device_of(asked.device),
+            lambda: resolve(asked.network),
+            lambda: check_is_there(asked.checkpoint),
+            self._check_out,
+        ):
+            try:
+                check()
+            except (NormwrightError, typer.BadParameter) as error:
+                wrong.append(error)
+        if len(wrong) == 1:
+            raise wrong[0]
+        if wrong:
+            raise OptionError("\n".join((f"{len(wrong)} arguments are wrong:", *map(_listed, wrong))))
+
     def _check_out(self) -> None:
-        """Says before the work what would be said after it."""
         asked, out = self._asked, self._asked.out
         if out is None:
             if not asked.dry_run:
@@ -152,6 +181,10 @@ class Act:
         elif written and asked.out is not None:
             typer.echo(f"written: {asked.out}", err=asked.as_json)
             typer.echo("".join(f"\n    {line}" for line in done.use(asked.out)), err=asked.as_json)
+
+
+def _listed(error: NormwrightError | typer.BadParameter) -> str:
+    return f"  - {error.message if isinstance(error, typer.BadParameter) else error}"
 
 
 def _why_not(endings: tuple[str, ...]) -> str:

@@ -135,17 +135,19 @@ class Asked:
         """The command's own, whatever arguments it has beside these."""
         return cls(**{field.name: context.params[field.name] for field in dataclasses.fields(cls)})
 
+    def check_data_options(self) -> None:
+        """Raises OptionError where an option of the data came without data."""
+        for name in ("split", "batch_size", "image_size", "mean", "std", "data_dir"):
+            if self.data is None and getattr(self, name) is not None:
+                raise OptionError(f"--{name.replace('_', '-')} goes with --data, which did not come")
+
     def open_data(self, usual_split: str) -> Batches | None:
         """The batches, if there are to be any.
 
         Raises:
-            OptionError: an option of the data came without data.
             Whatever loading the data raises.
         """
         if self.data is None:
-            for name in ("split", "batch_size", "image_size", "mean", "std", "data_dir"):
-                if getattr(self, name) is not None:
-                    raise OptionError(f"--{name.replace('_', '-')} goes with --data, which did not come")
             return None
         return open_named(
             self.data,

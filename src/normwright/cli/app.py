@@ -20,6 +20,7 @@ from normwright.cli.doctor import doctor
 from normwright.cli.doctor_options import EXAMPLES as DOCTOR
 from normwright.cli.fold import EXAMPLES as FOLD
 from normwright.cli.fold import fold
+from normwright.cli.in_python import Commands
 from normwright.cli.lr import EXAMPLES as LR
 from normwright.cli.lr import lr
 from normwright.cli.options import EXAMPLES
@@ -30,6 +31,7 @@ from normwright.cli.shift import shift
 
 app = typer.Typer(
     name="normwright",
+    cls=Commands,
     help="The normalization workbench for PyTorch.",
     add_completion=False,
     no_args_is_help=True,

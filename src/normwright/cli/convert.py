@@ -149,4 +149,9 @@ def convert(
 
         return Done(report, write, lambda path: (line, *use(path)))
 
-    Act(context, WEIGHTS).run(verb)
+    def check() -> None:
+        from normwright.network.conversion.select import checked_kinds
+
+        checked_kinds(to, of)
+
+    Act(context, WEIGHTS, check=check).run(verb)

@@ -81,8 +81,6 @@ def fold(
 
     A folded network has other layers than the function builds, so it is written as a program.
     """
-    if (example is None) == (data is None):
-        raise typer.BadParameter("an example of the input is needed: either --example N,C,H,W or --data")
 
     def verb(given: Given) -> Done:
         from normwright.cli.examples import first_example, random_example
@@ -103,7 +101,11 @@ def fold(
 
         return Done(report, write, _use)
 
-    Act(context, PROGRAMS).run(verb)
+    def check() -> None:
+        if (example is None) == (data is None):
+            raise typer.BadParameter("an example of the input is needed: either --example N,C,H,W or --data")
+
+    Act(context, PROGRAMS, check=check).run(verb)
 
 
 def _use(path: Path) -> tuple[str, ...]:

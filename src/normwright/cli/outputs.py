@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from normwright.cli.options import any_of
-from normwright.errors import OptionError
+from normwright.errors import OptionError, StoreError
 
 #: The exit status where what --fail-on or --fail-on-shift looks for was found; 1 is an error, 2 wrong usage.
 FOUND = 3
@@ -26,16 +25,17 @@ def check_output(
     Raises:
         OptionError: the file cannot be written as it is asked for.
     """
+    from normwright.lab.store.whole import followed
+
     if path.suffix not in endings:
         raise OptionError(f"{option} must end in {any_of(endings)}, but is {path}{why_not}")
     if path.is_dir():
         raise OptionError(f"{option} must be a file, but {path} is a folder")
-    # Of links that lead to one another, one stays.
-    target = Path(os.path.realpath(path))
-    if target.is_symlink():
-        raise OptionError(f"{option} must be a file, but {path} is a link that leads to itself: remove it")
-    if not target.parent.is_dir():
-        folder = target.parent if path.is_symlink() else path.parent
+    try:
+        folder = followed(path).parent
+    except StoreError as error:
+        raise OptionError(f"{option}: {error}") from error
+    if not folder.is_dir():
         raise OptionError(f"{option} must be in a folder that exists, but {folder} does not: make it")
     if path.exists() and not replace:
         raise OptionError(f"{path} exists: choose another {option}, or replace it by --force")

@@ -34,7 +34,7 @@ def user_errors_shown(options: Mapping[str, str], *, as_json: bool, whole: bool 
             with warnings.catch_warnings():
                 warnings.showwarning = show
                 yield
-        except typer.Exit:
+        except (typer.Exit, typer.BadParameter):
             raise
         except NormwrightError as error:
             error.args = (in_options(str(error), options),)

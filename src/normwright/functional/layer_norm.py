@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from normwright.functional import operators
@@ -16,6 +17,7 @@ from normwright.functional.arguments import (
     is_plain,
     is_trailing_shape,
 )
+from normwright.functional.left_to_torch import check_alone, is_nested_strided
 
 
 def layer_norm(
@@ -32,6 +34,8 @@ def layer_norm(
     """Normalises the trailing axes of each sample by their mean and variance.
 
         y = activation((x - mean)/√(variance + eps)·weight + bias + residual)
+
+    A nested tensor may be jagged; one that is strided is left to PyTorch's own function.
 
     mean and the biased variance are taken over the axes that normalized_shape names.
 
@@ -56,6 +60,9 @@ def layer_norm(
         >>> layer_norm(torch.tensor([[1.0, 3.0]]), (2,), eps=0.0)
         tensor([[-1.,  1.]])
     """
+    if is_nested_strided(input):
+        check_alone("a nested tensor that is strided", residual=residual, activation=activation, out=out)
+        return torch.nn.functional.layer_norm(input, normalized_shape, weight, bias, eps)
     plain = is_plain(input, residual, weight, bias, activation)
     if not plain or type(eps) is not float or not is_trailing_shape(input, normalized_shape, weight, bias):
         check_float("layer_norm", "eps", 5, eps)

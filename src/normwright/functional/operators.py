@@ -212,8 +212,10 @@ def _written(
             f"out must be like the input, {x.dtype} of shape {list(x.shape)} on {x.device}, but is "
             f"{out.dtype} of shape {list(out.shape)} on {out.device}"
         )
-    check_is_written("out", out)
+    traced = torch.compiler.is_compiling()  # which the operator's fake checks, and knows how to sort
+    if not traced:
+        check_is_written("out", out)
     operator(*call, out)
-    if not torch.compiler.is_compiling():
+    if not traced:
         torch.autograd.graph.increment_version(out)  # who saved it for a backward is told
     return out

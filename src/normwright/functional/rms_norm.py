@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.backends.moments import compute_dtype
+from normwright.errors import ShapeError
 from normwright.functional import operators
 from normwright.functional.arguments import (
     check_epilogue,
@@ -17,6 +18,7 @@ from normwright.functional.arguments import (
     is_plain,
     is_trailing_shape,
 )
+from normwright.functional.left_to_torch import check_alone, is_nested_strided
 
 
 def rms_norm(
@@ -33,8 +35,10 @@ def rms_norm(
 
         y = activation(x/√(mean(x²) + eps)·weight + residual)
 
+    A complex input is left to PyTorch's own function, which takes the mean of x² there too, and not of |x|².
+
     Args:
-        input: (*, *normalized_shape), floating point, any memory format.
+        input: (*, *normalized_shape), floating point or complex, any memory format.
         normalized_shape: the lengths of the trailing axes.
         weight: normalized_shape, or None for 1.
         eps: added to the mean square; same unit as input². None takes the machine epsilon of the arithmetic,
@@ -46,13 +50,22 @@ def rms_norm(
         input's shape, dtype and memory format.
     Raises:
         ShapeError: normalized_shape is empty or not the input's trailing shape, or weight has another.
-        DtypeError: an input that is not floating point, or an eps that is no number.
+        DtypeError: an input that is not floating point or complex, or an eps that is no number.
+        OptionError: a complex input came with residual, activation or out.
     References:
         Zhang & Sennrich 2019, arXiv:1910.07467.
     Example:
         >>> rms_norm(torch.tensor([[3.0, 4.0]]), (2,), eps=0.0).square().mean()
         tensor(1.)
     """
+    if is_nested_strided(input):
+        raise ShapeError(
+            "a nested tensor must be jagged to be normalised by its root mean square, but is strided: make "
+            "it by torch.nested.nested_tensor(..., layout=torch.jagged)"
+        )
+    if input.is_complex():
+        check_alone("a complex input", residual=residual, activation=activation, out=out)
+        return torch.nn.functional.rms_norm(input, normalized_shape, weight, eps)
     plain = is_plain(input, residual, weight, None, activation)
     if (
         not plain

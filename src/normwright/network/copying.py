@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,11 @@ def copied(network: Network) -> Network:
     """A deep copy; what was computed with gradients, which `deepcopy` refuses, is copied without them.
 
     So is a weight that weight norm computed, which is computed anew, and a state that a call left behind.
+
+    Raises:
+        OptionError: an attribute holds what cannot be copied; it is named.
     """
-    memo: dict[int, Tensor] = {}
+    memo: dict[int, Any] = {}
 
     def note(value: Tensor) -> Tensor:
         if not value.is_leaf and id(value) not in memo:
@@ -31,7 +34,30 @@ def copied(network: Network) -> Network:
 
     for module in network.modules():
         mapped(vars(module), note)
-    return copy.deepcopy(network, memo)
+    try:
+        return copy.deepcopy(network, dict(memo))
+    except Exception as error:
+        culprit = _uncopied(network, memo)
+        if culprit is None:
+            raise
+        where, value = culprit
+        raise OptionError(
+            f"the network must be one that copy.deepcopy can copy, but {where!r} holds what it cannot, in an "
+            f"object of class {type(value).__name__} ({type(error).__name__}: {error}): detach() the tensors "
+            "in it that were computed with gradients, or set it to None meanwhile"
+        ) from error
+
+
+def _uncopied(network: nn.Module, memo: dict[int, Any]) -> tuple[str, Any] | None:
+    """The first attribute that cannot be copied by itself, by its module's name and its own."""
+    there = memo | {id(module): module for module in network.modules()}
+    for name, module in network.named_modules():
+        for attribute, value in vars(module).items():
+            try:
+                copy.deepcopy(value, dict(there))
+            except Exception:
+                return f"{name}.{attribute}".lstrip("."), value
+    return None
 
 
 def in_dtype(network: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -12,6 +12,7 @@ from normwright.errors import StoreError
 from normwright.lab.book import run as lab
 from normwright.lab.book.record import ClaimRecord, file_name, read_records
 from normwright.lab.book.run import RECORDS, claims_to_run
+from normwright.lab.store.whole import followed
 from normwright.report.claims_page import write
 
 P = ParamSpec("P")
@@ -42,6 +43,7 @@ def _with_page(run: Callable[P, list[ClaimRecord]]) -> Callable[P, list[ClaimRec
         }
         # Said now rather than after the work: the page is made of every other record that is there.
         read_records(out / RECORDS, without=unwritten)
+        followed(out / BOOK)
         judged = False
 
         def on_record(record: ClaimRecord) -> None:

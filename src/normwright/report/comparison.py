@@ -10,6 +10,7 @@ from typing import ParamSpec
 
 from normwright.lab import compare as lab
 from normwright.lab.records import Comparison
+from normwright.lab.store.whole import followed
 from normwright.report.files import write_whole
 from normwright.report.markdown import to_markdown
 from normwright.report.page import write
@@ -33,6 +34,7 @@ def _reported(train: Callable[P, Comparison]) -> Callable[P, Comparison]:
     def compare(*args: P.args, **kwargs: P.kwargs) -> Comparison:
         asked = signature.bind(*args, **kwargs)
         asked.apply_defaults()
+        _check_places(Path(asked.arguments["out"]))
         comparison = train(*args, **kwargs)
         asked.arguments["on_stage"]("writing the report")
         write_files(comparison, Path(asked.arguments["out"]))
@@ -41,6 +43,12 @@ def _reported(train: Callable[P, Comparison]) -> Callable[P, Comparison]:
     what, args, rest = (inspect.getdoc(train) or "").partition("\nArgs:\n")
     compare.__doc__ = what + _FILES + args + rest
     return compare
+
+
+def _check_places(folder: Path) -> None:
+    """Says before the work what `write_files` would say after it."""
+    for name in (REPORT, TABLE, RECORDS):
+        followed(folder / name)
 
 
 def write_files(comparison: Comparison, folder: Path) -> None:

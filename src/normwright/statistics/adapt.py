@@ -90,8 +90,8 @@ def adapt(
         warn_of_dropout(network)
         adapter, guard = Adapter(network, source_weight), Guard(scores_of)
         share = _read(network, found, adapter, guard, batches, Caller(network, forward_fn))
-    weight = sorted(source_weight.items()) if isinstance(source_weight, Mapping) else source_weight
-    share = joined(share, process_group, (f"adapt(source_weight={weight})", *found.described()))
+    call = f"adapt(source_weight={_in_words(source_weight)})"
+    share = joined(share, process_group, (call, *found.described()))
     if not share.batches or not (share.layers or share.samples):
         raise nothing_read("adapt")
     if not share.layers:
@@ -113,6 +113,13 @@ def adapt(
     rows = in_order(found, changes, lambda name, kind, why: LayerAdaptation(name, kind, reason=why))
     report = AdaptationReport(rows, share.samples, share.batches, guard.judged)
     return Adaptation(report, Replacement(network, values))
+
+
+def _in_words(weight: SourceWeight) -> str:
+    """The same for weights that mean the same: 16 and 16.0, None and a name left out."""
+    if isinstance(weight, Mapping):
+        return str({name: float(each) for name, each in sorted(weight.items()) if each is not None})
+    return str(None if weight is None else float(weight))
 
 
 def _read(

@@ -223,6 +223,14 @@ def test_a_page_is_made_though_the_work_stopped_before_a_spoiled_record_was_writ
     assert spoiled.read_text() == "{"
 
 
+def test_a_page_that_is_a_link_to_nowhere_is_told_before_the_work(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "book.html").symlink_to("gone/book.html")
+    write_claim(folder / "claims", 91, measure='raise LookupError("begun")')
+    with only_claims_of(folder / "claims"), pytest.raises(StoreError, match="is a link into"):
+        claims_book.run_claims(None, seeds=1, jobs=1, out=folder / "out")
+
+
 def test_out_that_is_empty_is_told(folder):
     with pytest.raises(OptionError, match="out must name a folder, but is empty"):
         run_claims(None, out="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import socket
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from normwright.errors import CheckpointError, OptionError
-from normwright.lab.weights.read import read_weights
+from normwright.lab.weights.read import check_is_there, read_weights
 
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(2, dtype=torch.float16)}
 
@@ -158,3 +159,29 @@ def test_folder_names_what_is_in_it(tmp_path):
     torch.save(TENSORS, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"is a folder: name .* in it \(model.safetensors\)"):
         read_weights(tmp_path)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)  # the whole path may be too long for one
+
+
+IRREGULAR = {
+    "a pipe": os.mkfifo,
+    "a socket": make_socket,
+    "a device": lambda path: path.symlink_to(os.devnull),
+}
+
+
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_what_is_no_file_is_refused_and_never_opened(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.pt"
+    IRREGULAR[kind](path)
+    with pytest.raises(CheckpointError, match=f"a.pt must be a file, but is {kind}.*: save it to a file"):
+        read_weights(path)
+
+
+def test_a_name_that_the_system_refuses(tmp_path):
+    with pytest.raises(CheckpointError, match="must be readable, but is not: File name too long"):
+        check_is_there(tmp_path / (300 * "a"))

@@ -15,8 +15,8 @@ import normwright as nw
 from normwright.errors import DataError, FoldError, OptionError
 from normwright.network import fold_with_report
 from normwright.network.calling import call_of
+from normwright.network.folding import difference
 from normwright.network.folding import fold as fold_module
-from normwright.network.folding import measure
 
 # float64 throughout: a fold that is exact differs by roundings of 2^-53 in a few hundred operations.
 EXACT = 1e-12
@@ -173,9 +173,9 @@ def test_each_output_is_judged_by_its_own_limit():
             return 1e9 * x, x + self.by
 
     x = draw(2, 3).float()
-    assert measure.compare(Wrong(0.0), Wrong(0.0), call_of(x), None).tolerance > 1.0
+    assert difference.compare(Wrong(0.0), Wrong(0.0), call_of(x), None).tolerance > 1.0
     with pytest.raises(FoldError, match="in output 1 of 2"):
-        measure.compare(Wrong(0.0), Wrong(1e-3), call_of(x), None)
+        difference.compare(Wrong(0.0), Wrong(1e-3), call_of(x), None)
 
 
 class Decided(Off):
@@ -190,12 +190,12 @@ class Decided(Off):
 @pytest.mark.parametrize("tolerance", [None, 1e-4])
 def test_where_rounding_decides_the_two_networks_are_compared_in_float64(tolerance):
     x = draw(2, 3).float()
-    found = measure.compare(Decided(0.0), Decided(1e-6), call_of(x), tolerance)
+    found = difference.compare(Decided(0.0), Decided(1e-6), call_of(x), tolerance)
     assert found.unfolded > x.abs().max()
     assert found.folded > x.abs().max()
     assert 0 < found.in_float64 <= found.tolerance < 1e-2
     with pytest.raises(FoldError, match="unfolded network, where both run in float64, must be at most"):
-        measure.compare(Decided(0.0), Decided(0.1), call_of(x), tolerance)
+        difference.compare(Decided(0.0), Decided(0.1), call_of(x), tolerance)
 
 
 def test_a_right_fold_that_decides_otherwise_by_rounding_passes():
@@ -204,7 +204,7 @@ def test_a_right_fold_that_decides_otherwise_by_rounding_passes():
             return super().forward(x) * (1.0 if x.dtype == torch.float64 else -1.0)
 
     x = draw(2, 3).float()
-    found = measure.compare(Decided(0.0), Otherwise(1e-6), call_of(x), None)
+    found = difference.compare(Decided(0.0), Otherwise(1e-6), call_of(x), None)
     assert found.difference > x.abs().max()
 
 
@@ -229,11 +229,11 @@ def test_a_margin_is_for_rounding_and_not_for_a_wrong_fold():
             return x * (1.0 + self.by)
 
     x = draw(2, 3).float()
-    found = measure.compare(Larger(0.0), Larger(2e-6), call_of(x), None, margin=8.0)
-    assert found.folded_ulps > measure.LEAST_ULPS
+    found = difference.compare(Larger(0.0), Larger(2e-6), call_of(x), None, margin=8.0)
+    assert found.folded_ulps > difference.LEAST_ULPS
     for by, margin in ((2e-6, 1.0), (1e-3, 8.0), (1e-3, 1e9)):
         with pytest.raises(FoldError, match="largest error against float64"):
-            measure.compare(Larger(0.0), Larger(by), call_of(x), None, margin=margin)
+            difference.compare(Larger(0.0), Larger(by), call_of(x), None, margin=margin)
 
 
 def test_an_index_that_rounding_decides_must_be_the_unfolded_networks():
@@ -242,9 +242,9 @@ def test_an_index_that_rounding_decides_must_be_the_unfolded_networks():
             return x, (super().forward(x) == x + self.by).long() + int(self.by)
 
     x = draw(2, 3).float()
-    assert measure.compare(Index(0), Index(0), call_of(x), None).examples == 1
+    assert difference.compare(Index(0), Index(0), call_of(x), None).examples == 1
     with pytest.raises(FoldError, match="in output 1 of 2"):
-        measure.compare(Index(0), Index(1), call_of(x), None)
+        difference.compare(Index(0), Index(1), call_of(x), None)
 
 
 def test_a_norm_with_a_call_of_its_own_stays():
@@ -457,3 +457,48 @@ def test_a_part_that_is_scripted(place):
     actual = result(x).detach()
     assert float((actual - expected).abs().max()) <= EXACT * float(expected.abs().max())
     assert report.normalisers
+
+
+def hooked(forward, **hooks):
+    """A network whose norm folds into its convolution, and three modules that hand on what they get."""
+    handing_on = {name: nn.Identity() for name in ("gate", "other", "seen")}
+    network = Net(forward, conv=nn.Conv2d(3, 4, 1), norm=nn.BatchNorm2d(4), **handing_on)
+    for name, hook in hooks.items():
+        network.get_submodule(name).register_forward_hook(hook)
+    return randomise(network).eval()
+
+
+def look(module, given, result):
+    return None
+
+
+def raise_it(module, given, result):
+    return result + 1e9
+
+
+def shortcut(self, x):
+    """Takes the norm or not, as what comes out of the gates says."""
+    small = self.other(self.gate(self.seen(x))).sum() < 1e9
+    x = self.conv(x)
+    return self.norm(x) if small else x
+
+
+@pytest.mark.parametrize("others", [{}, {"seen": look}], ids=["alone", "beside another"])
+def test_a_hook_that_steers_a_branch_is_named(others):
+    with pytest.raises(FoldError, match=r"Without the hooks of 'gate' it is right.*handle\.remove\(\)"):
+        nw.fold(hooked(shortcut, gate=raise_it, **others), draw(2, 3, 4, 4))
+
+
+def test_hooks_that_steer_together_are_named_together():
+    network = hooked(shortcut, gate=raise_it, other=raise_it)
+    with pytest.raises(FoldError, match="Without the hooks of 'gate', 'other' it is right"):
+        nw.fold(network, draw(2, 3, 4, 4))
+
+
+def test_hooks_are_not_blamed_for_what_they_do_not_do():
+    network = hooked(
+        lambda self, x: self.norm(self.conv(x)) if x.shape[0] < 3 else self.conv(self.seen(x)), seen=look
+    )
+    with pytest.raises(FoldError) as refusal:
+        nw.fold(network, draw(2, 3, 4, 4))
+    assert "hook" not in str(refusal.value)

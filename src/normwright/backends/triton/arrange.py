@@ -58,7 +58,7 @@ def blank_apart(whole: Tensor, order: Order, shape: Sequence[int], read: Iterabl
 
 def _same_or_apart(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors are the same memory, element by element, or have none in common."""
-    if a.data_ptr() == b.data_ptr() and a.dtype == b.dtype:
+    if a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.numel() == b.numel():
         return True
     ends = [tensor.data_ptr() + tensor.numel() * tensor.element_size() for tensor in (a, b)]
     return ends[0] <= b.data_ptr() or ends[1] <= a.data_ptr()

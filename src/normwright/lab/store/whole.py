@@ -12,13 +12,38 @@ from pathlib import Path
 from typing import BinaryIO
 
 from normwright.errors import StoreError
+from normwright.lab.store.irregular import irregular
 
 if sys.platform != "win32":  # which has no such locks, and removes no file that a process has open
     import fcntl
 
 
+def followed(path: Path) -> Path:
+    """Where a file lies or shall lie: what a link leads to, which stays a link.
+
+    Raises:
+        StoreError: it is a pipe, a socket or a device; a link leads to itself, or into a folder that does
+            not exist.
+    """
+    kind = irregular(path)
+    if kind is not None:
+        raise StoreError(f"{path} must be a file, but is {kind}: name a file")
+    if not path.is_symlink():
+        return path
+    # Of links that lead to one another, one stays.
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise StoreError(f"{path} must be a file, but is a link that leads to itself: remove it")
+    if not target.parent.is_dir():
+        raise StoreError(
+            f"{path} must be in a folder that exists, but is a link into {target.parent}, which does not: "
+            "make it, or remove the link"
+        )
+    return target
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a draft beside the file, brings it to the disk, and renames it.
+    """Writes a draft beside the file, brings it to the disk, and renames it; a link stays one.
 
     Two that write one file at a time do so in drafts of their own: the last to end wins, whole. Drafts that
     processes left which were killed meanwhile are removed.
@@ -26,13 +51,14 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         StoreError: the file cannot be written (no such folder, no room, no permission); no draft is left.
     """
+    target = followed(path)
     try:
-        _remove_abandoned(path)
-        with _draft_of(path) as (draft, file):
+        _remove_abandoned(target)
+        with _draft_of(target) as (draft, file):
             _fill(file, content)
             if os.name == "nt":
                 file.close()  # Windows renames no open file, and has no lock to lose
-            _take_place(draft, path)
+            _take_place(draft, target)
     except OSError as error:
         raise StoreError(
             f"{path} must be in a folder that exists and has room, but cannot be written "

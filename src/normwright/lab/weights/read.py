@@ -17,6 +17,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from normwright.errors import CheckpointError, OptionError
+from normwright.lab.store.irregular import irregular
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
@@ -56,11 +57,12 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
             state dict or several.
         OptionError: the file has no entry `key`, or this is no state dict.
     """
+    check_is_there(path)
     try:
-        with _existing(path).open("rb") as file:
+        with path.open("rb") as file:
             start = file.read(9)
     except OSError as fault:
-        raise CheckpointError(f"{path} must be readable, but is not: {fault.strerror or fault}") from fault
+        raise _unreadable(path, fault) from fault
     if not start:
         raise CheckpointError(f"{path} must hold the weights of a network, but is empty: {_AGAIN}")
     if start.startswith((_ZIP, _PICKLE)):
@@ -73,7 +75,25 @@ def read_weights(path: Path, *, key: str | None = None) -> Weights:
     )
 
 
-def _existing(path: Path) -> Path:
+def check_is_there(path: Path) -> None:
+    """Raises CheckpointError where there is no such file, or it is none; it is not opened."""
+    try:
+        _look_at(path)
+    except OSError as fault:
+        raise _unreadable(path, fault) from fault
+
+
+def _unreadable(path: Path, fault: OSError) -> CheckpointError:
+    return CheckpointError(f"{path} must be readable, but is not: {fault.strerror or fault}")
+
+
+def _look_at(path: Path) -> None:
+    kind = irregular(path)
+    if kind is not None:
+        raise CheckpointError(
+            f"{path} must be a file, but is {kind}, and a checkpoint is read more than once: save it to a "
+            "file"
+        )
     if path.is_dir():
         files = sorted(file.name for file in path.iterdir() if file.suffix in ENDINGS)
         raise CheckpointError(
@@ -89,7 +109,6 @@ def _existing(path: Path) -> Path:
             f"{path} must be a checkpoint, but does not exist"
             + (f": did you mean {' or '.join(guess)}?" if guess else "")
         )
-    return path
 
 
 def _begins_as_safetensors(start: bytes) -> bool:

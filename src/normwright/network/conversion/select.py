@@ -38,7 +38,7 @@ def choose(
     Raises:
         OptionError: an unknown kind or name, or nothing is chosen.
     """
-    kinds = _checked_kinds(to, of)
+    kinds = checked_kinds(to, of)
     found = find_normalisers(network)
     if not found and isinstance(network, torch.jit.ScriptModule):
         raise OptionError(
@@ -70,7 +70,8 @@ def choose(
     return chosen
 
 
-def _checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
+def checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
+    """The kinds of `of`; raises OptionError where one of them, or `to`, is none that is converted."""
     if isinstance(of, str):
         raise OptionError(f"of= must be kinds in a list or tuple, but is the text {of!r}: write ({of!r},)")
     kinds = None if of is None else tuple(of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Collection, Sequence
@@ -15,22 +16,24 @@ from torch.export import ExportedProgram
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.weight_norm import WeightNorm
 
-from normwright.errors import OptionError
+from normwright.errors import FoldError, OptionError
 from normwright.network.acceleration.route import own_class
 from normwright.network.calling import Call, call_of
 from normwright.network.copying import check_holds_numbers, copied
 from normwright.network.flow import Flow
 from normwright.network.folding.apply import apply
 from normwright.network.folding.decision import Decision
+from normwright.network.folding.difference import compare
 from normwright.network.folding.functions import remove_calls, why_not_removable
 from normwright.network.folding.hooked import HOOKS, trace_without_hooks
-from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.measure import time_in_turn
 from normwright.network.folding.other_sizes import check_other_sizes
 from normwright.network.folding.outside import used_from_outside
 from normwright.network.folding.plan import Planner
 from normwright.network.folding.program import fold_program
-from normwright.network.folding.report import FoldRecord, FoldReport
+from normwright.network.folding.report import FoldDifference, FoldRecord, FoldReport
 from normwright.network.folding.sites import Site, find_sites, named_block
+from normwright.network.folding.steered import explained
 from normwright.network.folding.stored import changed_attributes
 from normwright.network.folding.undo import all_or_nothing
 from normwright.network.folding.untraced import decisions_without_trace
@@ -143,9 +146,13 @@ def fold_with_report(
     notes = list(plan.notes)
     if plan.changes_something:
         both = (copied(network), copied(folded))  # a call may move buffers
-        error = compare(*both, call, tolerance)
+        check = functools.partial(_check, call=call, tolerance=tolerance)
+        try:
+            error, sizes = check(*both)
+        except FoldError as wrong:
+            raise explained(wrong, network, folded, plan.hooked, check) from wrong
         notes += _warned_of_stored(changed_attributes(network, *both))
-        notes += [check_other_sizes(*both, call, tolerance), _TAKEN_FOR_GRANTED]
+        notes += [sizes, _TAKEN_FOR_GRANTED]
         speed = time_in_turn(both, call, seconds=SECONDS)[0]
     how = "" if plan.flow is None else plan.flow.how
     report = FoldReport(how, _records(network, plan), error, speed, tuple(notes))
@@ -156,11 +163,18 @@ def fold_with_report(
     return folded, report
 
 
+def _check(
+    unfolded: nn.Module, folded: nn.Module, *, call: Call, tolerance: float | None
+) -> tuple[FoldDifference, str]:
+    """The difference on the example, and what was checked at other sizes; raises FoldError."""
+    return compare(unfolded, folded, call, tolerance), check_other_sizes(unfolded, folded, call, tolerance)
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What is to be done, and of what it was learnt; `flow` is None where nothing could trace.
 
-    `kept` are the modules that keep their weight norm.
+    `kept` are the modules that keep their weight norm, `hooked` those that have hooks.
     """
 
     flow: Flow | None
@@ -168,7 +182,8 @@ class _Plan:
     decisions: tuple[Decision, ...]
     unnormed: tuple[str, ...]
     notes: tuple[str, ...]
-    kept: frozenset[str] = frozenset()
+    kept: frozenset[str]
+    hooked: frozenset[str]
 
     @property
     def changes_something(self) -> bool:
@@ -195,7 +210,13 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
     except UntraceableError as error:
         notes.append(f"Nothing could be folded, for the network cannot be traced ({error}).")
         return _Plan(
-            None, None, decisions_without_trace(network, hooked), unnormed, tuple(notes), frozenset(kept)
+            None,
+            None,
+            decisions_without_trace(network, hooked),
+            unnormed,
+            tuple(notes),
+            frozenset(kept),
+            hooked,
         )
     if flow.note:
         notes.append(flow.note)
@@ -213,7 +234,7 @@ def _plan(network: nn.Module, call: Call) -> _Plan:
         used=_used(network, call, modules, call_too=True, watched=_is_gone_with_a_normaliser),
     )
     planner.plan()
-    return _Plan(flow, planner, tuple(planner.decisions), unnormed, tuple(notes), frozenset(kept))
+    return _Plan(flow, planner, tuple(planner.decisions), unnormed, tuple(notes), frozenset(kept), hooked)
 
 
 def _used(network: nn.Module, call: Call, modules: Sequence[str], **how: Any) -> dict[str, str]:

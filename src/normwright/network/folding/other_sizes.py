@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from normwright.errors import FoldError, OptionError
 from normwright.network.calling import Call, tensors_of
-from normwright.network.folding.measure import compare, outputs
+from normwright.network.folding.difference import compare, outputs
 
 _Shape = tuple[int, ...]
 

@@ -23,8 +23,9 @@ from normwright.network.calling import Call, call_of
 from normwright.network.flow import calls_around, operator_of, shape_of
 from normwright.network.folding.apply import folded_pair
 from normwright.network.folding.decision import LayerChange
+from normwright.network.folding.difference import compare
 from normwright.network.folding.layers import layer_of
-from normwright.network.folding.measure import compare, time_in_turn
+from normwright.network.folding.measure import time_in_turn
 from normwright.network.folding.other_sizes import check_other_sizes
 from normwright.network.folding.plan import Planner
 from normwright.network.folding.report import FoldRecord, FoldReport
