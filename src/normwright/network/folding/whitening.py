@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from normwright.errors import NormwrightError
 from normwright.functional.whitening.autograd import Rule
-from normwright.network.flow import Flow, shape_of, written_by
+from normwright.network.flow import Flow, operator_of, shape_of, written_by
 from normwright.network.folding.affine import Affine, NotAffineError, wide
 from normwright.network.folding.block_affine import BlockAffine, ChannelMap
 from normwright.network.walk import WHITENING
@@ -73,21 +73,38 @@ def ends_of(flow: Flow, nodes: Sequence[Node], module: str) -> tuple[tuple[Node,
     for node, name in flow.names.items():
         if name.rpartition(".")[0] == module and not flow.is_constant(node):
             raise NotAffineError(f"its {name.rpartition('.')[2]} is overwritten")
-    moving = tuple(node for node in nodes if not flow.is_constant(node))
-    given = {node for part in moving for node in part.all_input_nodes if not flow.is_constant(node)}
-    sources = given.difference(moving)
-    results = [node for node in moving if any(reader not in moving for reader in flow.readers(node))]
-    if len(sources) != 1 or len(results) != 1:
+    moving = [node for node in nodes if not flow.is_constant(node)]
+    if not moving:
         raise NotAffineError(
-            "it is given more than its input, or nothing reads its result"
-            if moving
-            else "what it normalises is a constant, such as a weight, and none of the network's input"
+            "what it normalises is a constant, such as a weight, and none of the network's input"
         )
-    (source,), (result,) = sources, results
+    given = {part for node in moving for part in node.all_input_nodes if not flow.is_constant(part)}
+    sources = given.difference(moving)
+    if len(sources) != 1:
+        raise NotAffineError("it is given more than its input")
+    (source,) = sources
+    while True:
+        first = [node for node in flow.readers(source) if node in moving]
+        if len(first) != 1 or not _is_no_cast(first[0]):
+            break
+        # The tensor itself, which what reads it after the layer then reads.
+        (source,) = first
+        moving.remove(source)
+    results = [node for node in moving if any(reader not in moving for reader in flow.readers(node))]
+    if len(results) != 1:
+        raise NotAffineError("nothing reads its result")
+    (result,) = results
     if any(source in written_by(node) for node in moving):
         raise NotAffineError("its input is overwritten")
     if -1 in shape_of(source):
         raise NotAffineError("how many elements it is given depends on their values, as under a mask")
     if source.meta["val"].dtype != result.meta["val"].dtype or shape_of(source) != shape_of(result):
         raise NotAffineError("it changes the dtype or the shape")
-    return moving, source, result
+    return tuple(moving), source, result
+
+
+def _is_no_cast(node: Node) -> bool:
+    """Whether a node is a change of dtype to the one that is there."""
+    given = node.args[0] if node.args else None
+    casts = operator_of(node) in ("aten.to", "aten._to_copy") and isinstance(given, Node)
+    return casts and given.meta["val"].dtype == node.meta["val"].dtype  # type: ignore[union-attr]
