@@ -173,7 +173,9 @@ def _sites_of_program(flow: Flow) -> list[Site | Unfoldable]:
     taken: set[Node] = set()
     held = set(flow.names.values())
     frozen = {name.rpartition(".")[0] for name in held if name.endswith("running_mean")}
-    groups = _by_call(flow, {name for name in frozen if f"{name}.running_var".lstrip(".") in held})
+    frozen = {name for name in frozen if f"{name}.running_var".lstrip(".") in held}
+    whitening = {name.rpartition(".")[0] for name in held if name.endswith("running_covariance")}
+    groups = _by_call(flow, frozen | whitening)
     met: dict[tuple[str, bool], int] = {}
     for node in flow.graph.nodes:
         if node in taken or node.op != "call_function":
@@ -184,6 +186,10 @@ def _sites_of_program(flow: Flow) -> list[Site | Unfoldable]:
             of_input = operator_of(node) == "aten.instance_norm"
             count = met[call, of_input] = met.get((call, of_input), 0) + 1
             found.append(_function_site(flow, node, name, None, -count if of_input else count - 1))
+        elif group and name in whitening:
+            reason = "a program does not say by which settings it whitens: fold the network, then export it"
+            found.append(Unfoldable(name, _class_of(node), None, reason))
+            taken.update(group)
         elif group and not any(map(is_batch_norm_operator, group)):
             kind = _class_of(node)
             try:
