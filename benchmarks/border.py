@@ -20,7 +20,7 @@ from benchmarks.alternate import alternate_for, repeated
 from benchmarks.markdown import figure, table
 from benchmarks.real_networks import draw_statistics
 from normwright.network import fold_with_report
-from normwright.network.folding.algebra import affine_of
+from normwright.network.folding.affine import affine_of
 from normwright.network.folding.channel_affine import ChannelAffine
 
 # Channels and pixels of the 3 × 3 convolutions in an early, a middle and the last stage of a ResNet.

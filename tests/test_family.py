@@ -40,8 +40,8 @@ ADAPTED = RECALIBRATED | {
 FOLDED = {
     "renorm": SERVED,
     "ghost": SERVED,
-    "whitening": "mixes the channels of its groups",
-    "iterative": "mixes the channels of its groups",
+    "whitening": SERVED,
+    "iterative": SERVED,
     "split": "it keeps statistics of 2 domains",
     "one domain": SERVED,
     "filter response": "its statistics are those of its input",

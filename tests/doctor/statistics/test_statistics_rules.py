@@ -148,19 +148,6 @@ def test_batches_of_one_class_each_are_told_from_small_ones():
     assert "batches are unlike: the means in '1' lie" in finding.message
 
 
-@pytest.mark.parametrize("beside", [nn.Identity(), nn.BatchNorm2d(4)], ids=["alone", "beside batch norm"])
-def test_a_whitening_layer_s_share_of_the_gap_is_said_to_be_unknown(beside):
-    # its running projections are as built, the identity: its outputs in inference are its inputs
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nw.nn.WhiteningNorm2d(4), beside, nn.Flatten())
-    batches = tuple(5 * torch.randn(32, 1, 6, 6) + 3 for _ in range(8))
-    for batch in batches * 10:
-        network(batch)
-    network[1].reset_running_stats()
-    [finding] = found("train_eval_gap", Subject(network, batches))
-    assert "nan" not in finding.message
-    assert "the share of '1' (WhiteningNorm2d) is not known" in finding.message
-
-
 def test_an_averaged_model_is_known_by_its_class():
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).train()
     batches = tuple(torch.randn(64, 4) for _ in range(8))

@@ -10,7 +10,7 @@ from tolerances import UNIT, depth, rounded
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normwright.network.folding.algebra import Affine
+from normwright.network.folding.affine import Affine
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

@@ -12,7 +12,8 @@ from tolerances import UNIT, assert_within, rounded
 from torch import Tensor
 
 from normwright.errors import DtypeError, OptionError, ShapeError
-from normwright.network.folding.algebra import Affine, affine_of, fold_after, fold_before
+from normwright.network.folding.affine import Affine, affine_of
+from normwright.network.folding.algebra import fold_after, fold_before
 from normwright.reference import inference_map
 
 EVERY = pytest.mark.parametrize("kind", KINDS, ids=str)

@@ -15,7 +15,8 @@ from tolerances import UNIT, assert_within, depth
 from torch import Tensor, nn
 
 from normwright.errors import OptionError, ShapeError
-from normwright.network.folding.algebra import Affine, fold_before
+from normwright.network.folding.affine import Affine
+from normwright.network.folding.algebra import fold_before
 from normwright.network.folding.border import meets_whole_kernel, padding_amounts, shift_of
 from normwright.network.folding.shifted_convolution import ShiftedConv2d, shift_by
 

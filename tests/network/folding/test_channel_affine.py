@@ -14,7 +14,7 @@ from layers import DTYPES
 from tolerances import UNIT, assert_within, rounded
 from torch import Tensor
 
-from normwright.network.folding.algebra import Affine
+from normwright.network.folding.affine import Affine
 from normwright.network.folding.channel_affine import ChannelAffine
 
 

@@ -249,3 +249,12 @@ def test_onnx_has_no_batch_normalization():
         expected = folded(x)
     # float32 both, of some hundred roundings of 2^-24 in sums of up to 27 products
     assert float((actual - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_whitening_stays_in_a_program_and_the_report_says_what_to_do():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nw.nn.WhiteningNorm2d(4), nn.ReLU()).double().eval()
+    x = draw(2, 3, 6, 6)
+    for program in (exported := torch.export.export(network, (x,)), exported.run_decompositions({})):
+        [record] = fold_with_report(program, x)[1].normalisers
+        assert (record.name, record.kind, record.place) == ("1", "WhiteningNorm2d", "")
+        assert "fold the network, then export it" in record.reason

@@ -14,7 +14,6 @@ from normwright.doctor.finding import Severity
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.statistics.modes import ModeFacts
-from normwright.doctor.statistics.moments import MomentFacts
 from normwright.doctor.statistics.small_batches import noise_at, over_batches
 from normwright.doctor.statistics.staleness import judged
 from normwright.doctor.subject import Subject
@@ -77,10 +76,7 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
         )
     # those without running statistics compute the same in both modes
     over = [facts for facts in over_batches(evidence) if not facts.in_inference]
-    unmeasured = [facts for facts in over if math.isnan(facts.gap)]
     noisiest = max((f for f in over if not math.isnan(f.gap)), key=lambda facts: facts.gap, default=None)
-    if noisiest is None and unmeasured:
-        return "warning", _of_unmeasured(unmeasured)
     if noisiest is None:
         # moments cannot be seen in a class with a forward of its own
         own = [norm for norm in evidence.normalisers if norm.tracks and not norm.known]
@@ -90,19 +86,6 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
     return "warning", (
         f"most of all in {noisiest.layer!r}, whose own outputs differ by {noisiest.gap:.0%}: its moments of "
         f"{noisiest.elements} elements are off by {noise_at(noisiest, noisiest.samples):.2g} deviations"
-        f"{'; ' if unmeasured else ''}{_of_unmeasured(unmeasured)}"
-    )
-
-
-def _of_unmeasured(unmeasured: list[MomentFacts]) -> str:
-    """Which layers' own share is not known: whitening normalises by covariances, not by variances; or ""."""
-    if not unmeasured:
-        return ""
-    first = unmeasured[0]
-    others = f" and {len(unmeasured) - 1} more" if len(unmeasured) > 1 else ""
-    return (
-        f"the share of {first.layer!r} ({first.kind}){others} is not known, since it does not normalise each "
-        "channel by a running variance"
     )
 
 

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from normwright.functional.whitening.autograd import Rule
+from normwright.statistics.estimate import diagonal
+
 
 def output_apart(
     mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor, eps: float
@@ -30,6 +33,32 @@ def output_apart(
     rstd, other_rstd = (variance + eps).rsqrt(), (other_variance.clamp_min(0) + eps).rsqrt()
     apart = variance * (rstd - other_rstd).square() + ((mean - other_mean) * other_rstd).square()
     return apart, variance * rstd.square()
+
+
+def whitened_apart(
+    mean: Tensor, covariance: Tensor, other_mean: Tensor, other_covariance: Tensor, rule: Rule
+) -> tuple[Tensor, Tensor]:
+    """The same of whitening, whose P = (Σ + eps·I)^(-1/2) mixes the channels of a group.
+
+        y = P·(x - mean),   y' = P'·(x - mean')
+        E(y' - y)² = diag((P' - P)·Σ·(P' - P)) + (P'·(mean - mean'))²,   E y² = diag(P·Σ·P)
+
+    Args:
+        mean, covariance: (C,) and (G, d, d) of the elements, in float64.
+        other_mean, other_covariance: that they might be whitened by.
+        rule: how a covariance becomes P.
+    Returns:
+        (C,) each: E(y' - y)² and E y².
+    Example:
+        >>> from normwright.functional.whitening.autograd import Rule
+        >>> zero, one = torch.zeros(2).double(), torch.eye(2)[None].double()
+        >>> whitened_apart(zero, one, zero, 4 * one, Rule(2, 0.0, "zca", 1))[0]
+        tensor([0.2500, 0.2500], dtype=torch.float64)
+    """
+    own, other = rule.projection(covariance), rule.projection(other_covariance)
+    apart = other - own
+    shift = (other @ (mean - other_mean).view(len(other), -1, 1)).flatten()
+    return diagonal(apart @ covariance @ apart) + shift.square(), diagonal(own @ covariance @ own)
 
 
 def relative(apart: Tensor, whole: Tensor, weight: Tensor | None) -> float:

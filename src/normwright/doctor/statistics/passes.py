@@ -132,7 +132,7 @@ class Kept:
     """What a normaliser kept.
 
     Args:
-        mean, variance: (C,), in float64.
+        mean, variance: (C,), in float64; of whitening, (G, d, d) covariances for the variances.
         tracked: batches that moved them, or None.
         untrained: nothing says that the normaliser was ever trained.
     """
@@ -167,8 +167,8 @@ class _Runner:
         self._switched = {module for module in self._trains if _normalises(module)}
         self._running = {
             id(buffer): buffer.detach().to("cpu", torch.float64, copy=True)
-            for buffer in self._network.buffers()
-            if buffer.dim() == 1
+            for name, buffer in self._network.named_buffers()
+            if buffer.dim() == 1 or name.endswith("running_covariance")
         }
         self._tallies: dict[str, Tally] = {}
         self._refused: list[RefusedBatch] = []

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from normwright.functional.whitening.autograd import Rule
 from normwright.network.walk import GHOSTS, SPLIT, WHITENING
 from normwright.nn.bookkeeping import is_recomputation
 
@@ -34,11 +35,13 @@ class Sight:
         per_sample: each sample has moments of its own.
         by_batch: it normalises by the moments of x, not by running statistics.
         centred: it takes the mean off, as all but RMS norm do.
-        running_mean, running_var, weight: (C,), or None; of batch and instance norm alone.
+        running_mean, running_var, weight: (C,), or None; of batch and instance norm, and of whitening, of
+            which (G, d, d) covariances stand for the variances.
         eps: added to the variance.
         momentum: the module's; None for the mean over all batches.
         synchronised: its moments are taken over all ranks.
         recomputed: it runs inside a backward.
+        whitening: how a covariance becomes the projection that it normalises by; None where it does not.
     """
 
     layer: str
@@ -56,6 +59,7 @@ class Sight:
     momentum: float | None
     synchronised: bool
     recomputed: bool
+    whitening: Rule | None = None
 
     @property
     def tracks(self) -> bool:
@@ -102,12 +106,7 @@ def sight_of_module(name: str, module: nn.Module, x: Tensor) -> Sight | None:
     if isinstance(module, GHOSTS):
         x = x[: module.ghost_size]  # one virtual batch: what a moment is of
     if isinstance(module, WHITENING):
-        by_batch = module.training or module.running_mean is None
-        weight: Any = module.weight
-        return _channels(
-            name, module, x, module.running_mean, None, weight, module.eps, bare=False, kind=kind,
-            per_sample=False, by_batch=by_batch, momentum=module.momentum,
-        )  # fmt: skip
+        return _whitening(name, kind, module, x)
     if isinstance(module, _NormBase):
         per_sample = isinstance(module, _InstanceNorm)
         if per_sample and x.dim() == module._get_no_batch_dim():  # type: ignore[operator]
@@ -181,6 +180,16 @@ def _channels(
         name, kind, module, bare, x.detach(), per_sample, by_batch, True, mean, variance, weight, eps,
         momentum, synchronised, is_recomputation(),
     )  # fmt: skip
+
+
+def _whitening(name: str, kind: str, module: Any, x: Tensor) -> Sight | None:
+    sight = _channels(
+        name, module, x, module.running_mean, module.running_covariance, module.weight, module.eps,
+        bare=False, kind=kind, per_sample=False, by_batch=module.training or module.running_mean is None,
+        momentum=module.momentum,
+    )  # fmt: skip
+    rule = Rule(module.group_size, float(module.eps), module.method, module.iterations)
+    return None if sight is None else dataclasses.replace(sight, whitening=rule)
 
 
 def _rows(

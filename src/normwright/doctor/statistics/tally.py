@@ -8,12 +8,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from normwright.doctor.statistics.gaps import output_apart, relative
+from normwright.doctor.statistics.gaps import output_apart, relative, whitened_apart
 from normwright.doctor.statistics.moments import MomentFacts, NoiseFacts
 from normwright.doctor.statistics.sample_moments import SampleMoments
 from normwright.doctor.statistics.sight import Sight
+from normwright.functional.whitening.autograd import moments as whitening_moments
 from normwright.statistics.accumulator import Accumulator
 from normwright.statistics.estimate import Estimate
+
+Moments = tuple[Tensor, Tensor]
 
 # Below this share of the mean's square a channel's variance is rounding of float32: (2^-24)²·16.
 _ROUNDING = 2.0**-44
@@ -35,6 +38,7 @@ class Tally:
         self._counts: list[int] = []
         self._means: list[Tensor] = []
         self._variances: list[Tensor] = []
+        self._covariances: list[Tensor] = []
         self._parts: dict[int, tuple[Accumulator, Accumulator]] = {}
         self._apart = self._whole = torch.zeros((), dtype=torch.float64)
 
@@ -48,7 +52,8 @@ class Tally:
 
         Args:
             sight: the call.
-            running: (C,) each, the statistics that it would be normalised by in inference, or None.
+            running: the statistics, (C,) each, that it would be normalised by in inference, or None; of
+                whitening, (G, d, d) covariances for the variances.
         """
         self.meet(sight)
         moments = SampleMoments.of(sight.x)
@@ -63,9 +68,13 @@ class Tally:
         self._counts += [count] * len(means)
         self._means.append(means)
         self._variances.append(variances)
+        if sight.whitening is not None:
+            covariance = whitening_moments(sight.x, sight.whitening.group_size)[1]
+            self._covariances.append(covariance.to("cpu", torch.float64))
+            means, variances = means[0], self._covariances[-1]
         if running is not None and sight.by_batch:
-            apart, whole = output_apart(means, variances, *running, sight.eps)
-            self._apart, self._whole = self._apart + apart.sum(0), self._whole + whole.sum(0)
+            apart, whole = self.output_apart((means, variances), running)
+            self._apart, self._whole = self._apart + apart, self._whole + whole
 
     @property
     def calls(self) -> int:
@@ -77,12 +86,41 @@ class Tally:
         counts = torch.tensor(self._counts, dtype=torch.float64)
         if bool((counts < 2).any()):
             return None
-        unbiased = counts / (counts - 1)
-        return Estimate.of_batches(counts, self._all_means(), self._all_variances() * unbiased.unsqueeze(1))
+        variances = torch.stack(self._covariances) if self._covariances else self._all_variances()
+        unbiased = (counts / (counts - 1)).view(-1, *[1] * (variances.dim() - 1))
+        return Estimate.of_batches(counts, self._all_means(), variances * unbiased)
 
     def means_and_variances(self) -> list[tuple[Tensor, Tensor]]:
-        """(C,) each, of every call that took the moments of the batch."""
-        return list(zip(self._all_means(), self._all_variances(), strict=True))
+        """(C,) each, of every call that took the moments of the batch; of whitening, with (G, d, d)."""
+        variances = self._covariances or self._all_variances()
+        return list(zip(self._all_means(), variances, strict=True))
+
+    def output_apart(self, own: Moments, other: Moments) -> tuple[Tensor, Tensor]:
+        """`gaps.output_apart` or `gaps.whitened_apart`, as the layer normalises: (C,) each, sums over calls.
+
+        Args:
+            own: moments of the elements, (C,) or (calls, C) each; of whitening, with (G, d, d) covariances.
+            other: that they might be normalised by, likewise.
+        """
+        sight = self.sight
+        if sight.whitening is not None:
+            return whitened_apart(*own, *other, sight.whitening)
+        apart, whole = output_apart(*own, *other, sight.eps)
+        return (apart, whole) if apart.dim() == 1 else (apart.sum(0), whole.sum(0))
+
+    def scatter(self, population: Moments) -> Tensor:
+        """(C,), E(y' - y)² by the error of a whitening layer's population, from how far the calls lie apart.
+
+            Σ m_B·E(y_B - y)² / ((B - 1)·M),   y_B by the moments of call B, of m_B of the M elements
+
+        Infinite for one call.
+        """
+        counts = torch.tensor(self._counts, dtype=torch.float64)
+        total = torch.zeros_like(population[0])
+        for count, mean, covariance in zip(counts, self._all_means(), self._covariances, strict=True):
+            unbiased = covariance * (count / (count - 1))
+            total += count * self.output_apart(population, (mean, unbiased))[0]
+        return total / ((self.calls - 1) * counts.sum()) if self.calls > 1 else total + math.inf
 
     def standard_errors(self, estimate: Estimate) -> tuple[Tensor, Tensor]:
         """(C,) each: of the mean, in deviations, and of the variance, as a share of it.

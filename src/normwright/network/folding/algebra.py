@@ -9,118 +9,23 @@ Arithmetic is in float64, and each result is rounded once, to its dtype.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from normwright.errors import DtypeError, OptionError, ShapeError
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """y = scale·x + shift, channel by channel.
-
-    Args:
-        scale: (C,), float64.
-        shift: (C,), float64.
-    Raises:
-        ShapeError: scale and shift are not both (C,).
-        DtypeError: one is not float64.
-    Example:
-        >>> doubled = Affine(torch.tensor([2.0]).double(), torch.tensor([1.0]).double())
-        >>> doubled.then(doubled)  # 2·(2x + 1) + 1
-        Affine(scale=tensor([4.], dtype=torch.float64), shift=tensor([3.], dtype=torch.float64))
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __post_init__(self) -> None:
-        if self.scale.dim() != 1 or self.scale.shape != self.shift.shape:
-            raise ShapeError(
-                f"scale and shift must both be (C,), but have the shapes {list(self.scale.shape)} and "
-                f"{list(self.shift.shape)}"
-            )
-        for name, value in (("scale", self.scale), ("shift", self.shift)):
-            if value.dtype != torch.float64:
-                raise DtypeError(f"{name} must be float64, but is {value.dtype}: convert it first")
-
-    @classmethod
-    def identity(cls, channels: int) -> Affine:
-        """y = x."""
-        return cls(torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))
-
-    @property
-    def channels(self) -> int:
-        """C."""
-        return self.scale.shape[0]
-
-    def then(self, following: Affine) -> Affine:
-        """This map first, and then the following one, as one map."""
-        if following.channels != self.channels:
-            raise ShapeError(
-                f"maps that follow each other must have as many channels, but have {self.channels} and "
-                f"{following.channels}"
-            )
-        scale, shift = (_like(self.scale, part) for part in (following.scale, following.shift))
-        return Affine(scale * self.scale, scale * self.shift + shift)
-
-
-def affine_of(
-    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> Affine:
-    """The affine map that a normaliser of fixed moments is.
-
-        y = (x - mean)/√(variance + eps)·weight + bias
-
-    Args:
-        mean: (C,), floating point.
-        variance: (C,).
-        weight: (C,), or None for 1.
-        bias: (C,), or None for 0.
-        eps: added to the variance; same unit as it.
-    Returns:
-        scale = weight/√(variance + eps) and shift = bias - mean·scale.
-    Raises:
-        ShapeError: a vector that is not (C,).
-        OptionError: variance + eps is not above zero, or something is not finite; the channel is named.
-    Example:
-        >>> affine_of(torch.tensor([1.0]), torch.tensor([4.0]), None, None, 0.0)
-        Affine(scale=tensor([0.5000], dtype=torch.float64), shift=tensor([-0.5000], dtype=torch.float64))
-    """
-    vectors = {"mean": mean, "variance": variance, "weight": weight, "bias": bias}
-    for name, vector in vectors.items():
-        if vector is not None and (vector.dim() != 1 or vector.shape != mean.shape):
-            raise ShapeError(
-                f"{name} must be one number a channel, as the mean has {mean.numel()}, but has the shape "
-                f"{list(vector.shape)}"
-            )
-    wide_mean, wide_variance = _wide(mean), _wide(variance)
-    beyond = ~(wide_variance + eps > 0)
-    if beyond.any():
-        channel = int(beyond.nonzero()[0])
-        raise OptionError(
-            f"variance + eps must be above 0 in every channel, but is {float(variance[channel]) + eps} in "
-            f"channel {channel}: recalibrate the statistics, or take a larger eps"
-        )
-    scale = (wide_variance + eps).rsqrt()
-    if weight is not None:
-        scale = scale * _wide(weight)
-    shift = -wide_mean * scale
-    affine = Affine(scale, shift if bias is None else shift + _wide(bias))
-    _check_finite(affine)
-    return affine
+from normwright.network.folding.affine import wide
+from normwright.network.folding.block_affine import BlockAffine, ChannelMap
 
 
 def fold_after(
-    weight: Tensor, bias: Tensor | None, affine: Affine, *, groups: int = 1, transposed: bool = False
+    weight: Tensor, bias: Tensor | None, affine: ChannelMap, *, groups: int = 1, transposed: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The weight and bias of a layer that does what the layer and the affine map after it do.
 
         scale·(W x + b) + shift = (scale·W) x + (scale·b + shift)
 
-    Exact for every stride, padding, dilation and padding mode.
+    A scale may be a matrix for each group of channels, each within a group of the layer's. Exact for every
+    stride, padding, dilation and padding mode.
 
     Args:
         weight: (out, in/groups, *kernel), or (in, out/groups, *kernel) where transposed; floating point.
@@ -131,10 +36,12 @@ def fold_after(
     Returns:
         weight' in weight's shape, dtype, device and memory format; bias' (out,) in bias's dtype, or weight's.
     Raises:
-        ShapeError: weight, bias, groups and affine do not go together.
+        ShapeError: weight, bias, groups and affine do not go together, or affine mixes channels that the
+            layer's groups keep apart.
         DtypeError: weight or bias is not floating point.
         OptionError: what results is beyond the dtype's range, or affine is not finite.
     Example:
+        >>> from normwright.network.folding.affine import Affine
         >>> affine = Affine(torch.tensor([2.0, 0.5]).double(), torch.tensor([0.0, 1.0]).double())
         >>> fold_after(torch.ones(2, 3), None, affine)[0]
         tensor([[2.0000, 2.0000, 2.0000],
@@ -142,15 +49,16 @@ def fold_after(
     """
     out, _ = _channels(weight, bias, groups, transposed)
     _check_affine(affine, out, "after", "out")
-    scale, shift = (_like(_wide(weight), part) for part in (affine.scale, affine.shift))
-    grouped = _grouped(_wide(weight), groups, transposed)
-    scaled = grouped * scale.view(groups, -1, *[1] * (grouped.dim() - 2))
-    new_bias = shift if bias is None else _wide(bias) * scale + shift
-    return _results(weight, bias, scaled, new_bias, groups, transposed)
+    _check_groups(affine, out, groups, "out")
+    grouped = _grouped(wide(weight), groups, transposed)
+    scaled = affine.times(grouped.flatten(0, 1)).reshape(grouped.shape)
+    shift = affine.shift.to(grouped.device)
+    new_bias = shift if bias is None else affine.times(wide(bias)) + shift
+    return _results(weight, bias, scaled, new_bias, transposed)
 
 
 def fold_before(
-    weight: Tensor, bias: Tensor | None, affine: Affine, *, groups: int = 1, transposed: bool = False
+    weight: Tensor, bias: Tensor | None, affine: ChannelMap, *, groups: int = 1, transposed: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The weight and bias of a layer that does what the affine map before it and the layer do.
 
@@ -168,23 +76,27 @@ def fold_before(
     Returns:
         weight' in weight's shape, dtype, device and memory format; bias' (out,) in bias's dtype, or weight's.
     Raises:
-        ShapeError: weight, bias, groups and affine do not go together.
+        ShapeError: weight, bias, groups and affine do not go together, or affine mixes channels that the
+            layer's groups keep apart.
         DtypeError: weight or bias is not floating point.
         OptionError: what results is beyond the dtype's range, or affine is not finite.
     Example:
+        >>> from normwright.network.folding.affine import Affine
         >>> affine = Affine(torch.tensor([2.0, 0.5]).double(), torch.tensor([0.0, 1.0]).double())
         >>> fold_before(torch.ones(1, 2), None, affine)
         (tensor([[2.0000, 0.5000]]), tensor([1.]))
     """
     _, into = _channels(weight, bias, groups, transposed)
     _check_affine(affine, into, "before", "in")
-    grouped = _grouped(_wide(weight), groups, transposed)
-    along = (groups, 1, -1, *[1] * (grouped.dim() - 3))
-    scale, shift = (_like(grouped, part).view(along) for part in (affine.scale, affine.shift))
+    _check_groups(affine, into, groups, "in")
+    grouped = _grouped(wide(weight), groups, transposed)
+    shift = affine.shift.to(grouped.device).view(groups, 1, -1, *[1] * (grouped.dim() - 3))
     new_bias = (grouped * shift).flatten(2).sum(2).flatten()
     if bias is not None:
-        new_bias = new_bias + _wide(bias)
-    return _results(weight, bias, grouped * scale, new_bias, groups, transposed)
+        new_bias = new_bias + wide(bias)
+    by_input = grouped.transpose(1, 2)  # W·M = (Mᵀ·Wᵀ)ᵀ
+    scaled = affine.transposed.times(by_input.flatten(0, 1)).reshape(by_input.shape)
+    return _results(weight, bias, scaled.transpose(1, 2), new_bias, transposed)
 
 
 def _channels(weight: Tensor, bias: Tensor | None, groups: int, transposed: bool) -> tuple[int, int]:
@@ -208,22 +120,20 @@ def _channels(weight: Tensor, bias: Tensor | None, groups: int, transposed: bool
     return out, into
 
 
-def _check_affine(affine: Affine, channels: int, place: str, axis: str) -> None:
+def _check_affine(affine: ChannelMap, channels: int, place: str, axis: str) -> None:
     if affine.channels != channels:
         raise ShapeError(
             f"an affine map {place} a layer must have as many channels as go {axis}, {channels}, but has "
             f"{affine.channels}"
         )
-    _check_finite(affine)
+    affine.check_finite()
 
 
-def _check_finite(affine: Affine) -> None:
-    beyond = ~(affine.scale.isfinite() & affine.shift.isfinite())
-    if beyond.any():
-        channel = int(beyond.nonzero()[0])
-        raise OptionError(
-            f"scale and shift must be finite, but in channel {channel} are {float(affine.scale[channel])} "
-            f"and {float(affine.shift[channel])}: look for NaN in the statistics, weight and bias"
+def _check_groups(affine: ChannelMap, channels: int, groups: int, axis: str) -> None:
+    if isinstance(affine, BlockAffine) and channels // groups % affine.size:
+        raise ShapeError(
+            f"a map that mixes groups of {affine.size} channels must have whole ones in the "
+            f"{channels // groups} channels {axis} of each of the layer's groups"
         )
 
 
@@ -234,7 +144,7 @@ def _grouped(weight: Tensor, groups: int, transposed: bool) -> Tensor:
 
 
 def _results(
-    weight: Tensor, bias: Tensor | None, grouped: Tensor, new_bias: Tensor, groups: int, transposed: bool
+    weight: Tensor, bias: Tensor | None, grouped: Tensor, new_bias: Tensor, transposed: bool
 ) -> tuple[Tensor, Tensor]:
     """Back in the layer's own shape, rounded once."""
     widened = (grouped.transpose(1, 2) if transposed else grouped).reshape(weight.shape)
@@ -251,14 +161,3 @@ def _results(
                 "a wider dtype first"
             )
     return new_weight, rounded_bias
-
-
-def _wide(value: Tensor) -> Tensor:
-    """In float64, on the CPU where the device has none."""
-    value = value.detach()
-    return (value.cpu() if value.device.type == "mps" else value).to(torch.float64)
-
-
-def _like(value: Tensor, part: Tensor) -> Tensor:
-    """A vector of an affine map, on the device where it is needed."""
-    return part.detach().to(value.device)

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from normwright.errors import FoldError
-from normwright.network.folding.algebra import Affine, fold_after, fold_before
+from normwright.network.folding.affine import Affine
+from normwright.network.folding.algebra import fold_after, fold_before
+from normwright.network.folding.block_affine import ChannelMap
 from normwright.network.folding.border import meets_whole_kernel, shift_of
 from normwright.network.folding.channel_affine import ChannelAffine
+from normwright.network.folding.channel_mixing import ChannelMixing
 from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.shifted_convolution import shift_by
 from normwright.network.walk import replace_module
@@ -33,11 +36,18 @@ def apply(network: nn.Module, changes: Iterable[LayerChange], decisions: Iterabl
             continue
         old = network.get_submodule(name)
         new: nn.Module = nn.Identity()
-        if decision.place == "multiply-add" and decision.map is not None:
-            like = next(iter([*old.parameters(), *old.buffers()]))
-            new = ChannelAffine.of(decision.map, device=like.device, dtype=like.dtype)
+        if decision.place in ("multiply-add", "convolution"):
+            new = _standing_for(decision.map, next(iter([*old.parameters(), *old.buffers()])))
             new.requires_grad_(any(parameter.requires_grad for parameter in old.parameters()))
         replace_module(network, name, new.train(old.training))
+
+
+def _standing_for(affine: ChannelMap | None, like: Tensor) -> nn.Module:
+    """The layer that computes a map."""
+    assert affine is not None
+    if isinstance(affine, Affine):
+        return ChannelAffine.of(affine, device=like.device, dtype=like.dtype)
+    return ChannelMixing.of(affine, device=like.device, dtype=like.dtype)
 
 
 def _folded(network: nn.Module, change: LayerChange) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -49,9 +59,8 @@ def _folded(network: nn.Module, change: LayerChange) -> tuple[Tensor, Tensor | N
     if change.before is not None and bool(change.before.shift.any()) and _reaches_over_its_border(layer):
         shift = shift_of(old, change.before, groups=change.groups)
         if change.after is not None:
-            shift = shift * change.after.scale.to(shift).view(-1, *[1] * (shift.dim() - 1))
-        scaling = Affine(change.before.scale, torch.zeros_like(change.before.shift))
-        change = dataclasses.replace(change, before=scaling)
+            shift = change.after.times(shift)
+        change = dataclasses.replace(change, before=change.before.without_shift())
     return *folded_pair(old, bias, change), shift
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from normwright.errors import OptionError
-from normwright.network.folding.algebra import Affine
+from normwright.network.folding.block_affine import ChannelMap
 
 Amounts = tuple[tuple[int, int], ...]  # of each axis of space, before and behind
 
@@ -57,7 +57,7 @@ def padding_amounts(convolution: nn.modules.conv._ConvNd) -> Amounts:
     return tuple((int(amount), int(amount)) for amount in convolution.padding)
 
 
-def shift_of(weight: Tensor, affine: Affine, *, groups: int = 1) -> Tensor:
+def shift_of(weight: Tensor, affine: ChannelMap, *, groups: int = 1) -> Tensor:
     """S, what the shift of an affine map before a convolution adds at each place in the kernel.
 
     Args:
@@ -67,6 +67,7 @@ def shift_of(weight: Tensor, affine: Affine, *, groups: int = 1) -> Tensor:
     Returns:
         (out, 1, *kernel), float64.
     Example:
+        >>> from normwright.network.folding.affine import Affine
         >>> affine = Affine(torch.ones(2).double(), torch.tensor([1.0, 2.0]).double())
         >>> shift_of(torch.ones(1, 2, 3), affine)
         tensor([[[3., 3., 3.]]], dtype=torch.float64)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from normwright.backends.activation import ACTIVATIONS
 from normwright.functional import batch_norm
 from normwright.functional.arguments import HALF_DTYPES
-from normwright.network.folding.algebra import Affine
+from normwright.network.folding.affine import Affine
 from normwright.nn.activation import known_activation, with_activation
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from normwright.network.folding.algebra import Affine
+from normwright.network.folding.block_affine import ChannelMap
 from normwright.network.folding.sites import Site, Unfoldable
 
 
@@ -25,8 +25,8 @@ class LayerChange:
     bias: str | None
     groups: int
     transposed: bool
-    before: Affine | None = None
-    after: Affine | None = None
+    before: ChannelMap | None = None
+    after: ChannelMap | None = None
 
     @property
     def layer(self) -> str:
@@ -42,7 +42,8 @@ class Decision:
         sites: its calls.
         name: qualified name of its module, or of the module in whose forward the function is called.
         kind: its class, or the function.
-        place: "before" or "after" for the layers that it goes into, "multiply-add", or "" where it stays.
+        place: "before" or "after" for the layers that it goes into, "multiply-add" or "convolution" for
+            what stands in its place, or "" where it stays.
         into: the layers.
         reason: why it went no further, or "".
         map: its map, where it is one.
@@ -54,4 +55,4 @@ class Decision:
     place: str = ""
     into: tuple[str, ...] = ()
     reason: str = ""
-    map: Affine | None = None
+    map: ChannelMap | None = None

@@ -39,7 +39,7 @@ from normwright.network.folding.undo import all_or_nothing
 from normwright.network.folding.untraced import decisions_without_trace
 from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
 from normwright.network.trace import UntraceableError
-from normwright.network.walk import KEEPING, WHITENING, find_normalisers
+from normwright.network.walk import KEEPING, find_normalisers
 
 Network = TypeVar("Network", bound=nn.Module | ExportedProgram)
 
@@ -55,7 +55,7 @@ _IDENTITY = nn.Identity()
 
 
 def fold(network: Network, example: Any, *, tolerance: float | None = None, inplace: bool = False) -> Network:
-    """Folds the batch norms of a network in inference into the layers beside them.
+    """Folds the batch norms and whitening of a network in inference into the layers beside them.
 
         W x + b, then scale·y + shift  =  (scale·W) x + (scale·b + shift)
         scale·x + shift, then W y + b  =  (W·scale) x + (W shift + b)
@@ -66,6 +66,11 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
     permutations, average pooling, concatenation. What a shift before a zero-padded convolution adds, and
     does not at its border, is one more convolution, of ones. What can go nowhere becomes one multiply-add.
     Weight norm is undone.
+
+    Whitening in eval mode is such a map with a matrix for each group of channels in the place of scale, and
+    folds likewise, where the layer's own groups do not keep those channels apart; it commutes with less (no
+    maximum, no flattening of space into channels). What can go nowhere becomes one grouped 1×1 convolution.
+    Nothing is left of the root that it takes of its covariance. In a program it stays: fold, then export.
 
     Which value feeds which is read from a trace of one call, with the network's modes as they are: call
     `network.eval()` first. The trace holds for inputs that take the same way through the network's Python
@@ -296,8 +301,6 @@ def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:
 
 
 def _why_unmet(module: nn.Module, flow: Flow | None) -> str:
-    if isinstance(module, WHITENING):
-        return "it mixes the channels of its groups, which is no scale and shift of each"
     if isinstance(module, KEEPING):
         blocks = () if flow is None else flow.graph.nodes
         inner = next((named_block(b) for b in blocks if isinstance(b.target, HigherOrderOperator)), None)

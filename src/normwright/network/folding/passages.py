@@ -13,12 +13,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
 from normwright.network.flow import arguments_of, operator_of, shape_of
-from normwright.network.folding.algebra import Affine
+from normwright.network.folding.affine import Affine
+from normwright.network.folding.block_affine import BlockAffine, ChannelMap, joined_with_identity
 
 
 class BlockedError(Exception):
@@ -31,10 +31,10 @@ class Carried:
 
     value: Node
     axis: int
-    affine: Affine
+    affine: ChannelMap
 
 
-def before(node: Node, axis: int, affine: Affine) -> list[Carried]:
+def before(node: Node, axis: int, affine: ChannelMap) -> list[Carried]:
     """The maps of a node's inputs that are together the map of its result.
 
     Raises:
@@ -48,7 +48,7 @@ def before(node: Node, axis: int, affine: Affine) -> list[Carried]:
     return [Carried(x, *rule(node, shape_of(node), axis, affine, shape_of(x), True))]
 
 
-def behind(node: Node, source: Node, axis: int, affine: Affine) -> Carried:
+def behind(node: Node, source: Node, axis: int, affine: ChannelMap) -> Carried:
     """The map of a node's result that is the map of one of its inputs.
 
     Raises:
@@ -64,7 +64,7 @@ def behind(node: Node, source: Node, axis: int, affine: Affine) -> Carried:
     return Carried(node, *rule(node, shape_of(source), axis, affine, shape_of(node), False))
 
 
-Rule = Callable[[Node, tuple[int, ...], int, Affine, tuple[int, ...], bool], tuple[int, Affine]]
+Rule = Callable[[Node, tuple[int, ...], int, ChannelMap, tuple[int, ...], bool], tuple[int, ChannelMap]]
 
 
 def _rule(node: Node) -> Rule:
@@ -90,8 +90,8 @@ def _input(node: Node) -> Node:
 
 
 def _same(
-    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
-) -> tuple[int, Affine]:
+    node: Node, shape: tuple[int, ...], axis: int, affine: ChannelMap, other: tuple[int, ...], back: bool
+) -> tuple[int, ChannelMap]:
     if arguments_of(node).get("train"):
         raise BlockedError(f"{named(node)} in training mode")
     if _input(node).meta["val"].dtype != node.meta["val"].dtype:
@@ -100,8 +100,8 @@ def _same(
 
 
 def _reshaped(
-    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
-) -> tuple[int, Affine]:
+    node: Node, shape: tuple[int, ...], axis: int, affine: ChannelMap, other: tuple[int, ...], back: bool
+) -> tuple[int, ChannelMap]:
     found = across(shape, axis, affine, other)
     if found is None:
         raise BlockedError(f"{named(node)} from {list(shape_of(_input(node)))} to {list(shape_of(node))}")
@@ -109,8 +109,8 @@ def _reshaped(
 
 
 def _permuted(
-    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
-) -> tuple[int, Affine]:
+    node: Node, shape: tuple[int, ...], axis: int, affine: ChannelMap, other: tuple[int, ...], back: bool
+) -> tuple[int, ChannelMap]:
     given = arguments_of(node)
     order = list(range(len(shape)))
     if operator_of(node) == "aten.permute":
@@ -122,8 +122,8 @@ def _permuted(
 
 
 def _averaged(
-    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
-) -> tuple[int, Affine]:
+    node: Node, shape: tuple[int, ...], axis: int, affine: ChannelMap, other: tuple[int, ...], back: bool
+) -> tuple[int, ChannelMap]:
     given = arguments_of(node)
     if axis >= len(shape) - _pooled_axes(node):
         raise BlockedError(f"{named(node)} over the channels")
@@ -134,10 +134,12 @@ def _averaged(
 
 
 def _largest(
-    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
-) -> tuple[int, Affine]:
+    node: Node, shape: tuple[int, ...], axis: int, affine: ChannelMap, other: tuple[int, ...], back: bool
+) -> tuple[int, ChannelMap]:
     if axis >= len(shape) - _pooled_axes(node):
         raise BlockedError(f"{named(node)} over the channels")
+    if isinstance(affine, BlockAffine):
+        raise BlockedError(f"{named(node)}, of a map that mixes channels")
     if bool((affine.scale < 0).any()):
         raise BlockedError(f"{named(node)}, where a scale is negative")
     return axis, affine
@@ -148,8 +150,8 @@ def _pooled_axes(node: Node) -> int:
 
 
 def _mean(
-    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
-) -> tuple[int, Affine]:
+    node: Node, shape: tuple[int, ...], axis: int, affine: ChannelMap, other: tuple[int, ...], back: bool
+) -> tuple[int, ChannelMap]:
     given = arguments_of(node)
     dimensions = len(shape_of(_input(node)))
     dims = sorted(dim % dimensions for dim in (given.get("dim") or range(dimensions)))
@@ -163,8 +165,8 @@ def _mean(
 
 
 def _padded(
-    node: Node, shape: tuple[int, ...], axis: int, affine: Affine, other: tuple[int, ...], back: bool
-) -> tuple[int, Affine]:
+    node: Node, shape: tuple[int, ...], axis: int, affine: ChannelMap, other: tuple[int, ...], back: bool
+) -> tuple[int, ChannelMap]:
     given = arguments_of(node)
     amounts: Sequence[int] = given.get("pad") or given["padding"]
     constant = "constant" in operator_of(node) or given.get("mode") == "constant"
@@ -176,23 +178,25 @@ def _padded(
     return axis, affine
 
 
-def _split(node: Node, axis: int, affine: Affine) -> list[Carried]:
+def _split(node: Node, axis: int, affine: ChannelMap) -> list[Carried]:
     parts, along = _concatenated(node)
     if axis != along:
         return [Carried(part, axis, affine) for part in parts]
     sizes = [shape_of(part)[axis] for part in parts]
-    pieces = zip(parts, affine.scale.split(sizes), affine.shift.split(sizes), strict=True)
-    return [Carried(part, axis, Affine(scale, shift)) for part, scale, shift in pieces]
+    pieces: Sequence[ChannelMap] | None = affine.split(sizes)
+    if pieces is None:
+        raise BlockedError("a concatenation within a group of channels")
+    return [Carried(part, axis, piece) for part, piece in zip(parts, pieces, strict=True)]
 
 
-def _joined(node: Node, source: Node, axis: int, affine: Affine) -> Carried:
+def _joined(node: Node, source: Node, axis: int, affine: ChannelMap) -> Carried:
     parts, along = _concatenated(node)
     if axis != along:
         raise BlockedError("a concatenation with what is not normalised")
-    pieces = [affine if part is source else Affine.identity(shape_of(part)[axis]) for part in parts]
-    device = affine.scale.device
-    joined = (torch.cat([getattr(piece, name).to(device) for piece in pieces]) for name in ("scale", "shift"))
-    return Carried(node, axis, Affine(*joined))
+    joined = joined_with_identity(affine, [(part is source, shape_of(part)[axis]) for part in parts])
+    if joined is None:
+        raise BlockedError("a concatenation within a group of channels")
+    return Carried(node, axis, joined)
 
 
 def _concatenated(node: Node) -> tuple[Sequence[Node], int]:
@@ -202,8 +206,8 @@ def _concatenated(node: Node) -> tuple[Sequence[Node], int]:
 
 
 def across(
-    shape: Sequence[int], axis: int, affine: Affine, other: Sequence[int]
-) -> tuple[int, Affine] | None:
+    shape: Sequence[int], axis: int, affine: ChannelMap, other: Sequence[int]
+) -> tuple[int, ChannelMap] | None:
     """The axis and the map that a map of one axis becomes where the same elements have another shape.
 
     Example:
@@ -218,6 +222,8 @@ def across(
     """
     if math.prod(shape) == 0 or not other:
         return None
+    if isinstance(affine, BlockAffine):
+        return _as_it_is(shape, axis, affine, other)
     if shape[axis] == 1:
         return _one_for_all(shape, axis, affine, other)
     start, stop, low, high = _block(shape, axis, other)
@@ -232,6 +238,16 @@ def across(
     return None
 
 
+def _as_it_is(
+    shape: Sequence[int], axis: int, affine: BlockAffine, other: Sequence[int]
+) -> tuple[int, BlockAffine] | None:
+    """A map that mixes channels, where they are one axis still."""
+    here = math.prod(shape[:axis])
+    same = (p for p, size in enumerate(other) if size == shape[axis] and math.prod(other[:p]) == here)
+    place = next(same, None)
+    return None if place is None else (place, affine)
+
+
 def _block(shape: Sequence[int], axis: int, other: Sequence[int]) -> tuple[int, int, int, int]:
     """The fewest axes around one axis that hold the same elements as some axes of another shape."""
     heads, others = ([math.prod(s[:place]) for place in range(len(s) + 1)] for s in (shape, other))
@@ -242,7 +258,9 @@ def _block(shape: Sequence[int], axis: int, other: Sequence[int]) -> tuple[int, 
     return start, stop, low, high
 
 
-def _one_for_all(shape: Sequence[int], axis: int, affine: Affine, other: Sequence[int]) -> tuple[int, Affine]:
+def _one_for_all(
+    shape: Sequence[int], axis: int, affine: Affine, other: Sequence[int]
+) -> tuple[int, ChannelMap]:
     """The map of a single channel, on the axis of size 1 that it came from, or on any that is there."""
     here = math.prod(shape[:axis])
     same = (p for p, size in enumerate(other) if size == 1 and math.prod(other[:p]) == here)
@@ -250,7 +268,7 @@ def _one_for_all(shape: Sequence[int], axis: int, affine: Affine, other: Sequenc
     return place, Affine(affine.scale.expand(other[place]), affine.shift.expand(other[place]))
 
 
-def on_axis(axis: int, affine: Affine, wanted: int, channels: int) -> Affine | None:
+def on_axis(axis: int, affine: ChannelMap, wanted: int, channels: int) -> ChannelMap | None:
     """A map of one axis as a map of another, which it is where all of its numbers are the same.
 
     Example:
@@ -260,6 +278,8 @@ def on_axis(axis: int, affine: Affine, wanted: int, channels: int) -> Affine | N
     """
     if axis == wanted:
         return affine
+    if isinstance(affine, BlockAffine):
+        return None
     if any(bool((part != part[:1]).any()) for part in (affine.scale, affine.shift)):
         return None
     return Affine(affine.scale[:1].expand(channels), affine.shift[:1].expand(channels))

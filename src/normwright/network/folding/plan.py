@@ -1,4 +1,5 @@
-"""Decides where each normaliser goes: into the layers before it, the layers after it, or a multiply-add.
+"""Decides where each normaliser goes: into the layers before it, the layers after it, or a layer in its
+place: a multiply-add, or of whitening a grouped 1×1 convolution.
 
 A map is carried from the normaliser, operator by operator, until layers take it in. It goes into those
 before it only where nobody else reads what they compute, and into those after it only where all that reads
@@ -24,7 +25,9 @@ from normwright.network.flow import (
     writes,
     written_by,
 )
-from normwright.network.folding.algebra import Affine, fold_before
+from normwright.network.folding.affine import Affine
+from normwright.network.folding.algebra import fold_before
+from normwright.network.folding.block_affine import BlockAffine, ChannelMap, composed, is_same
 from normwright.network.folding.decision import Decision, LayerChange
 from normwright.network.folding.layers import Layer, layer_of
 from normwright.network.folding.passages import BlockedError, before, behind, named, on_axis
@@ -34,7 +37,7 @@ from normwright.network.folding.sites import Site, Unfoldable
 @dataclass(frozen=True, eq=False)
 class _Fold:
     layer: Layer
-    affine: Affine
+    affine: ChannelMap
     path: tuple[Node, ...]
 
 
@@ -96,7 +99,7 @@ class Planner:
         self._fold_all(movable[::-1], self._folds_after, "after")
         for decision in movable:
             if not decision.place and (self.network is None or decision.sites[0].module is not None):
-                decision.place = "multiply-add"
+                decision.place = "multiply-add" if isinstance(decision.map, Affine) else "convolution"
 
     def _fold_all(
         self, decisions: Sequence[Decision], propose: Callable[[Site], list[_Fold]], place: str
@@ -165,7 +168,9 @@ class Planner:
     def _folds_before(self, site: Site) -> list[_Fold]:
         return list(self._backwards(site.source, site.axis, site.affine, site.nodes))
 
-    def _backwards(self, value: Node, axis: int, affine: Affine, path: tuple[Node, ...]) -> Iterable[_Fold]:
+    def _backwards(
+        self, value: Node, axis: int, affine: ChannelMap, path: tuple[Node, ...]
+    ) -> Iterable[_Fold]:
         """Layers that compute a value which nobody but the path reads."""
         others = [reader for reader in self.flow.readers(value) if reader not in path]
         site, layer = self._gone.get(value), layer_of(value)
@@ -193,7 +198,9 @@ class Planner:
                 raise BlockedError(f"what it is given is overwritten by {named(node)}")
         return list(self._forwards(site.result, site.axis, site.affine, site.nodes))
 
-    def _forwards(self, value: Node, axis: int, affine: Affine, path: tuple[Node, ...]) -> Iterable[_Fold]:
+    def _forwards(
+        self, value: Node, axis: int, affine: ChannelMap, path: tuple[Node, ...]
+    ) -> Iterable[_Fold]:
         """Layers that are all that reads a value."""
         readers = self.flow.readers(value)
         if not readers:
@@ -222,6 +229,11 @@ class Planner:
             raise BlockedError(f"the weight of {name} is computed in its forward")
         if layer.bias is not None and layer.bias not in self.flow.names:
             raise BlockedError(f"the bias of {name} is computed in its forward")
+        share = fold.affine.channels // layer.groups
+        if isinstance(fold.affine, BlockAffine) and share % fold.affine.size:
+            raise BlockedError(
+                f"{name} keeps groups of {share} channels apart, and the map mixes {fold.affine.size}"
+            )
         around = [frozenset(calls_around(node)) for node in fold.path]
         crossed = frozenset().union(*around) - around[0].intersection(*around)
         hooked = sorted(where for _, where in crossed if where in self.hooked)
@@ -261,7 +273,7 @@ class Planner:
                 given.setdefault(key, []).append(fold)
         for key, parts in given.items():
             name = self._name_of(parts[0].layer)
-            if not all(_equal(part.affine, parts[0].affine) for part in parts):
+            if not all(is_same(part.affine, parts[0].affine) for part in parts):
                 raise BlockedError(f"{name} is used {len(parts)} times, with different maps")
             missing = self._uses[key] - {part.layer.node for part in parts}
             if missing:
@@ -287,9 +299,9 @@ class Planner:
         old = self.changes.get(weight, LayerChange(weight, bias, layer.groups, layer.transposed))
         inner, outer = old.before, old.after
         if place == "before":
-            outer = fold.affine if outer is None else outer.then(fold.affine)
+            outer = fold.affine if outer is None else composed(outer, fold.affine)
         else:
-            inner = fold.affine if inner is None else fold.affine.then(inner)
+            inner = fold.affine if inner is None else composed(fold.affine, inner)
         change = LayerChange(weight, bias, layer.groups, layer.transposed, inner, outer)
         if place == "after":
             self._check_border(change, fold.layer)
@@ -350,7 +362,3 @@ class Planner:
 
 def _memory_of(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr() or id(tensor)
-
-
-def _equal(one: Affine, other: Affine) -> bool:
-    return torch.equal(one.scale, other.scale) and torch.equal(one.shift, other.shift)

@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Node
 
 from normwright.network.calling import Call, call_of
 from normwright.network.flow import calls_around, operator_of, shape_of
+from normwright.network.folding.affine import Affine
 from normwright.network.folding.apply import folded_pair
 from normwright.network.folding.decision import LayerChange
 from normwright.network.folding.difference import compare
@@ -225,6 +226,7 @@ class _Editing:
 
     def _mapped(self, site: Site, source: Node) -> Node:
         aten = torch.ops.aten
+        assert isinstance(site.affine, Affine)  # whitening is found by its module
         like = site.source.meta["val"]
         shape = [-1, *[1] * (len(shape_of(site.source)) - site.axis - 1)]
         value = source

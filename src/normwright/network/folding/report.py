@@ -10,6 +10,7 @@ _PLACES = {
     "before": "the layer before",
     "after": "the layer after",
     "multiply-add": "one multiply-add",
+    "convolution": "one grouped 1×1 convolution",
 }
 
 
@@ -23,7 +24,7 @@ class FoldRecord:
         kind: its class's name, or the function.
         calls: how often the example's call reaches it.
         place: "before" or "after" where layers before or after it took it in, "multiply-add" where it became
-            one, "" where it stays.
+            one, "convolution" where whitening became a grouped one of 1×1, "" where it stays.
         into: names of the layers.
         reason: why it went no further, or "".
     """
@@ -117,9 +118,14 @@ class FoldReport:
 
     def table(self) -> Table:
         """One row per normaliser."""
-        left = sum(record.place == "multiply-add" for record in self.normalisers)
+        left, mixing = (
+            sum(record.place == place for record in self.normalisers)
+            for place in ("multiply-add", "convolution")
+        )
+        of_whitening = f", {mixing} one grouped 1×1 convolution" if mixing else ""
         return Table(
-            f"{self.folded} of {len(self.normalisers)} normalisers folded, {left} made one multiply-add.",
+            f"{self.folded} of {len(self.normalisers)} normalisers folded, {left} made one multiply-add"
+            f"{of_whitening}.",
             ("normaliser", "kind", "became", "of", "why no further"),
             tuple(
                 (

@@ -14,8 +14,10 @@ from torch.fx import Node
 
 from normwright.errors import NormwrightError
 from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of, written_by
-from normwright.network.folding.algebra import Affine, affine_of
-from normwright.network.walk import SPLIT
+from normwright.network.folding.affine import Affine, NotAffineError, affine_of
+from normwright.network.folding.block_affine import ChannelMap
+from normwright.network.folding.whitening import ends_of, whitening_map
+from normwright.network.walk import SPLIT, WHITENING
 from normwright.nn import DynamicTanh
 
 _BATCH_NORMS = frozenset(
@@ -57,7 +59,7 @@ class Site:
     source: Node
     result: Node
     axis: int
-    affine: Affine
+    affine: ChannelMap
     place: int = 0
 
 
@@ -70,10 +72,6 @@ class Unfoldable:
     module: str | None
     reason: str
     place: int = 0
-
-
-class _NotAffineError(Exception):
-    """Why something is no affine map of the channels."""
 
 
 def named_block(node: Node) -> str:
@@ -115,10 +113,10 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
             continue
         if module is not None and group and _may_be_normaliser(module, group):
             try:
-                found.append(_chain(flow, group, name, type(module).__name__, name))
+                found.append(_site_of_module(flow, group, name, module))
                 taken.update(group)
                 continue
-            except _NotAffineError as error:
+            except NotAffineError as error:
                 if not any(map(is_batch_norm_operator, group)):
                     found.append(Unfoldable(name, type(module).__name__, name, str(error)))
                     taken.update(group)
@@ -130,6 +128,14 @@ def find_sites(flow: Flow, network: nn.Module | None) -> list[Site | Unfoldable]
             found.append(_function_site(flow, node, name, module, place))
             taken.add(node)
     return found
+
+
+def _site_of_module(flow: Flow, nodes: Sequence[Node], name: str, module: nn.Module) -> Site:
+    kind = type(module).__name__
+    if isinstance(module, WHITENING):
+        affine = whitening_map(module)
+        return Site(name, kind, name, *ends_of(flow, nodes, name), axis=1, affine=affine)
+    return _chain(flow, nodes, name, kind, name)
 
 
 def _never_folded(module: nn.Module) -> str:
@@ -150,7 +156,7 @@ def _function_site(
     kind = type(module).__name__ if is_normaliser else f"{kind}()"
     try:
         return dataclasses.replace(_chain(flow, _with_items(node), name, kind, None), place=place)
-    except _NotAffineError as error:
+    except NotAffineError as error:
         return Unfoldable(name, kind, name if is_normaliser else None, str(error), place)
 
 
@@ -167,7 +173,9 @@ def _sites_of_program(flow: Flow) -> list[Site | Unfoldable]:
     taken: set[Node] = set()
     held = set(flow.names.values())
     frozen = {name.rpartition(".")[0] for name in held if name.endswith("running_mean")}
-    groups = _by_call(flow, {name for name in frozen if f"{name}.running_var".lstrip(".") in held})
+    frozen = {name for name in frozen if f"{name}.running_var".lstrip(".") in held}
+    whitening = {name.rpartition(".")[0] for name in held if name.endswith("running_covariance")}
+    groups = _by_call(flow, frozen | whitening)
     met: dict[tuple[str, bool], int] = {}
     for node in flow.graph.nodes:
         if node in taken or node.op != "call_function":
@@ -178,11 +186,15 @@ def _sites_of_program(flow: Flow) -> list[Site | Unfoldable]:
             of_input = operator_of(node) == "aten.instance_norm"
             count = met[call, of_input] = met.get((call, of_input), 0) + 1
             found.append(_function_site(flow, node, name, None, -count if of_input else count - 1))
+        elif group and name in whitening:
+            reason = "a program does not say by which settings it whitens: fold the network, then export it"
+            found.append(Unfoldable(name, _class_of(node), None, reason))
+            taken.update(group)
         elif group and not any(map(is_batch_norm_operator, group)):
             kind = _class_of(node)
             try:
                 found.append(_chain(flow, group, name, kind, None))
-            except _NotAffineError as error:
+            except NotAffineError as error:
                 found.append(Unfoldable(name, kind, None, str(error)))
             taken.update(group)
     return found
@@ -215,17 +227,18 @@ def _holds_statistics(module: nn.Module) -> bool:
 
 
 def _may_be_normaliser(module: nn.Module, group: Sequence[Node]) -> bool:
-    return _holds_statistics(module) or any(map(is_batch_norm_operator, group))
+    known = isinstance(module, WHITENING) or _holds_statistics(module)
+    return known or any(map(is_batch_norm_operator, group))
 
 
 def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str | None) -> Site:
     """The map that some nodes are, each of the last one's result."""
     for around in (part for node in nodes for part in (node, *node.all_input_nodes)):
         if isinstance(around.target, HigherOrderOperator):
-            raise _NotAffineError(f"it is called in a graph of its own: {named_block(around)}")
+            raise NotAffineError(f"it is called in a graph of its own: {named_block(around)}")
     moving = [node for node in nodes if not flow.is_constant(node)]
     if not moving:
-        raise _NotAffineError(
+        raise NotAffineError(
             "what it normalises is a constant, such as a weight, and none of the network's input"
         )
     source = value = None
@@ -233,32 +246,32 @@ def _chain(flow: Flow, nodes: Sequence[Node], name: str, kind: str, module: str 
     maps: list[tuple[int | None, Tensor | float, Tensor | float]] = []
     for node in moving:
         if operator_of(node) not in _BATCH_NORMS and any(not _is_counter(flow, v) for v in written_by(node)):
-            raise _NotAffineError("its class does more than normalise: it overwrites a tensor")
+            raise NotAffineError("its class does more than normalise: it overwrites a tensor")
         if not flow.readers(node) and operator_of(node) not in _BATCH_NORMS:
             continue  # a check
         given, step = _step(flow, node)
         if value is None:
             source = given
         elif given is not value or flow.readers(value) != [node]:
-            raise _NotAffineError("its class does more than normalise")
+            raise NotAffineError("its class does more than normalise")
         value = node
         if step is not None:
             maps.append(step)
             axis = step[0] if axis is None else axis
             if step[0] is not None and step[0] != axis:
-                raise _NotAffineError("it scales one axis and shifts another")
+                raise NotAffineError("it scales one axis and shifts another")
     if source is None or value is None or axis is None:
-        raise _NotAffineError("its class does other than normalise")
+        raise NotAffineError("its class does other than normalise")
     if "val" not in value.meta:
-        raise _NotAffineError("nothing reads its result")
+        raise NotAffineError("nothing reads its result")
     if -1 in shape_of(source):
-        raise _NotAffineError("how many elements it is given depends on their values, as under a mask")
+        raise NotAffineError("how many elements it is given depends on their values, as under a mask")
     if source.meta["val"].dtype != value.meta["val"].dtype or shape_of(source) != shape_of(value):
-        raise _NotAffineError("it changes the dtype or the shape")
+        raise NotAffineError("it changes the dtype or the shape")
     try:
         affine = _composed(maps, shape_of(source)[axis], flow)
     except NormwrightError as error:
-        raise _NotAffineError(str(error)) from error
+        raise NotAffineError(str(error)) from error
     return Site(name, kind, module, tuple(moving), source, value, axis, affine)
 
 
@@ -291,35 +304,35 @@ def _step(flow: Flow, node: Node) -> tuple[Node, tuple[int | None, Any, Any] | N
         return node.args[0], None  # type: ignore[return-value]
     if operator in _CASTS and isinstance(node.args[0], Node):
         if node.args[0].meta["val"].dtype != node.meta["val"].dtype:
-            raise _NotAffineError("it changes the dtype")
+            raise NotAffineError("it changes the dtype")
         return node.args[0], None
     if operator in _AFFINE:
         return _arithmetic(flow, node)
-    raise _NotAffineError(f"its class does more than normalise: {operator or node.target}")
+    raise NotAffineError(f"its class does more than normalise: {operator or node.target}")
 
 
 def _batch_norm(flow: Flow, node: Node) -> tuple[Node, tuple[int, Tensor, Tensor]]:
     given = arguments_of(node)
     x = given.get("input", given.get("x"))
     if given.get("use_input_stats"):
-        raise _NotAffineError("its statistics are those of its input")
+        raise NotAffineError("its statistics are those of its input")
     if given.get("training"):
-        raise _NotAffineError("it is in training mode, and normalises by its batch: call eval() first")
+        raise NotAffineError("it is in training mode, and normalises by its batch: call eval() first")
     if given.get("residual") is not None or given.get("activation") is not None:
-        raise _NotAffineError("it is fused with what follows it: fold before you accelerate")
+        raise NotAffineError("it is fused with what follows it: fold before you accelerate")
     mean = given.get("running_mean", given.get("mean"))
     variance = given.get("running_var", given.get("variance"))
     if mean is None or variance is None:
-        raise _NotAffineError("it keeps no running statistics, and normalises by its batch")
+        raise NotAffineError("it keeps no running statistics, and normalises by its batch")
     parts = [mean, variance, given.get("weight"), given.get("bias")]
     if not all(map(flow.is_constant, parts)):
-        raise _NotAffineError("its statistics or parameters depend on the input")
+        raise NotAffineError("its statistics or parameters depend on the input")
     eps = given.get("eps", given.get("epsilon"))
     try:
         mean, variance, weight, bias = map(flow.constant, parts)
         affine = affine_of(mean, variance, weight, bias, float(eps))  # type: ignore[arg-type]
     except NormwrightError as error:
-        raise _NotAffineError(str(error)) from error
+        raise NotAffineError(str(error)) from error
     return x, (1, affine.scale, affine.shift)  # type: ignore[return-value]
 
 
@@ -327,10 +340,10 @@ def _arithmetic(flow: Flow, node: Node) -> tuple[Node, tuple[int | None, Any, An
     left, right = node.args[:2]
     operator = operator_of(node)
     if node.kwargs.get("alpha", 1) != 1 or node.kwargs.get("rounding_mode") is not None:
-        raise _NotAffineError("its class does more than normalise")
+        raise NotAffineError("its class does more than normalise")
     value, other = (right, left) if flow.is_constant(left) else (left, right)
     if not isinstance(value, Node) or not flow.is_constant(other):
-        raise _NotAffineError("its class does more than normalise")
+        raise NotAffineError("its class does more than normalise")
     axis, constant = _along(flow.constant(other), value)
     swapped = value is right
     if operator == "aten.mul":
@@ -340,7 +353,7 @@ def _arithmetic(flow: Flow, node: Node) -> tuple[Node, tuple[int | None, Any, An
     if operator == "aten.sub":
         return value, (axis, -1.0, constant) if swapped else (axis, 1.0, -constant)
     if swapped:
-        raise _NotAffineError("it divides by its input")
+        raise NotAffineError("it divides by its input")
     return value, (axis, 1.0 / constant, 0.0)
 
 
@@ -351,5 +364,5 @@ def _along(constant: Any, value: Node) -> tuple[int | None, Any]:
     dimensions = len(shape_of(value))
     axes = [axis for axis, size in enumerate(constant.shape, dimensions - constant.dim()) if size != 1]
     if len(axes) != 1 or axes[0] < 0:
-        raise _NotAffineError("it scales by more than the channel")
+        raise NotAffineError("it scales by more than the channel")
     return axes[0], constant.reshape(-1)

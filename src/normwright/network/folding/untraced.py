@@ -5,15 +5,17 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from normwright.network.folding.algebra import affine_of
+from normwright.network.folding.affine import Affine, NotAffineError, affine_of
 from normwright.network.folding.decision import Decision
 from normwright.network.folding.sites import Unfoldable
+from normwright.network.folding.whitening import whitening_map
+from normwright.network.walk import WHITENING
 
 _KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def decisions_without_trace(network: nn.Module, hooked: frozenset[str]) -> tuple[Decision, ...]:
-    """One multiply-add for each batch norm of PyTorch's own in inference; the rest stays."""
+    """A layer of the same map for each batch norm of PyTorch's own and whitening; the rest stays."""
     decisions = []
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm):
@@ -29,7 +31,22 @@ def decisions_without_trace(network: nn.Module, hooked: frozenset[str]) -> tuple
                     module.running_mean, module.running_var, module.weight, module.bias, module.eps
                 )
             decisions.append(decision)
+        elif isinstance(module, WHITENING):
+            decisions.append(_of_whitening(name, module, name in hooked))
     return tuple(decisions)
+
+
+def _of_whitening(name: str, module: nn.Module, hooked: bool) -> Decision:
+    kind = type(module).__name__
+    try:
+        affine = whitening_map(module)
+    except NotAffineError as error:
+        return Decision([Unfoldable(name, kind, name, str(error))], name, kind, "", (), str(error))
+    if hooked:
+        return Decision([Unfoldable(name, kind, name, "it has hooks")], name, kind, "", (), "it has hooks")
+    place = "multiply-add" if isinstance(affine, Affine) else "convolution"
+    reason = "into layers: the network cannot be traced"
+    return Decision([Unfoldable(name, kind, name, reason)], name, kind, place, (), reason, affine)
 
 
 def _why_not(module: _BatchNorm, hooked: bool) -> str:
