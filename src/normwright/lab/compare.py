@@ -172,7 +172,8 @@ class _Comparing:
         on_stage: Callable[[str], None],
         on_progress: OnProgress,
     ) -> Comparison:
-        workers = self._default_jobs() if jobs is None else jobs
+        most = self._default_jobs()  # in any case, because it tells where no machine has room for a run
+        workers = most if jobs is None else jobs
         with Store.open(self.out) as store:
             self._reopen_lost(store)
             done = len(store.finished([recipe.hash for recipe in self.recipes]))
