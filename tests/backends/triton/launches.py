@@ -108,6 +108,8 @@ def launch_all() -> None:
         _each_family(torch.bfloat16, epilogue)
     _each_family(torch.float32, EPILOGUES[0])
     _rows(torch.empty(48, 1000), 1, False, EPILOGUES[0])
+    for length, dtype in ((8192, torch.float32), (2048, torch.float64), (12288, torch.bfloat16)):
+        _rows(torch.empty(48, length, dtype=dtype), 1, True, ("silu", True, False))
     for channels_last in (False, True):
         for shape in ((4, 64, 56, 56), (2, 64, 160, 160)):
             _groups(_images(shape, torch.float32, channels_last), 64, False, EPILOGUES[0])

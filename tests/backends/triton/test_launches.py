@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from triton.runtime.errors import OutOfResources
 from triton.runtime.interpreter import InterpretedFunction
 
 from normwright import functional as F
 from normwright.backends.triton import interprets
-from normwright.backends.triton.launch import WATCHED
+from normwright.backends.triton.launch import WATCHED, launch
 from normwright.functional.lstm.batch_steps import BatchSteps
 from normwright.functional.step_statistics import StepStatistics
 
@@ -94,3 +95,31 @@ def test_the_steps_of_an_lstm_s_input_path_are_one_call(sizes, launches):
     assert len(launches) == 2 + alone
     steps.backward_all(sizes, x, x, weight, weight)
     assert len(launches) <= 2 + alone + 3 + 3 * alone
+
+
+class Crowded:
+    """A kernel on a GPU that has no room for two tiles."""
+
+    arg_names = ("x", "STAGES", "BLOCK")
+
+    def __init__(self, room):
+        self.room = room
+
+    def __getitem__(self, grid):
+        return self
+
+    def __call__(self, x, stages, block, num_warps):
+        if stages * block > self.room:
+            raise OutOfResources(stages * block, self.room, "shared memory")
+        return stages
+
+
+def test_where_tiles_in_flight_find_no_room_there_is_one(monkeypatch):
+    """It is that launch which a recording then has."""
+    monkeypatch.setattr(WATCHED, "launches", [])
+    launch(Crowded(2048), (1,))("x", 2, 1024, num_warps=4)
+    launch(Crowded(2048), (1,))("x", 3, 2048, num_warps=4)
+    assert [made.arguments for made in WATCHED.launches] == [("x", 2, 1024), ("x", 1, 2048)]
+    assert [made.compiled for made in WATCHED.launches] == [2, 1]
+    with pytest.raises(OutOfResources, match="shared memory"):
+        launch(Crowded(512), (1,))("x", 2, 1024, num_warps=4)

@@ -7,7 +7,6 @@ import warnings
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normwright.backends import triton as kernels
 from normwright.backends.schema import NAMES, SCHEMAS
@@ -112,14 +111,6 @@ def test_a_call_with_an_old_triton(monkeypatch):
     with pytest.warns(RuntimeWarning, match=r"the kernels need Triton 3\.6 or later; this is 3\.5\.1"):
         kernels._when_called("rows_inference")(*CALL)
     kernels._operators.cache_clear()
-
-
-def test_a_gpu_that_triton_does_not_compile_for(monkeypatch):
-    monkeypatch.setattr(operators, "_capability", lambda device: (6, 1))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a Pascal")
-    with FakeTensorMode():
-        x = torch.empty(2, 4, device="cuda")
-    assert "capability 7.0 and later, and a Pascal is older" in operators.refusal(x)
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this PyTorch was built for CUDA")

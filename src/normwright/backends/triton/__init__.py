@@ -1,4 +1,7 @@
-"""Triton kernels, which serve CUDA and ROCm through PyTorch's dispatcher, without a compiler on the machine.
+"""Triton kernels, which serve CUDA and ROCm through PyTorch's dispatcher, without CUDA's or ROCm's compiler.
+
+Triton compiles them with what it brings. Only what launches them it builds with the machine's C compiler and
+Python's headers, on first use, and keeps: where it can not, `normwright.backends()` and the first call say so.
 
 Registering them imports nothing: Triton is loaded when an operator is first called on a GPU, or when
 `normwright.backends()` is asked. `NORMWRIGHT_TRITON=0` leaves the GPU to plain PyTorch, so that the two can
@@ -73,8 +76,17 @@ def status(triton: Triton) -> Triton:
         )
     if not torch.cuda.is_available():
         return Triton(False, f"Triton {version} is installed, but PyTorch sees no GPU")
-    obstacle = operators.obstacle()
-    return Triton(True, f"Triton {version}" if obstacle is None else f"Triton {version}; {obstacle}")
+    refusals = _refusals()
+    obstacle = operators.obstacle() if None in refusals else None
+    remarks = filter(None, (f"Triton {version}", *refusals, obstacle))
+    return Triton(None in refusals, "; ".join(remarks))
+
+
+def _refusals() -> list[str | None]:
+    """Why the kernels do not serve the GPUs that PyTorch sees, each reason once; None is a GPU they serve."""
+    refusal_of = importlib.import_module("normwright.backends.triton.devices").refusal_of
+    gpus = (torch.device("cuda", number) for number in range(torch.cuda.device_count()))
+    return list(dict.fromkeys(map(refusal_of, gpus)))
 
 
 def _obstacle() -> str | None:

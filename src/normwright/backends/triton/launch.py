@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 
 class Launch(NamedTuple):
@@ -34,12 +35,22 @@ def launch(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
 
     def call(*arguments: Any, num_warps: int) -> None:
         launches, WATCHED.launches = WATCHED.launches, None  # what the interpreter does is not the call's
-        compiled = kernel[grid](*arguments, num_warps=num_warps)
+        try:
+            compiled = kernel[grid](*arguments, num_warps=num_warps)
+        except OutOfResources:
+            arguments = _in_one_stage(kernel, arguments)
+            compiled = kernel[grid](*arguments, num_warps=num_warps)
         WATCHED.launches = launches
         if launches is not None:
             launches.append(Launch(kernel, grid, arguments, num_warps, compiled))
 
     return call
+
+
+def _in_one_stage(kernel: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments that leave no tiles in flight, for a GPU with less shared memory than the tables are for."""
+    named = zip(kernel.arg_names, arguments, strict=True)
+    return tuple(1 if name == "STAGES" else value for name, value in named)
 
 
 def compute_type(x: Tensor) -> tl.dtype:

@@ -6,36 +6,18 @@ several times slower than it might be: it is said, once for each reason.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from normwright.backends import eager
 from normwright.backends.checks import checked
 from normwright.backends.triton import channel_tanh as tanh
 from normwright.backends.triton import channels, groups, parts, rows, warn_once
 from normwright.backends.triton import lstm_cell as cell
+from normwright.backends.triton.devices import refusal
 from normwright.backends.triton.interpreter import quietly
 from normwright.backends.triton.parts_plan import plan_of
 from normwright.backends.triton.replay import obstacle, replayed
-
-OLDEST_CAPABILITY = (7, 0)
-
-
-def refusal(x: Tensor) -> str | None:
-    """Why no kernel serves x, or None."""
-    if x.is_cuda and torch.version.hip is None and _capability(x.device) < OLDEST_CAPABILITY:
-        device = torch.cuda.get_device_name(x.device)
-        return f"Triton compiles for compute capability 7.0 and later, and {device} is older"
-    return None
-
-
-@functools.cache
-def _capability(device: torch.device) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
 
 
 def _served(kernel: Callable[..., Any]) -> Callable[..., Any]:
