@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 # Under --jobs, ninja would take make's job server for its own, whose files make keeps closed to it.
 unexport MAKEFLAGS
 
+# Where bytecode is not kept, as in many containers, each process that the tests start compiles normwright again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint sanitize sanitized large bench bench-gpu wheel clean
 
 # Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.
