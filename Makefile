@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 # Under --jobs, ninja would take make's job server for its own, whose files make keeps closed to it.
 unexport MAKEFLAGS
 
+# Where bytecode is not kept, as in many containers, each process that the tests start compiles normwright again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint sanitize sanitized large bench bench-gpu wheel clean
 
 # Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.
@@ -49,10 +52,11 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 # With the sanitizers, in two halves at once; and the objects that the library is made of, with larger tensors, which
-# takes one core: with --jobs all run beside what else has one alone.
+# takes one core: with --jobs all run beside what else has one alone. The first needs no PyTorch, and is compiled
+# while pip unpacks it.
 sanitize: sanitized large
 
-sanitized: $(VENV)/.dev
+sanitized: $(VENV)/.tools
 	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
 	@$(BIN)/cmake --build build/sanitize --target fuzz -- --quiet
@@ -78,20 +82,24 @@ bench-gpu: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) build dist demo
 
-$(VENV)/.lab: pyproject.toml constraints.txt
+$(VENV)/.lab: pyproject.toml constraints.txt | $(VENV)/.tools
 	@$(MAKE) --no-print-directory install EXTRA=lab STAMP=.lab
 
-$(VENV)/.dev: pyproject.toml constraints.txt
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.tools
 	@$(MAKE) --no-print-directory install EXTRA=dev STAMP=.dev
 
 # PyTorch comes first, because the kernels are compiled against its headers, and without isolation, which would
 # not use the pinned build tools.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
+$(VENV)/.tools: constraints.txt
+	@test -x $(BIN)/python || { echo "Making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) cmake ninja
+	@touch $@
+
 .PHONY: install
 install:
-	@test -x $(BIN)/python || { echo "Making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing normwright[$(EXTRA)] and its pinned dependencies; the first time takes a few minutes"
-	@$(PIP) torch scikit-build-core cmake ninja
+	@$(PIP) torch scikit-build-core
 	@$(PIP) --no-build-isolation -e '.[$(EXTRA)]'
 	@touch $(VENV)/$(STAMP)

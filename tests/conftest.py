@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from normwright.backends import triton
+
 HERE = str(Path(__file__).parent)
 
 if HERE not in sys.path:
     sys.path.append(HERE)
 
-from on_device import OnDevice  # noqa: E402  # found by the line above
+from builtins_by_name import know_builtins_by_name  # noqa: E402  # found by the line above
+from on_device import OnDevice  # noqa: E402
+
+if triton.interprets():
+    know_builtins_by_name()
 
 
 @pytest.fixture(scope="session")
