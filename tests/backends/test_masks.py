@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from normwright.backends import eager, masks
 
@@ -73,3 +74,21 @@ def test_a_masked_activation_does_not_keep_the_residual():
         batch_norm(x, None, None, training=True, residual=residual, activation="relu")
     assert all(t.data_ptr() != residual.data_ptr() for t in kept if t is not None)
     assert sum(t.numel() * t.element_size() for t in kept) < 1.1 * x.numel() * x.element_size()
+
+
+@pytest.mark.parametrize("family", ["channels", "groups", "rows"])
+def test_a_compiler_may_lay_x_out_anew_before_it_gives_it_back_as_it_was(family):
+    """Inductor makes convolutions channels-last, and asks for the backward's sizes with such an x."""
+    settings, parameter = {
+        "channels": ((None, None, None, 0.1, 1e-5, "relu"), 4),
+        "groups": ((2, True, 1e-5, "relu"), 4),
+        "rows": ((3, True, 1e-5, "relu"), (4, 7, 7)),
+    }[family]
+    kept = ("relu",) if family == "channels" else (settings[0], True, "relu")
+    with FakeTensorMode():
+        x, weight = torch.empty(3, 4, 7, 7), torch.empty(parameter)
+        forward = getattr(OPERATORS, f"{family}_forward_masked")
+        y, moments, mask = forward(x, torch.empty_like(x), weight, weight, *settings)
+        anew = x.to(memory_format=torch.channels_last)
+        backward = getattr(OPERATORS, f"{family}_backward")
+        assert backward(y, anew, None, weight, weight, mask, moments, *kept, 15)[0].shape == x.shape

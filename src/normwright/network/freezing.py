@@ -12,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from normwright.errors import OptionError
+from normwright.network.acceleration.route import own_class
 from normwright.network.copying import copied
 from normwright.network.frozen_class import (
     derives_from_frozen,
@@ -135,7 +136,7 @@ def freeze_with_report(
         frozen, reason = is_frozen(module), why_not_frozen(module)
         now = not frozen and not reason and name in chosen
         if now:
-            kinds[module] = frozen_class(own)
+            kinds[module] = frozen_class(own_class(own))
             reason = _to_know(module)
         elif not frozen and not reason:
             reason = "it is not among the names"

@@ -71,13 +71,14 @@ def accelerate_with_report(network: Network, *, inplace: bool = False) -> tuple[
         block = changed.get_submodule(name)
         own = own_class(type(block))
         classes[block] = routed_class(own, plan.routes) if plan.routes else own
+    alone = {name for name in plans if name in normalisers}
     nearest = {_nearest(name, plans) for name, kind in kinds.items() if isinstance(kind, type)}
     report = Report(
         tuple(_normaliser_record(name, module, kinds[name], plans) for name, module in normalisers.items()),
         tuple(
             BlockRecord(name, type(changed.get_submodule(name)).__name__, plan.fused_calls, plan.reason)
             for name, plan in plans.items()
-            if plan.routes or plan.calls or name in nearest
+            if name not in alone and (plan.routes or plan.calls or name in nearest)
         ),
     )
     take_classes(classes)
@@ -89,9 +90,14 @@ def _normaliser_record(
 ) -> NormaliserRecord:
     before = type(module).__name__
     if isinstance(kind, str):
-        return NormaliserRecord(name, before, None, (), kind)
-    own = unfrozen_class(kind)
-    became = f"normwright.nn.{own.__name__}" if own is kind else f"normwright.nn.{own.__name__}, frozen"
+        own_plan = plans.get(name, BlockPlan())
+        if not own_plan.routes:
+            reason = f"{kind}, and {own_plan.reason}" if own_plan.reason else kind
+            return NormaliserRecord(name, before, None, (), reason)
+        became = f"normwright.functional.{', '.join(own_plan.functions)}"
+    else:
+        own = unfrozen_class(kind)
+        became = f"normwright.nn.{own.__name__}" if own is kind else f"normwright.nn.{own.__name__}, frozen"
     outcomes = [outcome for plan in plans.values() for outcome in plan.calls.get(name, ())]
     fused = tuple(dict.fromkeys(fused for fused, _ in outcomes if fused))
     reasons = dict.fromkeys(reason for text, reason in outcomes if not text)

@@ -11,17 +11,23 @@ from torch import nn
 from torch.fx import Node
 
 from normwright.network.acceleration.block_trace import Trace, UntraceableError, refuse_hooked, trace
-from normwright.network.acceleration.drop_in import drop_in_for, is_fused
+from normwright.network.acceleration.drop_in import (
+    drop_in_for,
+    is_fused,
+    may_call_a_function,
+    normalisers_by_name,
+)
 from normwright.network.acceleration.epilogue import (
     Chain,
     continues,
     ends_open,
     find_chains,
+    find_function_chains,
     fuse,
     settings_of,
 )
 from normwright.network.acceleration.mutation import Mutations
-from normwright.network.acceleration.route import Condition, Route, children_of, own_class
+from normwright.network.acceleration.route import Condition, Route, children_of, own_class, tensors_of
 from normwright.network.frozen_class import unfrozen_class
 
 # The modules to trace through to reach the normaliser whose output a module returns.
@@ -36,12 +42,14 @@ class BlockPlan:
         routes: for its modes; empty where nothing is fused.
         calls: by a normaliser's name, what was fused at each call ("" for nothing) and why not.
         fused_calls: how many calls in its forward have something fused.
+        functions: names of the functions of ours that it calls itself, being a normaliser.
         reasons: why it was not traced, by mode ("training", "inference").
     """
 
     routes: tuple[Route, ...] = ()
     calls: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     fused_calls: int = 0
+    functions: tuple[str, ...] = ()
     reasons: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -53,11 +61,13 @@ class BlockPlan:
 
 
 def plan_blocks(network: nn.Module) -> dict[str, BlockPlan]:
-    """A plan for every module with a forward of its own and a drop-in, or what can be one, inside.
+    """A plan for every module with a forward of its own and a drop-in, or what can be one, inside; and for
+    every normaliser without a drop-in, whose forward may call PyTorch's function for it.
 
     The network is left alone: a copy of its modules is traced, with the same parameters.
     """
-    blocks = [name for name, module in network.named_modules() if _is_block(module)]
+    alone = {name for name, part in normalisers_by_name(network).items() if may_call_a_function(part)}
+    blocks = [name for name, module in network.named_modules() if name in alone or _is_block(module)]
     try:
         scratch = _copy_sharing_tensors(network)
     except Exception as error:
@@ -76,14 +86,27 @@ def plan_blocks(network: nn.Module) -> dict[str, BlockPlan]:
             module: frozenset() for module in scratch.modules() if is_fused(module)
         }
         for name in reversed(blocks):  # those inside before those around them
-            _plan(scratch.get_submodule(name), opens, names, plans[name])
+            _plan(scratch.get_submodule(name), opens, names, plans[name], alone=name in alone)
     return plans
 
 
 def _plan(
-    block: nn.Module, opens: dict[nn.Module, Inlined], names: dict[nn.Module, str], plan: BlockPlan
+    block: nn.Module,
+    opens: dict[nn.Module, Inlined],
+    names: dict[nn.Module, str],
+    plan: BlockPlan,
+    *,
+    alone: bool,
 ) -> None:
-    """Adds to the plan what the block allows in its present mode; and to `opens` whether it ends open."""
+    """Adds to the plan what the block allows in its present mode; and to `opens` whether it ends open.
+
+    Args:
+        block: of a copy of the network.
+        opens: what ends open, of the blocks inside.
+        names: of the copy's modules.
+        plan: to be added to.
+        alone: the block is a normaliser, and what it calls itself is looked at.
+    """
     try:
         refuse_replacing(block)
         traced = trace(block, frozenset())
@@ -96,16 +119,22 @@ def _plan(
         opens[block] = opens[last] | {block}
     traced = _trace_further(block, traced, opens)
     mutations = Mutations(block)
-    chains = _without_overlap(find_chains(traced.graph, block, mutations))
+    if alone:
+        chains = fusing = find_function_chains(traced.graph, block)
+    else:
+        chains = _without_overlap(find_chains(traced.graph, block, mutations))
+        fusing = [chain for chain in chains if chain.fused]
     for chain in chains:
-        name = names[block.get_submodule(str(chain.norm.target))]
+        calls_itself = chain.norm.op == "call_function"
+        name = names[block if calls_itself else block.get_submodule(str(chain.norm.target))]
         outcome = (chain.fused, chain.reason)
         if outcome not in plan.calls.setdefault(name, []):
             plan.calls[name].append(outcome)
-    fusing = [chain for chain in chains if chain.fused]
     if not fusing:
         return
     conditions = _conditions(block, traced, fusing, mutations)
+    functions = [chain.norm.target.__name__ for chain in fusing if chain.norm.op == "call_function"]  # type: ignore[union-attr]
+    plan.functions = tuple(dict.fromkeys((*plan.functions, *functions)))
     places = {node: place for place, node in enumerate(traced.graph.nodes)}
     # From the end: what a chain adds may be what another one before it ends with.
     for chain in sorted(fusing, key=lambda chain: places[chain.nodes[-1]], reverse=True):
@@ -113,7 +142,7 @@ def _plan(
     route = route_of(traced, conditions)
     if route not in plan.routes:
         plan.routes = (*plan.routes, route)
-        plan.fused_calls = max(plan.fused_calls, len(fusing))
+        plan.fused_calls = max(plan.fused_calls, sum(bool(chain.fused) for chain in fusing))
 
 
 def _is_block(module: nn.Module) -> bool:
@@ -185,6 +214,8 @@ def _conditions(
             if node.op == "call_module":
                 conditions.append(_as_it_is(block, str(node.target), bypassed=True))
     conditions += [_as_it_is(block, path, bypassed=False) for path in sorted(mutations.trusted)]
+    if any(chain.norm.op == "call_function" for chain in fusing):
+        conditions.append(Condition((), tensors=tensors_of(block)))
     return tuple(dict.fromkeys(conditions))
 
 

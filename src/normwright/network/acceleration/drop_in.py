@@ -8,7 +8,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 import normwright.nn
-from normwright.network.frozen_class import frozen_class, unfrozen_class
+from normwright.network.frozen_class import derives_from_frozen, frozen_class, unfrozen_class
 from normwright.network.walk import find_normalisers, is_normaliser
 
 # A drop-in derives from the class that it replaces and adds no state, so that a module becomes one by
@@ -20,6 +20,9 @@ DROP_INS: dict[type[nn.Module], type[nn.Module]] = {
     # All others of normwright's own have a forward that does more than call an operator.
     and (hasattr(torch.nn, name) or name.startswith("FrozenBatchNorm"))
 }
+
+_SUBCLASS = "a subclass may normalise in its own way"
+_CLASS_OF_ITS_OWN = "a class of its own, which may be no normaliser of those known here"
 
 
 def is_fused(module: nn.Module) -> bool:
@@ -57,8 +60,13 @@ def drop_in_for(module: nn.Module) -> type[nn.Module] | str:
     if is_normaliser(module) and not any(base in DROP_INS for base in kind.__mro__):
         return "a batch norm of fixed statistics"
     if is_normaliser(module):
-        return "a subclass may normalise in its own way"
-    return "a class of its own, which may be no normaliser of those known here"
+        return _SUBCLASS
+    return _CLASS_OF_ITS_OWN
+
+
+def may_call_a_function(module: nn.Module) -> bool:
+    """Whether a normaliser that has no drop-in may call PyTorch's function, of which a trace tells."""
+    return drop_in_for(module) in (_SUBCLASS, _CLASS_OF_ITS_OWN) and not derives_from_frozen(type(module))
 
 
 def normalisers_by_name(network: nn.Module) -> dict[str, nn.Module]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.fx import Graph, Node
 
+import normwright.functional
 from normwright.backends.activation import LEAKY_SLOPE
 from normwright.network.acceleration.drop_in import is_fused
 from normwright.network.acceleration.fused_call import fused
@@ -41,6 +42,11 @@ _MODULES: dict[type[nn.Module], tuple[str, dict[str, Any]]] = {
     nn.GELU: ("gelu", {"approximate": "none"}),
     nn.Sigmoid: ("sigmoid", {}),
     nn.Tanh: ("tanh", {}),
+}
+# Where a subclass of a normaliser calls the function that its class stands for.
+_OURS: dict[Any, Any] = {
+    getattr(nn.functional, name): getattr(normwright.functional, name)
+    for name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
 }
 _DROPOUTS = frozenset({nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})
 _ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
@@ -83,13 +89,40 @@ def find_chains(graph: Graph, block: nn.Module, mutations: Mutations) -> list[Ch
     ]
 
 
+def find_function_chains(graph: Graph, block: nn.Module) -> list[Chain]:
+    """One chain for every call of PyTorch's function of a normaliser in the trace of a block."""
+    calls = [node for node in graph.nodes if node.op == "call_function" and node.target in _OURS]
+    return [_function_chain(node, block) for node in calls]
+
+
+def _function_chain(norm: Node, block: nn.Module) -> Chain:
+    last, nodes = _skip_transparent(norm, block)
+    reader = _only_reader(last)
+    activation = None if reader is None else _activation(reader, block)
+    # An activation elsewhere might read what was changed in place since.
+    if reader is None or activation is None or [*nodes, reader] != _in_a_row(norm, len(nodes) + 1):
+        return Chain(norm, (norm,), reason=_why_not(last, block))
+    return Chain(norm, (*nodes, reader), activation=activation)
+
+
+def _in_a_row(node: Node, length: int) -> list[Node]:
+    row = [node]
+    while len(row) < length:
+        row.append(row[-1].next)
+    return row
+
+
 def fuse(graph: Graph, chain: Chain) -> None:
-    """Puts one call of `fused_call.fused` in the place of a chain."""
+    """Puts one call in the place of a chain: of `fused_call.fused`, or of ours for PyTorch's function."""
     last = chain.nodes[-1]
     with graph.inserting_before(last):
-        norm = graph.get_attr(str(chain.norm.target))
-        details = (chain.residual, chain.activation, chain.in_place, chain.norm_first)
-        call = graph.call_function(fused, (norm, _input(chain.norm), *details))
+        if chain.norm.op == "call_function":
+            named = {**chain.norm.kwargs, "activation": chain.activation}
+            call = graph.call_function(_OURS[chain.norm.target], chain.norm.args, named)
+        else:
+            norm = graph.get_attr(str(chain.norm.target))
+            details = (chain.residual, chain.activation, chain.in_place, chain.norm_first)
+            call = graph.call_function(fused, (norm, _input(chain.norm), *details))
     last.replace_all_uses_with(call)
     for node in reversed(chain.nodes):
         graph.erase_node(node)

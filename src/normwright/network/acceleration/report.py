@@ -14,7 +14,7 @@ class NormaliserRecord:
     Args:
         name: qualified, as `named_modules` has it first; "" for the network itself.
         kind: its class's name before.
-        became: its class now, or None where it was left alone.
+        became: its class now, or what its own forward calls now, or None where it was left alone.
         fused: what is computed with it, once for each different place: "relu", "residual",
             "residual + relu". Empty where nothing is.
         reason: why it was left alone, or why nothing, or in some place nothing, is fused.

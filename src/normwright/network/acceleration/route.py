@@ -34,6 +34,7 @@ class Condition(NamedTuple):
         children: names of its submodules, those that are None marked, or None for any.
         attributes: names and values of what the forward read.
         same_as: path under which the block has this very module too, or None.
+        tensors: names of its parameters and buffers, those that are None marked, or None for any.
     """
 
     path: tuple[str, ...]
@@ -42,6 +43,7 @@ class Condition(NamedTuple):
     children: tuple[tuple[str, bool], ...] | None = None
     attributes: tuple[tuple[str, Any], ...] = ()
     same_as: tuple[str, ...] | None = None
+    tensors: tuple[tuple[str, bool], ...] | None = None
 
     def holds(self, block: nn.Module) -> bool:
         """Whether it does, now."""
@@ -55,6 +57,8 @@ class Condition(NamedTuple):
         if self.bypassed and not _is_plain(module):
             return False
         if self.children is not None and children_of(module) != self.children:
+            return False
+        if self.tensors is not None and tensors_of(module) != self.tensors:
             return False
         for name, expected in self.attributes:
             value = getattr(module, name, _MISSING)
@@ -133,6 +137,12 @@ def own_class(kind: type[nn.Module]) -> type[nn.Module]:
 def children_of(module: nn.Module) -> tuple[tuple[str, bool], ...]:
     """Names of the submodules, and whether there is one."""
     return tuple((name, child is not None) for name, child in module._modules.items())
+
+
+def tensors_of(module: nn.Module) -> tuple[tuple[str, bool], ...]:
+    """Names of the parameters and buffers, and whether there is one."""
+    held = (*module._parameters.items(), *module._buffers.items())
+    return tuple((name, tensor is not None) for name, tensor in held)
 
 
 def routed_class(own: Any, routes: tuple[Route, ...]) -> type[nn.Module]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from normwright.network.acceleration.route import own_class
 from normwright.network.conversion.kinds import SETTINGS
 from normwright.network.conversion.memory import Former, Memory, Values, memory_of, remember, tensor_of
 from normwright.network.writing import write
@@ -70,7 +71,7 @@ def former_of(module: nn.Module, given: Values) -> Former:
     parameters: Values = {name: value for name, value in module._parameters.items() if value is not None}
     settings = {name: value for name, value in vars(module).items() if name in SETTINGS}
     buffers = {name: value for name, value in module._buffers.items() if name not in before}
-    return Former(type(module), settings, parameters, buffers, before, _copies(given))
+    return Former(own_class(type(module)), settings, parameters, buffers, before, _copies(given))
 
 
 def undo_of(module: nn.Module, written: Iterable[Parameter] = ()) -> Undo:

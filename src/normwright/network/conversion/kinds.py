@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import normwright.nn as ours
+from normwright.network.acceleration.route import own_class
 from normwright.network.conversion.foreign import axes_of_foreign
 from normwright.network.conversion.memory import memory_of
 from normwright.network.frozen_class import unfrozen_class
@@ -152,7 +153,7 @@ def _behaviour_of_its_own(module: nn.Module, base: type[nn.Module]) -> str:
     """What a module does beyond its known class, or ""."""
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by torch.jit"
-    kind = type(module)
+    kind = own_class(type(module))
     if unfrozen_class(kind) is not kind:
         return "it is frozen by nw.freeze: call nw.unfreeze first"
     if hasattr(module, "parametrizations"):
