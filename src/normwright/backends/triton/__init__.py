@@ -1,7 +1,7 @@
 """Triton kernels, which serve CUDA and ROCm through PyTorch's dispatcher, without CUDA's or ROCm's compiler.
 
-Triton compiles them with what it brings. Only what launches them it builds with the machine's C compiler and
-Python's headers, on first use, and keeps: where it can not, `normwright.backends()` and the first call say so.
+Triton compiles them with what it brings. Only what launches them it builds with the machine's C compiler
+and Python's headers, on first use, and keeps: where it can not, `backends()` and the first call say so.
 
 Registering them imports nothing: Triton is loaded when an operator is first called on a GPU, or when
 `normwright.backends()` is asked. `NORMWRIGHT_TRITON=0` leaves the GPU to plain PyTorch, so that the two can
