@@ -29,7 +29,8 @@ def accelerate(network: Network, *, inplace: bool = False) -> Network:
     A block whose calls were fused takes its faster way only while that is the same as its own forward: a
     hook that is registered later, a submodule that is replaced or an attribute that is changed makes it run
     its own forward again. What a forward reads from outside the network, such as a global variable, is
-    taken to stay. A block that cannot be traced has its normalisers accelerated one by one.
+    taken to stay. A block that cannot be traced has its normalisers accelerated one by one. A subclass whose
+    own forward calls PyTorch's function calls ours, by the same rules.
 
     Args:
         network: of any kind, in any mode, on any device.
