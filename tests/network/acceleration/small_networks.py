@@ -527,6 +527,15 @@ class LeavesAutocastOfAnotherDevice(Case):
             return F.relu(self.norm(self.conv(x)))
 
 
+class SetsTheDataOfAValue(Case):
+    reason = "sets the attribute 'data' of a value"
+
+    def forward(self, x):
+        y = self.conv(x)
+        y.data = y.data * 2
+        return F.relu(self.norm(y))
+
+
 class DrawsNumbers(Case):
     reason = "not traced"
 

@@ -35,6 +35,8 @@ _PLAIN = (
     *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size),
     *(types.FunctionType, types.BuiltinFunctionType),
 )
+# What fx itself sets of a stand-in.
+_PROXY_NAMES = frozenset({"tracer", "node", "root", "attr", "_node"})
 # What nn.Module itself has is not the block's, but for its mode.
 _MODULE_NAMES = (frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))) - {"training"}
 
@@ -169,6 +171,11 @@ class _Value(Proxy):
 
     def __getattr__(self, name: str) -> Attribute:
         return _Attribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _PROXY_NAMES:
+            raise UntraceableError(f"its forward sets the attribute {name!r} of a value")
+        object.__setattr__(self, name, value)
 
     def __iter__(self) -> Iterator[Any]:
         """As many parts as the caller has names for; fx would take the first of more."""
