@@ -772,3 +772,16 @@ def test_a_parameter_is_there_no_more_or_now(there):
     for part in (network, fast):
         part.scale = None if there else nn.Parameter(torch.full((1,), 2.0, dtype=X.dtype))
     assert_same(network, fast, call)
+
+
+def test_a_buffer_that_is_no_attribute_is_not_counted_in_by_the_trace():
+    class Counts(Case):
+        def forward(self, x):
+            dict(self.named_buffers())["norm.num_batches_tracked"].add_(1)
+            return F.relu(self.norm(x))
+
+    network = randomise(Counts())
+    expected = copy.deepcopy(network)
+    report = accelerate_with_report(network, inplace=True)[1]
+    assert "computes with a tensor" in record_of(report).reason
+    assert_same(expected, network, call)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
 from torch.fx.proxy import Attribute
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from normwright.network.acceleration.route import Condition, children_of, tensors_of
 from normwright.network.acceleration.unpacked import unpacked
@@ -105,7 +106,7 @@ def _run(
     read: dict[nn.Module, dict[str, Any]] = {}
     tracer = _BlockTracer(inline, parameters, defaults)
     try:
-        with _watched(block, inline, read):
+        with _watched(block, inline, read), _NoTensors():
             graph = tracer.trace(block)
     except UntraceableError:
         raise
@@ -145,6 +146,13 @@ def _autocast(enabled: bool) -> Iterator[None]:
     finally:
         for device, was in before.items():
             torch.set_autocast_enabled(device, was)
+
+
+class _NoTensors(TorchDispatchMode):
+    """Ends a trace before it computes with a tensor itself, which would change a buffer, say."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise UntraceableError("its forward computes with a tensor that the trace has no stand-in for")
 
 
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Proxy, Any], Proxy]:
