@@ -536,6 +536,25 @@ class SetsTheDataOfAValue(Case):
         return F.relu(self.norm(y))
 
 
+class AsksForTheClass(Case):
+    reason = "asks for the type of a value"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return torch.tanh(y) if type(x) is Tensor else F.relu(y)
+
+
+class Catches(Case):
+    reason = "catches exceptions"
+
+    def forward(self, x):
+        try:
+            _, _, _, _, _ = x.shape
+        except ValueError:
+            return torch.tanh(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)))
+
+
 class DrawsNumbers(Case):
     reason = "not traced"
 

@@ -36,6 +36,7 @@ _PLAIN = (
     *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size),
     *(types.FunctionType, types.BuiltinFunctionType),
 )
+_CATCHING = ("CHECK_EXC_MATCH", "JUMP_IF_NOT_EXC_MATCH")  # the latter in Python 3.10
 # What fx itself sets of a stand-in.
 _PROXY_NAMES = frozenset({"tracer", "node", "root", "attr", "_node"})
 # What nn.Module itself has is not the block's, but for its mode.
@@ -66,6 +67,8 @@ def trace(block: nn.Module, inline: frozenset[nn.Module]) -> Trace:
         UntraceableError: the forward is not the same straight line in every call.
     """
     parameters, defaults = _signature(block)
+    for module in {block, *inline}:
+        _refuse_unseen(type(module).forward)
     with _nothing_drawn(), torch.inference_mode(False), torch.enable_grad(), _autocast(False):
         graph, read = _run(block, inline, parameters, defaults)
     with _nothing_drawn(), torch.inference_mode(), _autocast(True):
@@ -84,6 +87,16 @@ def refuse_hooked(module: nn.Module) -> None:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, kind) for kind in hooks):
         raise UntraceableError(f"a {name} has hooks")
+
+
+def _refuse_unseen(forward: Callable[..., Any]) -> None:
+    """Raises where a forward decides by what no stand-in is asked for."""
+    code = getattr(inspect.unwrap(forward), "__code__", None)
+    for instruction in dis.get_instructions(code) if code else ():
+        if instruction.opname in _CATCHING:
+            raise UntraceableError("its forward catches exceptions")
+        if instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type":
+            raise UntraceableError("its forward asks for the type of a value")
 
 
 def _signature(block: nn.Module) -> tuple[tuple[str, ...], dict[str, Any]]:
