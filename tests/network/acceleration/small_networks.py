@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -495,11 +496,63 @@ class Checkpointed(Case):
 
 
 class AsksForGradients(Case):
-    reason = "under no_grad or autocast"
+    reason = "under no_grad, inference_mode or autocast"
 
     def forward(self, x):
         y = self.norm(self.conv(x))
         return F.relu(y) if torch.is_grad_enabled() else y
+
+
+class AsksForInference(Case):
+    reason = "under no_grad, inference_mode or autocast"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return y if torch.is_inference_mode_enabled() else F.relu(y)
+
+
+class AsksForAutocastOfAnotherDevice(Case):
+    reason = "under no_grad, inference_mode or autocast"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return y if torch.is_autocast_enabled("cuda") else F.relu(y)
+
+
+class LeavesAutocastOfAnotherDevice(Case):
+    reason = "runs in part under no_grad, autocast"
+
+    def forward(self, x):
+        with torch.autocast("cuda", enabled=False):
+            return F.relu(self.norm(self.conv(x)))
+
+
+class SetsTheDataOfAValue(Case):
+    reason = "sets the attribute 'data' of a value"
+
+    def forward(self, x):
+        y = self.conv(x)
+        y.data = y.data * 2
+        return F.relu(self.norm(y))
+
+
+class AsksForTheClass(Case):
+    reason = "asks for the type of a value"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return torch.tanh(y) if type(x) is Tensor else F.relu(y)
+
+
+class Catches(Case):
+    reason = "catches exceptions"
+
+    def forward(self, x):
+        try:
+            _, _, _, _, _ = x.shape
+        except ValueError:
+            return torch.tanh(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)))
 
 
 class DrawsNumbers(Case):
@@ -515,6 +568,26 @@ class DrawsInPython(Case):
     def forward(self, x):
         y = self.norm(self.conv(x))
         return F.relu(y) if random.random() < 2 else y
+
+
+class DrawsInNumPy(Case):
+    reason = "draws random numbers"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return F.relu(y) if numpy.random.rand() < 2 else y
+
+
+class CountsInATensor(Case):
+    reason = "a tensor that is no parameter or buffer"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = torch.zeros(())
+
+    def forward(self, x):
+        self.count.add_(1)
+        return F.relu(self.norm(self.conv(x))) * self.count
 
 
 class KeywordsOnly(Case):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from small_networks import (
     Doubles,
     ModuleActivation,
     OptionalArgument,
+    PartWithoutGradient,
     ResidualAfterTheNorm,
     ThroughContainers,
 )
@@ -712,3 +714,74 @@ def test_a_class_patched_later_counts(monkeypatch):
     network, fast = accelerated()
     monkeypatch.setattr(ModuleActivation, "forward", lambda self, x: self.norm(x).tanh())
     assert_close(fast(X), network(X))
+
+
+def test_where_it_is_called_does_not_count():
+    network = randomise(PartWithoutGradient())
+    with torch.no_grad(), torch.autocast("cpu"):
+        fast, report = accelerate_with_report(network)
+    assert record_of(report).fused == ()
+    assert_same(network, fast, call)
+
+
+class Output(OrderedDict):
+    """As Transformers has them."""
+
+
+def test_a_mapping_of_its_own_is_returned_as_it_was():
+    class Returns(Case):
+        def forward(self, x):
+            return Output(y=F.relu(self.norm(x)))
+
+    _, fast = accelerated(Returns)
+    assert type(fast(X)) is Output
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (2, 4, 5, 5, 5)])
+def test_parts_are_unpacked_to_the_last(shape):
+    class Unpacks(Case):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(5)
+
+        def forward(self, x):
+            _, channels, _, _ = x.shape
+            return F.relu(self.norm(x)) * channels
+
+    network, fast = accelerated(Unpacks)
+    assert_same(network, fast, call)
+    assert fused_calls(fast, X) == 1
+    x = torch.randn(shape, dtype=torch.float64)
+    for part in (network, fast):
+        with pytest.raises(ValueError, match="values to unpack"):
+            part(x)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_parameter_is_there_no_more_or_now(there):
+    class Scaled(Case):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.full((1,), 2.0)) if there else None
+
+        def forward(self, x):
+            y = F.relu(self.norm(x))
+            return y if self.scale is None else y * self.scale
+
+    network, fast = accelerated(Scaled)
+    for part in (network, fast):
+        part.scale = None if there else nn.Parameter(torch.full((1,), 2.0, dtype=X.dtype))
+    assert_same(network, fast, call)
+
+
+def test_a_buffer_that_is_no_attribute_is_not_counted_in_by_the_trace():
+    class Counts(Case):
+        def forward(self, x):
+            dict(self.named_buffers())["norm.num_batches_tracked"].add_(1)
+            return F.relu(self.norm(x))
+
+    network = randomise(Counts())
+    expected = copy.deepcopy(network)
+    report = accelerate_with_report(network, inplace=True)[1]
+    assert "computes with a tensor" in record_of(report).reason
+    assert_same(expected, network, call)

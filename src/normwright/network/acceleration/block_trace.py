@@ -7,6 +7,7 @@ decided once. Here every attribute that it reads on the way is noted, and what f
 
 from __future__ import annotations
 
+import dis
 import enum
 import inspect
 import operator
@@ -18,18 +19,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
+from torch.fx.proxy import Attribute
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from normwright.network.acceleration.route import Condition, children_of
+from normwright.network.acceleration.route import Condition, children_of, tensors_of
+from normwright.network.acceleration.unpacked import unpacked
 
+_AUTOCAST_DEVICES = ("cpu", "cuda")
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 _PLAIN = (
     *(bool, int, float, complex, str, bytes, type(None), enum.Enum, type),
     *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size),
     *(types.FunctionType, types.BuiltinFunctionType),
 )
+_CATCHING = ("CHECK_EXC_MATCH", "JUMP_IF_NOT_EXC_MATCH")  # the latter in Python 3.10
+# What fx itself sets of a stand-in.
+_PROXY_NAMES = frozenset({"tracer", "node", "root", "attr", "_node"})
 # What nn.Module itself has is not the block's, but for its mode.
 _MODULE_NAMES = (frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))) - {"training"}
 
@@ -58,16 +67,14 @@ def trace(block: nn.Module, inline: frozenset[nn.Module]) -> Trace:
         UntraceableError: the forward is not the same straight line in every call.
     """
     parameters, defaults = _signature(block)
-    python, drawn = random.getstate(), torch.get_rng_state()
-    graph, read = _run(block, inline, parameters, defaults)
-    if random.getstate() != python or not torch.equal(torch.get_rng_state(), drawn):
-        random.setstate(python)
-        torch.set_rng_state(drawn)
-        raise UntraceableError("its forward draws random numbers of its own")
-    with torch.no_grad(), torch.autocast("cpu"):
+    for module in {block, *inline}:
+        _refuse_unseen(type(module).forward)
+    with _nothing_drawn(), torch.inference_mode(False), torch.enable_grad(), _autocast(False):
+        graph, read = _run(block, inline, parameters, defaults)
+    with _nothing_drawn(), torch.inference_mode(), _autocast(True):
         other, _ = _run(block, inline, parameters, defaults)
     if _code(other) != _code(graph):
-        raise UntraceableError("its forward is another one under no_grad or autocast")
+        raise UntraceableError("its forward is another one under no_grad, inference_mode or autocast")
     conditions = _conditions(block, inline, read)
     return Trace(graph, parameters, tuple(defaults.items()), conditions)
 
@@ -80,6 +87,16 @@ def refuse_hooked(module: nn.Module) -> None:
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(module, kind) for kind in hooks):
         raise UntraceableError(f"a {name} has hooks")
+
+
+def _refuse_unseen(forward: Callable[..., Any]) -> None:
+    """Raises where a forward decides by what no stand-in is asked for."""
+    code = getattr(inspect.unwrap(forward), "__code__", None)
+    for instruction in dis.get_instructions(code) if code else ():
+        if instruction.opname in _CATCHING:
+            raise UntraceableError("its forward catches exceptions")
+        if instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type":
+            raise UntraceableError("its forward asks for the type of a value")
 
 
 def _signature(block: nn.Module) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -102,7 +119,7 @@ def _run(
     read: dict[nn.Module, dict[str, Any]] = {}
     tracer = _BlockTracer(inline, parameters, defaults)
     try:
-        with _watched(block, inline, read):
+        with _watched(block, inline, read), _NoTensors():
             graph = tracer.trace(block)
     except UntraceableError:
         raise
@@ -110,6 +127,45 @@ def _run(
         sentence = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
         raise UntraceableError(f"its forward is no straight line: {sentence[:160]}") from error
     return graph, read
+
+
+@contextmanager
+def _nothing_drawn() -> Iterator[None]:
+    """Puts back the random numbers that are drawn inside, and raises where there were any."""
+    python, numpys, torchs = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+        drawn = (
+            random.getstate() != python
+            or not all(map(numpy.array_equal, numpy.random.get_state(), numpys))
+            or not torch.equal(torch.get_rng_state(), torchs)
+        )
+    finally:
+        random.setstate(python)
+        numpy.random.set_state(numpys)
+        torch.set_rng_state(torchs)
+    if drawn:
+        raise UntraceableError("its forward draws random numbers of its own")
+
+
+@contextmanager
+def _autocast(enabled: bool) -> Iterator[None]:
+    """Sets the flags by hand, as `torch.autocast` passes over devices that this machine lacks."""
+    before = {device: torch.is_autocast_enabled(device) for device in _AUTOCAST_DEVICES}
+    try:
+        for device in before:
+            torch.set_autocast_enabled(device, enabled)
+        yield
+    finally:
+        for device, was in before.items():
+            torch.set_autocast_enabled(device, was)
+
+
+class _NoTensors(TorchDispatchMode):
+    """Ends a trace before it computes with a tensor itself, which would change a buffer, say."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise UntraceableError("its forward computes with a tensor that the trace has no stand-in for")
 
 
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Proxy, Any], Proxy]:
@@ -134,6 +190,23 @@ class _Value(Proxy):
     __ior__ = _in_place(operator.ior)
     __ixor__ = _in_place(operator.ixor)
 
+    def __getattr__(self, name: str) -> Attribute:
+        return _Attribute(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _PROXY_NAMES:
+            raise UntraceableError(f"its forward sets the attribute {name!r} of a value")
+        object.__setattr__(self, name, value)
+
+    def __iter__(self) -> Iterator[Any]:
+        """As many parts as the caller has names for; fx would take the first of more."""
+        frame = sys._getframe(1)
+        instruction, count = frame.f_code.co_code[frame.f_lasti : frame.f_lasti + 2]
+        if dis.opname[instruction] != "UNPACK_SEQUENCE":
+            raise UntraceableError("its forward goes through the parts of a value")
+        parts: Any = self.tracer.create_proxy("call_function", unpacked, (self, count), {})
+        return (parts[place] for place in range(count))
+
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
         asking = str(sys._getframe(1).f_globals.get("__name__", ""))
@@ -142,6 +215,10 @@ class _Value(Proxy):
         if self.node.op == "placeholder":
             return Tensor  # a route asks that its arguments are
         raise UntraceableError("its forward asks for the type of a value")
+
+
+class _Attribute(Attribute, _Value):
+    """What `value.name` is, with the same rules."""
 
 
 class _BlockTracer(Tracer):
@@ -171,7 +248,11 @@ class _BlockTracer(Tracer):
         return _Value(node, self)
 
     def create_arg(self, a: Any) -> Any:
-        return a.node if issubclass(type(a), Proxy) else Tracer.create_arg(self, a)
+        if issubclass(type(a), Proxy):
+            return a.node
+        if isinstance(a, (dict, list)) and type(a) not in (dict, list):
+            raise UntraceableError(f"its forward makes a {type(a).__name__}, which a trace keeps no class of")
+        return Tracer.create_arg(self, a)
 
     def create_node(self, *args: Any, **named: Any) -> Node:
         if _surroundings() != self._surroundings:
@@ -186,8 +267,8 @@ def _surroundings() -> tuple[Any, ...]:
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
-        *(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")),
-        *(torch.get_autocast_dtype(device) for device in ("cpu", "cuda")),
+        *(torch.is_autocast_enabled(device) for device in _AUTOCAST_DEVICES),
+        *(torch.get_autocast_dtype(device) for device in _AUTOCAST_DEVICES),
         torch._C._len_torch_function_stack(),
         hooks(False) is None,
     )
@@ -220,8 +301,12 @@ def _can_subclass(kind: type[nn.Module]) -> bool:
 
 def _watching(kind: type[nn.Module], read: dict[nn.Module, dict[str, Any]]) -> type[nn.Module]:
     def note(module: nn.Module, name: str, value: Any) -> Any:
-        if name in _MODULE_NAMES or issubclass(type(value), (Proxy, Tensor, nn.Module, types.MethodType)):
+        if name in _MODULE_NAMES or issubclass(type(value), (Proxy, nn.Module, types.MethodType)):
             return value
+        if issubclass(type(value), Tensor):
+            raise UntraceableError(
+                f"its forward reads the attribute {name!r}, a tensor that is no parameter or buffer"
+            )
         if not _is_plain(value):
             raise UntraceableError(
                 f"its forward reads the attribute {name!r}, a {type(value).__name__}, which can change"
@@ -270,7 +355,8 @@ def _conditions(
         if inlined or listed:
             open_paths.add(path)
             kind = type(module) if path else None
-            conditions.append(Condition(path, kind, inlined and bool(path), children_of(module), attributes))
+            bypassed, children, tensors = inlined and bool(path), children_of(module), tensors_of(module)
+            conditions.append(Condition(path, kind, bypassed, children, attributes, tensors=tensors))
         elif attributes:
             conditions.append(Condition(path, None, False, None, attributes))
     return tuple(conditions)

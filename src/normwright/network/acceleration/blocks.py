@@ -27,7 +27,7 @@ from normwright.network.acceleration.epilogue import (
     settings_of,
 )
 from normwright.network.acceleration.mutation import Mutations
-from normwright.network.acceleration.route import Condition, Route, children_of, own_class, tensors_of
+from normwright.network.acceleration.route import Condition, Route, children_of, own_class
 from normwright.network.frozen_class import unfrozen_class
 
 # The modules to trace through to reach the normaliser whose output a module returns.
@@ -214,8 +214,6 @@ def _conditions(
             if node.op == "call_module":
                 conditions.append(_as_it_is(block, str(node.target), bypassed=True))
     conditions += [_as_it_is(block, path, bypassed=False) for path in sorted(mutations.trusted)]
-    if any(chain.norm.op == "call_function" for chain in fusing):
-        conditions.append(Condition((), tensors=tensors_of(block)))
     return tuple(dict.fromkeys(conditions))
 
 

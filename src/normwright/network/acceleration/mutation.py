@@ -14,6 +14,7 @@ from torch import nn
 from torch.fx import Node
 
 from normwright.network.acceleration.drop_in import DROP_INS
+from normwright.network.acceleration.unpacked import unpacked
 from normwright.network.frozen_class import unfrozen_class
 
 # Modules that return fresh memory and change nothing but their own buffers, when not in place.
@@ -121,6 +122,8 @@ def _writes(node: Node) -> bool:
     if node.op != "call_function":
         return False
     function: Any = node.target
+    if function is unpacked:
+        return False
     if function in _IN_PLACE_OPERATORS:
         return True
     name = getattr(function, "__name__", "")
