@@ -89,6 +89,10 @@ CASES = {
     f"recalibrate nets.py:resnet {SAVED} --dry-run": (2, "--data"),
     f"recalibrate nets.py:resnet {SAVED} --data digits --estimator x --dry-run": (2, "'total', 'within'"),
     f"fold nets.py:resnet {SAVED} --dry-run": (2, "either --example N,C,H,W or --data"),
+    f"fold nets.py:resnet {SAVED} --dry-run --example 1,1,8,8 --data digits": (
+        2,
+        "but --example and --data both came",
+    ),
     f"fold nets.py:resnet {SAVED} --example 1,x --dry-run": (2, "must be a whole number"),
     f"fold nets.py:resnet {SAVED} --example 1,1,-8,8 --dry-run": (1, "sizes of at least 1, but has 1,1,-8,8"),
     f"fold nets.py:resnet {SAVED} --example 1,1,8,8 --out a.safetensors": (
@@ -215,6 +219,10 @@ CASES |= SEVERAL | {
         1,
         "error: 2 arguments are wrong: - an example of the input is needed: either --example N,C,H,W or "
         "--data - name the output file by --out (as out.pt2)",
+    ),
+    f"recalibrate nets.py:resnet {SAVED} --data nets.py:resent --out no/a.pt": (
+        1,
+        "error: 2 arguments are wrong: - nets.py must define 'resent', but does not",
     ),
     f"recalibrate nets.py:resent {SAVED} --data digits": (1, "error: 2 arguments are wrong: - nets.py must"),
 }

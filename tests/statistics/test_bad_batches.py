@@ -137,6 +137,14 @@ def test_nan_is_named_by_layer_and_batch(value, per_sample):
     )
 
 
+@pytest.mark.parametrize("batch", [31, 32, 33, 40, 64])
+def test_the_first_layer_is_named_however_many_batches_came_before(batch):
+    network = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
+    batches = [draw(6, 4, seed=number) for number in range(batch)]
+    batches[-1][0, 2] = torch.nan
+    raises(network, batches, DataError, rf"layer '0' .*in batch {batch} .* channel 2 held NaN")
+
+
 def test_nan_that_arises_within_is_named_where_it_arises():
     network = small_network().eval()
     with torch.no_grad():

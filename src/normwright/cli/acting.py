@@ -137,6 +137,7 @@ class Act:
             lambda: device_of(asked.device),
             lambda: resolve(asked.network),
             lambda: check_is_there(asked.checkpoint),
+            asked.check_data_function,
             self._check_out,
         ):
             try:

@@ -141,6 +141,13 @@ class Asked:
             if self.data is None and getattr(self, name) is not None:
                 raise OptionError(f"--{name.replace('_', '-')} goes with --data, which did not come")
 
+    def check_data_function(self) -> None:
+        """Raises UserCodeError where the data are to come from a function that is not there."""
+        from normwright.lab.user_code import is_user_code, resolve
+
+        if self.data is not None and is_user_code(self.data):
+            resolve(self.data)
+
     def open_data(self, usual_split: str) -> Batches | None:
         """The batches, if there are to be any.
 

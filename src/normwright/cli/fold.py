@@ -102,8 +102,10 @@ def fold(
         return Done(report, write, _use)
 
     def check() -> None:
-        if (example is None) == (data is None):
+        if example is None and data is None:
             raise typer.BadParameter("an example of the input is needed: either --example N,C,H,W or --data")
+        if example is not None and data is not None:
+            raise typer.BadParameter("one example of the input is needed, but --example and --data both came")
 
     Act(context, PROGRAMS, check=check).run(verb)
 

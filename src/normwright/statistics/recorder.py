@@ -54,9 +54,8 @@ class Recorder:
         Raises:
             DataError: moments that are not finite; the first such batch is named, and the first layer in it.
         """
-        for layer, new in self._waiting.merged().items():
+        for layer, new in self._waiting.taken().items():
             self.seen[layer] = self.seen[layer].merged(new) if layer in self.seen else new
-        self._waiting = Waiting()
 
     def _refuse_one(self, layer: Layer, x: Tensor) -> None:
         place = "space of one sample" if layer.per_sample else "batch and space"

@@ -68,25 +68,29 @@ class Waiting:
         calls.append(moments)
         self.is_full = self.is_full or len(calls) == _MOST
 
-    def merged(self) -> dict[Layer, Seen]:
-        """What each layer has seen.
+    def taken(self) -> dict[Layer, Seen]:
+        """What each layer has seen, which waits no longer.
 
         Raises:
             DataError: moments that are not finite; the first such batch is named, and the first layer in it.
         """
+        waiting = {layer: calls for layer, calls in self._calls.items() if calls}
         estimates: dict[Layer, Estimate] = {}
-        for layers in _alike(self._calls):
-            estimates |= zip(layers, _estimates([self._calls[layer] for layer in layers]), strict=True)
+        for layers in _alike(waiting):
+            estimates |= zip(layers, _estimates([waiting[layer] for layer in layers]), strict=True)
         if not all(bool(estimate.elements.m2.isfinite().all()) for estimate in estimates.values()):
             self._refuse_not_finite()
-        return {
-            layer: Seen(estimates[layer], len(calls), calls[-1].eps) for layer, calls in self._calls.items()
-        }
+        # The layers stay: a merge may fall between two of one batch, and their order must not turn round.
+        self._calls = {layer: [] for layer in self._calls}
+        self.is_full = False
+        return {layer: Seen(estimates[layer], len(calls), calls[-1].eps) for layer, calls in waiting.items()}
 
     def _refuse_not_finite(self) -> None:
         """Names whose fault it is; nobody's where the sum of finite moments overflows."""
         broken: list[tuple[int, Layer, Tensor]] = []
         for layer, calls in self._calls.items():
+            if not calls:
+                continue
             means, variances = _rows(calls)
             spread = diagonal(variances) if variances.dim() > 2 else variances
             bad = (means.isfinite() & spread.isfinite()).logical_not_()

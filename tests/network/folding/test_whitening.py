@@ -257,6 +257,17 @@ def test_the_error_is_one_rounding_of_each_weight(dtype):
     assert bool((error <= (UNIT[dtype] + depth(40) * UNIT[torch.float64]) * sizes).all())
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_whitening_in_float32_among_layers_of_bfloat16(affine):
+    network = nn.Sequential(nn.ReLU(), W2(6, group_size=3, affine=affine), nn.ReLU())
+    settled(network.double(), 4, 6, 7, 7).to(torch.bfloat16)[1].float()
+    x = draw(4, 6, 7, 7).to(torch.bfloat16)
+    result, report = fold_with_report(network, x)
+    assert report.normalisers[0].place == "convolution"
+    assert result[1].weight.dtype is torch.float32
+    assert result(x).dtype is network(x).dtype is torch.bfloat16
+
+
 # PyTorch's exporter uses what PyTorch deprecates.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_onnx_has_convolutions_alone(tmp_path):

@@ -156,7 +156,7 @@ def _holds_code(path: Path) -> str:
     return (
         f"{path} must hold tensors only, but holds pickled code{what}, which is never run: save the "
         "state dict alone, by torch.save(network.state_dict(), ...); where you trust the file, a script of "
-        "your own can load it by torch.load(..., weights_only=False) to do so"
+        "your own can load it by torch.load(..., weights_only=False)"
     )
 
 

@@ -57,10 +57,14 @@ class ChannelMixing(nn.Module):
         return module
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Returns y of input's shape."""
-        x = input.unsqueeze(-1) if input.dim() == 2 else input
-        weight = self.weight.view(*self.weight.shape, *[1] * (x.dim() - 2))
-        y = _CONVOLUTIONS[x.dim()](x, weight, self.bias, groups=self.groups)
+        """Returns y of input's shape; of its dtype too, where weight and bias have another."""
+        # A normaliser is often kept in float32 among layers of bfloat16; a convolution takes one dtype.
+        dtype = torch.promote_types(input.dtype, self.weight.dtype)
+        x, weight, bias = (tensor.to(dtype) for tensor in (input, self.weight, self.bias))
+        x = x.unsqueeze(-1) if input.dim() == 2 else x
+        weight = weight.view(*weight.shape, *[1] * (x.dim() - 2))
+        y = _CONVOLUTIONS[x.dim()](x, weight, bias, groups=self.groups)
+        y = y if dtype == input.dtype else y.to(input.dtype)
         return y.squeeze(-1) if input.dim() == 2 else y
 
     def extra_repr(self) -> str:
