@@ -20,6 +20,11 @@ from normwright.lab.recipe import TrainingRecipe
 # Ray goes on asking a head that is not there for more than five minutes, and then ends the process.
 KNOCK_SECONDS = 5.0
 
+# A head speaks gRPC, so it answers the beginning of HTTP/2 with settings. A web server, such as Ray's own
+# dashboard, does not.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_SETTINGS = 4
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -97,11 +102,13 @@ def reached(address: str | None) -> Iterator[Cluster | None]:
             HOST:PORT of its head.
     Raises:
         MissingExtraError: Ray is not installed.
-        OptionError: there is no such cluster.
+        OptionError: it is no address, or there is no such cluster.
     """
     if address is None:
         yield None
         return
+    if not isinstance(address, str):
+        raise OptionError(f"ray must be auto or HOST:PORT of a cluster that runs, or None, but is {address!r}")
     ray = _package()
     if ray.is_initialized():
         yield Cluster(ray)
@@ -126,7 +133,7 @@ def _package() -> Any:
 def _connect(ray: Any, address: str) -> None:
     try:
         if address == "auto":
-            address = os.environ.get("RAY_ADDRESS", address)
+            address = os.environ.get("RAY_ADDRESS") or address
         if address != "auto":
             _knock(address)
         with _own_sigterm():
@@ -142,7 +149,13 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()) or "/" in host:
         raise ValueError("it is not HOST:PORT")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return  # which says nothing before a handshake, and that is Ray's
+        connection.sendall(_PREFACE)
+        answer = connection.recv(9)
+    if answer[3:4] != bytes((_SETTINGS,)):
+        raise ConnectionError("what answers there is not the head of a Ray cluster")
 
 
 @contextmanager
