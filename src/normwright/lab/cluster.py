@@ -73,10 +73,9 @@ class Cluster:
         needs = needs_of(recipe)
         room = self.room(needs)
         if not room:
-            wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
             raise OptionError(
-                f"one machine of the Ray cluster must have {wanted} for a run on {recipe.device} with "
-                f"threads {recipe.threads}, but none has: take fewer threads or another device"
+                f"one machine of the Ray cluster must have {in_words(needs)} for a run on {recipe.device} "
+                f"with threads {recipe.threads}, but none has: take fewer threads or another device"
             )
         return max(1, min(room, runs))
 
@@ -89,6 +88,16 @@ def needs_of(recipe: TrainingRecipe) -> dict[str, float]:
         {'CPU': 1.0, 'GPU': 1.0}
     """
     return {"CPU": float(recipe.threads)} | ({} if recipe.device == "cpu" else {"GPU": 1.0})
+
+
+def in_words(needs: Mapping[str, float]) -> str:
+    """What a run needs, for a sentence.
+
+    Example:
+        >>> in_words({"CPU": 2.0, "GPU": 1.0})
+        '2 CPU and 1 GPU'
+    """
+    return " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
 
 
 @contextmanager
@@ -108,7 +117,7 @@ def reached(address: str | None) -> Iterator[Cluster | None]:
         yield None
         return
     if not isinstance(address, str):
-        raise OptionError(f"ray must be auto or HOST:PORT of a cluster that runs, or None, but is {address!r}")
+        raise OptionError(f"ray must be auto, HOST:PORT of a cluster that runs or None, but is {address!r}")
     ray = _package()
     if ray.is_initialized():
         yield Cluster(ray)
