@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -235,33 +236,32 @@ def test_two_machines_give_the_bits_of_one_and_train_nothing_twice(cluster, user
     assert noted(signs, "trained") == trained
 
 
-def test_an_exception_ends_everything_after_a_wait_for_a_machine(
-    cluster, user, caplog, monkeypatch, tmp_path
-):
-    """Others hold both machines until the user is told, and one of them after that."""
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What others hold of the cluster, one machine each; the user is told at once that workers wait."""
     monkeypatch.setattr(waiting, "WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(remote, "GRACE_SECONDS", PATIENCE)
-    held = []
+    return []
 
-    def hold(stage: str) -> None:
-        from ray.util import placement_group
 
-        if stage.startswith("training"):
-            held.extend(placement_group([{"CPU": 1}]) for _ in range(2))
-            assert all(other.wait(PATIENCE) for other in held)
+def hold_both(held: list[Any], stage: str) -> None:
+    from ray.util import placement_group
 
+    if stage.startswith("training"):
+        held += [placement_group([{"CPU": 1}]) for _ in range(2)]
+        assert all(other.wait(PATIENCE) for other in held)
+
+
+def test_an_exception_ends_everything_after_a_wait_for_a_machine(cluster, user, held, caplog, tmp_path):
     def let_go(done: int, total: int, running: list[tuple[str, int, int]]) -> None:
         from ray.util import remove_placement_group
 
-        if "no worker has begun" in caplog.text and len(held) == 2:
+        if "no worker has begun" in caplog.text and held:
             assert not running
             remove_placement_group(held.pop())
 
-    begin = time.monotonic()
+    stages = {"on_stage": partial(hold_both, held), "on_progress": let_go}
     with pytest.raises(RunError) as caught:
-        compare(**asked(user, "raises"), ray=cluster.address, jobs=2, on_stage=hold, on_progress=let_go)
-    # the worker that still waited left at once, with nobody there who could have answered it
-    assert time.monotonic() - begin < PATIENCE
+        compare(**asked(user, "raises"), ray=cluster.address, jobs=2, **stages)
     assert caplog.text.count("each waits until a machine of the Ray cluster has 1 CPU free") == 1
     told = str(caught.value)
     assert told.startswith(f"ValueError: no such layer in the run {user}/nets.py:raises on ")
@@ -272,6 +272,21 @@ def test_an_exception_ends_everything_after_a_wait_for_a_machine(
     with Store.open(tmp_path / "out") as store:
         recipe = Recipe.from_json(told.partition("recipe: ")[2].splitlines()[0])
         assert "no such layer" in (store.failure(recipe.hash) or "")
+
+
+def test_ctrl_c_ends_a_wait_at_once(cluster, user, held, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr(remote, "GRACE_SECONDS", 2 * PATIENCE)
+
+    def interrupt(done: int, total: int, running: list[tuple[str, int, int]]) -> None:
+        if "no worker has begun" in caplog.text:
+            raise KeyboardInterrupt
+
+    stages = {"on_stage": partial(hold_both, held), "on_progress": interrupt}
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        compare(**asked(user, "plain"), ray=cluster.address, **stages)
+    assert time.monotonic() - begin < PATIENCE  # nobody is there who could answer within the grace
+    assert claims_of(tmp_path / "out") == 0
 
 
 def test_code_that_exits_is_an_exception_and_no_death(cluster, user):
