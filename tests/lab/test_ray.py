@@ -218,6 +218,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+# The first one: no cluster runs yet.
+def test_the_address_that_a_killed_head_left_is_an_error(tmp_path, monkeypatch):
+    """Ray asks there for more than a minute, and then ends the process."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    with pytest.raises(OptionError, match=r":1' cannot be reached \(.*refused"):
+        compare(norms=("nothing",), ray="auto")
+
+
 def test_two_machines_give_the_bits_of_one_and_train_nothing_twice(cluster, user, signs, tmp_path):
     several = asked(user, "meets", norms=("none", "batch"), lrs=(0.1, 1e20), seeds=1)
     stages = []

@@ -142,7 +142,7 @@ def _package() -> Any:
 def _connect(ray: Any, address: str) -> None:
     try:
         if address == "auto":
-            address = os.environ.get("RAY_ADDRESS") or address
+            address = os.environ.get("RAY_ADDRESS") or _noted_address() or address
         if address != "auto":
             _knock(address)
         with _own_sigterm():
@@ -152,6 +152,18 @@ def _connect(ray: Any, address: str) -> None:
             f"ray must be auto or HOST:PORT of a cluster that runs, but {address!r} cannot be reached "
             f"({error}): start one with `ray start --head` and join machines with `ray start --address`"
         ) from error
+
+
+def _noted_address() -> str | None:
+    """Where Ray finds the cluster of this machine; None where another Ray than ours does not tell.
+
+    A head that was killed leaves its address behind, so it is knocked at as any other.
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    find = getattr(importlib.import_module("ray._private.services"), "canonicalize_bootstrap_address", None)
+    return None if find is None else find("auto")
 
 
 def _knock(address: str) -> None:
