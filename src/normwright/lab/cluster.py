@@ -162,8 +162,15 @@ def _noted_address() -> str | None:
     Raises:
         ConnectionError: there is none.
     """
-    find = getattr(importlib.import_module("ray._private.services"), "canonicalize_bootstrap_address", None)
-    return None if find is None else find("auto")
+    try:
+        find = importlib.import_module("ray._private.services").canonicalize_bootstrap_address
+    except (
+        ImportError,
+        AttributeError,
+    ):  # it is not in Ray's public interface, which has nothing of the kind
+        return None
+    found: str | None = find("auto")
+    return found
 
 
 def _knock(address: str) -> None:
