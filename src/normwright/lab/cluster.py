@@ -167,7 +167,7 @@ def _noted_address() -> str | None:
     except (
         ImportError,
         AttributeError,
-    ):  # it is not in Ray's public interface, which has nothing of the kind
+    ):  # Ray's public interface has nothing of the kind
         return None
     found: str | None = find("auto")
     return found
