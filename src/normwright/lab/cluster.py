@@ -164,10 +164,7 @@ def _noted_address() -> str | None:
     """
     try:
         find = importlib.import_module("ray._private.services").canonicalize_bootstrap_address
-    except (
-        ImportError,
-        AttributeError,
-    ):  # Ray's public interface has nothing of the kind
+    except (ImportError, AttributeError):  # what is not public may go; nothing public tells it
         return None
     found: str | None = find("auto")
     return found
