@@ -53,7 +53,7 @@ def test_networks_of_the_lab(name, norm, shape, noted):
     [
         ("ResNet", set()),
         ("SegFormer", {"slow_layout"}),
-        ("ConvNeXt", {"slow_kernel", "slow_layout"}),
+        ("ConvNeXt", {"slow_layout"}),
         ("MONAI UNet", {"bias_before_norm"}),
     ],
 )

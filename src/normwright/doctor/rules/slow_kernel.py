@@ -32,13 +32,14 @@ def healthy() -> Subject:
 
 
 def sick() -> Subject:
-    """Local response norm, and a batch norm with a forward of its own."""
-    return _subject(nn.LocalResponseNorm(2), _Clipped(4))
+    """Local response norm, and a batch norm that does its own arithmetic."""
+    return _subject(nn.LocalResponseNorm(2), _ByHand(4))
 
 
-class _Clipped(nn.BatchNorm2d):
+class _ByHand(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).clamp(-3, 3)
+        variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)
+        return (x - mean) * torch.rsqrt(variance + self.eps)
 
 
 def _subject(*norms: nn.Module) -> Subject:
