@@ -226,18 +226,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_normwright_brings_no_command_along():
-    heavy = [
-        "sklearn",
-        "scipy",
-        "plotly",
-        "jinja2",
-        "typer",
-        "rich",
-        "safetensors",
-        "polars",
-        "narwhals",
-        "ray",
-    ]
+    heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors", "polars", "narwhals"]
     heavy += [
         "normwright.doctor",
         "normwright.lab",
