@@ -168,3 +168,14 @@ def test_a_subclass_compiles_whole():
     compiled = torch.compile(fast, fullgraph=True, backend="eager")
     assert fused_of(accelerate_with_report(fast)[1]) == {"1": ("relu",)}
     assert torch.equal(call(compiled), call(fast))
+
+
+def test_a_layer_norm_of_a_permuted_input_lies_in_memory_as_pytorchs():
+    class OfChannels(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.permute(0, 2, 3, 1))
+
+    plain, x = OfChannels(4), torch.randn(2, 4, 3, 5)
+    y = accelerate_with_report(plain)[0](x)
+    assert y.stride() == plain(x).stride()
+    torch.testing.assert_close(y, plain(x))
