@@ -100,10 +100,7 @@ def adapt(
     old = [layer.moments_in(network) for layer in blends]
     new = [(blended.mean, blended.variance) for blended in blends.values()]
     moves = moved(old, new, [seen.eps for seen in share.layers.values()])
-    values = {
-        layer: fitting(moments, buffers, layer)
-        for layer, moments, buffers in zip(blends, new, old, strict=True)
-    }
+    values = fitting(blends, new, old)
     changes = {
         layer.name: LayerAdaptation(
             layer.name, layer.kind, round(seen.samples), blends[layer].source_share, *move

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -63,12 +63,19 @@ def largest_errors(estimates: Sequence[Estimate], estimator: Estimator) -> list[
     return [found[place] for place in range(len(estimates))]
 
 
-def fitting(moments: Moments, buffers: Moments, layer: Layer) -> Moments:
-    """The moments in the buffers' dtypes, on their devices.
+def fitting(layers: Iterable[Layer], new: Sequence[Moments], old: Sequence[Moments]) -> dict[Layer, Moments]:
+    """Of each layer the new moments in the dtypes of the old ones, on their devices.
 
     Raises:
         DataError: one overflows there.
     """
+    return {
+        layer: _fitting(layer, moments, buffers)
+        for layer, moments, buffers in zip(layers, new, old, strict=True)
+    }
+
+
+def _fitting(layer: Layer, moments: Moments, buffers: Moments) -> Moments:
     mean, variance = (value.to(b.device, b.dtype) for value, b in zip(moments, buffers, strict=True))
     for value, fitted in zip(moments, (mean, variance), strict=True):
         if not bool(fitted.isfinite().all()):

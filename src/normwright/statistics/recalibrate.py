@@ -110,11 +110,10 @@ def recalibrate(
         raise nothing_read("estimate")
     if not share.layers:
         raise none_called(found.normalisers)
-    values = {
-        layer: fitting(seen.statistics(estimator), layer.moments_in(network), layer)
-        for layer, seen in share.layers.items()
-    }
-    changes = _changes(network, share.layers, estimator)
+    old = [layer.moments_in(network) for layer in share.layers]
+    new = [seen.statistics(estimator) for seen in share.layers.values()]
+    values = fitting(share.layers, new, old)
+    changes = _changes(share.layers, estimator, moved(old, new, [seen.eps for seen in share.layers.values()]))
     rows = in_order(found, changes, lambda name, kind, why: LayerChange(name, kind, reason=why))
     report = RecalibrationReport(estimator, rows, share.samples, share.batches, reader.stopped)
     return Recalibration(report, Replacement(network, values))
@@ -166,12 +165,9 @@ class _Reader:
 
 
 def _changes(
-    network: nn.Module, layers: Mapping[Layer, Seen], estimator: Estimator
+    layers: Mapping[Layer, Seen], estimator: Estimator, moves: Iterable[tuple[float, tuple[float, float]]]
 ) -> dict[str, LayerChange]:
-    """By name, how far the network's statistics are from what was seen; time steps are joined."""
-    old = [layer.moments_in(network) for layer in layers]
-    new = [seen.statistics(estimator) for seen in layers.values()]
-    moves = moved(old, new, [seen.eps for seen in layers.values()])
+    """By name, how far the statistics moved and how well they are known; time steps are joined."""
     errors = largest_errors([seen.estimate for seen in layers.values()], estimator)
     changes: dict[str, LayerChange] = {}
     for (layer, seen), move, error in zip(layers.items(), moves, errors, strict=True):
