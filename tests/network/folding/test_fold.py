@@ -284,11 +284,13 @@ def test_a_shared_head_folds_once():
 
 
 def test_a_norm_under_three_names_folds():
+    def forward(self, x):
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = norm(layer(x)).relu()
+        return x
+
     layers = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(3))
-    network = Net(
-        lambda s, x: functools.reduce(lambda y, part: part[1](part[0](y)).relu(), zip(s.layers, s.norms), x),
-        layers=layers, norms=nn.ModuleList([nn.BatchNorm2d(4)] * 3),
-    )  # fmt: skip
+    network = Net(forward, layers=layers, norms=nn.ModuleList([nn.BatchNorm2d(4)] * 3))
     network, places, _ = folded(network, draw(2, 4, 5, 5))
     assert places == {"norms.0": ("before", ("layers.0", "layers.1", "layers.2"))}
     assert list(map(type, network.norms)) == [nn.Identity] * 3
