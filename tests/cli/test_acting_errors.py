@@ -225,6 +225,24 @@ CASES |= SEVERAL | {
         "error: 2 arguments are wrong: - nets.py must define 'resent', but does not",
     ),
     f"recalibrate nets.py:resent {SAVED} --data digits": (1, "error: 2 arguments are wrong: - nets.py must"),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --out a.pt --tolerance -1 --samples 0": (
+        1,
+        "error: 2 arguments are wrong: - --samples must be at least 1, but is 0: leave it out to read all "
+        "- --tolerance must be a positive number",
+    ),
+    f"adapt nets.py:resnet {SAVED} --data digits --source-weight=-1": (
+        1,
+        "error: 2 arguments are wrong: - --source-weight must be a number of samples",
+    ),
+    f"fold nets.py:resnet {SAVED} --tolerance=-1 --dry-run": (
+        1,
+        "error: 2 arguments are wrong: - an example of the input is needed: either --example N,C,H,W or "
+        "--data - --tolerance must be a number, 0 or more",
+    ),
+    f"convert nets.py:resnet {SAVED} --to grop --groups 0 --dry-run": (
+        1,
+        "error: 2 arguments are wrong: - unknown kind of normaliser 'grop': did you mean 'group'?",
+    ),
 }
 # The user's own code raised: Python shows where.
 TRACEBACK = [case for case in CASES if any(name in case for name in (":broken", ":raises", ":own "))]

@@ -2,11 +2,12 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import torch
 
 from normwright import functional
-from normwright.errors import NormwrightError
+from normwright.errors import DtypeError, NormwrightError
 
 x = torch.ones(4, 3, 2)
 rows = torch.ones(4, 6)
@@ -143,6 +144,16 @@ def test_mixtures_that_pytorch_refuses_and_ours_computes(call):
     with pytest.raises(RuntimeError, match=r"mixed dtype|expected scalar type"):
         getattr(torch.nn.functional, name)(*arguments, **options)
     assert getattr(functional, name)(*arguments, **options).dtype == arguments[0].dtype
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"])
+@pytest.mark.parametrize(
+    "value", [None, "x", [1.0], np.ones((4, 3, 2))], ids=lambda value: type(value).__name__
+)
+def test_what_is_no_tensor(name, value):
+    settings = {"batch_norm": (three, three), "instance_norm": (), "group_norm": (3,)}.get(name, ((2,),))
+    with pytest.raises(DtypeError, match=f"'input'.* must be Tensor, not {type(value).__name__}"):
+        getattr(functional, name)(value, *settings)
 
 
 EXTRAS = [

@@ -244,7 +244,7 @@ def test_a_singular_covariance_is_eps_s_to_decide(fault, method):
     ("shape", "options", "error", "message"),
     [
         ((20, 6), {"group_size": 4}, ShapeError, "must divide the 6 channels, but is 4: take one of 1"),
-        ((20, 6), {"group_size": 0}, ShapeError, "must divide"),
+        ((20, 6), {"group_size": 0}, OptionError, "group_size must be at least 1"),
         ((6, 6), {"group_size": 6}, ShapeError, "Expected more than 6 values per channel"),
         ((5, 6), {"group_size": 6}, ShapeError, "smaller groups by group_size="),
         ((1, 6), {"group_size": 1}, ShapeError, "Expected more than 1 values per channel"),

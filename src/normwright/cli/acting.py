@@ -71,7 +71,7 @@ class Act:
         context: of the command, which has the arguments of `acting_options`, and `out`, the output file.
         endings: those that `out` may have, the usual one first.
         usual_split: of the data, where the user asks for none.
-        check: raises an error where options of the command's own are wrong by themselves.
+        checks: each raises an error where an option of the command's own is wrong by itself.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class Act:
         endings: tuple[str, ...],
         *,
         usual_split: str = "train",
-        check: Callable[[], object] = lambda: None,
+        checks: Sequence[Callable[[], object]] = (),
     ) -> None:
-        self._check_own = check
+        self._checks = checks
         self._asked = Asked.of(context)
         self._endings = endings
         self._usual_split = usual_split
@@ -119,9 +119,8 @@ class Act:
         network = own.build()
         notes = list(fit(network, weights))
         network.to(device)
-        if batches is None:
-            return verb(Given(network, None, own.build, own.call)), notes
-        with contextlib.closing(Counted(batches)) as counted:
+        counted = None if batches is None else Counted(batches)
+        with contextlib.nullcontext() if counted is None else contextlib.closing(counted):
             return verb(Given(network, counted, own.build, own.call)), notes
 
     def _check(self) -> None:
@@ -132,7 +131,7 @@ class Act:
 
         asked, wrong = self._asked, []
         for check in (
-            self._check_own,
+            *self._checks,
             asked.check_data_options,
             lambda: device_of(asked.device),
             lambda: resolve(asked.network),

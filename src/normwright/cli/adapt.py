@@ -82,4 +82,9 @@ def adapt(
         handle = adapt(given.network, given.batches or (), source_weight=source_weight)
         return Done(handle.report, writer_of(given.network, "adapt"), use)
 
-    Act(context, WEIGHTS, usual_split="test").run(verb)
+    def check() -> None:
+        from normwright.statistics.adapter import check_source_weight
+
+        check_source_weight(source_weight, {})
+
+    Act(context, WEIGHTS, usual_split="test", checks=(check,)).run(verb)

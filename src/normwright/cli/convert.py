@@ -149,9 +149,14 @@ def convert(
 
         return Done(report, write, lambda path: (line, *use(path)))
 
-    def check() -> None:
+    def check_kinds() -> None:
         from normwright.network.conversion.select import checked_kinds
 
         checked_kinds(to, of)
 
-    Act(context, WEIGHTS, check=check).run(verb)
+    def check_numbers() -> None:
+        from normwright.network.conversion.options import Options
+
+        Options(to, groups, ghost_size)
+
+    Act(context, WEIGHTS, checks=(check_kinds, check_numbers)).run(verb)

@@ -144,7 +144,7 @@ def run(asked: Asked, outputs: Outputs, open_data: Callable[[], Batches], option
         return f"only {' and '.join(written)} was written" if written else nothing_written()
 
     with stops_told(left):
-        with user_errors_shown(options, as_json=outputs.as_json, whole=True):
+        with user_errors_shown(options, as_json=outputs.as_json):
             named, subject = asked.build(open_data)
             diagnosis, mending = _examined(asked, subject, rules)
         outputs.show(diagnosis, mending)

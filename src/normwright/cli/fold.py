@@ -101,13 +101,18 @@ def fold(
 
         return Done(report, write, _use)
 
-    def check() -> None:
+    def check_example() -> None:
         if example is None and data is None:
             raise typer.BadParameter("an example of the input is needed: either --example N,C,H,W or --data")
         if example is not None and data is not None:
             raise typer.BadParameter("one example of the input is needed, but --example and --data both came")
 
-    Act(context, PROGRAMS, check=check).run(verb)
+    def check_error() -> None:
+        from normwright.network.folding.fold import check_tolerance
+
+        check_tolerance(tolerance)
+
+    Act(context, PROGRAMS, checks=(check_example, check_error)).run(verb)
 
 
 def _use(path: Path) -> tuple[str, ...]:

@@ -94,4 +94,14 @@ def recalibrate(
         )
         return Done(handle.report, writer_of(given.network, "recalibrate"), use)
 
-    Act(context, WEIGHTS).run(verb)
+    def check_end() -> None:
+        from normwright.statistics.recalibrate import check_samples
+
+        check_samples(samples)
+
+    def check_error() -> None:
+        from normwright.statistics.recalibrate import check_tolerance
+
+        check_tolerance(tolerance)
+
+    Act(context, WEIGHTS, checks=(check_end, check_error)).run(verb)

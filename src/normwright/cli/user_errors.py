@@ -16,13 +16,13 @@ from normwright.errors import NormwrightError
 
 
 @contextlib.contextmanager
-def user_errors_shown(options: Mapping[str, str], *, as_json: bool, whole: bool = False) -> Iterator[None]:
-    """Shows an exception of the user's own code as Python shows it, and what normwright says in a line.
+def user_errors_shown(options: Mapping[str, str], *, as_json: bool) -> Iterator[None]:
+    """Shows an exception of the user's own code as Python shows it, and in a line what PyTorch refuses to
+    take or normwright says.
 
     Args:
         options: of the command, by the names of the arguments that they become.
         as_json: the standard output is for JSON alone.
-        whole: shows what PyTorch itself refuses with its traceback, too.
     """
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -40,14 +40,14 @@ def user_errors_shown(options: Mapping[str, str], *, as_json: bool, whole: bool 
             error.args = (in_options(str(error), options),)
             raise
         except Exception as error:
-            _show(error, whole=whole)
+            _show(error)
             raise typer.Exit(1) from error
 
 
-def _show(error: Exception, *, whole: bool) -> None:
+def _show(error: Exception) -> None:
     from normwright.cli.misfit import misfit_of
 
     misfit = misfit_of(error)
-    if whole or misfit is None or not misfit.by_torch:
+    if misfit is None or not misfit.by_torch:
         traceback.print_exc()
     typer.echo(f"error: {misfit.line if misfit else f'{type(error).__name__}: {error}'}", err=True)

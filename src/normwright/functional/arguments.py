@@ -43,7 +43,7 @@ def is_plain(
     Nearly every call does, and asking this costs a third of asking one thing after the other: a microsecond,
     which is a tenth of the smallest call. A call that does not is checked for what to say.
     """
-    dtypes = _PARAMETER_DTYPES.get(x.dtype)
+    dtypes = _PARAMETER_DTYPES.get(getattr(x, "dtype", None))  # type: ignore[arg-type]
     return (
         dtypes is not None
         and (weight is None or weight.dtype in dtypes)
@@ -78,6 +78,10 @@ def is_statistic(vector: Tensor | None, channels: int) -> bool:
 
 def check_floating_point(name: str, x: Tensor) -> None:
     """The input is floating point; `name` is what PyTorch calls the operator in its message."""
+    if not isinstance(x, Tensor):
+        raise DtypeError(
+            f"argument 'input' (position 1) must be Tensor, not {type(x).__name__}: use torch.as_tensor"
+        )
     if not x.is_floating_point() or x.dtype.itemsize == 1:
         kind = _DTYPE_NAMES.get(x.dtype, str(x.dtype))
         raise DtypeError(f'"{name}" not implemented for {kind!r}: convert the input to floating point first')

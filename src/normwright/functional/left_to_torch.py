@@ -10,7 +10,7 @@ from normwright.errors import OptionError
 
 def is_nested_strided(x: Tensor) -> bool:
     """Whether it is a nested tensor of the older layout, which tells no shape."""
-    return x.is_nested and x.layout is torch.strided
+    return getattr(x, "is_nested", False) and x.layout is torch.strided
 
 
 def check_alone(what: str, **extras: object) -> None:

@@ -63,7 +63,7 @@ def rms_norm(
             "a nested tensor must be jagged to be normalised by its root mean square, but is strided: make "
             "it by torch.nested.nested_tensor(..., layout=torch.jagged)"
         )
-    if input.is_complex():
+    if isinstance(input, Tensor) and input.is_complex():
         check_alone("a complex input", residual=residual, activation=activation, out=out)
         return torch.nn.functional.rms_norm(input, normalized_shape, weight, eps)
     plain = is_plain(input, residual, weight, None, activation)

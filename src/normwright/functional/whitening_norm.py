@@ -188,8 +188,8 @@ def known_sizes(channels: int, group_size: int, method: str, iterations: int) ->
     """group_size and iterations as ints, once groups divide the channels, and the method is offered."""
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    group_size, iterations = whole("group_size", group_size), whole("iterations", iterations, 1)
-    if group_size < 1 or channels % group_size:
+    group_size, iterations = whole("group_size", group_size, 1), whole("iterations", iterations, 1)
+    if channels % group_size:
         divisors = ", ".join(str(d) for d in range(1, channels + 1) if channels % d == 0)
         raise ShapeError(
             f"group_size must divide the {channels} channels, but is {group_size}: take one of {divisors}"

@@ -44,7 +44,6 @@ class _WhiteningNorm(torch.nn.Module):
         num_features = whole("num_features", num_features, 1)
         if group_size is None:
             group_size = next(d for d in range(GROUP_SIZE, 0, -1) if num_features % d == 0)
-        group_size = whole("group_size", group_size, 1)
         group_size, iterations = known_sizes(num_features, group_size, method, iterations)
         self.num_features, self.group_size = num_features, group_size
         self.eps, self.momentum = eps, momentum

@@ -60,7 +60,9 @@ def adapt(
         layers: qualified names of the modules to adapt; None for all.
         scores_of: finds the class scores (N, K, …) in what the network answers; lambda output: None where
             there are none, which leaves it without a guard.
-        process_group: joins the samples of its processes, which may be unequal or empty.
+        process_group: joins the samples of its processes, which may be unequal or empty. Equal to
+            one process in the first layer alone: those after it see what their own process's blends make of
+            its samples.
     Returns:
         A handle: `undo()`, `layers`, `samples`, `table()`; used as a context, it undoes at the end.
     Raises:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from normwright.errors import OptionError
+from normwright.functional.arguments import is_number
 from normwright.functional.whitening.autograd import moments
 from normwright.functional.whitening_norm import whiten_by
 from normwright.statistics.blend import Blend, Evidence, blend
@@ -102,9 +104,9 @@ def check_source_weight(weight: SourceWeight, names: Mapping[str, object]) -> No
                 f"source_weight= must name normalisers of the network, but has {name!r}: take one of "
                 f"{', '.join(map(repr, list(names)[:8]))}"
             )
-        if value is not None and not 0 <= value < float("inf"):
+        if value is not None and not (is_number(value) and 0 <= value < math.inf):
             raise OptionError(
-                f"source_weight= must be a number of samples, 0 or more, but is {value}: leave it out to "
+                f"source_weight= must be a number of samples, 0 or more, but is {value!r}: leave it out to "
                 "have it chosen"
             )
 

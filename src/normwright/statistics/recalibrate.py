@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed import ProcessGroup
 
 from normwright.errors import OptionError, unknown_name
+from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_holds_numbers
 from normwright.nn.bookkeeping import re_estimating
@@ -97,7 +98,10 @@ def recalibrate(
     warn_of_others(process_group)
     with telling_others(process_group):
         network = unwrapped(network)
-        _check_options(estimator, samples, tolerance)
+        if estimator not in ESTIMATORS:
+            raise unknown_name("estimator", estimator, ESTIMATORS)
+        check_samples(samples)
+        check_tolerance(tolerance)
         check_iterable(batches)
         found = Layers(network, layers)
         found.check_any()
@@ -181,13 +185,16 @@ def _changes(
     return changes
 
 
-def _check_options(estimator: str, samples: int | None, tolerance: float | None) -> None:
-    if estimator not in ESTIMATORS:
-        raise unknown_name("estimator", estimator, ESTIMATORS)
-    if samples is not None and samples < 1:
-        raise OptionError(f"samples= must be at least 1, but is {samples}: leave it out to read all")
-    if tolerance is not None and not 0 < tolerance < math.inf:
+def check_samples(samples: int | None) -> None:
+    """Reading can end there."""
+    if samples is not None and not (is_number(samples) and samples >= 1):
+        raise OptionError(f"samples= must be at least 1, but is {samples!r}: leave it out to read all")
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """The statistics can be known to it."""
+    if tolerance is not None and not (is_number(tolerance) and 0 < tolerance < math.inf):
         raise OptionError(
-            f"tolerance= must be a positive number of deviations, but is {tolerance}: leave it out to read "
+            f"tolerance= must be a positive number of deviations, but is {tolerance!r}: leave it out to read "
             "all"
         )

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from normwright.errors import OptionError
+from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
 from normwright.statistics.batches import samples_in, unwrapped
@@ -52,8 +53,8 @@ class AdaptedStream:
         layers: Collection[str] | None = None,
         scores_of: ScoresOf = class_scores,
     ) -> None:
-        if not 0 <= decay < 1:
-            raise OptionError(f"decay must be at least 0 and less than 1, but is {decay}")
+        if not (is_number(decay) and 0 <= decay < 1):
+            raise OptionError(f"decay must be at least 0 and less than 1, but is {decay!r}")
         self._network = unwrapped(network)
         self._found = Layers(self._network, layers, instance_norm=False, recurrent=False)
         self._found.check_any()

@@ -309,5 +309,5 @@ def test_why_nothing_is_repeated(monkeypatch):
     assert replay.obstacle() is None
     monkeypatch.setattr(replay.triton, "__version__", "3.99.0")
     assert replay.obstacle() == (
-        "every launch is made anew, because how to repeat one is known of Triton 3.6 and 3.7 only"
+        "every launch is made anew, because how to repeat one is known up to Triton 3.9 only"
     )

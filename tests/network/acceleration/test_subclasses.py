@@ -151,6 +151,21 @@ def test_a_subclass_is_frozen_and_its_statistics_estimated():
     assert_same(network, fast, call)
 
 
+class LayerNormWithALambda(nn.LayerNorm):
+    act = staticmethod(lambda y: y.clamp(max=1.0))
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+def test_a_class_that_holds_a_lambda_can_be_pickled():
+    network = randomise(nn.Sequential(LayerNormWithALambda(5)))
+    fast, report = accelerate_with_report(network)
+    assert "its class holds 'act', a function without a name" in report.normalisers[0].reason
+    again = pickle.loads(pickle.dumps(fast))
+    assert torch.equal(call(again), call(network))
+
+
 def test_a_subclass_without_a_forward_of_its_own_is_converted_and_back():
     network = network_of("no forward of its own").eval()
     fast = accelerate_with_report(network)[0]

@@ -283,6 +283,19 @@ def test_a_shared_head_folds_once():
     assert report.normalisers[0].calls == 2
 
 
+def test_a_norm_under_three_names_folds():
+    def forward(self, x):
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = norm(layer(x)).relu()
+        return x
+
+    layers = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(3))
+    network = Net(forward, layers=layers, norms=nn.ModuleList([nn.BatchNorm2d(4)] * 3))
+    network, places, _ = folded(network, draw(2, 4, 5, 5))
+    assert places == {"norms.0": ("before", ("layers.0", "layers.1", "layers.2"))}
+    assert list(map(type, network.norms)) == [nn.Identity] * 3
+
+
 def test_a_shared_norm_that_folds_in_one_place_alone_stays():
     network = Net(
         lambda s, x: s.norm(s.conv(x)) + s.norm(x.relu()), conv=nn.Conv2d(4, 4, 1), norm=nn.BatchNorm2d(4)

@@ -432,7 +432,7 @@ def test_an_example_that_shows_nothing_is_refused(example, what):
     assert type(network[1]) is nn.BatchNorm2d
 
 
-@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf"), "1", True])
 def test_a_tolerance_that_is_none(tolerance):
     with pytest.raises(OptionError, match=r"tolerance= must be a number, 0 or more"):
         nw.fold(nn.Linear(2, 2), torch.ones(1, 2), tolerance=tolerance)

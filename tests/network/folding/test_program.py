@@ -253,6 +253,25 @@ def test_onnx_has_no_batch_normalization():
     assert float((actual - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
+def test_a_program_that_runs_in_no_other_dtype():
+    # decomposed, whitening takes its root of what it casts to float64
+    x = draw(2, 3, 6, 6)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nw.nn.WhiteningNorm2d(4, group_size=2))
+    network.double()(x)
+    program = torch.export.export(network.eval(), (x,), strict=True).run_decompositions()
+    folded, report = fold_with_report(program, None)
+    assert [record.place for record in report.normalisers] == ["before", ""]
+    with torch.no_grad():
+        actual, expected = folded.module()(x), network(x)
+    assert float((expected - actual).abs().max()) <= EXACT * float(expected.abs().max())
+
+
+def test_a_tolerance_that_is_none_for_a_program():
+    x = draw(2, 3, 5, 5)
+    with pytest.raises(OptionError, match=r"tolerance= must be a number, 0 or more"):
+        nw.fold(torch.export.export(network(), (x,), strict=False), x, tolerance=-1.0)
+
+
 def test_whitening_in_a_program_is_found_and_said_to_stay():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nw.nn.WhiteningNorm2d(4), nn.ReLU()).eval()
     program = torch.export.export(network, (torch.zeros(2, 3, 6, 6),))

@@ -32,8 +32,9 @@ from normwright.backends.triton import interprets
 from normwright.backends.triton.launch import Launch
 from normwright.backends.triton.recording import Address, Blank, Recording, are_apart, record
 
-# Triton's versions whose `JITFunction.run` was read.
-KNOWN_TRITONS = ((3, 6), (3, 7))
+# The newest Triton whose `JITFunction.run`, `CompiledKernel` and launcher were read. From 3.8 on a kernel is
+# unloaded that is freed: none is, for its JITFunction keeps it.
+NEWEST_KNOWN = (3, 9)
 
 # Kinds of calls that are remembered of an operator; beyond, all are forgotten.
 MOST_KINDS = 4096
@@ -51,9 +52,9 @@ Replay = Callable[[list[int]], Any]
 def obstacle() -> str | None:
     """Why no call is repeated, or None."""
     version = tuple(map(int, re.findall(r"\d+", triton.__version__)[:2]))
-    if version not in KNOWN_TRITONS:
-        known = " and ".join(".".join(map(str, numbers)) for numbers in KNOWN_TRITONS)
-        return f"every launch is made anew, because how to repeat one is known of Triton {known} only"
+    if version > NEWEST_KNOWN:
+        newest = ".".join(map(str, NEWEST_KNOWN))
+        return f"every launch is made anew, because how to repeat one is known up to Triton {newest} only"
     if torch.version.hip is not None:
         return "every launch is made anew, because how to repeat one is not known of ROCm"
     return "every launch is made anew in the interpreter" if interprets() else None

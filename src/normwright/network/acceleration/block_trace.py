@@ -311,6 +311,10 @@ def _watching(kind: type[nn.Module], read: dict[nn.Module, dict[str, Any]]) -> t
             raise UntraceableError(
                 f"its forward reads the attribute {name!r}, a {type(value).__name__}, which can change"
             )
+        if "<" in getattr(value, "__qualname__", "") and getattr(kind, name, None) is value:
+            raise UntraceableError(
+                f"its class holds {name!r}, a function without a name by which a route could be pickled"
+            )
         read.setdefault(module, {})[name] = value
         return value
 

@@ -17,16 +17,6 @@ from normwright.nn.batch_norm import _forward as _batch_forward
 from normwright.nn.instance_norm import _forward as _instance_forward
 from normwright.nn.sync_batch_norm import _forward as _sync_forward
 
-# For the separate form; the fused one computes them in the operator.
-_ALONE: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "leaky_relu": nn.functional.leaky_relu,
-    "silu": nn.functional.silu,
-    "gelu": nn.functional.gelu,
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
-}
-
 
 class Watcher:
     """A forward hook that only looks: a fused call calls it with what the normaliser alone would return.
@@ -79,11 +69,11 @@ def fused(
     if watched:
         for hook in norm._forward_hooks.values():
             hook.see(x, y)  # type: ignore[attr-defined]
-    if residual is None:
-        return y if activation is None else _ALONE[activation](y)
-    add = operator.iadd if in_place else operator.add
-    y = add(y, residual) if norm_first else add(residual, y)
-    return y if activation is None else _ALONE[activation](y)
+    if residual is not None:
+        add = operator.iadd if in_place else operator.add
+        y = add(y, residual) if norm_first else add(residual, y)
+    # PyTorch's, as the network calls it.
+    return y if activation is None else getattr(nn.functional, activation)(y)
 
 
 def _alike(residual: Any, x: Tensor) -> bool:

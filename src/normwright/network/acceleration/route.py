@@ -52,19 +52,17 @@ class Condition(NamedTuple):
             return False
         if self.same_as is not None and _module_at(block, self.same_as) is not module:
             return False
+        for name, expected in self.attributes:  # first, for the mode tells most routes that do not serve
+            value = getattr(module, name, _MISSING)
+            if type(value) is not type(expected) or value != expected:
+                return False
         if self.kind is not None and unfrozen_class(own_class(type(module))) is not self.kind:
             return False
         if self.bypassed and not _is_plain(module):
             return False
         if self.children is not None and children_of(module) != self.children:
             return False
-        if self.tensors is not None and tensors_of(module) != self.tensors:
-            return False
-        for name, expected in self.attributes:
-            value = getattr(module, name, _MISSING)
-            if type(value) is not type(expected) or value != expected:
-                return False
-        return True
+        return self.tensors is None or tensors_of(module) == self.tensors
 
 
 @dataclass(frozen=True)
@@ -136,13 +134,13 @@ def own_class(kind: type[nn.Module]) -> type[nn.Module]:
 
 def children_of(module: nn.Module) -> tuple[tuple[str, bool], ...]:
     """Names of the submodules, and whether there is one."""
-    return tuple((name, child is not None) for name, child in module._modules.items())
+    return tuple([(name, child is not None) for name, child in module._modules.items()])
 
 
 def tensors_of(module: nn.Module) -> tuple[tuple[str, bool], ...]:
     """Names of the parameters and buffers, and whether there is one."""
     held = (*module._parameters.items(), *module._buffers.items())
-    return tuple((name, tensor is not None) for name, tensor in held)
+    return tuple([(name, tensor is not None) for name, tensor in held])
 
 
 def routed_class(own: Any, routes: tuple[Route, ...]) -> type[nn.Module]:

@@ -130,7 +130,7 @@ def compare(
                 "the network must run in float64 for the fold's error to be judged, but does not "
                 f"({type(error).__name__}: {error}): give tolerance=, the largest difference that is allowed"
             ) from error
-    narrow = _in_float32(unfolded)
+    narrow = _in_float32(unfolded, call)
     found = _errors(before, right, folded, narrow, call)
     examples = 1
     more = 0 if tolerance is not None else _MORE_EXAMPLES
@@ -190,12 +190,20 @@ def _failing(found: Sequence[_Errors], tolerance: float | None, margin: float) -
     return next(places, None)
 
 
-def _in_float32(network: nn.Module) -> nn.Module | None:
-    """A network of float64 in float32, for nothing wider than itself tells its error; else None."""
+def _in_float32(network: nn.Module, call: Call) -> nn.Module | None:
+    """A network of float64 in float32, for nothing wider than itself tells its error; else None.
+
+    None too where it does not run so, as a program that was exported with its casts to float64.
+    """
     tensors = [*network.parameters(), *network.buffers()]
     if not any(tensor.dtype == torch.float64 for tensor in tensors):
         return None
-    return in_dtype(network, torch.float32)
+    narrow = in_dtype(network, torch.float32)
+    try:
+        outputs(narrow, call.map(_narrowed))
+    except Exception:  # whatever a network raises in another dtype
+        return None
+    return narrow
 
 
 def _errors(

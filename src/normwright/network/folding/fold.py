@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.weight_norm import WeightNorm
 
 from normwright.errors import FoldError, OptionError
+from normwright.functional.arguments import is_number
 from normwright.network.acceleration.route import own_class
 from normwright.network.calling import Call, call_of
 from normwright.network.copying import check_holds_numbers, copied
@@ -129,6 +130,7 @@ def fold_with_report(
         >>> [(record.name, record.place, record.into) for record in report.normalisers]
         [('1', 'before', ('0',)), ('3', '', ())]
     """
+    check_tolerance(tolerance)
     if isinstance(network, ExportedProgram):
         if inplace:
             raise OptionError("a program cannot be folded in place: take the one that is returned")
@@ -136,11 +138,6 @@ def fold_with_report(
     if not isinstance(network, nn.Module):
         raise OptionError(
             f"a network must be a torch.nn.Module or an ExportedProgram, but is {type(network).__name__}"
-        )
-    if tolerance is not None and not 0 <= tolerance < math.inf:
-        raise OptionError(
-            f"tolerance= must be a number, 0 or more, in the output's unit, but is {tolerance}: leave it out "
-            "for 4 times the unfolded network's own error"
         )
     check_holds_numbers(network)
     call = call_of(example)
@@ -166,6 +163,15 @@ def fold_with_report(
         _carry_out(network, plan)
         folded = network
     return folded, report
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """An error can be held against it."""
+    if tolerance is not None and not (is_number(tolerance) and 0 <= tolerance < math.inf):
+        raise OptionError(
+            f"tolerance= must be a number, 0 or more, in the output's unit, but is {tolerance!r}: leave it "
+            "out for 4 times the unfolded network's own error"
+        )
 
 
 def _check(

@@ -253,16 +253,19 @@ class Planner:
             return "it has hooks"
         if site.module in self.used:
             return self.used[site.module]
-        module = None if self.network is None else self.network.get_submodule(site.module)
-        if module is not None and type(module).__call__ is not nn.Module.__call__:
+        assert self.network is not None
+        module = self.network.get_submodule(site.module)
+        if type(module).__call__ is not nn.Module.__call__:
             return "its class has a __call__ of its own, which may do more than its forward"
         for node, name in self.flow.names.items():
-            if name.rpartition(".")[0] != site.module:
+            owner, _, tensor = name.rpartition(".")
+            if self.network.get_submodule(owner) is not module:
                 continue
             for reader in self.flow.readers(node):
                 around = calls_around(reader)
-                if not around or around[-1][1] != site.module:
-                    return f"its {name.rpartition('.')[2]} is also read by {named(reader)}"
+                # under another name, it may be the same module
+                if not around or self.network.get_submodule(around[-1][1]) is not module:
+                    return f"its {tensor} is also read by {named(reader)}"
         return ""
 
     def _changes(self, folds: Sequence[_Fold], place: str) -> dict[str, LayerChange]:
