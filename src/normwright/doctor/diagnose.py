@@ -16,10 +16,12 @@ from normwright.doctor.finding import SEVERITIES, Finding
 from normwright.doctor.gathering import OnStage, gather, gather_when_read, quiet
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.rule import Outcome, Rule, all_rules, judge
+from normwright.doctor.statistics.ranks import waits_for_others
 from normwright.doctor.subject import Loss, PaddingFn, Subject, subject_of
 from normwright.doctor.treatments.treatment import treat
-from normwright.errors import unknown_name
+from normwright.errors import OptionError, unknown_name
 from normwright.network.batch_call import ForwardFn
+from normwright.statistics.ranks import check_group, telling_others
 
 
 def diagnose(
@@ -54,13 +56,15 @@ def diagnose(
         accumulation: mini-batches for each step of the optimiser.
         padding: called as padding(batch) -> (N, L) bool, true where a position is padding.
         averaged: the network holds averaged weights (EMA, SWA).
-        process_group: the ranks that train together, all of which must call this.
+        process_group: the ranks that train together, all of which must call this, and fix() of a finding.
+            Needed where batch norm is synchronised over them; each has then as many batches.
     Returns:
         The findings, the gravest first; `finding.fix()` makes the change on a copy where it is mechanical.
     Raises:
         OptionError: an unknown rule, an option out of range, a network that cannot be copied, or a loss that
             is not a scalar.
         DataError: no batch came.
+        RankError: another process failed, died, or has fewer batches where batch norm is synchronised.
         Whatever the loader, the network or the loss raises.
     Example:
         >>> import torch
@@ -71,8 +75,9 @@ def diagnose(
         >>> "weight_decay_on_norm" in {finding.rule for finding in found.findings}
         True
     """
+    check_group(process_group)
     asked = asked_for(rules)
-    with random_states_kept():
+    with random_states_kept(), telling_others(process_group):
         subject = subject_of(
             network,
             batches,
@@ -84,6 +89,11 @@ def diagnose(
             padding=padding,
             averaged=averaged,
             process_group=process_group,
+        )
+    if process_group is None and waits_for_others(subject.network):
+        raise OptionError(
+            "process_group must be given where batch norm is synchronised over several processes, each of "
+            "which waits for the others, but is None: pass torch.distributed.group.WORLD in each"
         )
     return examine(subject, asked)
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from normwright.errors import DataError, OptionError
 from normwright.network.batch_call import Caller, ForwardFn
+from normwright.network.copying import check_can_be_copied, process_groups_of
 from normwright.statistics.batches import check_iterable, samples_in, unwrapped
 
 Loss = Callable[[Any, Any], Tensor]
@@ -62,9 +63,11 @@ class Subject:
         Raises:
             OptionError: the network cannot be copied.
         """
+        check_can_be_copied(self.network)
         try:
             # together, so that the optimiser's copy holds the network copy's parameters
-            network, optimiser = copy.deepcopy((self.network, self.optimiser))
+            memo = process_groups_of(self.network)
+            network, optimiser = copy.deepcopy((self.network, self.optimiser), memo)
         except Exception as error:
             raise OptionError(
                 f"the network must be copied to be examined, but copy.deepcopy raised "
@@ -130,6 +133,7 @@ def subject_of(
         DataError: no batch came.
     """
     network = unwrapped(network)
+    check_can_be_copied(network)
     check_iterable(batches)
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise OptionError(f"steps must be a whole number of at least 1, but is {most!r}")

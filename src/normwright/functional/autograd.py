@@ -23,6 +23,7 @@ from normwright.backends.masks import MASKED
 from normwright.backends.moments import textbook_moments
 from normwright.backends.normalised import is_batched
 from normwright.backends.parts import parts_backward, parts_moments
+from normwright.functional.pipelined import differentiate_if_pipelined, knows
 
 # What a backward needs besides the inputs: the tensors that its operator takes after these, the settings that
 # it takes then (the activation last, but for `wanted`), and eps, for the moments as functions of x.
@@ -252,6 +253,8 @@ class Differentiable(NamedTuple):
         """y; settings are what the forward operator takes besides."""
         y: Tensor
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
+                differentiate_if_pipelined()
             output = self.transformable.apply(x, residual, weight, bias, *settings)
             y = output if isinstance(output, Tensor) else output[0]
         else:
@@ -263,3 +266,13 @@ ROWS, GROUPS, CHANNELS, AFFINE, PARTS = (
     Differentiable(_transformable(family), _plain(family))
     for family in (_Rows, _Groups, _Channels, _Affine, _Parts)
 )
+
+for _family, _functions in (
+    (_Rows, ROWS),
+    (_Groups, GROUPS),
+    (_Channels, CHANNELS),
+    (_Affine, AFFINE),
+    (_Parts, PARTS),
+):
+    for _operator in {_family.forward, _family.forward_masked}:
+        knows(_operator, _functions.transformable)

@@ -12,6 +12,7 @@ from normwright.errors import OptionError
 from normwright.functional.arguments import check_scalar, is_number
 from normwright.functional.batch_norm import batch_norm, check_call, check_running
 from normwright.functional.moving import move_under_transforms
+from normwright.functional.sharded import check_not_sharded
 
 _channel_moments = torch.ops.normwright.channel_moments.default
 
@@ -72,6 +73,8 @@ def batch_renorm(
         tensor([[1.],
                 [3.]])
     """
+    if type(input) is not Tensor:
+        check_not_sharded("batch renormalisation", input)
     fused: dict[str, Any] = {"residual": residual, "activation": activation}
     if not training:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, **fused)

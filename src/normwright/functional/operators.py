@@ -6,6 +6,7 @@ Where a forward-mode derivative is asked for, which neither knows, they are call
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
 from normwright.functional.forward_mode import has_tangent, primal
 from normwright.functional.jagged import of_values
 from normwright.functional.moving import check_several, stands_for_several
+from normwright.functional.sharded import check_not_sharded, is_sharded, of_shards, replica
 from normwright.functional.tanh_autograd import differentiable_tanh
 
 # The overloads themselves: looking one up costs as much as checking an argument.
@@ -56,6 +58,10 @@ def rows(
     out: Tensor | None = None,
 ) -> Tensor:
     """`rows_forward`'s y, with its gradients; a jagged x has the rows of its values."""
+    if type(x) is not Tensor and is_sharded(x):
+        trailing = (axes, center, eps, activation)
+        whole = range(x.dim() - axes, x.dim())
+        return of_shards(rows, x, residual, (weight, bias), trailing, whole, out)
     if x.is_nested:
         settings = (weight, bias, axes, center, eps, activation, out)
         return of_values(lambda values, added: rows(values, added, *settings), x, residual, axes)
@@ -84,6 +90,10 @@ def groups(
     center: bool = True,
 ) -> Tensor:
     """`groups_forward`'s y, with its gradients; without `center` the mean is taken as 0."""
+    if type(x) is not Tensor and is_sharded(x):
+        own = partial(groups, center=center)
+        whole = range(1, x.dim())
+        return of_shards(own, x, residual, (weight, bias), (num_groups, eps, activation), whole, out)
     wanted = _wants_gradient(x, residual, weight, bias)
     if out is not None:
         call = (x, residual, weight, bias, num_groups, center, eps, activation)
@@ -106,6 +116,8 @@ def groups_with_moments(
     activation: str | None,
 ) -> tuple[Tensor, Tensor]:
     """`groups_forward`'s y, with its gradients, and its moments (2, N, num_groups)."""
+    if type(x) is not Tensor:
+        check_not_sharded("instance norm with running statistics", x)
     call = (x, residual, weight, bias, num_groups, True, eps, activation)
     if has_tangent(x, residual, weight, bias):
         y, moments = eager.groups_forward(*call)
@@ -128,6 +140,10 @@ def channels(
     activation: str | None,
 ) -> Tensor:
     """`channels_forward`'s y, with its gradients; moves the running statistics."""
+    if type(x) is not Tensor and is_sharded(x):
+        statistics = [replica(each, x) for each in (running_mean, running_var, num_batches_tracked)]
+        moving = (*statistics, momentum, eps, activation)
+        return of_shards(channels, x, residual, (weight, bias), moving, range(x.dim()))
     settings = (running_mean, running_var, num_batches_tracked, momentum, eps, activation)
     if torch._C._are_functorch_transforms_active() and stands_for_several(x, residual, weight, bias):
         if stands_for_several(x):
@@ -156,6 +172,9 @@ def affine(
     out: Tensor | None = None,
 ) -> Tensor:
     """`channel_affine`'s y, with its gradients; mean and variance are constants."""
+    if type(x) is not Tensor and is_sharded(x):
+        known = (replica(mean, x), replica(variance, x), eps, activation)
+        return of_shards(affine, x, residual, (weight, bias), known, (1,), out)
     wanted = _wants_gradient(x, residual, weight, bias)
     if out is not None:
         call = (x, residual, weight, bias, mean, variance, eps, activation)
@@ -179,6 +198,8 @@ def parts(
     activation: str | None,
 ) -> tuple[Tensor, Tensor]:
     """`parts_forward`'s y, with its gradients, and the moments (3, count, C) of so many parts."""
+    if type(x) is not Tensor:
+        check_not_sharded("ghost, split and masked batch norm", x)
     call = (x, residual, weight, bias, spans, count, eps, activation)
     if has_tangent(x, residual, weight, bias):
         y, moments = parts_forward(*call)
@@ -190,6 +211,10 @@ def parts(
 
 def tanh(x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int) -> Tensor:
     """`channel_tanh`'s y, with its gradients."""
+    if type(x) is not Tensor and is_sharded(x):
+        return of_shards(
+            lambda own, _, *others: tanh(own, *others), x, None, (alpha, weight, bias), (axis,), (axis,)
+        )
     if has_tangent(x, alpha, weight, bias):
         return channel_tanh(x, alpha, weight, bias, axis)
     if _wants_gradient(x, alpha, weight, bias):

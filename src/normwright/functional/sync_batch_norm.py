@@ -11,6 +11,8 @@ from normwright.backends.merged import Merged, move_running
 from normwright.errors import ShapeError
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
 from normwright.functional.collectives import joined_moments, ranks_of
+from normwright.functional.pipelined import differentiate_if_pipelined
+from normwright.functional.sharded import check_not_sharded
 from normwright.functional.synchronised import Synchronised
 
 
@@ -78,6 +80,8 @@ def sync_batch_norm(
         call = (input, running_mean, running_var, weight, bias, training, momentum, eps)
         fused = {"residual": residual, "activation": activation, "num_batches_tracked": num_batches_tracked}
         return batch_norm(*call, **fused)  # type: ignore[arg-type]
+    if type(input) is not Tensor:
+        check_not_sharded("synchronised batch norm", input)
     vectors = (running_mean, running_var, weight, bias)
     check_call("batch_norm", input, residual, vectors, activation, eps, training=True)
     check_running(running_mean, running_var, momentum, num_batches_tracked)
@@ -85,7 +89,11 @@ def sync_batch_norm(
         raise ShapeError(
             "SyncBatchNorm number of input channels should be non-zero: the input has no channel"
         )
-    batch = joined_moments(input.detach(), ranks)
+    if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
+        differentiate_if_pipelined()
+        batch = joined_moments(input, ranks)
+    else:
+        batch = joined_moments(input.detach(), ranks)
     _check_count(batch, input)
     move_running(batch, running_mean, running_var, num_batches_tracked, momentum)
     moments = (batch.mean, batch.variance, batch.count)

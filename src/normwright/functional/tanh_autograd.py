@@ -10,6 +10,7 @@ from torch import Tensor
 from normwright.backends.channel_tanh import channel_tanh_backward
 from normwright.backends.gradients import DALPHA, DBIAS, DWEIGHT, DX
 from normwright.backends.normalised import is_batched
+from normwright.functional.pipelined import differentiate_if_pipelined, knows
 
 _forward = torch.ops.normwright.channel_tanh.default
 _backward = torch.ops.normwright.channel_tanh_backward.default
@@ -20,6 +21,8 @@ def differentiable_tanh(
 ) -> Tensor:
     """`channel_tanh`'s y, with its gradients."""
     transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling():
+        differentiate_if_pipelined()
     y: Tensor = (_Transformable if transformed else _Plain).apply(x, alpha, weight, bias, axis)
     return y
 
@@ -67,3 +70,6 @@ class _Plain(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> Any:
         return _gradients(ctx, dy)
+
+
+knows(_forward, _Transformable)

@@ -15,6 +15,7 @@ from normwright.functional.arguments import check_running_dtype, whole
 from normwright.functional.autocasting import without_autocast
 from normwright.functional.batch_norm import check_call, check_momentum
 from normwright.functional.moving import Running, move_under_transforms
+from normwright.functional.sharded import check_not_sharded
 from normwright.functional.whitening.autograd import Rule, project, whiten
 from normwright.functional.whitening.inference import projection_by
 
@@ -89,6 +90,8 @@ def whitening_norm(
         tensor([[1., 0.],
                 [0., 1.]])
     """
+    if type(input) is not Tensor:
+        check_not_sharded("whitening", input)
     check_call(
         "whitening_norm", input, residual, (running_mean, None, weight, bias), activation, eps,
         training=training,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError
 from normwright.network.calling import mapped
+from normwright.network.spread import FSDP, spread_by
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -21,11 +22,14 @@ def copied(network: Network) -> Network:
     """A deep copy; what was computed with gradients, which `deepcopy` refuses, is copied without them.
 
     So is a weight that weight norm computed, which is computed anew, and a state that a call left behind.
+    Process groups are not copied, but shared.
 
     Raises:
-        OptionError: an attribute holds what cannot be copied; it is named.
+        OptionError: an attribute holds what cannot be copied; it is named. Or FSDP spread the network over
+            processes.
     """
-    memo: dict[int, Any] = {}
+    check_can_be_copied(network)
+    memo = process_groups_of(network)
 
     def note(value: Tensor) -> Tensor:
         if not value.is_leaf and id(value) not in memo:
@@ -46,6 +50,25 @@ def copied(network: Network) -> Network:
             f"object of class {type(value).__name__} ({type(error).__name__}: {error}): detach() the tensors "
             "in it that were computed with gradients, or set it to None meanwhile"
         ) from error
+
+
+def check_can_be_copied(network: nn.Module) -> None:
+    """Raises OptionError where PyTorch refuses to copy a network, as it does where FSDP spread it."""
+    by = spread_by(network)
+    if by in FSDP:
+        raise OptionError(
+            f"the network must be one that can be copied, but {by} spread its parameters over processes, and "
+            "PyTorch copies no such network: act on it before it is spread, or where inplace=True is offered "
+            "by that"
+        )
+
+
+def process_groups_of(network: nn.Module) -> dict[int, Any]:
+    """The process groups that modules hold, as a memo by which `deepcopy` leaves them as they are."""
+    if not torch.distributed.is_available():
+        return {}
+    held = [value for module in network.modules() for value in vars(module).values()]
+    return {id(value): value for value in held if isinstance(value, torch.distributed.ProcessGroup)}
 
 
 def _uncopied(network: nn.Module, memo: dict[int, Any]) -> tuple[str, Any] | None:

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normwright.errors import OptionError
 from normwright.functional import sync_batch_norm
+from normwright.functional.sharded import is_sharded
 from normwright.nn.activation import known_activation, with_activation
 from normwright.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, running_statistics
 from normwright.nn.batch_norm import _forward as _batch_forward
@@ -88,13 +89,19 @@ class SyncBatchNorm(torch.nn.SyncBatchNorm):
         Returns:
             The network, or the new module where it is itself a batch norm.
         Raises:
-            OptionError: a batch norm is of a class of its own, whose behaviour would be lost. The network
-                is as it was.
+            OptionError: a batch norm is of a class of its own, whose behaviour would be lost, or sharded by
+                fully_shard. The network is as it was.
         Example:
             >>> network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
             >>> type(SyncBatchNorm.convert_sync_batchnorm(network)[1]).__name__
             'SyncBatchNorm'
         """
+        if _is_fully_sharded(module):
+            raise OptionError(
+                "batch norm must be synchronised before fully_shard, which writes to the old modules, but "
+                "the network is sharded already: convert it first, or have its modules become such by "
+                'normwright.convert(network, "synchronised", inplace=True)'
+            )
         new: dict[torch.nn.Module | None, SyncBatchNorm] = {
             old: _synchronised(cls, name, old, process_group)
             for name, old in module.named_modules()
@@ -112,6 +119,12 @@ _CONVERTED = (
     *(torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm),
     *(BatchNorm1d, BatchNorm2d, BatchNorm3d),
 )
+
+
+def _is_fully_sharded(module: torch.nn.Module) -> bool:
+    """Whether `fully_shard` has the parameters: those of this, or of a network around it."""
+    kinds = (kind for part in module.modules() for kind in type(part).__mro__)
+    return any(kind.__name__ == "FSDPModule" for kind in kinds) or any(map(is_sharded, module.parameters()))
 
 
 def _synchronised(

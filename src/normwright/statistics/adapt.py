@@ -19,7 +19,7 @@ from normwright.statistics.blend import Evidence
 from normwright.statistics.changes import fitting, in_order, moved
 from normwright.statistics.guard import Guard, ScoresOf, class_scores
 from normwright.statistics.layers import Layers
-from normwright.statistics.ranks import Share, joined, telling_others
+from normwright.statistics.ranks import Share, check_group, in_step, joined, telling_others
 from normwright.statistics.replacement import Replacement
 from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
 from normwright.statistics.watch import Watch
@@ -81,6 +81,7 @@ def adapt(
         >>> network.running_mean
         tensor([0.])
     """
+    check_group(process_group)
     warn_of_others(process_group)
     with telling_others(process_group):
         network = unwrapped(network)
@@ -91,7 +92,8 @@ def adapt(
         check_source_weight(source_weight, found.normalisers)
         warn_of_dropout(network)
         adapter, guard = Adapter(network, source_weight), Guard(scores_of)
-        share = _read(network, found, adapter, guard, batches, Caller(network, forward_fn))
+        stream = in_step(batches, network, process_group)
+        share = _read(network, found, adapter, guard, stream, Caller(network, forward_fn))
     call = f"adapt(source_weight={_in_words(source_weight)})"
     share = joined(share, process_group, (call, *found.described()))
     if not share.batches or not (share.layers or share.samples):

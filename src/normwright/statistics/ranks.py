@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch.distributed
+from torch import nn
 from torch.distributed import ProcessGroup
 
-from normwright.errors import RankError
+from normwright.errors import OptionError, RankError
+from normwright.network.spread import spread_by
 from normwright.statistics.layers import Layer
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ class Mergeable(Protocol):
 
 
 Seen = TypeVar("Seen", bound=Mergeable)
+Batch = TypeVar("Batch")
+
+# What a process says before it reads a batch that the others must have too.
+_ANOTHER = "another batch"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +55,7 @@ class Share(Generic[Seen]):
 def joined(share: Share[Seen], group: ProcessGroup | None, call: Sequence[str] = ()) -> Share[Seen]:
     """The shares of all processes merged in the order of their ranks, so that all get the same bits.
 
-    Shares may be unequal or empty. Every process must call this, one that failed too.
+    Shares may be unequal or empty. Every process must call this, but one that failed (`telling_others`).
 
     Args:
         share: this process's.
@@ -60,42 +66,86 @@ def joined(share: Share[Seen], group: ProcessGroup | None, call: Sequence[str] =
     """
     if group is None:
         return share
-    share = replace(share, call=tuple(call))
-    shares: list[Share[Seen] | None] = [None] * torch.distributed.get_world_size(group)
-    try:
-        torch.distributed.all_gather_object(shares, share, group=group)
-    except RuntimeError as error:
-        raise RankError(
-            "every process of the group must hand in its share within the group's time limit, but one died "
-            f"or came too late ({str(error).splitlines()[0]}); the network is as it was. Start the processes "
-            "anew, or give init_process_group a longer timeout"
-        ) from error
-    present = [share for share in shares if share is not None]
-    failed = {rank: share.failure for rank, share in enumerate(present) if share.failure}
-    if failed and not share.failure:
-        raise RankError(
-            "every process of the group must read its share, but "
-            + "; ".join(f"rank {rank} failed: {failure}" for rank, failure in failed.items())
-            + ". The network is as it was: mend that process, and start all anew"
-        )
-    if not share.failure:
-        _check_alike([part.call for part in present])
+    present: list[Share[Seen]] = exchanged(replace(share, call=tuple(call)), group)
+    _check_alike([part.call for part in present])
     whole: Share[Seen] = Share()
     for part in present:
         whole = _merged(whole, part)
     return whole
 
 
+def exchanged(own: Any, group: ProcessGroup, asked: str = "hand in its share") -> list[Any]:
+    """What each process of the group has, in the order of their ranks. Every process must call this.
+
+    Args:
+        own: this process's.
+        asked: what every process must do, in words.
+    Raises:
+        RankError: a process failed, has no batch where others have one, or does not answer in time.
+    """
+    present: list[Any] = [None] * torch.distributed.get_world_size(group)
+    try:
+        torch.distributed.all_gather_object(present, own, group=group)
+    except RuntimeError as error:
+        raise RankError(
+            f"every process of the group must {asked} within the group's time limit, but one died "
+            f"or came too late ({str(error).splitlines()[0]}); the network is as it was. Start the processes "
+            "anew, or give init_process_group a longer timeout"
+        ) from error
+    if isinstance(own, Share) and own.failure:
+        return present
+    shares = {rank: each for rank, each in enumerate(present) if isinstance(each, Share)}
+    failed = {rank: share.failure for rank, share in shares.items() if share.failure}
+    if failed:
+        raise RankError(
+            "every process of the group must read its share, but "
+            + "; ".join(f"rank {rank} failed: {failure}" for rank, failure in failed.items())
+            + ". The network is as it was: mend that process, and start all anew"
+        )
+    ended = [rank for rank, each in enumerate(present) if each != _ANOTHER]
+    if 0 < len(ended) < len(present):
+        raise RankError(
+            "every process of the group must have as many batches where the network's parameters are spread "
+            f"over processes, since its forward waits for all of them, but rank {ended[0]} has no more where "
+            f"rank {present.index(_ANOTHER)} has one. The network is as it was: give each as many"
+        )
+    return present
+
+
+def in_step(batches: Iterable[Batch], network: nn.Module, group: ProcessGroup | None) -> Iterator[Batch]:
+    """The batches; where the network's forward waits for other processes, each once all have one."""
+    waits = group is not None and bool(spread_by(network))
+    for batch in batches:
+        if waits:
+            assert group is not None
+            exchanged(_ANOTHER, group)
+        yield batch
+
+
+def check_group(group: object) -> None:
+    """Raises OptionError where it is no group, or none of this process."""
+    if group is None or isinstance(group, ProcessGroup):
+        return
+    outside = group == torch.distributed.GroupMember.NON_GROUP_MEMBER
+    came = "one that this process is not in" if outside else repr(group)
+    raise OptionError(
+        "process_group must be a torch.distributed.ProcessGroup that this process is in, or None, but is "
+        f"{came}: make the call in the group's processes alone, and take mesh.get_group() of a device mesh"
+    )
+
+
 @contextlib.contextmanager
 def telling_others(group: ProcessGroup | None) -> Iterator[None]:
-    """Inside, an exception reaches the other processes of the group as a RankError in `joined`."""
+    """Inside, an exception reaches the other processes of the group as a RankError in `exchanged`."""
     try:
         yield
+    except RankError:  # which the others have, too
+        raise
     except Exception as error:
         if group is not None:
             failed: Share[Any] = Share(failure=f"{type(error).__name__}: {error}")
             with contextlib.suppress(RankError):  # what went wrong here is what is told here
-                joined(failed, group)
+                exchanged(failed, group)
         raise
 
 

@@ -18,7 +18,7 @@ from normwright.statistics.batches import check_iterable, none_called, nothing_r
 from normwright.statistics.changes import fitting, in_order, largest_errors, moved
 from normwright.statistics.estimate import ESTIMATORS, Estimator
 from normwright.statistics.layers import Layer, Layers
-from normwright.statistics.ranks import Share, joined, telling_others
+from normwright.statistics.ranks import Share, check_group, in_step, joined, telling_others
 from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport
 from normwright.statistics.recorder import Recorder
 from normwright.statistics.replacement import Replacement
@@ -74,14 +74,16 @@ def recalibrate(
             None reads all.
         layers: qualified names of the modules to re-estimate; None for all.
         process_group: joins the shares of its processes, which may be unequal or empty, so that all end with
-            the same bits; `samples` and `tolerance` then hold for each share.
+            the same bits; `samples` and `tolerance` then hold for each share. Where the network's parameters
+            are spread over processes (fully_shard, tensor parallelism) each must have as many batches.
     Returns:
         A handle: `undo()`, `layers` (the change of each), `samples`, `table()`.
     Raises:
         OptionError: nothing keeps statistics, forward does not take the batch, or an option is out of range.
         DataError: no batch came, or a layer met NaN or infinity; layer and batch are named.
         ShapeError: a layer met a single value per channel.
-        RankError: another process failed, made another call, or died (within the group's time limit).
+        RankError: another process failed, made another call, has fewer batches of a spread network, or died
+            (within the group's time limit).
         Whatever the loader or the network raises. In each case the network is as it was.
     References:
         Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2.
@@ -95,6 +97,7 @@ def recalibrate(
         >>> network[0].running_mean
         tensor([0.])
     """
+    check_group(process_group)
     warn_of_others(process_group)
     with telling_others(process_group):
         network = unwrapped(network)
@@ -108,7 +111,7 @@ def recalibrate(
         check_holds_numbers(network)
         warn_of_dropout(network)
         reader = _Reader(network, found, Caller(network, forward_fn), estimator, samples, tolerance)
-        share = reader.read(batches)
+        share = reader.read(in_step(batches, network, process_group))
     share = joined(share, process_group, (f"recalibrate(estimator={estimator!r})", *found.described()))
     if not share.batches or not (share.layers or share.samples):
         raise nothing_read("estimate")

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from normwright.doctor.diagnose import asked_for
 from normwright.doctor.finding import SEVERITIES, Finding
+from normwright.doctor.monitor.roll import Roll
 from normwright.doctor.monitor.tensorboard import Writer, write
 from normwright.doctor.monitor.watch import Watch
 from normwright.doctor.monitor.window import Window
@@ -35,7 +36,8 @@ class Monitor:
     is not changed, to the bit. Where the network is compiled, only gradients and updates are read.
 
     Args:
-        network: in training; wrappers (DistributedDataParallel, torch.compile) are looked through.
+        network: in training; wrappers (DistributedDataParallel, torch.compile) are looked through. Where its
+            parameters are spread over processes (fully_shard), each of these must make a Monitor.
         optimiser: that steps it. A step whose gradients a scaler found infinite is no step.
         every: steps from the beginning of one window to the next.
         steps: in a window.
@@ -45,7 +47,8 @@ class Monitor:
         on_finding: called with each finding that the window before did not have, or not as grave; by default
             it is logged, by the logger "normwright".
     Raises:
-        OptionError: an option is out of range, a rule is unknown, or the optimiser steps another network.
+        OptionError: an option is out of range, a rule is unknown, or the optimiser steps another network or
+            takes no hooks. In a step of the optimiser: the parameters are spread, and not all watch.
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
         >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
@@ -85,10 +88,17 @@ class Monitor:
         self._watch: Watch | None = None
         self._windows: collections.deque[Window] = collections.deque(maxlen=KEPT)
         self._told: dict[tuple[str, str], int] = {}
-        self._hooks = [
-            optimiser.register_step_pre_hook(self._before_step),
-            optimiser.register_step_post_hook(self._after_step),
-        ]
+        self._roll = Roll(self._network)
+        try:
+            self._hooks = [
+                optimiser.register_step_pre_hook(self._before_step),
+                optimiser.register_step_post_hook(self._after_step),
+            ]
+        except AttributeError as error:
+            raise OptionError(
+                "the optimiser must take hooks of its steps (Optimizer.register_step_pre_hook), but "
+                f"{type(optimiser).__name__} does not: where it wraps another, give that one"
+            ) from error
         self._begin()
 
     @property
@@ -138,6 +148,7 @@ class Monitor:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._watch is None:
             return None
+        self._roll.check()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._watch.gradients_ready()

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 
 from normwright.doctor.missing import SkipError
 from normwright.doctor.subject import Subject
 from normwright.errors import RankError
+from normwright.functional.collectives import ranks_of as synchronised_over
+from normwright.functional.sharded import is_sharded
+from normwright.network.frozen_class import is_frozen
 from normwright.network.walk import is_normaliser
+from normwright.statistics.ranks import exchanged, telling_others
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,14 @@ _Running = tuple[list[float], list[float], float]
 
 @dataclass(frozen=True, eq=False)
 class _Share:
-    """What one rank holds."""
+    """What one rank holds, how many batches it has read, and whether its forward waits for the others."""
 
     parameters: dict[str, str]
     buffers: dict[str, str]
     settings: dict[str, str]
     running: dict[str, _Running]
+    batches: int
+    waits: bool
 
 
 def ranks_of(subject: Subject) -> RankFacts:
@@ -56,14 +61,18 @@ def ranks_of(subject: Subject) -> RankFacts:
 
     Raises:
         SkipError: no process group came, or it has a single rank.
-        RankError: a rank does not answer within the group's time limit.
+        RankError: a rank failed, does not answer within the group's time limit, or has fewer batches than
+            another where batch norm is synchronised.
     """
     group = subject.process_group
     if group is None:
         raise SkipError("no process_group came")
     if torch.distributed.get_world_size(group) < 2:
         raise SkipError("the process group has a single rank")
-    shares = _gathered(_share_of(subject), group)
+    with telling_others(group):
+        share = _share_of(subject)
+    shares: list[_Share] = exchanged(share, group, "call diagnose")
+    _check_batches(shares)
     return RankFacts(
         len(shares),
         _names_that_differ([share.parameters for share in shares]),
@@ -73,6 +82,15 @@ def ranks_of(subject: Subject) -> RankFacts:
             for name in _names_that_differ([share.settings for share in shares])
         ),
         _distances([share.running for share in shares]),
+    )
+
+
+def waits_for_others(network: nn.Module) -> bool:
+    """Whether it has a batch norm that is synchronised over several processes in training."""
+    synchronised = (module for module in network.modules() if isinstance(module, nn.SyncBatchNorm))
+    return any(
+        not is_frozen(module) and synchronised_over(module.process_group) is not None
+        for module in synchronised
     )
 
 
@@ -98,7 +116,7 @@ def _share_of(subject: Subject) -> _Share:
     settings = {name: _settings(module) for name, module in network.named_modules()}
     if subject.optimiser is not None:
         settings["optimiser"] = _settings_of_groups(subject.optimiser.param_groups)
-    return _Share(parameters, buffers, settings, running)
+    return _Share(parameters, buffers, settings, running, len(subject.batches), waits_for_others(network))
 
 
 def _settings(module: nn.Module) -> str:
@@ -124,20 +142,20 @@ def _settings_of_groups(groups: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _digest(tensor: Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    whole = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    plain = whole.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.blake2b(plain.numpy().tobytes(), digest_size=16).hexdigest()
 
 
-def _gathered(share: _Share, group: ProcessGroup) -> list[_Share]:
-    shares: list[Any] = [None] * torch.distributed.get_world_size(group)
-    try:
-        torch.distributed.all_gather_object(shares, share, group=group)
-    except RuntimeError as error:
+def _check_batches(shares: Sequence[_Share]) -> None:
+    """Raises where ranks would wait for one that has no more batches."""
+    counts = [share.batches for share in shares]
+    if any(share.waits for share in shares) and len(set(counts)) > 1:
         raise RankError(
-            "every process of the group must call diagnose within the group's time limit, but one died or "
-            f"came too late ({str(error).splitlines()[0]})"
-        ) from error
-    return shares
+            "every process of the group must have as many batches where batch norm is synchronised, since "
+            f"each waits for the others, but they have {' / '.join(map(str, counts))}: give each as many, or "
+            "ask for fewer by steps="
+        )
 
 
 def _names_that_differ(held: Sequence[Mapping[str, str]]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from normwright.doctor.training.layers import layer_of, layers_of
 from normwright.doctor.training.spread import count_nonfinite
+from normwright.functional.sharded import is_sharded
 from normwright.network.walk import is_normaliser
 
 
@@ -104,7 +105,7 @@ class GradientObserver:
             found = self._read.setdefault(name, _Readings())
             found.steps.append(step)
             found.norms.append(norm)
-            found.nonfinite.append(0 if math.isfinite(norm) else count_nonfinite(gradient))
+            found.nonfinite.append(0 if math.isfinite(norm) else count_nonfinite(_whole(gradient)))
             found.weights.append(weight)
 
     def stepped(self, network: nn.Module, step: int) -> None:
@@ -154,8 +155,11 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
     """The 2-norm of each tensor.
 
     In float32 the squares of elements below 1e-19 vanish, and of those above 1e19 overflow; norms near there
-    are taken once more in float64.
+    are taken once more in float64. The norm of a DTensor is that of all its parts, for which the processes
+    that hold them are waited for.
     """
+    if any(map(is_sharded, tensors)):
+        return [float(_whole(torch.linalg.vector_norm(tensor, dtype=torch.float64))) for tensor in tensors]
     if not tensors:
         return []
     norms = [float(norm) for norm in torch._foreach_norm(list(tensors), 2)]
@@ -163,6 +167,10 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
         norm if 1e-12 < norm < 1e18 else float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
         for norm, tensor in zip(norms, tensors, strict=True)
     ]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def _values(gradient: Tensor | None) -> Tensor:

@@ -109,6 +109,8 @@ def why_it_cannot_step(optimiser: Optimizer | None) -> str:
     """Why there is no calling step() of an optimiser without arguments, or ""."""
     if optimiser is None:
         return "no optimiser came"
+    if any(kind.__name__ == "Joinable" for kind in type(optimiser).__mro__):  # ZeroRedundancyOptimizer
+        return f"{type(optimiser).__name__} is spread over processes, and no copy of it steps"
     closure = inspect.signature(optimiser.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         return f"{type(optimiser).__name__} steps only with a closure"

@@ -30,6 +30,7 @@ from normwright.network.conversion.report import Conversion, ConversionReport, G
 from normwright.network.conversion.rules import rule_for
 from normwright.network.conversion.select import Names, choose
 from normwright.network.copying import check_holds_numbers, copied, first_on_meta
+from normwright.network.spread import check_parameters_stay
 from normwright.nn.normalised_lstm import NormalisedLSTM
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -94,7 +95,8 @@ def convert(
         The network; `convert_with_report` says what was done.
     Raises:
         ConversionError: a normaliser would lose something, does more than its known class, or needs to be
-            seen at work. Every such one is listed; nothing was changed.
+            seen at work; every such one is listed. Or a parameter would be a new one in a network that is
+            wrapped (DistributedDataParallel, FSDP) already. Nothing was changed.
         OptionError: an unknown kind or name, nothing to convert, or not a module.
         ShapeError: a moment of the new kind would be taken of one element.
         DataError: no batch, or one that is not finite.
@@ -155,8 +157,10 @@ def convert_with_report(
         seen = _see(before, chosen, example, batches, forward)
     # With batches the network itself does not run: a copy of it finds the fit.
     tried = network if inplace and batches is None else copied(network)
+    held, buffered = list(tried.parameters()), any(True for _ in tried.buffers())
     plans, undone = _convert(tried, chosen, seen, options)
     try:
+        check_parameters_stay(tried, held, buffered=buffered)
         fitted: dict[str, Fitted] = {}
         gap = None
         if batches is not None:
