@@ -84,7 +84,7 @@ class RowGradients {
  private:
   static bool is_aligned(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0; }
 
-  static void add_to(double* sums, Pack<C> terms) {
+  NORMWRIGHT_INLINE static void add_to(double* sums, Pack<C> terms) {
     Wide<C> value = load_wide<C>(sums);
     value.add(widen(terms));
     store_wide<C>(sums, value);
