@@ -38,17 +38,18 @@ struct ColumnMap {
 
 template <class C>
 struct RowMap {
-  C mean, rstd, low;  // x̂ = t·rstd + low
+  C mean, rstd, low;
   const C *weight, *bias;
 
+  // x̂ of t.
+  Pack<C> normalised(Pack<C> t) const { return multiply_add(t, broadcast(rstd), broadcast(low)); }
   template <class Lanes>
   Pack<C> centre(Pack<C> x, std::int64_t, Lanes) const {
     return x - mean;
   }
   template <class Lanes>
   Pack<C> affine(Pack<C> t, std::int64_t j, Lanes lanes) const {
-    const Pack<C> x_hat = multiply_add(t, broadcast(rstd), broadcast(low));
-    return multiply_add(x_hat, load(weight + j, lanes), load(bias + j, lanes));
+    return multiply_add(normalised(t), load(weight + j, lanes), load(bias + j, lanes));
   }
 };
 
