@@ -62,27 +62,49 @@ class RowGradients {
       slopes[i] = slope_at(at, first, sums[i * shape_.sets]);
       streams = streams && runs[i].stream && is_aligned(runs[i].dx) && is_aligned(runs[i].dresidual);
     }
-    const auto step = [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
-      Pack<C> of_weight{}, of_bias{};
-      for (int i = 0; i < rows; ++i) {
-        const Gradient<C> gradient = gradient_at<kind>(runs[i], maps[i], j, lanes);
-        fetch_ahead<kind>(runs[i], j);
-        if (runs[i].dx) put(runs[i].dx + j, slopes[i].dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
-        if (runs[i].dresidual) put(runs[i].dresidual + j, gradient.dz, streams, lanes);
-        of_weight = multiply_add(gradient.dz, maps[i].normalised(gradient.t), of_weight);
-        of_bias += gradient.dz;
-      }
-      // What lies past a part belongs to the next set.
-      add_to(dweight + j, keep_or<C>(of_weight, Pack<C>{}, lanes));
-      add_to(dbias + j, keep_or<C>(of_bias, Pack<C>{}, lanes));
+    const std::int64_t stride = shape_.sets * shape_.length;
+    // Where `plain`, nothing is asked on the way, and one pointer serves all rows: what the loop needs fits in registers.
+    const auto step_as = [&](auto plain) NORMWRIGHT_INLINE {
+      return [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+        const Pack<C> weight = load(maps[0].weight + j, lanes);
+        Pack<C> of_weight{}, of_bias{};
+        for (int i = 0; i < rows; ++i) {
+          const BackwardRun<T> run = plain ? plain_run(runs[0], i * stride) : runs[i];
+          const Gradient<C> gradient = gradient_at<kind>(run, maps[i], j, lanes);
+          const Pack<C> x_hat = maps[i].normalised(gradient.t);
+          fetch_ahead<kind>(run, j);
+          if (plain || run.dx) put(run.dx + j, slopes[i].dx(gradient.dz * weight, x_hat), !plain && streams, lanes);
+          if (run.dresidual) put(run.dresidual + j, gradient.dz, streams, lanes);
+          of_weight = multiply_add(gradient.dz, x_hat, of_weight);
+          of_bias += gradient.dz;
+        }
+        // What lies past a part belongs to the next set.
+        add_to(dweight + j, keep_or<C>(of_weight, Pack<C>{}, lanes));
+        add_to(dbias + j, keep_or<C>(of_bias, Pack<C>{}, lanes));
+      };
     };
+    if (kind == Kind::none && runs[0].dx && !runs[0].dresidual && !streams) {
+      return for_packs_of(runs[0].x, 0, n, false, step_as(std::true_type{}));
+    }
     const auto map_of = [&](int i) { return maps[i]; };
     in_kept_chunks<kind>(runs, n, map_of, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-      for_packs_of(runs[0].x, chunk, m, false, step);
+      for_packs_of(runs[0].x, chunk, m, false, step_as(std::false_type{}));
     });
   }
 
  private:
+  // A run without an activation, `offset` elements past another, and its dx alone.
+  static BackwardRun<T> plain_run(const BackwardRun<T>& run, std::int64_t offset) {
+    return {.dy = run.dy + offset,
+            .x = run.x + offset,
+            .residual = nullptr,
+            .mask = nullptr,
+            .dx = run.dx + offset,
+            .dresidual = nullptr,
+            .activation = Activation::none,
+            .stream = false,
+            .ahead = run.ahead};
+  }
   static bool is_aligned(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0; }
 
   NORMWRIGHT_INLINE static void add_to(double* sums, Pack<C> terms) {
@@ -107,12 +129,10 @@ class RowGradients {
   }
 
   NORMWRIGHT_INLINE RowSlope<C> slope_at(std::int64_t row, std::int64_t first, const Sums& sums) const {
-    const double rstd = call_.rstd[row], low = SplitMean<C>(mean(row)).low;
-    const double count = static_cast<double>(shape_.length);
-    const double from_x = -rstd * sums.second / count;
-    const double from_mean = shape_.center ? -rstd * sums.first / count : 0;
-    return {static_cast<C>(rstd), static_cast<C>(from_x), static_cast<C>(from_mean - from_x * low * rstd),
-            parameters_.weight(set_of(shape_, row)) + first};
+    const RowMap<C> map = map_at(row, first);
+    const double part = -call_.rstd[row] / static_cast<double>(shape_.length);
+    const double from_mean = shape_.center ? part * sums.first : 0;
+    return {map.rstd, map.low, static_cast<C>(part * sums.second), static_cast<C>(from_mean), map.weight};
   }
 
   const Rows& shape_;
