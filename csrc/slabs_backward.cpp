@@ -9,7 +9,7 @@ namespace normwright::NORMWRIGHT_ISA {
 
 // Adds Σdz and Σdz·t over a run.
 template <Kind kind, class T, class Map>
-inline void add_gradients(WideSums<Compute<T>>& sums, const BackwardRun<T> run, std::int64_t n, const Map map) {
+NORMWRIGHT_INLINE inline void add_gradients(WideSums<Compute<T>>& sums, const BackwardRun<T> run, std::int64_t n, const Map map) {
   using C = Compute<T>;
   BackwardRun<T> runs[1] = {run};
   WideSums<C> own = sums;
