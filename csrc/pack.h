@@ -176,6 +176,17 @@ inline void store(float* p, FloatPack v, Part part) {
 inline void store(double* p, DoublePack v, Part part) {
   _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << part.lanes) - 1), v);
 }
+#elif defined(__AVX2__)
+// Lanes that were just written one by one cannot be read as a pack until they have reached the cache. (A masked store
+// is slower than one of each lane.)
+inline FloatPack load(const float* p, Part part) {
+  const __m256i numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(part.lanes), numbers));
+}
+inline DoublePack load(const double* p, Part part) {
+  const __m256i numbers = _mm256_setr_epi64x(0, 1, 2, 3);
+  return _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(part.lanes), numbers));
+}
 #endif
 
 // Stores around the cache. p is a multiple of the bytes that are stored.
