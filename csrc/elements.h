@@ -94,8 +94,9 @@ class ElementParameters {
     if (given && shape.segment == 1) return static_cast<const C*>(given);
     const std::int64_t count = shape.sets * shape.length;
     own = Scratch<C>(count);
-    for (std::int64_t i = 0; i < count; ++i) {
-      own[i] = given ? static_cast<const C*>(given)[i / shape.segment] : none;
+    for (std::int64_t p = 0; p < count / shape.segment; ++p) {
+      const C value = given ? static_cast<const C*>(given)[p] : none;
+      for (std::int64_t i = 0; i < shape.segment; ++i) own[p * shape.segment + i] = value;
     }
     return own.get();
   }
