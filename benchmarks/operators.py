@@ -7,6 +7,7 @@ Sets of cases (`--set`, all by default but `bare`):
     inference   the largest of each of those, at inference
     dtypes      the headline's rows in bfloat16, float16 and float64
     threads     the headline's rows by one thread
+    cached      tensors that the caches hold
     bare        the networks' shapes without what follows the normaliser
     overhead    a tensor of 4×8×2×2
     accuracy    errors on ordinary and on hostile inputs

@@ -15,6 +15,10 @@ OTHER_DTYPES = ("bfloat16", "float16", "float64")
 # A quarter of the headline's batch: 12.8 MB in float32, beyond any core's own cache.
 _QUARTER = 4
 
+# Heads of attention, ConvNeXt and Swin, and transformers' widths.
+_CACHED_ROWS = ((2048, 64), (2048, 96), (1568, 384), (512, 768), (512, 1024))
+_CACHED_IMAGES = (8, 256, 14, 14)
+
 
 def headline() -> Iterator[Case]:
     """The rows by which the kernels are judged."""
@@ -53,6 +57,17 @@ def threads() -> Iterator[Case]:
         yield replace(_quarter(case), threads=1)
 
 
+def cached() -> Iterator[Case]:
+    """Tensors that a core's caches hold: what the arithmetic and each row's own costs come to."""
+    for rows, length in _CACHED_ROWS:
+        row = Case("layer_norm", (rows, length), normalized_shape=(length,))
+        for case in (row, replace(row, dtype="bfloat16")):
+            for mode in ("inference", "step"):
+                yield replace(case, mode=mode)
+    for images in (Case("batch_norm", _CACHED_IMAGES), Case("group_norm", _CACHED_IMAGES, groups=32)):
+        yield from _layouts([images])
+
+
 SETS: dict[str, Callable[[], Iterator[Case]]] = {
     "headline": headline,
     "networks": networks,
@@ -60,6 +75,7 @@ SETS: dict[str, Callable[[], Iterator[Case]]] = {
     "inference": inference,
     "dtypes": dtypes,
     "threads": threads,
+    "cached": cached,
 }
 
 

@@ -17,10 +17,14 @@ constexpr std::int64_t kRowPiece = 1 << 14;
 inline std::int64_t pieces_of(const Rows& shape) { return quotient_up(shape.length, kRowPiece); }
 
 // Rows that a thread takes at once, where they are short and many: the sums of one then overlap with another's.
+constexpr std::int64_t kTogether = 4;
 inline std::int64_t rows_together(const Rows& shape, const Parallel& parallel) {
-  constexpr std::int64_t kTogether = 4, kShort = 1 << 12;
+  constexpr std::int64_t kShort = 1 << 12;
   return shape.length <= kShort && shape.rows >= 4 * kTogether * parallel.threads ? kTogether : 1;
 }
+
+// The parameters of a row. A division takes as long as a short row.
+inline std::int64_t set_of(const Rows& shape, std::int64_t row) { return shape.sets == 1 ? 0 : row % shape.sets; }
 
 inline bool enough_rows(const Rows& shape, const Parallel& parallel) {
   return parallel.threads == 1 || shape.rows >= 2 * parallel.threads;
@@ -90,8 +94,9 @@ class ElementParameters {
     if (given && shape.segment == 1) return static_cast<const C*>(given);
     const std::int64_t count = shape.sets * shape.length;
     own = Scratch<C>(count);
-    for (std::int64_t i = 0; i < count; ++i) {
-      own[i] = given ? static_cast<const C*>(given)[i / shape.segment] : none;
+    for (std::int64_t p = 0; p < count / shape.segment; ++p) {
+      const C value = given ? static_cast<const C*>(given)[p] : none;
+      for (std::int64_t i = 0; i < shape.segment; ++i) own[p * shape.segment + i] = value;
     }
     return own.get();
   }

@@ -6,6 +6,7 @@
 
 #include "backward_run.h"
 #include "elements.h"
+#include "stretch_sums.h"
 
 namespace normwright::NORMWRIGHT_ISA {
 
@@ -20,23 +21,24 @@ class RowGradients {
   RowGradients(const Rows& shape, const Backward& call, Ahead ahead)
       : shape_(shape), call_(call), parameters_(shape, call.weight, call.bias), ahead_(ahead) {}
 
-  // Σg and Σg·t over a piece of a row, with g = weight·dz.
+  // Σg and Σg·x̂ over a piece of a row, with g = weight·dz.
   template <Kind kind>
   Sums sums(std::int64_t row, std::int64_t piece) const {
     const std::int64_t first = piece * kRowPiece;
     BackwardRun<T> runs[1] = {run_at<kind>(row, first)};
     const RowMap<C> map = map_at(row, first);
-    Wide<C> sum{}, products{};
+    Sums total;
     const std::int64_t n = least(kRowPiece, shape_.length - first);
     in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-      for_packs_of(runs[0].x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      total.add(stretch_sums<C>(m, [&](std::int64_t k, auto lanes, Pack<C>& sum, Pack<C>& product) NORMWRIGHT_INLINE {
+        const std::int64_t j = chunk + k;
         const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
-        const Wide<C> g = widen(keep_or<C>(gradient.dz * load(map.weight + j, lanes), Pack<C>{}, lanes));
-        sum.add(g);
-        products.add_product(g, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
-      });
+        const Pack<C> g = keep_or<C>(gradient.dz * load(map.weight + j, lanes), Pack<C>{}, lanes);
+        sum += g;
+        product = multiply_add(g, keep_or<C>(map.normalised(gradient.t), Pack<C>{}, lanes), product);
+      }));
     });
-    return {sum.total(), products.total()};
+    return total;
   }
 
   // dx and dresidual of columns first … first + n of a row.
@@ -60,31 +62,52 @@ class RowGradients {
       slopes[i] = slope_at(at, first, sums[i * shape_.sets]);
       streams = streams && runs[i].stream && is_aligned(runs[i].dx) && is_aligned(runs[i].dresidual);
     }
-    const auto step = [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
-      Pack<C> of_weight{}, of_bias{};
-      for (int i = 0; i < rows; ++i) {
-        const Gradient<C> gradient = gradient_at<kind>(runs[i], maps[i], j, lanes);
-        fetch_ahead<kind>(runs[i], j);
-        if (runs[i].dx) put(runs[i].dx + j, slopes[i].dx(gradient.dz, gradient.t, j, lanes), streams, lanes);
-        if (runs[i].dresidual) put(runs[i].dresidual + j, gradient.dz, streams, lanes);
-        const Pack<C> x_hat = multiply_add(gradient.t, broadcast(maps[i].rstd), broadcast(maps[i].low));
-        of_weight = multiply_add(gradient.dz, x_hat, of_weight);
-        of_bias += gradient.dz;
-      }
-      // What lies past a part belongs to the next set.
-      add_to(dweight + j, keep_or<C>(of_weight, Pack<C>{}, lanes));
-      add_to(dbias + j, keep_or<C>(of_bias, Pack<C>{}, lanes));
+    const std::int64_t stride = shape_.sets * shape_.length;
+    // Where `plain`, nothing is asked on the way, and one pointer serves all rows: what the loop needs fits in registers.
+    const auto step_as = [&](auto plain) NORMWRIGHT_INLINE {
+      return [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+        const Pack<C> weight = load(maps[0].weight + j, lanes);
+        Pack<C> of_weight{}, of_bias{};
+        for (int i = 0; i < rows; ++i) {
+          const BackwardRun<T> run = plain ? plain_run(runs[0], i * stride) : runs[i];
+          const Gradient<C> gradient = gradient_at<kind>(run, maps[i], j, lanes);
+          const Pack<C> x_hat = maps[i].normalised(gradient.t);
+          fetch_ahead<kind>(run, j);
+          if (plain || run.dx) put(run.dx + j, slopes[i].dx(gradient.dz * weight, x_hat), !plain && streams, lanes);
+          if (run.dresidual) put(run.dresidual + j, gradient.dz, streams, lanes);
+          of_weight = multiply_add(gradient.dz, x_hat, of_weight);
+          of_bias += gradient.dz;
+        }
+        // What lies past a part belongs to the next set.
+        add_to(dweight + j, keep_or<C>(of_weight, Pack<C>{}, lanes));
+        add_to(dbias + j, keep_or<C>(of_bias, Pack<C>{}, lanes));
+      };
     };
+    if (kind == Kind::none && runs[0].dx && !runs[0].dresidual && !streams) {
+      return for_packs_of(runs[0].x, 0, n, false, step_as(std::true_type{}));
+    }
     const auto map_of = [&](int i) { return maps[i]; };
     in_kept_chunks<kind>(runs, n, map_of, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-      for_packs_of(runs[0].x, chunk, m, false, step);
+      for_packs_of(runs[0].x, chunk, m, false, step_as(std::false_type{}));
     });
   }
 
  private:
+  // A run without an activation, `offset` elements past another, and its dx alone.
+  static BackwardRun<T> plain_run(const BackwardRun<T>& run, std::int64_t offset) {
+    return {.dy = run.dy + offset,
+            .x = run.x + offset,
+            .residual = nullptr,
+            .mask = nullptr,
+            .dx = run.dx + offset,
+            .dresidual = nullptr,
+            .activation = Activation::none,
+            .stream = false,
+            .ahead = run.ahead};
+  }
   static bool is_aligned(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0; }
 
-  static void add_to(double* sums, Pack<C> terms) {
+  NORMWRIGHT_INLINE static void add_to(double* sums, Pack<C> terms) {
     Wide<C> value = load_wide<C>(sums);
     value.add(widen(terms));
     store_wide<C>(sums, value);
@@ -93,26 +116,23 @@ class RowGradients {
   double mean(std::int64_t row) const { return mean_at(call_.mean, row); }
 
   template <Kind kind>
-  BackwardRun<T> run_at(std::int64_t row, std::int64_t first) const {
+  NORMWRIGHT_INLINE BackwardRun<T> run_at(std::int64_t row, std::int64_t first) const {
     const bool keeps = keeps_dz<kind, T>(call_, shape_.rows * shape_.length);
     return run_of<T>(call_, row * shape_.length + first, mask_offset(shape_, row, first), ahead_, keeps);
   }
 
-  RowMap<C> map_at(std::int64_t row, std::int64_t first) const {
+  NORMWRIGHT_INLINE RowMap<C> map_at(std::int64_t row, std::int64_t first) const {
     const SplitMean<C> split(mean(row));
-    const std::int64_t set = row % shape_.sets;
+    const std::int64_t set = set_of(shape_, row);
     return {split.high, static_cast<C>(call_.rstd[row]), static_cast<C>(-split.low * call_.rstd[row]),
             parameters_.weight(set) + first, parameters_.bias(set) + first};
   }
 
-  RowSlope<C> slope_at(std::int64_t row, std::int64_t first, const Sums& sums) const {
-    const double rstd = call_.rstd[row], low = SplitMean<C>(mean(row)).low;
-    const double count = static_cast<double>(shape_.length);
-    const double product = (sums.second - low * sums.first) * rstd;  // Σg·x̂
-    const double from_x = -rstd * product / count;
-    const double from_mean = shape_.center ? -rstd * sums.first / count : 0;
-    return {static_cast<C>(rstd), static_cast<C>(from_x), static_cast<C>(from_mean - from_x * low * rstd),
-            parameters_.weight(row % shape_.sets) + first};
+  NORMWRIGHT_INLINE RowSlope<C> slope_at(std::int64_t row, std::int64_t first, const Sums& sums) const {
+    const RowMap<C> map = map_at(row, first);
+    const double part = -call_.rstd[row] / static_cast<double>(shape_.length);
+    const double from_mean = shape_.center ? part * sums.first : 0;
+    return {map.rstd, map.low, static_cast<C>(part * sums.second), static_cast<C>(from_mean), map.weight};
   }
 
   const Rows& shape_;
@@ -192,7 +212,7 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
   const ElementGradients parameters(wanted ? blocks : 0, elements);
   for_each_index(parallel, blocks, Order::forwards, [&](std::int64_t block) {
     if (wanted) parameters.clear(block);
-    const Scratch<Sums> sums(at_once);
+    BlockScratch<Sums> sums(at_once);
     const std::int64_t end = least((block + 1) * rows_per_block, shape.rows);
     for (std::int64_t row = block * rows_per_block; row < end; row += at_once) {
       const std::int64_t last = least(row + at_once, end);
@@ -203,7 +223,7 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
         gradients.template apply<kind>(i, 0, shape.length, sums[i - row]);
       }
       for (std::int64_t set = 0; wanted && set < least(shape.sets, last - row); ++set) {
-        apply_down<kind>(gradients, shape, row + set, last, 0, shape.length, sums.get(), row,
+        apply_down<kind>(gradients, shape, row + set, last, 0, shape.length, &sums[0], row,
                          parameters.dweight(block) + set * shape.length, parameters.dbias(block) + set * shape.length);
       }
     }

@@ -28,7 +28,7 @@ class RowMaps {
 
   template <Kind kind>
   void apply(std::int64_t row, std::int64_t first, std::int64_t n, double mean) const {
-    const std::int64_t set = row % shape_.sets;
+    const std::int64_t set = set_of(shape_, row);
     const SplitMean<C> split(mean);
     const double rstd = call_.rstd[row];
     const RowMap<C> map{split.high, static_cast<C>(rstd), static_cast<C>(-split.low * rstd),
@@ -55,10 +55,17 @@ class RowMaps {
 
 template <Kind kind, class T>
 void rows_end_to_end(const Rows& shape, const RowMaps<T>& maps, const Parallel& parallel) {
-  for_each_index(parallel, shape.rows, Order::forwards, [&](std::int64_t row) {
-    const Sums total = total_of(shape, [&](std::int64_t piece) { return maps.sums(row, piece); });
-    const double mean = maps.set_moments(row, total);
-    maps.template apply<kind>(row, 0, shape.length, mean);
+  const std::int64_t at_once = rows_together(shape, parallel);
+  for_each_index(parallel, quotient_up(shape.rows, at_once), Order::forwards, [&](std::int64_t group) {
+    const std::int64_t begin = group * at_once, end = least(begin + at_once, shape.rows);
+    double means[kTogether];
+    for (std::int64_t row = begin; row < end; ++row) {
+      const Sums total = total_of(shape, [&](std::int64_t piece) { return maps.sums(row, piece); });
+      means[row - begin] = maps.set_moments(row, total);
+    }
+    for (std::int64_t row = begin; row < end; ++row) {
+      maps.template apply<kind>(row, 0, shape.length, means[row - begin]);
+    }
   });
 }
 

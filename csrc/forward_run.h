@@ -56,7 +56,7 @@ NORMWRIGHT_INLINE inline Pack<Compute<T>> affine_at(const ForwardRun<T>& run, co
 }
 
 template <Kind kind, class T, class Map>
-inline void forward_run(const ForwardRun<T> run, std::int64_t n, const Map map) {
+NORMWRIGHT_INLINE inline void forward_run(const ForwardRun<T> run, std::int64_t n, const Map map) {
   using C = Compute<T>;
   const bool streams = run.stream && can_stream(run.y, run.mask);
   if constexpr (kind != Kind::any) {

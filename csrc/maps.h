@@ -38,17 +38,18 @@ struct ColumnMap {
 
 template <class C>
 struct RowMap {
-  C mean, rstd, low;  // x̂ = t·rstd + low
+  C mean, rstd, low;
   const C *weight, *bias;
 
+  // x̂ of t.
+  Pack<C> normalised(Pack<C> t) const { return multiply_add(t, broadcast(rstd), broadcast(low)); }
   template <class Lanes>
   Pack<C> centre(Pack<C> x, std::int64_t, Lanes) const {
     return x - mean;
   }
   template <class Lanes>
   Pack<C> affine(Pack<C> t, std::int64_t j, Lanes lanes) const {
-    const Pack<C> x_hat = multiply_add(t, broadcast(rstd), broadcast(low));
-    return multiply_add(x_hat, load(weight + j, lanes), load(bias + j, lanes));
+    return multiply_add(normalised(t), load(weight + j, lanes), load(bias + j, lanes));
   }
 };
 
@@ -69,7 +70,7 @@ inline RunMap<C> run_map(const void* weight, const void* bias, double mean, doub
           static_cast<C>(parameter_at<C>(bias, parameter, 0) - split.low * scale)};
 }
 
-// ---- Slopes: dx = dz·from_dz + x̂·from_x + constant. The constant takes in what low adds to x̂.
+// ---- Slopes: dx = dz·from_dz + x̂·from_x + constant. Where low is not given the constant takes in what it adds to x̂.
 
 template <class C>
 struct RunSlope {
@@ -121,13 +122,16 @@ struct ColumnSlope {
 template <class C>
 struct RowSlope {
   static constexpr bool kReadsX = true;
-  C rstd, from_x, constant;
+  C rstd, low, from_x, constant;
   const C* weight;
 
+  // Of dz·weight and x̂.
+  Pack<C> dx(Pack<C> g, Pack<C> x_hat) const {
+    return multiply_add(g, broadcast(rstd), multiply_add(x_hat, broadcast(from_x), broadcast(constant)));
+  }
   template <class Lanes>
   Pack<C> dx(Pack<C> dz, Pack<C> t, std::int64_t j, Lanes lanes) const {
-    const Pack<C> x_part = multiply_add(t * rstd, broadcast(from_x), broadcast(constant));
-    return multiply_add(dz * load(weight + j, lanes), broadcast(rstd), x_part);
+    return dx(dz * load(weight + j, lanes), multiply_add(t, broadcast(rstd), broadcast(low)));
   }
 };
 

@@ -63,11 +63,21 @@ struct Part {
 
 // ---- Conversions of half dtypes
 
+// GCC 12 makes two halves of a conversion to packs of twice the width.
+inline UInt32Pack widen_integers(UInt16HalfPack v) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<UInt32Pack>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(v)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<UInt32Pack>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(v)));
+#else
+  return __builtin_convertvector(v, UInt32Pack);
+#endif
+}
+
 inline FloatPack widen_bits(const BFloat16* p) {
   UInt16HalfPack bits;
   std::memcpy(&bits, p, sizeof bits);
-  const UInt32Pack wide = __builtin_convertvector(bits, UInt32Pack) << 16;
-  return reinterpret_cast<FloatPack>(wide);
+  return reinterpret_cast<FloatPack>(widen_integers(bits) << 16);
 }
 
 inline UInt16HalfPack narrow_bits(BFloat16, FloatPack v) {
@@ -166,6 +176,17 @@ inline void store(float* p, FloatPack v, Part part) {
 inline void store(double* p, DoublePack v, Part part) {
   _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << part.lanes) - 1), v);
 }
+#elif defined(__AVX2__)
+// Lanes that were just written one by one cannot be read as a pack until they have reached the cache. (A masked store
+// is slower than one of each lane.)
+inline FloatPack load(const float* p, Part part) {
+  const __m256i numbers = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(part.lanes), numbers));
+}
+inline DoublePack load(const double* p, Part part) {
+  const __m256i numbers = _mm256_setr_epi64x(0, 1, 2, 3);
+  return _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(part.lanes), numbers));
+}
 #endif
 
 // Stores around the cache. p is a multiple of the bytes that are stored.
@@ -217,9 +238,24 @@ inline void fetch(const T* p) {
 
 // ---- Lanes
 
-template <class C>
-inline Pack<C> broadcast(C value) {
-  return Pack<C>{} + value;
+// Not `Pack<C>{} + value`: that addition stays in the loop, since it makes 0 of -0.
+inline FloatPack broadcast(float value) {
+#if defined(__AVX512F__)
+  return _mm512_set1_ps(value);
+#elif defined(__AVX2__)
+  return _mm256_set1_ps(value);
+#else
+  return FloatPack{value, value, value, value};
+#endif
+}
+inline DoublePack broadcast(double value) {
+#if defined(__AVX512F__)
+  return _mm512_set1_pd(value);
+#elif defined(__AVX2__)
+  return _mm256_set1_pd(value);
+#else
+  return DoublePack{value, value};
+#endif
 }
 
 // a·b + c, rounded once where the instruction set has it. The compiler, which would fuse one inlined copy of a

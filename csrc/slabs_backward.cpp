@@ -4,25 +4,28 @@
 
 #include "backward_run.h"
 #include "slab_grid.h"
+#include "stretch_sums.h"
 
 namespace normwright::NORMWRIGHT_ISA {
 
-// Adds Σdz and Σdz·t over a run.
+// Σdz and Σdz·t·rstd over a run.
 template <Kind kind, class T, class Map>
-inline void add_gradients(WideSums<Compute<T>>& sums, const BackwardRun<T> run, std::int64_t n, const Map map) {
+NORMWRIGHT_INLINE inline Sums gradient_sums(const BackwardRun<T> run, std::int64_t n, const Map map,
+                                            Compute<T> rstd) {
   using C = Compute<T>;
   BackwardRun<T> runs[1] = {run};
-  WideSums<C> own = sums;
+  Sums total;
   in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-    for_packs_of(run.x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+    total.add(stretch_sums<C>(m, [&](std::int64_t k, auto lanes, Pack<C>& sum, Pack<C>& product) NORMWRIGHT_INLINE {
+      const std::int64_t j = chunk + k;
       const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
       fetch_ahead<kind>(run, j);
-      const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
-      own.first.add(dz);
-      own.second.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
-    });
+      const Pack<C> dz = keep_or<C>(gradient.dz, Pack<C>{}, lanes);
+      sum += dz;
+      product = multiply_add(dz, keep_or<C>(gradient.t * rstd, Pack<C>{}, lanes), product);
+    }));
   });
-  sums = own;
+  return total;
 }
 
 // Where the sums over the elements of each parameter are kept until the parameters' gradients are made of them,
@@ -57,17 +60,18 @@ class SlabBackward {
 
   void partial(std::int64_t piece) {
     if (!sums_.wanted) return;
-    BundleSums<C> sums(bundle_.slabs);
+    Sums sums[kMostSlabs];
     const std::int64_t next = next_run(shape_, pieces_);
     const auto keep = [&](std::int64_t run, std::int64_t part) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
-        parts(s, run)[part] = sums[s].total();
+        parts(s, run)[part] = sums[s];
         sums[s] = {};
       }
     };
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
-        add_gradients<kind>(sums[s], chunk(s, run, first, {next, next}), n, maps_.at(s, run));
+        const C rstd = static_cast<C>(call_.rstd[bundle_.first + s]);
+        sums[s].add(gradient_sums<kind>(chunk(s, run, first, {next, next}), n, maps_.at(s, run), rstd));
       }
       if (shape_.parameter_per_run) keep(run, pieces_.chunk_of(first));
     });
@@ -126,7 +130,7 @@ class SlabBackward {
     for (std::int64_t p = 0; p < shape_.parameters_per_slab(); ++p) {
       Sums sums;
       for (std::int64_t part = 0; part < parts_per_parameter(); ++part) sums.add(parts(s, p)[part]);
-      sums.second = (sums.second - low * sums.first) * rstd;
+      sums.second -= low * rstd * sums.first;
       sums_.values[slab * shape_.parameters_per_slab() + p] = sums;
       const double weight = parameter_at<C>(call_.weight, shape_.parameter(slab, p), 1);
       weighted.add({sums.first * weight, sums.second * weight});

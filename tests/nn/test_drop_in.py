@@ -10,6 +10,7 @@ from modules import NORMALISERS, OF_SEQUENCES, ON_MODULES, OWN, THEIRS, fill, in
 from tolerances import AGREEMENT, UNIT
 
 from normwright import nn
+from normwright.functional import layer_norm
 
 CONSTRUCTORS = [
     *((name, arguments, {}) for name, (arguments, _) in NORMALISERS.items()),
@@ -127,8 +128,18 @@ def test_training_and_inference_agree_with_pytorch(name, options, layout):
             assert one.dtype == other.dtype
             assert distance(one, other) <= AGREEMENT
         y = results[0][0]
-        assert y.stride() == torch.empty_like(x).stride()
-        assert y.dim() != 4 or y.is_contiguous(memory_format=layout)
+        lies_as = x.contiguous() if name == "LayerNorm" else x
+        assert y.stride() == torch.empty_like(lies_as).stride()
+
+
+def test_layer_norm_lies_in_memory_as_pytorchs_of_a_permuted_input():
+    ours, theirs = nn.LayerNorm(4), torch.nn.LayerNorm(4)
+    x = torch.randn(2, 4, 3, 5).permute(0, 2, 3, 1)
+    assert ours(x).stride() == theirs(x).stride()
+    torch.testing.assert_close(ours(x), theirs(x))
+    expected = theirs(x)
+    assert layer_norm(x, (4,), out=x) is x
+    torch.testing.assert_close(x, expected)
 
 
 # PyTorch's RMSNorm says that it is slow there.

@@ -49,7 +49,7 @@ def layer_norm(
         activation: relu, leaky_relu (slope 0.01), silu, gelu, sigmoid, tanh or None.
         out: takes the result where no gradient is wanted; may be the input itself.
     Returns:
-        input's shape, dtype and memory format.
+        input's shape and dtype; contiguous, as PyTorch's.
     Raises:
         ShapeError: normalized_shape is empty or not the input's trailing shape, or a parameter has another.
         DtypeError: an input that is not floating point, parameters of another dtype, or an eps that is
@@ -70,4 +70,8 @@ def layer_norm(
         check_epilogue(input, residual, activation)
         check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
         check_parameter_dtypes(input, weight, bias)
+    if out is None:
+        # What mostly follows, a linear layer over the last axis, is made for it: where the output kept a
+        # permuted input's order a block of ConvNeXt took 1.05 to 1.15 of its time, and the kernel twice.
+        input = input.contiguous()  # noqa: A001  # PyTorch's name
     return operators.rows(input, residual, weight, bias, len(normalized_shape), True, eps, activation, out)

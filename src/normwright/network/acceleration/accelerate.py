@@ -24,9 +24,7 @@ def accelerate(network: Network, *, inplace: bool = False) -> Network:
     A following activation (ReLU, LeakyReLU with slope 0.01, SiLU, GELU, sigmoid, tanh) and a residual that
     is added before it are computed in the normaliser's operator where a trace of the block shows that
     nothing reads the values in between. The network keeps its modules, classes, parameters, hooks and
-    `state_dict`, and gives the same outputs and gradients up to rounding, in training and inference. A
-    drop-in of layer norm keeps the order in memory of its input, where PyTorch's lays a permuted one out
-    anew: a forward that joins axes of its output by `view` needs `reshape`.
+    `state_dict`, and gives the same outputs and gradients up to rounding, in training and inference.
 
     A block whose calls were fused takes its faster way only while that is the same as its own forward: a
     hook that is registered later, a submodule that is replaced or an attribute that is changed makes it run

@@ -45,19 +45,11 @@ _MODULES: dict[type[nn.Module], tuple[str, dict[str, Any]]] = {
 }
 
 
-def _layer_norm(input: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:  # noqa: A002  # PyTorch's name
-    """Lies in memory as PyTorch's does: what follows, a linear layer over the last axis, is made for that.
-
-    In the order of a permuted input, ConvNeXt took 1.19 of its time.
-    """
-    return normwright.functional.layer_norm(input.contiguous(), *args, **named)
-
-
 # Where a subclass of a normaliser calls the function that its class stands for.
 _OURS: dict[Any, Any] = {
     getattr(nn.functional, name): getattr(normwright.functional, name)
-    for name in ("batch_norm", "instance_norm", "group_norm", "rms_norm")
-} | {nn.functional.layer_norm: _layer_norm}
+    for name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
+}
 _DROPOUTS = frozenset({nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})
 _ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 _IN_PLACE_ADDITIONS = frozenset({operator.iadd, "add_"})
