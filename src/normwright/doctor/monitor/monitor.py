@@ -83,6 +83,7 @@ class Monitor:
         self._step = 0
         self._optimiser = optimiser
         self._watch: Watch | None = None
+        self._skipped = False
         self._windows: collections.deque[Window] = collections.deque(maxlen=KEPT)
         self._told: dict[tuple[str, str], int] = {}
         self._hooks = [
@@ -136,7 +137,9 @@ class Monitor:
     def _before_step(
         self, optimiser: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._watch is None:
+        # A scaler calls a fused optimiser all the same, which makes no step then. To ask waits for the device.
+        self._skipped = self._watch is not None and bool(getattr(optimiser, "found_inf", False))
+        if self._watch is None or self._skipped:
             return None
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -145,6 +148,8 @@ class Monitor:
         return (args[0], *args[2:]), {**kwargs, "closure": self._watch.closure(closure)}
 
     def _after_step(self, *_: Any) -> None:
+        if self._skipped:
+            return
         if self._watch is not None:
             self._watch.stepped()
             if self._watch.is_complete:
