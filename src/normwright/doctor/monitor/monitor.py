@@ -137,7 +137,7 @@ class Monitor:
     def _before_step(
         self, optimiser: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        # A scaler calls a fused optimiser all the same, which makes no step then. To ask waits for the device.
+        # A scaler calls a fused optimiser all the same, which then makes no step; to ask waits for the GPU.
         self._skipped = self._watch is not None and bool(getattr(optimiser, "found_inf", False))
         if self._watch is None or self._skipped:
             return None
