@@ -36,7 +36,8 @@ class Monitor:
 
     Args:
         network: in training; wrappers (DistributedDataParallel, torch.compile) are looked through.
-        optimiser: that steps it. A step whose gradients a scaler found infinite is no step.
+        optimiser: that steps it. A step whose gradients a scaler found infinite is no step; where the
+            optimiser is fused, it counts between two windows.
         every: steps from the beginning of one window to the next.
         steps: in a window.
         rules: names of those to ask; None for all that a training run gives evidence for.
