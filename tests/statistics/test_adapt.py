@@ -394,6 +394,31 @@ def test_a_stream_is_used_as_a_context():
 # --- bad input
 
 
+def test_a_stream_refuses_a_network_whose_calls_it_cannot_see():
+    class ByHand(nn.BatchNorm1d):
+        def forward(self, x):
+            return (x - self.running_mean) / (self.running_var + self.eps).sqrt()
+
+    with nw.AdaptedStream(ByHand(3).eval()) as adapted, pytest.raises(OptionError, match="arithmetic of its"):
+        adapted(torch.randn(8, 3))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_module_of_an_exported_program_acts_as_the_network_did(training):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)).double()
+    network.append(nn.BatchNorm2d(4, dtype=torch.float64)).train(training)
+    x = torch.randn(8, 2, 9, 9, dtype=torch.float64) * 3 + 1
+    module = torch.export.export(network, (x,)).module()
+    network.eval()
+    with nw.AdaptedStream(network) as one, nw.AdaptedStream(module) as other:
+        assert torch.equal(other(x), one(x))
+    for act in (nw.adapt, nw.recalibrate):
+        act(network, [x])
+        act(module, [x])
+        assert all(map(torch.equal, module.state_dict().values(), network.state_dict().values()))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_one_sample_is_little_against_the_source(seed):
     norm = source()

@@ -38,9 +38,11 @@ class Adapter:
         self._batch: dict[Layer, Evidence] = {}
         self.seen: dict[Layer, Evidence] = {}
         self.number = 0
+        self.called = False
 
     def normalise(self, layer: Layer, call: Call) -> Tensor:
         """The y of a call that normalises by the blend of all that was seen, this batch with it."""
+        self.called = True
         x = call.x
         mean, variance = layer.moments_in(self._network)
         if x.numel():

@@ -47,7 +47,8 @@ def none_called(names: Iterable[str]) -> OptionError:
     which = f"none of {some}" if some else "none"
     return OptionError(
         f"the network must call its normalisers in Python on the way through forward, but {which} was "
-        "called: do not script it, and let forward_fn= call the whole network"
+        "called: do not script it, let forward_fn= call the whole network, and have a class that normalises "
+        "by arithmetic of its own call torch.nn.functional.batch_norm"
     )
 
 

@@ -12,7 +12,7 @@ from normwright.errors import OptionError
 from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
-from normwright.statistics.batches import samples_in, unwrapped
+from normwright.statistics.batches import none_called, samples_in, unwrapped
 from normwright.statistics.guard import Guard, ScoresOf, class_scores
 from normwright.statistics.layers import Layers
 from normwright.statistics.untouched import untouched
@@ -70,6 +70,7 @@ class AdaptedStream:
 
         Raises:
             DataError: a layer met NaN or infinity; the stream goes on as if the batch had not come.
+            OptionError: no batch so far has met a layer, as where the network is compiled by `torch.jit`.
         """
         if not self._open:
             raise OptionError("an adapted stream must be used inside its context: with ... as adapted: …")
@@ -78,6 +79,8 @@ class AdaptedStream:
             try:
                 with Watch(self._found, self._adapter.normalise):
                     output = self._call(batch)
+                if not self._adapter.called:
+                    raise none_called(self._found.normalisers)
             except BaseException:
                 self._adapter.drop()
                 raise

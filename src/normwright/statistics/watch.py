@@ -187,6 +187,9 @@ _READERS: dict[Any, Callable[..., Call]] = {
     F.instance_norm: _instance_norm,
     torch.batch_norm: _torch_batch_norm,
     torch.instance_norm: _torch_instance_norm,
+    # as the module of an exported program calls them
+    torch.ops.aten.batch_norm.default: _torch_batch_norm,
+    torch.ops.aten.instance_norm.default: _torch_instance_norm,
     _OURS.channel_affine.default: _channel_affine,
     _OURS.channel_affine_out.default: _channel_affine,
     _OURS.channels_forward.default: _channels_forward,

@@ -8,6 +8,7 @@ import logging
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import normwright as nw
 from normwright.doctor.missing import SkipError
@@ -227,6 +228,44 @@ def test_a_step_that_a_scaler_skips_is_no_step():
             scaler.step(optimiser)
             scaler.update()
     assert [(w.first, w.last) for w in monitor.windows] == [(0, 1)]
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_a_scaler_leaves_a_fused_optimisers_gradients_as_they_are(skipped):
+    read = []
+    for fused in (False, True):
+        network = small()
+        optimiser = torch.optim.Adam(network.parameters(), fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+        with nw.Monitor(network, optimiser, every=2, steps=2) as monitor:
+            torch.manual_seed(1)
+            for scale in (1.0, float("inf"), 1.0) if skipped else (1.0, 1.0):
+                optimiser.zero_grad()
+                scaler.scale(loss_of(network) * scale).backward()
+                scaler.step(optimiser)
+                scaler.update()
+        (window,) = monitor.windows
+        assert (window.first, window.last) == (0, 1)
+        read.append([norm for facts in window.evidence.gradients for norm in facts.norms])
+    assert read[1] == pytest.approx(read[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_part_is_heard(reentrant):
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = small()
+
+        def forward(self, x):
+            return checkpoint(self.body, x.requires_grad_(), use_reentrant=reentrant)
+
+    network = Checkpointed()
+    optimiser = sgd(network)
+    with nw.Monitor(network, optimiser, every=2, steps=2) as monitor:
+        train(network, optimiser, 2)
+    activations = {facts.layer: facts.calls for facts in monitor.windows[0].evidence.activations}
+    assert activations["body.1"] == (1, 1)
 
 
 def test_a_network_keeps_being_copied_while_it_is_watched():

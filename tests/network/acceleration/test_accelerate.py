@@ -445,9 +445,35 @@ def test_a_frozen_batch_norm_of_normwrights_is_fused():
     assert_same(network, fast, lambda part: part(X))
 
 
+class TakesMore(nn.Module):
+    """As diffusers' `ResnetBlock2D`."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = nn.GroupNorm(2, 4), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x, *args, **kwargs):
+        y = self.conv(nn.functional.silu(self.norm(x)))
+        return y * (args[0] if args else kwargs.get("scale", 1.0))
+
+
+def test_a_forward_that_takes_more_is_fused_and_more_goes_its_own_way():
+    network = nn.Sequential(randomise(TakesMore()))
+    fast, report = accelerate_with_report(network)
+    assert fused_of(report) == {"0.norm": ("silu",)}
+    assert_same(network, fast, lambda part: part(X))
+    assert_same(network, fast, lambda part: part[0](X, 2.0))
+    assert_same(network, fast, lambda part: part[0](X, scale=3.0))
+
+
 class MyBatchNorm(nn.BatchNorm2d):
     def forward(self, x):
         return 2 * super().forward(x)
+
+
+class InstanceNormOfGraphs(nn.modules.instancenorm._InstanceNorm):
+    def forward(self, x):
+        return x - x.mean(0)
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -469,6 +495,7 @@ def replaced_forward():
 
 LEFT = {
     "subclass": (MyBatchNorm(4), "a subclass may normalise in its own way"),
+    "subclass without axes": (InstanceNormOfGraphs(4), "a subclass may normalise in its own way"),
     "frozen": (FrozenBatchNorm2d(), "fixed statistics"),
     "lazy": (nn.LazyBatchNorm2d(), "it is lazy"),
     "local response": (nn.LocalResponseNorm(3), "no fused kernel"),

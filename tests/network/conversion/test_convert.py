@@ -533,6 +533,14 @@ def test_torch_s_transformer_layers_call_what_their_norms_became():
     assert [vars(one).keys() for one in back.layers] == [vars(one).keys() for one in network.layers]
 
 
+def test_a_part_that_quantisation_reads_statistics_of_stays_of_the_batch_kinds():
+    qconfig = torch.ao.quantization.get_default_qat_qconfig("x86")
+    network = nn.Sequential(torch.ao.nn.intrinsic.qat.ConvBn2d(1, 8, 3, qconfig=qconfig))
+    with pytest.raises(ConversionError, match=r"0\.bn: it is a part of a ConvBn2d, which reads its running"):
+        nw.convert(network, "group")
+    nw.convert(network, "frozen")(torch.randn(2, 1, 5, 5))
+
+
 @pytest.mark.parametrize("to", ["group", "layer", "frozen"])
 def test_a_network_that_fails_once_converted_is_taken_back(to):
     class Particular(nn.Sequential):

@@ -38,7 +38,8 @@ class Monitor:
     Args:
         network: in training; wrappers (DistributedDataParallel, torch.compile) are looked through. Where its
             parameters are spread over processes (fully_shard), each of these must make a Monitor.
-        optimiser: that steps it. A step whose gradients a scaler found infinite is no step.
+        optimiser: that steps it. A step whose gradients a scaler found infinite is no step; where the
+            optimiser is fused, it counts between two windows.
         every: steps from the beginning of one window to the next.
         steps: in a window.
         rules: names of those to ask; None for all that a training run gives evidence for.
@@ -86,6 +87,7 @@ class Monitor:
         self._step = 0
         self._optimiser = optimiser
         self._watch: Watch | None = None
+        self._skipped = False
         self._windows: collections.deque[Window] = collections.deque(maxlen=KEPT)
         self._told: dict[tuple[str, str], int] = {}
         self._roll = Roll(self._network)
@@ -146,7 +148,9 @@ class Monitor:
     def _before_step(
         self, optimiser: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._watch is None:
+        # A scaler calls a fused optimiser all the same, which then makes no step; to ask waits for the GPU.
+        self._skipped = self._watch is not None and bool(getattr(optimiser, "found_inf", False))
+        if self._watch is None or self._skipped:
             return None
         self._roll.check()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -156,6 +160,8 @@ class Monitor:
         return (args[0], *args[2:]), {**kwargs, "closure": self._watch.closure(closure)}
 
     def _after_step(self, *_: Any) -> None:
+        if self._skipped:
+            return
         if self._watch is not None:
             self._watch.stepped()
             if self._watch.is_complete:

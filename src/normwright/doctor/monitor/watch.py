@@ -43,7 +43,7 @@ class Watch:
         self._first, self._steps, self._compiled = first, steps, compiled
         self._activations = ActivationObserver(self._is_training)
         self._inputs = InputObserver(self._is_training)
-        self._gradients = GradientObserver()
+        self._gradients = GradientObserver(scale=self._scale)
         self._observers: list[Observer] = [self._gradients]
         if not compiled:
             self._observers += [self._activations, self._inputs]
@@ -107,6 +107,11 @@ class Watch:
     def _is_training(self) -> bool:
         """A validation may come between two steps."""
         return self._network.training and torch.is_grad_enabled()
+
+    def _scale(self) -> float:
+        """What a scaler leaves in the gradients, for a fused optimiser to take out."""
+        scale = getattr(self._optimiser, "grad_scale", None)
+        return 1.0 if scale is None else float(scale)
 
     def _evidence(self) -> Evidence:
         missing: Any = Missing("it is not read while a network trains")

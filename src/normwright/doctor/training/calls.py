@@ -129,7 +129,8 @@ class _Ears(TorchFunctionMode):
         ]
 
     def _is_deaf(self) -> bool:
-        return is_recomputation() or not self._counts()
+        # Inside a call that counts every call does: reentrant checkpointing switches gradients off there.
+        return is_recomputation() or not (self._frames or self._counts())
 
     def __torch_function__(
         self,

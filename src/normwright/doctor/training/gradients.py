@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -77,10 +77,11 @@ class GradientObserver:
 
     Args:
         accumulation: mini-batches for each step.
+        scale: asked at each step, by what its gradients are still multiplied.
     """
 
-    def __init__(self, accumulation: int = 1) -> None:
-        self._accumulation = accumulation
+    def __init__(self, accumulation: int = 1, scale: Callable[[], float] = lambda: 1.0) -> None:
+        self._accumulation, self._scale = accumulation, scale
         self._waiting = 0
         self._read: dict[str, _Readings] = {}
         self._before: dict[str, Tensor] = {}
@@ -98,7 +99,8 @@ class GradientObserver:
         held = {name: p for name, p in network.named_parameters() if p.grad is not None}
         gradients = [_values(parameter.grad) for parameter in held.values()]
         self._before = {name: parameter.detach().clone() for name, parameter in held.items()}
-        norms = norms_of(gradients)
+        scale = self._scale()
+        norms = [norm / scale for norm in norms_of(gradients)]
         for name, gradient, norm, weight in zip(
             held, gradients, norms, norms_of(list(self._before.values())), strict=True
         ):

@@ -101,9 +101,14 @@ def _refuse_unseen(forward: Callable[..., Any]) -> None:
 
 def _signature(block: nn.Module) -> tuple[tuple[str, ...], dict[str, Any]]:
     needed, defaults = [], {}
-    for parameter in list(inspect.signature(type(block).forward).parameters.values())[1:]:
-        if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            raise UntraceableError("its forward takes *args, **kwargs or keywords only")
+    parameters = list(inspect.signature(type(block).forward).parameters.values())[1:]
+    # A call that gives what *args or **kwargs take runs the forward itself.
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if parameters and not named:
+        raise UntraceableError("its forward takes *args and **kwargs alone")
+    for parameter in named:
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            raise UntraceableError("its forward takes an argument by position or by keyword only")
         if parameter.default is parameter.empty:
             needed.append(parameter.name)
         else:

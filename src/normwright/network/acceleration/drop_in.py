@@ -57,10 +57,10 @@ def drop_in_for(module: nn.Module) -> type[nn.Module] | str:
         return "it is lazy: accelerate the network after its first batch"
     if kind in (nn.LocalResponseNorm, normwright.nn.LocalResponseNorm):
         return "there is no fused kernel for LocalResponseNorm"
-    if is_normaliser(module) and not any(base in DROP_INS for base in kind.__mro__):
-        return "a batch norm of fixed statistics"
     if is_normaliser(module):
-        return _SUBCLASS
+        bases = [base.__module__ for base in kind.__mro__ if base is not nn.Module]
+        known = any(base.startswith(("torch.nn.", "normwright.nn.")) for base in bases)
+        return _SUBCLASS if known else "a batch norm of fixed statistics"
     return _CLASS_OF_ITS_OWN
 
 

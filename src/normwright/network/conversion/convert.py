@@ -14,7 +14,7 @@ from normwright.errors import ConversionError, OptionError, ShapeError
 from normwright.network.conversion.become import Undo, become, set_values, take_back
 from normwright.network.conversion.fast_path import match_fast_path
 from normwright.network.conversion.fit import Fitted, fit
-from normwright.network.conversion.kinds import Species, species_of
+from normwright.network.conversion.kinds import BATCH_KINDS, Species, species_of
 from normwright.network.conversion.measure import Metric, measure
 from normwright.network.conversion.observe import (
     Calls,
@@ -183,18 +183,26 @@ def convert_with_report(
 
 def _check_known(network: nn.Module, names: tuple[str, ...], to: str) -> None:
     """Every normaliser does what its known class does; asked before a copy, which some cannot be made of."""
-    found = {name: _part_of(network, name) or species_of(network.get_submodule(name)) for name in names}
+    found = {name: _part_of(network, name, to) or species_of(network.get_submodule(name)) for name in names}
     refused: dict[str, Exception | str] = {n: why for n, why in found.items() if isinstance(why, str)}
     if refused:
         raise _refusal(refused, to)
 
 
-def _part_of(network: nn.Module, name: str) -> str:
-    """Of which module a normaliser is a part that is not called, or ""."""
+def _part_of(network: nn.Module, name: str, to: str) -> str:
+    """Of which module a normaliser is a part that computes with its numbers, or ""."""
     owner = _holder(network, name)
-    if not isinstance(owner, NormalisedLSTM) or owner is network.get_submodule(name):
+    kind = type(owner)
+    if owner is network.get_submodule(name):
         return ""
-    return f"it is a part of a {type(owner).__name__}, which takes its numbers and does not call it"
+    if isinstance(owner, NormalisedLSTM):
+        return f"it is a part of a {kind.__name__}, which takes its numbers and does not call it"
+    if kind.__module__.startswith("torch.ao.") and to not in BATCH_KINDS:
+        return (
+            f"it is a part of a {kind.__name__}, which reads its running statistics: convert the network "
+            "before it is prepared for quantisation"
+        )
+    return ""
 
 
 def _holder(network: nn.Module, name: str) -> nn.Module:
