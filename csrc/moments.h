@@ -47,6 +47,10 @@ struct Wide {
 };
 
 inline Wide<double> widen(DoublePack v) { return {{v}}; }
+template <class C>
+inline const Wide<C>& widen(const Wide<C>& v) {
+  return v;
+}
 
 inline Wide<float> widen(FloatPack v) {
 #if defined(__AVX512F__)
