@@ -40,6 +40,7 @@ struct Wide {
   void add(const Wide& term) {
     for (int i = 0; i < kParts; ++i) part[i] += term.part[i];
   }
+  void operator+=(const Wide& term) { add(term); }
   void add_product(const Wide& a, const Wide& b) {
     for (int i = 0; i < kParts; ++i) part[i] = multiply_add(a.part[i], b.part[i], part[i]);
   }

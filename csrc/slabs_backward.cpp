@@ -21,7 +21,7 @@ NORMWRIGHT_INLINE inline Sums gradient_sums(const BackwardRun<T> run, std::int64
       const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
       fetch_ahead<kind>(run, j);
       const Pack<C> dz = keep_or<C>(gradient.dz, Pack<C>{}, lanes);
-      sum.add(widen(dz));
+      sum += widen(dz);
       product = multiply_add(dz, keep_or<C>(gradient.t * rstd, Pack<C>{}, lanes), product);
     };
     total.add(stretch_sums<C, Wide<C>>(m, step));

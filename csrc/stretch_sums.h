@@ -30,10 +30,14 @@ NORMWRIGHT_INLINE inline Sums stretch_sums(std::int64_t n, const Step& step) {
       }
     }
     for_packs<C>(end - j, [&](std::int64_t k, auto part) NORMWRIGHT_INLINE { step(j + k, part, first[0], second[0]); });
-    for (int chain = 0; chain < kChains; ++chain) {
-      total.first.add(widen(first[chain]));
-      total.second.add(widen(second[chain]));
+    if constexpr (kChains == 4) {
+      first[0] += first[2], first[1] += first[3];
+      second[0] += second[2], second[1] += second[3];
     }
+    first[0] += first[1];
+    second[0] += second[1];
+    total.first += widen(first[0]);
+    total.second += widen(second[0]);
   }
   return total.total();
 }
