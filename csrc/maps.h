@@ -70,7 +70,7 @@ inline RunMap<C> run_map(const void* weight, const void* bias, double mean, doub
           static_cast<C>(parameter_at<C>(bias, parameter, 0) - split.low * scale)};
 }
 
-// ---- Slopes: dx = dz·from_dz + x̂·from_x + constant. Where low is not given the constant takes in what it adds to x̂.
+// ---- Slopes: dx = dz·from_dz + x̂·from_x + constant. Without low, the constant takes in what that adds to x̂.
 
 template <class C>
 struct RunSlope {

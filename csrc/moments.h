@@ -40,6 +40,7 @@ struct Wide {
   void add(const Wide& term) {
     for (int i = 0; i < kParts; ++i) part[i] += term.part[i];
   }
+  void operator+=(const Wide& term) { add(term); }
   void add_product(const Wide& a, const Wide& b) {
     for (int i = 0; i < kParts; ++i) part[i] = multiply_add(a.part[i], b.part[i], part[i]);
   }
@@ -47,6 +48,10 @@ struct Wide {
 };
 
 inline Wide<double> widen(DoublePack v) { return {{v}}; }
+template <class C>
+inline const Wide<C>& widen(const Wide<C>& v) {
+  return v;
+}
 
 inline Wide<float> widen(FloatPack v) {
 #if defined(__AVX512F__)
