@@ -81,6 +81,11 @@ class Crew:
         self._workers: list[_Worker] = []
 
     @property
+    def size(self) -> int:
+        """How many workers have not been seen to end."""
+        return len(self._workers)
+
+    @property
     def pids(self) -> set[int]:
         """The pids of the workers that have not been seen to end."""
         return {worker.process.pid for worker in self._workers}

@@ -1,4 +1,4 @@
-"""Does all runs of an experiment: in this process, or in several."""
+"""Does all runs of an experiment: in this process, in several, or on several machines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from normwright.errors import OptionError, RunError, StoreError
 from normwright.lab.crew import Crew, Departure
 from normwright.lab.recipe import Recipe
 from normwright.lab.store import Store
 from normwright.lab.work import REPORT_SECONDS, OnStep, RunFunction, Trained, run_error, run_function, work
+
+if TYPE_CHECKING:
+    from normwright.lab.cluster import Cluster
+    from normwright.lab.ray_crew import RayCrew
 
 _logger = logging.getLogger("normwright")
 
@@ -68,6 +73,34 @@ def run_all(
             )
 
 
+def run_over(
+    cluster: Cluster,
+    folder: Path,
+    recipes: Iterable[Recipe],
+    *,
+    jobs: int,
+    directory: Path | None = None,
+    on_progress: OnProgress = lambda done, total, running: None,
+    on_notice: Callable[[str], None] = _logger.warning,
+) -> None:
+    """`run_all` on the machines of a cluster; the experiment stays in `folder` here, and so do the data.
+
+    Args:
+        cluster: where the runs are trained; every recipe takes as many threads and the same device.
+        jobs: the most that train at once; they wait until the cluster has room for them.
+    Raises:
+        RunError, StoreError: as of `run_all`.
+        DataError, UserCodeError: the data, or the sources of a user's functions, cannot be read here.
+    """
+    from normwright.lab.ray_crew import RayCrew
+
+    by_name = {recipe.hash: recipe for recipe in recipes}
+    with Store.open(folder) as store:
+        store.add(by_name.values())
+        crew = RayCrew(cluster, folder, by_name.values(), directory=directory)
+        _run_with(crew, store, by_name, jobs, on_progress, on_notice)
+
+
 def _run_here(
     store: Store,
     recipes: dict[str, Recipe],
@@ -92,7 +125,7 @@ def _run_here(
 
 
 def _run_with(
-    crew: Crew,
+    crew: Crew | RayCrew,
     store: Store,
     recipes: dict[str, Recipe],
     jobs: int,
@@ -117,14 +150,13 @@ def _run_with(
     _report(store, recipes, on_progress)
 
 
-def _hire(crew: Crew, store: Store, runs: list[str], jobs: int) -> None:
+def _hire(crew: Crew | RayCrew, store: Store, runs: list[str], jobs: int) -> None:
     """Has as many workers as there is work for: `jobs`, or the unfinished runs that no one else holds."""
     states = store.status(runs)
     claims = store.claims(runs)
-    ours = crew.pids
-    elsewhere = {run for run, claim in claims.items() if claim.process.pid not in ours}
+    elsewhere = {run for run, claim in claims.items() if claim.process.pid not in crew.pids}
     open_runs = sum(state != "finished" and run not in elsewhere for run, state, _, _ in states)
-    for _ in range(min(jobs, open_runs) - len(ours)):
+    for _ in range(min(jobs, open_runs) - crew.size):
         crew.hire()
 
 

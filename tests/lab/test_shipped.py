@@ -1,0 +1,68 @@
+"""A user's files written down elsewhere make the same functions there, in another process."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normwright.lab.grid import make_base
+from normwright.lab.recipe import Recipe
+from normwright.lab.shipped import Shipment
+
+FILES = {
+    "nets.py": "from layers import SIZE\ndef net(): return SIZE",
+    "layers.py": "SIZE = 7",
+    "house/__init__.py": "from house.stairs import STEPS",
+    "house/stairs.py": "STEPS = 11",
+    "house/room/__init__.py": "",
+    "house/room/door.py": "from house import STEPS\ndef loss(x, y): return STEPS",
+    "beside.py": "raise ImportError('nobody asked for it')",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored_imports: None) -> Path:
+    home = tmp_path / "home"
+    for name, text in FILES.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    monkeypatch.chdir(home)
+    return tmp_path
+
+
+def recipe(**names: str) -> Recipe:
+    base = make_base("mlp", "digits", norm="none", batch_size=2, lr=1.0)
+    network = dataclasses.replace(base.network, name=names.get("network", "mlp"), initialisation="own")
+    training = dataclasses.replace(base.training, loss=names.get("loss", "cross_entropy"))
+    return dataclasses.replace(base, network=network, training=training)
+
+
+def test_a_file_and_a_package_are_made_of_what_they_import(folder):
+    asked = recipe(network="nets.py:net", loss="house.room.door:loss")
+    shipment = Shipment.of([asked, asked])
+    home = folder.relative_to("/").as_posix() + "/home"
+    assert sorted(shipment.files) == sorted(f"{home}/{name}" for name in FILES if name != "beside.py")
+    there = folder / "there"
+    shipment.unpack(there)
+    led = shipment.at(there, asked)
+    assert led.network.name == f"{there}/{home}/nets.py:net"
+    assert led.training.loss == asked.training.loss
+    assert sys.path[-1] == f"{there}/{home}"
+    for path in (folder / "home").rglob("*.py"):
+        path.unlink()
+    shown = [
+        "import sys; sys.path.append(sys.argv[1])",
+        "from normwright.lab.user_code import resolve",
+        "print(resolve(sys.argv[2])(), resolve(sys.argv[3])(0, 0))",
+    ]
+    command = [sys.executable, "-c", "; ".join(shown), sys.path[-1], led.network.name, led.training.loss]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    assert done.stdout == "7 11\n"
+
+
+def test_what_is_offered_or_installed_is_not_sent(folder):
+    assert Shipment.of([recipe(), recipe(loss="torch.nn.functional:mse_loss")]) == Shipment({}, {}, ())
