@@ -115,6 +115,7 @@ def load():
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes of one CPU each, of which one says that it has a GPU, too."""
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is written to the home folder
@@ -125,6 +126,7 @@ def cluster() -> Iterator[Any]:
         nodes.second = nodes.add_node(num_cpus=1, num_gpus=1)
         yield nodes
         nodes.shutdown()
+    signal.signal(signal.SIGTERM, handler)  # which a cluster of this process takes for itself
 
 
 @pytest.fixture
@@ -259,10 +261,12 @@ def test_ctrl_c_stops_the_runs_and_leaves_the_store_whole(cluster, user, signs, 
 
 def test_what_the_cluster_does_not_have_is_an_error(cluster, user):
     several = {**asked(user, "plain"), "ray": cluster.address}
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(OptionError, match="2 CPU for a run on cpu with threads 2, but none has"):
         compare(**several, threads=2, jobs=1)
     with pytest.raises(OptionError, match="auto, cpu or cuda, but is 'cuda:1'"):
         compare(**{**several, "device": "cuda:1"})
+    assert signal.getsignal(signal.SIGTERM) is handler  # a command that is told to stop has words of its own
 
 
 @pytest.mark.parametrize(
