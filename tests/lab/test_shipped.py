@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from normwright.lab.grid import make_base
 from normwright.lab.recipe import Recipe
 from normwright.lab.shipped import Shipment
+from normwright.lab.user_code import resolve
 
 FILES = {
     "nets.py": "from layers import SIZE\ndef net(): return SIZE",
@@ -51,7 +53,6 @@ def test_a_file_and_a_package_are_made_of_what_they_import(folder):
     led = shipment.at(there, asked)
     assert led.network.name == f"{there}/{home}/nets.py:net"
     assert led.training.loss == asked.training.loss
-    assert sys.path[-1] == f"{there}/{home}"
     for path in (folder / "home").rglob("*.py"):
         path.unlink()
     shown = [
@@ -59,10 +60,31 @@ def test_a_file_and_a_package_are_made_of_what_they_import(folder):
         "from normwright.lab.user_code import resolve",
         "print(resolve(sys.argv[2])(), resolve(sys.argv[3])(0, 0))",
     ]
-    command = [sys.executable, "-c", "; ".join(shown), sys.path[-1], led.network.name, led.training.loss]
+    command = [
+        *(sys.executable, "-c", "; ".join(shown)),
+        *(f"{there}/{home}", led.network.name, led.training.loss),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
     assert done.stdout == "7 11\n"
 
 
+@pytest.mark.parametrize("old", ["in a folder that Ray names", "in the current folder"])
+def test_an_older_package_of_the_machine_gives_way(folder, monkeypatch, old):
+    shipment = Shipment.of([recipe(loss="house.room.door:loss")])
+    monkeypatch.chdir(folder)
+    for name in [name for name in sys.modules if name.split(".")[0] == "house"]:
+        del sys.modules[name]
+    (folder / "home/house/stairs.py").write_text("STEPS = 10")
+    sys.path[:] = [entry for entry in sys.path if Path(entry) != folder / "home"]
+    if old == "in the current folder":
+        monkeypatch.chdir(folder / "home")
+    else:
+        sys.path.insert(0, str(folder / "home"))
+    shipment.unpack(folder / "there")
+    assert resolve("house.room.door:loss")(0, 0) == 11
+    assert os.path.realpath(sys.modules["house"].__file__).startswith(f"{folder}/there/")
+
+
 def test_what_is_offered_or_installed_is_not_sent(folder):
-    assert Shipment.of([recipe(), recipe(loss="torch.nn.functional:mse_loss")]) == Shipment({}, {}, ())
+    shipment = Shipment.of([recipe(), recipe(loss="torch.nn.functional:mse_loss")])
+    assert (shipment.files, shipment.names, shipment.roots) == ({}, {}, ())

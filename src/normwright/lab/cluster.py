@@ -20,6 +20,11 @@ from normwright.lab.recipe import TrainingRecipe
 # Ray goes on asking a head that is not there for more than five minutes, and then ends the process.
 KNOCK_SECONDS = 5.0
 
+# A head speaks gRPC, so it answers the beginning of HTTP/2 with settings. A web server, such as Ray's own
+# dashboard, does not.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_SETTINGS = 4
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -68,10 +73,9 @@ class Cluster:
         needs = needs_of(recipe)
         room = self.room(needs)
         if not room:
-            wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
             raise OptionError(
-                f"one machine of the Ray cluster must have {wanted} for a run on {recipe.device} with "
-                f"threads {recipe.threads}, but none has: take fewer threads or another device"
+                f"one machine of the Ray cluster must have {in_words(needs)} for a run on {recipe.device} "
+                f"with threads {recipe.threads}, but none has: take fewer threads or another device"
             )
         return max(1, min(room, runs))
 
@@ -86,6 +90,16 @@ def needs_of(recipe: TrainingRecipe) -> dict[str, float]:
     return {"CPU": float(recipe.threads)} | ({} if recipe.device == "cpu" else {"GPU": 1.0})
 
 
+def in_words(needs: Mapping[str, float]) -> str:
+    """What a run needs, for a sentence.
+
+    Example:
+        >>> in_words({"CPU": 2.0, "GPU": 1.0})
+        '2 CPU and 1 GPU'
+    """
+    return " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+
+
 @contextmanager
 def reached(address: str | None) -> Iterator[Cluster | None]:
     """Inside, this process is connected to the cluster; None is no cluster.
@@ -97,11 +111,13 @@ def reached(address: str | None) -> Iterator[Cluster | None]:
             HOST:PORT of its head.
     Raises:
         MissingExtraError: Ray is not installed.
-        OptionError: there is no such cluster.
+        OptionError: it is no address, or there is no such cluster.
     """
     if address is None:
         yield None
         return
+    if not isinstance(address, str):
+        raise OptionError(f"ray must be auto, HOST:PORT of a cluster that runs or None, but is {address!r}")
     ray = _package()
     if ray.is_initialized():
         yield Cluster(ray)
@@ -126,7 +142,7 @@ def _package() -> Any:
 def _connect(ray: Any, address: str) -> None:
     try:
         if address == "auto":
-            address = os.environ.get("RAY_ADDRESS", address)
+            address = os.environ.get("RAY_ADDRESS") or _noted_address() or address
         if address != "auto":
             _knock(address)
         with _own_sigterm():
@@ -138,11 +154,33 @@ def _connect(ray: Any, address: str) -> None:
         ) from error
 
 
+def _noted_address() -> str | None:
+    """Where Ray finds the cluster of this machine; None where another Ray than ours does not tell.
+
+    A head that was killed leaves its address behind, so it is knocked at as any other.
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    try:
+        find = importlib.import_module("ray._private.services").canonicalize_bootstrap_address
+    except (ImportError, AttributeError):  # what is not public may go; nothing public tells it
+        return None
+    found: str | None = find("auto")
+    return found
+
+
 def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()) or "/" in host:
         raise ValueError("it is not HOST:PORT")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return  # which says nothing before a handshake, and that is Ray's
+        connection.sendall(_PREFACE)
+        answer = connection.recv(9)
+    if answer[3:4] != bytes((_SETTINGS,)):
+        raise ConnectionError("what answers there is not the head of a Ray cluster")
 
 
 @contextmanager

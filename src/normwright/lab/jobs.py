@@ -88,17 +88,26 @@ def run_over(
     Args:
         cluster: where the runs are trained; every recipe takes as many threads and the same device.
         jobs: the most that train at once; they wait until the cluster has room for them.
+        on_notice: called as by `run_all`, and when no run has found room for a while.
     Raises:
         RunError, StoreError: as of `run_all`.
         DataError, UserCodeError: the data, or the sources of a user's functions, cannot be read here.
     """
     from normwright.lab.ray_crew import RayCrew
+    from normwright.lab.waiting import Waiting
 
     by_name = {recipe.hash: recipe for recipe in recipes}
     with Store.open(folder) as store:
         store.add(by_name.values())
         crew = RayCrew(cluster, folder, by_name.values(), directory=directory)
-        _run_with(crew, store, by_name, jobs, on_progress, on_notice)
+        waiting = Waiting(crew, on_notice)
+
+        def report(done: int, total: int, running: list[tuple[str, int, int]]) -> None:
+            if done < total:
+                waiting.look()
+            on_progress(done, total, running)
+
+        _run_with(crew, store, by_name, jobs, report, on_notice)
 
 
 def _run_here(

@@ -67,6 +67,11 @@ class RayCrew:
         return len(self._members)
 
     @property
+    def waits(self) -> bool:
+        """Whether there are workers, and none of them is on a machine yet."""
+        return bool(self._members) and not any(member.trainer.has_place for member in self._members)
+
+    @property
     def pids(self) -> set[int]:
         """The pid that their claims bear: this process's."""
         return {os.getpid()}
@@ -115,6 +120,8 @@ class _Member(threading.Thread):
         super().__init__(daemon=True)
         self._crew = crew
         self._claimed: str | None = None
+        first = next(iter(crew.recipes.values()))
+        self.trainer = RemoteTrainer(crew.cluster, first.training, crew.shipment, self._check)
 
     def run(self) -> None:
         """Works until nothing is left to claim, the crew is stopped, or something fails."""
@@ -135,9 +142,7 @@ class _Member(threading.Thread):
         self.departure = Departure(self._claimed, failed, store, died, log[-LOG_CHARACTERS:])
 
     def _work(self) -> None:
-        crew = self._crew
-        first = next(iter(crew.recipes.values()))
-        trainer = RemoteTrainer(crew.cluster, first.training, crew.shipment, self._check)
+        crew, trainer = self._crew, self.trainer
 
         def train_one(recipe: Recipe, on_step: OnStep) -> Trained:
             return trainer.train(recipe, crew.data[recipe.data], on_step)

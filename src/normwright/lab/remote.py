@@ -100,6 +100,9 @@ class RemoteTrainer:
         recipe: says what it takes of its machine.
         shipment: the user's files.
         check: called while it is waited for; raises where waiting is to end.
+
+    Attributes:
+        has_place: whether it is on a machine, and has said so.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class RemoteTrainer:
         self._actor: Any = None
         self._task: Any = None
         self._place = "of Ray"
+        self.has_place = False
 
     def ready(self) -> Any:
         """The actor, once Ray has found a machine with room for it.
@@ -130,6 +134,7 @@ class RemoteTrainer:
             if not self._cluster.room(needs):
                 raise Lost("found no machine in the cluster", "Every machine with room for a run is gone.")
         self._place, software = self._answer()
+        self.has_place = True
         if software != _software():
             raise RunError(
                 f"every machine must have {_in_words(_software())}, as this one, but a worker {self._place} "
@@ -171,9 +176,11 @@ class RemoteTrainer:
         actor, task, self._actor, self._task = self._actor, self._task, None, None
         if actor is None:
             return
-        last = [actor.stop.options(concurrency_group=_WATCH).remote()]
-        last += [] if task is None else [task]
-        self._cluster.ray.wait(last, num_returns=len(last), timeout=GRACE_SECONDS)
+        if self.has_place:  # else there is nothing to end, and nobody who would answer
+            last = [actor.stop.options(concurrency_group=_WATCH).remote()]
+            last += [] if task is None else [task]
+            self._cluster.ray.wait(last, num_returns=len(last), timeout=GRACE_SECONDS)
+        self.has_place = False
         self._cluster.ray.kill(actor)
 
     def _answer(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ class Shipment:
         files: content by path; paths are relative to any folder that stands for the root of this machine.
         names: by the name of each function that stands in a file, the file and the function there.
         roots: folders in which modules are looked up there.
+        current: the current folder, in which they are looked up as well.
     """
 
     files: dict[str, bytes]
     names: dict[str, tuple[str, str]]
     roots: tuple[str, ...]
+    current: str
 
     @classmethod
     def of(cls, recipes: Iterable[Recipe]) -> Shipment:
@@ -50,16 +53,28 @@ class Shipment:
                 names[name] = _below(path), name.rpartition(":")[2]
             else:
                 roots[_below(root)] = None
-        return cls(files, names, tuple(roots))
+        return cls(files, names, tuple(roots), _below(Path.cwd()))
 
     def unpack(self, folder: Path) -> None:
-        """Writes the files below a folder, and has this process find the modules there."""
+        """Writes the files below a folder, and has this process find the modules there first.
+
+        The machine may have other files, older ones, at the paths that the files have here. Python would find
+        them before: Ray has its processes look into the folders of the script and of the shell that call it.
+        """
         for name, content in self.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        if not self.roots:
+            return
+        own = {*self.roots, self.current}
+        theirs = [entry for entry in sys.path if _below(Path(entry).absolute()) in own]
         # At the end, so that a user's file never hides an installed package.
-        sys.path += [str(folder / root) for root in self.roots]
+        sys.path[:] = [entry for entry in sys.path if entry not in theirs]
+        sys.path += [*(str(folder / root) for root in self.roots), *theirs]
+        current = folder / self.current
+        current.mkdir(parents=True, exist_ok=True)
+        os.chdir(current)
 
     def at(self, folder: Path, recipe: Recipe) -> Recipe:
         """The same recipe with its names led to the files below the folder."""
