@@ -1,81 +1,71 @@
-"""A Ray cluster: reached at its address, and how many runs it has room for."""
+"""A Ray cluster: what its machines have, and how many runs there is room for.
+
+A process that has called Ray ends when Ray lets it. So the process of a comparison never calls it: it asks a
+child, and its worker processes train over Ray (`lab.remote`); either is killed where it does not end.
+"""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
-import signal
+import importlib.util
+import json
 import socket
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import subprocess
+import sys
 from dataclasses import dataclass
-from typing import Any
 
 from normwright.errors import MissingExtraError, OptionError
-from normwright.lab.devices import device_of
+from normwright.lab.crew import child_environment
 from normwright.lab.recipe import TrainingRecipe
 
-# Ray goes on asking a head that is not there for more than five minutes, and then ends the process.
-KNOCK_SECONDS = 5.0
+# How long the cluster may take to answer; Ray itself goes on asking for more than five minutes.
+ANSWER_SECONDS = 60.0
 
-# A head speaks gRPC, so it answers the beginning of HTTP/2 with settings. A web server, such as Ray's own
-# dashboard, does not.
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-_SETTINGS = 4
+# Leaves at once when it has told, without waiting for Ray.
+_ASK = """
+import json, os, ray, sys
+ray.init(sys.stdin.read(), log_to_driver=False, logging_level="ERROR")
+machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+print(json.dumps({"address": ray.get_runtime_context().gcs_address, "machines": machines}), flush=True)
+os._exit(0)
+"""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process is connected to.
+    """A cluster that has answered.
 
     Args:
-        ray: the package, which is imported by those who ask for a cluster alone.
+        address: HOST:PORT of its head.
+        machines: what each machine has in all, as in {"CPU": 8.0, "GPU": 1.0}.
     """
 
-    ray: Any
-
-    def device_of(self, device: str) -> str:
-        """The device that is meant: `auto` is a GPU where the cluster has some.
-
-        Raises:
-            OptionError: it names one GPU of several, or is not on this machine, where networks are checked
-                and tests are taken.
-        """
-        if device not in ("auto", "cpu", "cuda"):
-            raise OptionError(
-                f"over Ray, which gives every run a GPU of its own, device must be auto, cpu or cuda, but is "
-                f"{device!r}"
-            )
-        found = ("cuda" if self.room({"GPU": 1.0}) else "cpu") if device == "auto" else device
-        try:
-            return device_of(found)
-        except OptionError as error:
-            raise OptionError(
-                f"{error}, or start on a machine of the cluster that has one: there networks are checked and "
-                "tests are taken"
-            ) from error
-
-    def room(self, needs: Mapping[str, float]) -> int:
-        """How many runs with these needs the machines hold at once, were they all idle."""
-        machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        return sum(
-            min(int(has.get(name, 0.0) // amount) for name, amount in needs.items()) for has in machines
-        )
+    address: str
+    machines: tuple[dict[str, float], ...]
 
     def jobs(self, recipe: TrainingRecipe, runs: int) -> int:
-        """Runs at once: as many as the machines have room for, no more than there are.
+        """Runs at once: as many as the machines have room for when they are idle, no more than there are.
 
         Raises:
             OptionError: no machine has room for one.
+        Example:
+            >>> recipe = TrainingRecipe(norm="batch", batch_size=32, lr=0.1, threads=2)
+            >>> Cluster("10.0.0.1:6379", ({"CPU": 8.0}, {"CPU": 5.0, "GPU": 1.0})).jobs(recipe, 12)
+            6
         """
-        needs = needs_of(recipe)
-        room = self.room(needs)
-        if not room:
+        if recipe.device not in ("cpu", "cuda"):
             raise OptionError(
-                f"one machine of the Ray cluster must have {in_words(needs)} for a run on {recipe.device} "
-                f"with threads {recipe.threads}, but none has: take fewer threads or another device"
+                f"over Ray, which gives every run a GPU of its own, device must be auto, cpu or cuda, but is "
+                f"{recipe.device!r}"
+            )
+        needs = needs_of(recipe)
+        room = sum(
+            min(int(has.get(name, 0.0) // amount) for name, amount in needs.items()) for has in self.machines
+        )
+        if not room:
+            wanted = " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+            raise OptionError(
+                f"one machine of the Ray cluster must have {wanted} for a run on {recipe.device} with "
+                f"threads {recipe.threads}, but none has: take fewer threads or another device"
             )
         return max(1, min(room, runs))
 
@@ -90,21 +80,8 @@ def needs_of(recipe: TrainingRecipe) -> dict[str, float]:
     return {"CPU": float(recipe.threads)} | ({} if recipe.device == "cpu" else {"GPU": 1.0})
 
 
-def in_words(needs: Mapping[str, float]) -> str:
-    """What a run needs, for a sentence.
-
-    Example:
-        >>> in_words({"CPU": 2.0, "GPU": 1.0})
-        '2 CPU and 1 GPU'
-    """
-    return " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
-
-
-@contextmanager
-def reached(address: str | None) -> Iterator[Cluster | None]:
-    """Inside, this process is connected to the cluster; None is no cluster.
-
-    A connection that the user's program has made before is taken as it is, and kept.
+def cluster_at(address: str) -> Cluster:
+    """The cluster at an address.
 
     Args:
         address: `auto`, the cluster that this machine belongs to or the environment's RAY_ADDRESS names; or
@@ -113,84 +90,46 @@ def reached(address: str | None) -> Iterator[Cluster | None]:
         MissingExtraError: Ray is not installed.
         OptionError: it is no address, or there is no such cluster.
     """
-    if address is None:
-        yield None
-        return
     if not isinstance(address, str):
         raise OptionError(f"ray must be auto, HOST:PORT of a cluster that runs or None, but is {address!r}")
-    ray = _package()
-    if ray.is_initialized():
-        yield Cluster(ray)
-        return
-    _connect(ray, address)
-    try:
-        yield Cluster(ray)
-    finally:
-        ray.shutdown()
-
-
-def _package() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as fault:
+    if importlib.util.find_spec("ray") is None:
         raise MissingExtraError(
-            f"training on a cluster needs Ray, which cannot be imported ({fault}); "
-            "install it on every machine with: pip install 'normwright[ray]'"
-        ) from fault
-
-
-def _connect(ray: Any, address: str) -> None:
+            "training on a cluster needs Ray, which is not installed: install it on every machine with "
+            "pip install 'normwright[ray]'"
+        )
     try:
-        if address == "auto":
-            address = os.environ.get("RAY_ADDRESS") or _noted_address() or address
         if address != "auto":
             _knock(address)
-        with _own_sigterm():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        return _asked(address)
+    except (OSError, ValueError) as error:
         raise OptionError(
             f"ray must be auto or HOST:PORT of a cluster that runs, but {address!r} cannot be reached "
             f"({error}): start one with `ray start --head` and join machines with `ray start --address`"
         ) from error
 
 
-def _noted_address() -> str | None:
-    """Where Ray finds the cluster of this machine; None where another Ray than ours does not tell.
-
-    A head that was killed leaves its address behind, so it is knocked at as any other.
-
-    Raises:
-        ConnectionError: there is none.
-    """
-    try:
-        find = importlib.import_module("ray._private.services").canonicalize_bootstrap_address
-    except (ImportError, AttributeError):  # what is not public may go; nothing public tells it
-        return None
-    found: str | None = find("auto")
-    return found
-
-
 def _knock(address: str) -> None:
+    """Tells at once where nobody is."""
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()) or "/" in host:
         raise ValueError("it is not HOST:PORT")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS) as connection:
-        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-            return  # which says nothing before a handshake, and that is Ray's
-        connection.sendall(_PREFACE)
-        answer = connection.recv(9)
-    if answer[3:4] != bytes((_SETTINGS,)):
-        raise ConnectionError("what answers there is not the head of a Ray cluster")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it connects; a command that is told to stop has words of its own."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
+def _asked(address: str) -> Cluster:
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+        done = subprocess.run(  # noqa: S603  # the words are those above
+            [sys.executable, "-c", _ASK],
+            input=address,
+            capture_output=True,
+            text=True,
+            env=child_environment(),
+            timeout=ANSWER_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"it has not answered for {ANSWER_SECONDS:g} s") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        raise ConnectionError(said[-1] if said else f"asking it ended with exit status {done.returncode}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return Cluster(answer["address"], tuple(answer["machines"]))

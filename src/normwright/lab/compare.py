@@ -8,7 +8,6 @@ import shlex
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ import torch
 from torch import nn
 
 from normwright.errors import NormwrightError, OptionError, ShapeError, unknown_name
-from normwright.lab.cluster import Cluster, reached
+from normwright.lab.cluster import Cluster, cluster_at
 from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
 from normwright.lab.devices import device_of
 from normwright.lab.grid import OPTIONS, Grid, make_base
-from normwright.lab.jobs import OnProgress, run_all, run_over
+from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.judge import (
     Choice,
     Results,
@@ -109,8 +108,8 @@ def compare(
         jobs: processes that train at once; None takes one per core on the CPU, one on a GPU, and over Ray
             as many as the cluster has room for.
         ray: a Ray cluster that trains: `auto`, the one that this machine belongs to, or HOST:PORT of its
-            head. Each run takes `threads` CPUs, and a GPU where the cluster has some. `out` and the data
-            stay here; every machine needs the same normwright and PyTorch.
+            head. Each run takes `threads` CPUs, and on `cuda` a GPU, of a machine there, and a process
+            here. `out` and the data stay here; every machine needs the same normwright and PyTorch.
         device: `auto`, `cpu` or `cuda`.
         out: folder of the experiment.
         data_dir: where data files are looked for first.
@@ -143,19 +142,18 @@ def compare(
     network_name = _named(network)
     options.setdefault("initialisation", _initialisation(network_name))
     options |= {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0], "epochs": epochs}
+    options |= {"loss": _named(loss), "metric": _named(metric), "device": device_of(device)}
+    base = make_base(network_name, _named(data), **options)
+    grid = Grid(base, norms, batch_sizes, lrs, seeds)
+    cluster = None if ray is None else cluster_at(ray)
     directory = None if data_dir is None else Path(data_dir)
-    with reached(ray) as cluster:
-        where = device_of(device) if cluster is None else cluster.device_of(device)
-        options |= {"loss": _named(loss), "metric": _named(metric), "device": where}
-        base = make_base(network_name, _named(data), **options)
-        grid = Grid(base, norms, batch_sizes, lrs, seeds)
-        on_stage(f"reading {base.data.name}")
-        with _naming_the_run(base):
-            loaded = load_once(base.data, directory)
-        grid = dataclasses.replace(grid, base=_with_digests(base, loaded))
-        _check(grid, loaded)
-        comparing = _Comparing(grid, loaded, Path(out), target, cluster)
-        return comparing.run(jobs, directory, on_stage, on_progress)
+    on_stage(f"reading {base.data.name}")
+    with _naming_the_run(base):
+        loaded = load_once(base.data, directory)
+    grid = dataclasses.replace(grid, base=_with_digests(base, loaded))
+    _check(grid, loaded)
+    comparing = _Comparing(grid, loaded, Path(out), target, cluster)
+    return comparing.run(jobs, directory, on_stage, on_progress)
 
 
 class _Comparing:
@@ -181,8 +179,8 @@ class _Comparing:
         left = f", {done} of them done already" if done else ""
         at_once = f"{workers} at a time" + (" over Ray" if self.cluster else "")
         on_stage(f"training {len(self.recipes)} runs{left}, {at_once}")
-        train = partial(run_over, self.cluster) if self.cluster else run_all
-        train(self.out, self.recipes, jobs=workers, directory=directory, on_progress=on_progress)
+        ray = self.cluster.address if self.cluster else None
+        run_all(self.out, self.recipes, jobs=workers, directory=directory, ray=ray, on_progress=on_progress)
         with Store.open(self.out) as store:
             results = self._results(store)
             choices = choose(self.grid, results)

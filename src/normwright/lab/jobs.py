@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from normwright.errors import OptionError, RunError, StoreError
 from normwright.lab.crew import Crew, Departure
@@ -16,13 +15,10 @@ from normwright.lab.recipe import Recipe
 from normwright.lab.store import Store
 from normwright.lab.work import REPORT_SECONDS, OnStep, RunFunction, Trained, run_error, run_function, work
 
-if TYPE_CHECKING:
-    from normwright.lab.cluster import Cluster
-    from normwright.lab.ray_crew import RayCrew
-
 _logger = logging.getLogger("normwright")
 
 RUN_RECIPE = "normwright.lab.training:run_recipe"
+RUN_OVER_RAY = "normwright.lab.remote:train_over_ray"
 
 OnProgress = Callable[[int, int, list[tuple[str, int, int]]], None]
 """Called with (runs done, runs in all, [(description, step, steps) of each run under way])."""
@@ -35,6 +31,7 @@ def run_all(
     jobs: int = 1,
     run: str | RunFunction = RUN_RECIPE,
     directory: Path | None = None,
+    ray: str | None = None,
     on_progress: OnProgress = lambda done, total, running: None,
     on_notice: Callable[[str], None] = _logger.warning,
 ) -> None:
@@ -49,6 +46,7 @@ def run_all(
         jobs: how many processes train; 1 trains in this one.
         run: trains one run; as `package.module:function`, or, where jobs is 1, the function itself.
         directory: where data are looked for; None for the usual places.
+        ray: address of the Ray cluster that trains, in place of `run`, with a process here for each job.
         on_progress: called about five times a second.
         on_notice: called with a sentence for the user when a worker died and its run is tried again.
     Raises:
@@ -61,7 +59,10 @@ def run_all(
     by_name = {recipe.hash: recipe for recipe in recipes}
     with Store.open(folder) as store:
         store.add(by_name.values())
-        if jobs == 1:
+        if ray is not None:
+            crew = Crew(folder, list(by_name), run=RUN_OVER_RAY, directory=directory, ray=ray)
+            _run_with(crew, store, by_name, jobs, on_progress, on_notice)
+        elif jobs == 1:
             _run_here(store, by_name, run, directory, on_progress)
         elif isinstance(run, str):
             crew = Crew(folder, list(by_name), run=run, directory=directory)
@@ -71,43 +72,6 @@ def run_all(
                 f"with jobs {jobs}, run must be the name of a function, package.module:function, that other "
                 f"processes can import, but is {run!r}; name it, or set jobs to 1"
             )
-
-
-def run_over(
-    cluster: Cluster,
-    folder: Path,
-    recipes: Iterable[Recipe],
-    *,
-    jobs: int,
-    directory: Path | None = None,
-    on_progress: OnProgress = lambda done, total, running: None,
-    on_notice: Callable[[str], None] = _logger.warning,
-) -> None:
-    """`run_all` on the machines of a cluster; the experiment stays in `folder` here, and so do the data.
-
-    Args:
-        cluster: where the runs are trained; every recipe takes as many threads and the same device.
-        jobs: the most that train at once; they wait until the cluster has room for them.
-        on_notice: called as by `run_all`, and when no run has found room for a while.
-    Raises:
-        RunError, StoreError: as of `run_all`.
-        DataError, UserCodeError: the data, or the sources of a user's functions, cannot be read here.
-    """
-    from normwright.lab.ray_crew import RayCrew
-    from normwright.lab.waiting import Waiting
-
-    by_name = {recipe.hash: recipe for recipe in recipes}
-    with Store.open(folder) as store:
-        store.add(by_name.values())
-        crew = RayCrew(cluster, folder, by_name.values(), directory=directory)
-        waiting = Waiting(crew, on_notice)
-
-        def report(done: int, total: int, running: list[tuple[str, int, int]]) -> None:
-            if done < total:
-                waiting.look()
-            on_progress(done, total, running)
-
-        _run_with(crew, store, by_name, jobs, report, on_notice)
 
 
 def _run_here(
@@ -134,7 +98,7 @@ def _run_here(
 
 
 def _run_with(
-    crew: Crew | RayCrew,
+    crew: Crew,
     store: Store,
     recipes: dict[str, Recipe],
     jobs: int,
@@ -159,13 +123,14 @@ def _run_with(
     _report(store, recipes, on_progress)
 
 
-def _hire(crew: Crew | RayCrew, store: Store, runs: list[str], jobs: int) -> None:
+def _hire(crew: Crew, store: Store, runs: list[str], jobs: int) -> None:
     """Has as many workers as there is work for: `jobs`, or the unfinished runs that no one else holds."""
     states = store.status(runs)
     claims = store.claims(runs)
-    elsewhere = {run for run, claim in claims.items() if claim.process.pid not in crew.pids}
+    ours = crew.pids
+    elsewhere = {run for run, claim in claims.items() if claim.process.pid not in ours}
     open_runs = sum(state != "finished" and run not in elsewhere for run, state, _, _ in states)
-    for _ in range(min(jobs, open_runs) - crew.size):
+    for _ in range(min(jobs, open_runs) - len(ours)):
         crew.hire()
 
 

@@ -1,11 +1,22 @@
-"""Training on a machine of a Ray cluster: the actor that trains there, and the hold on it here."""
+"""Training on a machine of a Ray cluster: the actor that trains there, and the run function that calls it.
+
+Over Ray a worker process (`lab.worker`) does here what it does without: it claims a run, keeps its result,
+and leaves when it is told to or its parent is gone. Only the training is elsewhere. So claims, heartbeats,
+going on and errors are those of one machine, the SQLite file needs no disk that machines share, and a worker
+that Ray does not let go is killed as any that does not leave; Ray ends the actor of a process that is gone.
+(The other way was threads of the parent that call Ray. It takes one process for all runs, but Ctrl-C then
+ends the command when Ray lets it.)
+"""
 
 from __future__ import annotations
 
+import atexit
+import importlib
 import os
+import signal
+import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +24,22 @@ import torch
 
 from normwright import __version__
 from normwright.errors import RunError
-from normwright.lab.cluster import Cluster, needs_of
-from normwright.lab.crew import GRACE_SECONDS
-from normwright.lab.recipe import DataRecipe, Recipe, TrainingRecipe
+from normwright.lab.cluster import needs_of
+from normwright.lab.data import Data
+from normwright.lab.recipe import DataRecipe, Recipe
 from normwright.lab.shipped import Shipment
-from normwright.lab.training import train
+from normwright.lab.training import load_once, train
 from normwright.lab.work import REPORT_SECONDS, OnStep, Raised, Trained
 
-# Ray runs the methods of a group in a thread of their own: the actor answers while it trains.
-_WATCH = "watch"
+# How long the actor may take to clear up: less than the `crew.GRACE_SECONDS` that the worker has.
+CLEAR_SECONDS = 2.0
+
+# So that the actor answers while it trains.
+_METHODS = 3
 
 
 class Lost(BaseException):
-    """The actor is gone. Not an Exception: its run is given back, and is not at fault.
-
-    Args:
-        how: as in "died".
-        log: what Ray says of it.
-    """
-
-    def __init__(self, how: str, log: str) -> None:
-        super().__init__(how, log)
-        self.how, self.log = how, log
-
-
-class _Stopped(BaseException):
-    """The training is to end. Not an Exception, so that no user's `except Exception` holds it up."""
+    """The actor is gone. Not an Exception: the worker dies of it, and its run is tried once more."""
 
 
 class Trainer:
@@ -46,123 +47,62 @@ class Trainer:
 
     def __init__(self, shipment: Shipment) -> None:
         self._shipment = shipment
-        self._folder = tempfile.TemporaryDirectory(prefix="normwright-")
+        self._folder = tempfile.TemporaryDirectory(prefix="normwright-", ignore_cleanup_errors=True)
         shipment.unpack(Path(self._folder.name))
-        self._data: dict[DataRecipe, Any] = {}
-        self._progress = (0, 0)
-        self._stopping = False
+        self._steps = (0, 0)
 
-    def introduce(self) -> tuple[str, dict[str, str]]:
-        """Where it is, in words, and the versions that results depend on."""
-        import ray
-
-        return f"on {ray.util.get_node_ip_address()} (pid {os.getpid()})", _software()
-
-    def train(self, recipe: Recipe, data: list[Any]) -> Trained | Raised | None:
-        """The trained run, or what was raised in it; None where it was stopped.
+    def train(self, recipe: Recipe, data: Data, software: dict[str, str]) -> Trained | Raised:
+        """The trained run, or what was raised in it.
 
         Args:
-            data: the reference to the recipe's data, in a list, so that they are fetched once for many runs.
+            software: the versions that results depend on, where the others are compared.
         """
-        import ray
-
-        self._progress = (0, 0)
+        self._steps = (0, 0)
         try:
-            if recipe.data not in self._data:
-                self._data = {recipe.data: ray.get(data[0])}
+            _check_software(software)
             led = self._shipment.at(Path(self._folder.name), recipe)
-            return train(led, self._data[recipe.data], on_step=self._on_step)
+            return train(led, data, on_step=self._on_step)
         except (Exception, SystemExit) as error:
             return Raised(f"{type(error).__name__}: {error}", traceback.format_exc())
-        except _Stopped:
-            return None
 
-    def progress(self) -> tuple[int, int]:
+    def steps(self) -> tuple[int, int]:
         """Training steps done, and in all."""
-        return self._progress
+        return self._steps
 
-    def stop(self) -> None:
-        """Has the training end after its step, and removes the user's files."""
-        self._stopping = True
+    def clear(self) -> None:
+        """Removes the user's files, before the actor is killed."""
         self._folder.cleanup()
 
     def _on_step(self, step: int, steps: int) -> None:
-        self._progress = (step, steps)
-        if self._stopping:
-            raise _Stopped
+        self._steps = (step, steps)
 
 
-class RemoteTrainer:
-    """An actor as this process holds it; it is made when it is first needed.
+class OverRay:
+    """The run function of a worker process: trains on the cluster that the environment's RAY_ADDRESS names.
 
-    Args:
-        cluster: where Ray finds a machine for it.
-        recipe: says what it takes of its machine.
-        shipment: the user's files.
-        check: called while it is waited for; raises where waiting is to end.
-
-    Attributes:
-        has_place: whether it is on a machine, and has said so.
+    One actor trains all runs of the process, which name the same functions of the user's.
     """
 
-    def __init__(
-        self, cluster: Cluster, recipe: TrainingRecipe, shipment: Shipment, check: Callable[[], None]
-    ) -> None:
-        self._cluster, self._shipment, self._check = cluster, shipment, check
-        self._needs = needs_of(recipe)
+    def __init__(self) -> None:
         self._actor: Any = None
-        self._task: Any = None
-        self._place = "of Ray"
-        self.has_place = False
+        self._data: tuple[DataRecipe, Any] | None = None
 
-    def ready(self) -> Any:
-        """The actor, once Ray has found a machine with room for it.
+    def __call__(self, recipe: Recipe, *, directory: Path | None, on_step: OnStep) -> Trained:
+        """The trained run; `on_step` is called about five times a second with the steps last heard of.
 
-        Raises:
-            RunError: other versions are installed there.
-            Lost: it died, or no machine is left that could have room for it.
-        """
-        if self._actor is not None:
-            return self._actor
-        needs, ray = self._needs, self._cluster.ray
-        options = {"num_cpus": needs["CPU"], "num_gpus": needs.get("GPU", 0), "max_restarts": 0}
-        made = ray.remote(**options, concurrency_groups={_WATCH: 1})(Trainer)
-        self._actor = made.remote(self._shipment)
-        self._task = self._actor.introduce.remote()
-        while not self._is_done(self._task):
-            self._check()
-            if not self._cluster.room(needs):
-                raise Lost("found no machine in the cluster", "Every machine with room for a run is gone.")
-        self._place, software = self._answer()
-        self.has_place = True
-        if software != _software():
-            raise RunError(
-                f"every machine must have {_in_words(_software())}, as this one, but a worker {self._place} "
-                f"has {_in_words(software)}: install the same there"
-            )
-        return self._actor
-
-    def train(self, recipe: Recipe, data: Any, on_step: OnStep) -> Trained:
-        """The trained run.
-
-        Args:
-            data: the reference to the recipe's data.
-            on_step: called about five times a second with the steps that were last heard of.
         Raises:
             Raised: what was raised in the run.
             Lost: the actor died.
         """
-        actor = self.ready()
-        self._task = actor.train.remote(recipe, [data])
-        progress, asked = (0, 0), None
+        ray = _connected()
+        on_step(0, 0)  # which leaves the run if it is to stop
         try:
-            while not self._is_done(self._task):
-                on_step(*progress)
-                if asked is None:
-                    asked = actor.progress.options(concurrency_group=_WATCH).remote()
-                elif self._is_done(asked, 0):
-                    progress, asked = self._get(asked), None
-            trained = self._answer()
+            data = self._reference(ray, recipe.data, directory)
+            if self._actor is None:
+                self._actor = _made(ray, recipe)
+            trained = self._answer(ray, self._actor.train.remote(recipe, data, _software()), on_step)
+        except ray.exceptions.RayError as error:
+            raise Lost(f"the actor of Ray is gone: {error}") from error
         except BaseException:  # stopped, or the run is another process's now: the actor is not to go on
             self.dismiss()
             raise
@@ -172,35 +112,77 @@ class RemoteTrainer:
         return result
 
     def dismiss(self) -> None:
-        """Has the actor end its step and leave, and kills one that does not."""
-        actor, task, self._actor, self._task = self._actor, self._task, None, None
-        if actor is None:
-            return
-        if self.has_place:  # else there is nothing to end, and nobody who would answer
-            last = [actor.stop.options(concurrency_group=_WATCH).remote()]
-            last += [] if task is None else [task]
-            self._cluster.ray.wait(last, num_returns=len(last), timeout=GRACE_SECONDS)
-        self.has_place = False
-        self._cluster.ray.kill(actor)
+        """Ends the actor, which loses nothing: whatever is kept is here."""
+        actor, self._actor = self._actor, None
+        if actor is not None:
+            ray = importlib.import_module("ray")
+            ray.wait([actor.clear.remote()], timeout=CLEAR_SECONDS)
+            ray.kill(actor)
 
-    def _answer(self) -> Any:
-        task, self._task = self._task, None
-        return self._get(task)
+    def _reference(self, ray: Any, recipe: DataRecipe, directory: Path | None) -> Any:
+        """Ray's reference to the data, which are read here and sent once for many runs."""
+        if self._data is None or self._data[0] != recipe:
+            self._data = recipe, ray.put(load_once(recipe, directory))
+        return self._data[1]
 
-    def _is_done(self, task: Any, seconds: float = REPORT_SECONDS) -> bool:
-        return bool(self._cluster.ray.wait([task], timeout=seconds)[0])
+    def _answer(self, ray: Any, task: Any, on_step: OnStep) -> Any:
+        steps, asked = (0, 0), None
+        while not ray.wait([task], timeout=REPORT_SECONDS)[0]:
+            on_step(*steps)
+            if asked is None:
+                asked = self._actor.steps.remote()
+            elif ray.wait([asked], timeout=0)[0]:
+                steps, asked = ray.get(asked), None
+        return ray.get(task)
 
-    def _get(self, task: Any) -> Any:
-        ray = self._cluster.ray
-        try:
-            return ray.get(task)
-        except ray.exceptions.RayError as error:
-            raise Lost(f"{self._place} died", str(error)) from error
+
+train_over_ray = OverRay()
+
+
+def _connected() -> Any:
+    """Ray, connected by this process."""
+    ray = importlib.import_module("ray")
+    if ray.is_initialized():
+        return ray
+    handler = signal.getsignal(signal.SIGTERM)  # which Ray takes for itself
+    stopped = False
+    try:
+        ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
+    except SystemExit:  # as Ray answers a SIGTERM meanwhile
+        stopped = True
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    if stopped:
+        signal.raise_signal(signal.SIGTERM)
+    atexit.register(_leave)  # after Ray's own, so that it comes before
+    return ray
+
+
+def _leave() -> None:
+    """Ends this process without Ray, whose own taking leave imports much and waits for the cluster."""
+    train_over_ray.dismiss()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)  # which is read where the journal does not say how the process ended
+
+
+def _made(ray: Any, recipe: Recipe) -> Any:
+    needs = needs_of(recipe.training)
+    actor = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_concurrency=_METHODS)(Trainer)
+    return actor.remote(Shipment.of([recipe]))
 
 
 def _software() -> dict[str, str]:
     """Other versions give other numbers."""
     return {"normwright": __version__, "PyTorch": torch.__version__}
+
+
+def _check_software(wanted: dict[str, str]) -> None:
+    if wanted != _software():
+        raise RunError(
+            f"every machine must have {_in_words(wanted)}, as the one that asks, but this one has "
+            f"{_in_words(_software())}: install the same here"
+        )
 
 
 def _in_words(software: dict[str, str]) -> str:
