@@ -32,7 +32,7 @@ from normwright.lab.training import load_once, train
 from normwright.lab.work import REPORT_SECONDS, OnStep, Raised, Trained
 
 # How long the actor may take to clear up: less than the `crew.GRACE_SECONDS` that the worker has.
-CLEAR_SECONDS = 2.0
+CLEAR_SECONDS = 4.0
 
 # So that the actor answers while it trains.
 _METHODS = 3
