@@ -1,9 +1,9 @@
-// Two sums over a run: in double, and in C for a short stretch and in double from stretch to stretch.
+// Two sums over a run: one in double; one, of products, in C for a short stretch and in double from stretch to stretch.
 //
-// The second is of products, each of which is widened for twice what it costs to add it. Their sum is off by about
-// 2⁻²⁴ of the largest of them, and overflows where 64 of a lane's terms do: no matter for what becomes of it, a slope and
-// dweight, unless a gradient is a million times the others. Not for shifted sums, whose difference is far smaller than
-// they are (moments.h), nor for sums of exact terms, such as dbias.
+// To widen a product's factors costs several times what adding it does. The sum of products is off by some 2⁻²⁴ of the
+// largest of them, and overflows where a lane's 32 products of a stretch do: it becomes a slope or dweight, whose own
+// terms are rounded as much. Not for shifted sums, whose difference is far smaller than they are (moments.h), nor for
+// sums of exact terms, such as dbias.
 
 #pragma once
 
