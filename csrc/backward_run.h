@@ -135,7 +135,8 @@ inline void fetch_ahead(const BackwardRun<T>& run, std::int64_t j) {
 
 // dx and dresidual of a run.
 template <Kind kind, class T, class Map, class Slope>
-NORMWRIGHT_INLINE inline void backward_run(const BackwardRun<T> given, std::int64_t n, const Map map, const Slope slope) {
+NORMWRIGHT_INLINE inline void backward_run(const BackwardRun<T> given, std::int64_t n, const Map map,
+                                           const Slope slope) {
   using C = Compute<T>;
   BackwardRun<T> runs[1] = {given};
   const BackwardRun<T>& run = runs[0];

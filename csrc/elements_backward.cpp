@@ -30,14 +30,14 @@ class RowGradients {
     Sums total;
     const std::int64_t n = least(kRowPiece, shape_.length - first);
     in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-      const auto step = [&](std::int64_t k, auto lanes, Pack<C>& sum, Pack<C>& product) NORMWRIGHT_INLINE {
+      const auto step = [&](std::int64_t k, auto lanes, Wide<C>& sum, Pack<C>& product) NORMWRIGHT_INLINE {
         const std::int64_t j = chunk + k;
         const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
         const Pack<C> g = keep_or<C>(gradient.dz * load(map.weight + j, lanes), Pack<C>{}, lanes);
-        sum += g;
+        sum.add(widen(g));
         product = multiply_add(g, keep_or<C>(map.normalised(gradient.t), Pack<C>{}, lanes), product);
       };
-      total.add(stretch_sums<C, Pack<C>>(m, step));
+      total.add(stretch_sums<C>(m, step));
     });
     return total;
   }
@@ -65,7 +65,8 @@ class RowGradients {
     }
     const std::int64_t stride = shape_.sets * shape_.length;
     // Where `plain`, nothing is asked on the way, and one pointer serves all rows: the loop needs few registers.
-    const auto step_as = [&](auto plain) NORMWRIGHT_INLINE {
+    const auto step_as = [&](auto is_plain) NORMWRIGHT_INLINE {
+      constexpr bool plain = decltype(is_plain)::value;
       return [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
         const Pack<C> weight = load(maps[0].weight + j, lanes);
         Pack<C> of_weight{}, of_bias{};

@@ -11,8 +11,8 @@ class RowMaps {
  public:
   using C = Compute<T>;
 
-  RowMaps(const Rows& shape, const Forward& call)
-      : shape_(shape), call_(call), parameters_(shape, call.weight, call.bias) {}
+  RowMaps(const Rows& shape, const Forward& call, Ahead ahead)
+      : shape_(shape), call_(call), parameters_(shape, call.weight, call.bias), ahead_(ahead) {}
 
   Sums sums(std::int64_t row, std::int64_t piece) const {
     const std::int64_t first = piece * kRowPiece;
@@ -33,8 +33,7 @@ class RowMaps {
     const double rstd = call_.rstd[row];
     const RowMap<C> map{split.high, static_cast<C>(rstd), static_cast<C>(-split.low * rstd),
                         parameters_.weight(set) + first, parameters_.bias(set) + first};
-    forward_run<kind>(
-        run_of<T>(call_, row * shape_.length + first, mask_offset(shape_, row, first), next_row(shape_, 1)), n, map);
+    forward_run<kind>(run_of<T>(call_, row * shape_.length + first, mask_offset(shape_, row, first), ahead_), n, map);
   }
 
  private:
@@ -51,6 +50,7 @@ class RowMaps {
   const Rows& shape_;
   const Forward& call_;
   ElementParameters<C> parameters_;
+  Ahead ahead_;
 };
 
 template <Kind kind, class T>
@@ -85,7 +85,7 @@ void rows_by_tiles(const Rows& shape, const RowMaps<T>& maps, const Parallel& pa
 void elements_forward(const Rows& shape, const Forward& call, const Parallel& parallel) {
   const Parallel threads = threads_for(parallel, shape.rows * shape.length);
   with_type(call.dtype, [&]<class T>() {
-    const RowMaps<T> maps(shape, call);
+    const RowMaps<T> maps(shape, call, next_row(shape, rows_together(shape, threads)));
     with_kind(call.activation, [&]<Kind kind>() {
       if (enough_rows(shape, threads)) {
         rows_end_to_end<kind>(shape, maps, threads);

@@ -40,7 +40,6 @@ struct Wide {
   void add(const Wide& term) {
     for (int i = 0; i < kParts; ++i) part[i] += term.part[i];
   }
-  void operator+=(const Wide& term) { add(term); }
   void add_product(const Wide& a, const Wide& b) {
     for (int i = 0; i < kParts; ++i) part[i] = multiply_add(a.part[i], b.part[i], part[i]);
   }
@@ -48,10 +47,6 @@ struct Wide {
 };
 
 inline Wide<double> widen(DoublePack v) { return {{v}}; }
-template <class C>
-inline const Wide<C>& widen(const Wide<C>& v) {
-  return v;
-}
 
 inline Wide<float> widen(FloatPack v) {
 #if defined(__AVX512F__)
@@ -77,7 +72,7 @@ inline void store_wide(double* p, const Wide<C>& value) {
   for (int i = 0; i < Wide<C>::kParts; ++i) store(p + i * kLanes<double>, value.part[i], Full{});
 }
 
-// Σt and Σt² of a forward, or Σdz and Σdz·t of a backward.
+// Σt and Σt² of a forward, or Σdz and Σdz·t of a backward; of rows Σg and Σg·x̂.
 struct Sums {
   double first = 0;
   double second = 0;

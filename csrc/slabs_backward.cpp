@@ -8,10 +8,9 @@
 
 namespace normwright::NORMWRIGHT_ISA {
 
-// Σdz and Σdz·t·rstd over a run.
+// Σdz and Σdz·t over a run.
 template <Kind kind, class T, class Map>
-NORMWRIGHT_INLINE inline Sums gradient_sums(const BackwardRun<T> run, std::int64_t n, const Map map,
-                                            Compute<T> rstd) {
+NORMWRIGHT_INLINE inline Sums gradient_sums(const BackwardRun<T> run, std::int64_t n, const Map map) {
   using C = Compute<T>;
   BackwardRun<T> runs[1] = {run};
   Sums total;
@@ -21,10 +20,10 @@ NORMWRIGHT_INLINE inline Sums gradient_sums(const BackwardRun<T> run, std::int64
       const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
       fetch_ahead<kind>(run, j);
       const Pack<C> dz = keep_or<C>(gradient.dz, Pack<C>{}, lanes);
-      sum += widen(dz);
-      product = multiply_add(dz, keep_or<C>(gradient.t * rstd, Pack<C>{}, lanes), product);
+      sum.add(widen(dz));
+      product = multiply_add(dz, keep_or<C>(gradient.t, Pack<C>{}, lanes), product);
     };
-    total.add(stretch_sums<C, Wide<C>>(m, step));
+    total.add(stretch_sums<C>(m, step));
   });
   return total;
 }
@@ -71,8 +70,7 @@ class SlabBackward {
     };
     pieces_.visit(piece, [&](std::int64_t run, std::int64_t first, std::int64_t n) {
       for (std::int64_t s = 0; s < bundle_.slabs; ++s) {
-        const C rstd = static_cast<C>(call_.rstd[bundle_.first + s]);
-        sums[s].add(gradient_sums<kind>(chunk(s, run, first, {next, next}), n, maps_.at(s, run), rstd));
+        sums[s].add(gradient_sums<kind>(chunk(s, run, first, {next, next}), n, maps_.at(s, run)));
       }
       if (shape_.parameter_per_run) keep(run, pieces_.chunk_of(first));
     });
@@ -131,7 +129,7 @@ class SlabBackward {
     for (std::int64_t p = 0; p < shape_.parameters_per_slab(); ++p) {
       Sums sums;
       for (std::int64_t part = 0; part < parts_per_parameter(); ++part) sums.add(parts(s, p)[part]);
-      sums.second -= low * rstd * sums.first;
+      sums.second = (sums.second - low * sums.first) * rstd;
       sums_.values[slab * shape_.parameters_per_slab() + p] = sums;
       const double weight = parameter_at<C>(call_.weight, shape_.parameter(slab, p), 1);
       weighted.add({sums.first * weight, sums.second * weight});
