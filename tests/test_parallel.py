@@ -28,7 +28,16 @@ def test_a_layer_on_a_sharded_input_is_the_layer_on_all_of_it(ranks):
                 assert close(one.double(), other.double()), case
 
 
+def test_a_sharded_output_tells_how_it_lies(ranks):
+    """A slice of a DTensor gave one that told the slice's strides, so that it could not be viewed."""
+    for rank in ranks:
+        for way, (told, alone) in rank["strides"].items():
+            assert told == alone, way
+
+
 REFUSED = {
+    "filter responses": "the input of filter response norm with a threshold or a learned eps must be",
+    "LSTM": "the input of a normalised LSTM must be a plain tensor",
     "ghost": "the input of ghost, split and masked batch norm must be a plain tensor",
     "renormalised": "the input of batch renormalisation must be a plain tensor",
     "synchronised": "the input of synchronised batch norm must be a plain tensor",
