@@ -193,8 +193,8 @@ def watched(part: nn.Module, rank: int) -> dict[str, list[tuple[float, ...]]]:
     }
 
 
-def watched_by_the_first(rank: int) -> str:
-    """What a monitor says that the other process has not."""
+def watched_by_the_first(rank: int) -> tuple[str, str]:
+    """What a monitor says that the other process has not, and then one that both have."""
     part = spread()
     optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
     monitor = nw.Monitor(part, optimiser) if rank == 0 else None
@@ -203,7 +203,11 @@ def watched_by_the_first(rank: int) -> str:
     if monitor is not None:
         monitor.close()
     torch.distributed.barrier()
-    return found
+    with nw.Monitor(part, optimiser):
+        torch.distributed.barrier()
+        again = error_of(optimiser.step)
+    torch.distributed.barrier()
+    return found, again
 
 
 def recalibrated(rank: int) -> dict[str, Any]:

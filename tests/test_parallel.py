@@ -69,9 +69,14 @@ def test_a_monitor_reads_the_norms_of_all_shards(ranks):
 
 
 def test_a_monitor_of_shards_in_one_process_is_refused_and_not_left_waiting(ranks):
-    assert "watched in each of them" in ranks[0]["watched by the first"]
-    assert "but 1 of 2 watch" in ranks[0]["watched by the first"]
-    assert ranks[1]["watched by the first"] == "nothing"
+    assert "watched in each of them" in ranks[0]["watched by the first"][0]
+    assert "but 1 of 2 watch" in ranks[0]["watched by the first"][0]
+    assert ranks[1]["watched by the first"][0] == "nothing"
+
+
+def test_a_second_try_of_all_is_not_counted_with_the_first(ranks):
+    """The processes' numbers had come apart: one refused for ever, and the other waited for it."""
+    assert [rank["watched by the first"][1] for rank in ranks] == ["nothing", "nothing"]
 
 
 def test_recalibrating_a_spread_network_is_recalibrating_the_whole(ranks):
