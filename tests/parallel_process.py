@@ -41,6 +41,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "tanh": lambda: nw.nn.DynamicTanh(5),
 }
 REFUSED: dict[str, Callable[[], nn.Module]] = {
+    "filter responses": lambda: nw.nn.FilterResponseNorm(6),
     "ghost": lambda: nw.nn.GhostBatchNorm2d(6, ghost_size=2),
     "renormalised": lambda: nw.nn.BatchRenorm2d(6),
     "synchronised": lambda: nw.nn.SyncBatchNorm(6),
@@ -89,9 +90,27 @@ def refusals(mesh: DeviceMesh) -> dict[str, str]:
     found = {
         name: error_of(lambda make=make: distribute_module(make(), mesh)(x)) for name, make in REFUSED.items()
     }
+    found["LSTM"] = error_of(lambda: distribute_module(nw.nn.LayerNormLSTM(5, 5), mesh)(x[0]))
     found["plain weight"] = error_of(lambda: nw.nn.LayerNorm(5)(x))
     found["plain statistics"] = error_of(lambda: nw.nn.BatchNorm2d(6, affine=False)(x))
     found["out"] = error_of(lambda: nw.functional.layer_norm(x, (5,), out=x))
+    return found
+
+
+def strides(mesh: DeviceMesh) -> dict[str, list[tuple[int, ...]]]:
+    """RMS norm's outputs for inputs that lie in several ways: a DTensor's and a plain tensor's strides."""
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "slice": lambda x: x[..., :8],
+        "expanded": lambda x: x[:, :1, :8].expand(4, 6, 8),
+        "permuted": lambda x: x.transpose(0, 1),
+        "permuted slice": lambda x: x[..., :8].transpose(0, 1),
+    }
+    found, x = {}, torch.randn(4, 6, 16)
+    for way, taken in ways.items():
+        alone = taken(x)
+        layer = distribute_module(nw.nn.RMSNorm(alone.shape[-1]), mesh)
+        y = layer(taken(distribute_tensor(x, mesh, [Shard(0)])))
+        found[way] = [each.stride() for each in (y, nw.nn.RMSNorm(alone.shape[-1])(alone))]
     return found
 
 
@@ -174,8 +193,8 @@ def watched(part: nn.Module, rank: int) -> dict[str, list[tuple[float, ...]]]:
     }
 
 
-def watched_by_the_first(rank: int) -> str:
-    """What a monitor says that the other process has not."""
+def watched_by_the_first(rank: int) -> tuple[str, str]:
+    """What a monitor says that the other process has not, and then one that both have."""
     part = spread()
     optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
     monitor = nw.Monitor(part, optimiser) if rank == 0 else None
@@ -184,7 +203,11 @@ def watched_by_the_first(rank: int) -> str:
     if monitor is not None:
         monitor.close()
     torch.distributed.barrier()
-    return found
+    with nw.Monitor(part, optimiser):
+        torch.distributed.barrier()
+        again = error_of(optimiser.step)
+    torch.distributed.barrier()
+    return found, again
 
 
 def recalibrated(rank: int) -> dict[str, Any]:
@@ -305,6 +328,7 @@ def main(rank: int, folder: Path) -> None:
                 for name in LAYERS
                 for axis, placement in PLACEMENTS.items()
             },
+            "strides": strides(mesh),
             "refused": refusals(mesh),
             "tensor parallel": tensor_parallel(mesh),
             "watched": {

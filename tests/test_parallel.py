@@ -28,7 +28,16 @@ def test_a_layer_on_a_sharded_input_is_the_layer_on_all_of_it(ranks):
                 assert close(one.double(), other.double()), case
 
 
+def test_a_sharded_output_tells_how_it_lies(ranks):
+    """A slice of a DTensor gave one that told the slice's strides, so that it could not be viewed."""
+    for rank in ranks:
+        for way, (told, alone) in rank["strides"].items():
+            assert told == alone, way
+
+
 REFUSED = {
+    "filter responses": "the input of filter response norm with a threshold or a learned eps must be",
+    "LSTM": "the input of a normalised LSTM must be a plain tensor",
     "ghost": "the input of ghost, split and masked batch norm must be a plain tensor",
     "renormalised": "the input of batch renormalisation must be a plain tensor",
     "synchronised": "the input of synchronised batch norm must be a plain tensor",
@@ -60,9 +69,14 @@ def test_a_monitor_reads_the_norms_of_all_shards(ranks):
 
 
 def test_a_monitor_of_shards_in_one_process_is_refused_and_not_left_waiting(ranks):
-    assert "watched in each of them" in ranks[0]["watched by the first"]
-    assert "but 1 of 2 watch" in ranks[0]["watched by the first"]
-    assert ranks[1]["watched by the first"] == "nothing"
+    assert "watched in each of them" in ranks[0]["watched by the first"][0]
+    assert "but 1 of 2 watch" in ranks[0]["watched by the first"][0]
+    assert ranks[1]["watched by the first"][0] == "nothing"
+
+
+def test_a_second_try_of_all_is_not_counted_with_the_first(ranks):
+    """The processes' numbers had come apart: one refused for ever, and the other waited for it."""
+    assert [rank["watched by the first"][1] for rank in ranks] == ["nothing", "nothing"]
 
 
 def test_recalibrating_a_spread_network_is_recalibrating_the_whole(ranks):

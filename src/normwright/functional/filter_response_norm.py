@@ -16,6 +16,7 @@ from normwright.functional.arguments import (
     is_number,
 )
 from normwright.functional.filter_response_autograd import normalise_responses
+from normwright.functional.sharded import check_not_sharded
 
 
 def filter_response_norm(
@@ -64,6 +65,7 @@ def filter_response_norm(
     if threshold is None and not isinstance(eps, Tensor):
         groups = input.shape[1]
         return operators.groups(input, residual, weight, bias, groups, eps, activation, center=False)
+    check_not_sharded("filter response norm with a threshold or a learned eps", input)
     if not input.numel():
         y = input + 0 * sum(vector.sum() for vector in (weight, bias, threshold) if vector is not None)
     else:

@@ -57,7 +57,16 @@ def of_shards(
         *(None if t is None else _local(t, x, everywhere, summed) for t in parameters),
         *settings,
     )
-    return DTensor.from_local(y, x.device_mesh, placements, shape=x.shape, stride=x.stride())
+    return DTensor.from_local(y, x.device_mesh, placements, shape=x.shape, stride=_strides(y, x.shape))
+
+
+def _strides(part: Tensor, shape: Sequence[int]) -> tuple[int, ...]:
+    """Of a whole whose axes lie in the order of a part's: of a slice, the output is dense and x is not."""
+    strides, step = [0] * len(shape), 1
+    for axis in sorted(range(len(shape)), key=lambda axis: (part.stride(axis), -axis)):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
+    return tuple(strides)
 
 
 def replica(statistic: Any, x: Any) -> Tensor | None:

@@ -16,6 +16,7 @@ from normwright.functional.autocasting import is_autocast
 from normwright.functional.lstm.inputs import LstmInputs, LstmNorms
 from normwright.functional.lstm.layer import lstm_layer
 from normwright.functional.lstm.step_norm import StepNorm
+from normwright.functional.sharded import check_not_sharded
 from normwright.nn.sequences import Steps, lengths_of, packed_steps, padded, padded_steps
 
 Hidden = tuple[Tensor, Tensor]
@@ -213,6 +214,8 @@ def _check_tensors(input: Any, hx: Any) -> None:
             "input must be a tensor or a torch.nn.utils.rnn.PackedSequence, but is a "
             f"{type(input).__name__}: torch.as_tensor makes a tensor of an array or a list"
         )
+    if isinstance(input, Tensor):
+        check_not_sharded("a normalised LSTM", input)
     if hx is None:
         return
     if not isinstance(hx, tuple | list) or len(hx) != 2 or not all(isinstance(t, Tensor) for t in hx):

@@ -97,6 +97,7 @@ class Monitor:
                 optimiser.register_step_post_hook(self._after_step),
             ]
         except AttributeError as error:
+            self._roll.close()
             raise OptionError(
                 "the optimiser must take hooks of its steps (Optimizer.register_step_pre_hook), but "
                 f"{type(optimiser).__name__} does not: where it wraps another, give that one"
@@ -130,6 +131,7 @@ class Monitor:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+        self._roll.close()
         if self._watch is not None:
             self._watch.close()
             self._watch = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import nn
 from normwright.errors import OptionError
 from normwright.functional.sharded import is_sharded
 
-_made = itertools.count()
+# Of the rolls that are open here: those of one network have one number where all processes open the same.
+_numbers: set[int] = set()
 
 
 class Roll:
@@ -27,7 +29,9 @@ class Roll:
         self._ranks: list[int] = [] if mesh is None else sorted(mesh.mesh.flatten().tolist())
         if self._ranks:
             self._store: Any = torch.distributed.distributed_c10d._get_default_store()
-            self._key = f"normwright monitor {next(_made)} of {self._ranks}"
+            self._number = next(number for number in itertools.count() if number not in _numbers)
+            _numbers.add(self._number)
+            self._key = f"normwright monitor {self._number} of {self._ranks}"
             self._store.add(self._key, 1)
 
     def check(self) -> None:
@@ -39,3 +43,11 @@ class Roll:
                 f"the norm of a gradient is that of all its parts, but {came} of {len(self._ranks)} watch: "
                 "make the Monitor in every process, and pass on_finding= and writer= where it is to be told"
             )
+
+    def close(self) -> None:
+        """Leaves it, so that the others do not wait, and that a second try counts from none."""
+        if self._ranks:
+            self._ranks = []
+            _numbers.discard(self._number)
+            with contextlib.suppress(RuntimeError):  # where the processes have parted, none asks
+                self._store.add(self._key, -1)
