@@ -2,13 +2,14 @@
 
 `pipeline()` exports the network, and the stages that it trains call the operators without the functions
 around them. An operator of ours has no derivative there, for one in Python would double what every call
-costs; it is given one where a network is exported in a process that has imported the pipelining.
+costs; it is given one, for good, where the pipelining exports a network.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+from types import FrameType
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from normwright.errors import OptionError
 
+_PIPELINING = "torch.distributed.pipelining"
 _FAMILIES: dict[Any, Any] = {}
 
 
@@ -25,9 +27,21 @@ def knows(operator: Any, differentiable: Any) -> None:
 
 
 def differentiate_if_pipelined() -> None:
-    """Gives the operators their derivatives, once, where the pipelining may train what is exported."""
-    if "torch.distributed.pipelining" in sys.modules:
+    """Gives the operators their derivatives, once, where it is the pipelining that exports a network.
+
+    That it was imported says little: Accelerate does so, and with it Transformers' Trainer.
+    """
+    if _PIPELINING in sys.modules and _is_running(_PIPELINING):
         _library()
+
+
+def _is_running(package: str) -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith(package):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @functools.cache
@@ -41,8 +55,12 @@ def _library() -> torch.library.Library:
 
 
 def _call(operator: Any, differentiable: Any, *call: Any) -> Any:
-    """An operator's call, past the derivative where none is asked for, as from within that itself."""
-    if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in call):
+    """An operator's call, past the derivative where none is asked for, as from within that itself.
+
+    Nor under a transform of `torch.func`, which differentiates the function around the operator.
+    """
+    asked = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+    if asked and any(isinstance(each, Tensor) and each.requires_grad for each in call):
         return differentiable.apply(*call)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*call)
