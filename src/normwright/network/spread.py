@@ -10,9 +10,10 @@ from collections.abc import Collection
 from torch import nn
 
 from normwright.errors import ConversionError
+from normwright.functional.sharded import is_sharded
 
 # By their names: to import these classes takes as long as PyTorch itself.
-_FULLY_SHARD, _FSDP, _DTENSOR = "FSDPModule", "FullyShardedDataParallel", "DTensor"
+_FULLY_SHARD, _FSDP = "FSDPModule", "FullyShardedDataParallel"
 _DDP = "DistributedDataParallel"
 
 #: Of what `spread_by` says, the ways of FSDP, which copies no network.
@@ -31,7 +32,7 @@ def spread_by(network: nn.Module) -> str:
         return FSDP[0]
     if _FSDP in names:
         return FSDP[1]
-    if any(type(parameter).__name__ == _DTENSOR for parameter in network.parameters()):
+    if any(map(is_sharded, network.parameters())):
         return "a tensor-parallel plan"
     return ""
 
