@@ -21,13 +21,18 @@ def is_sharded(x: Tensor) -> bool:
     return type(x).__name__ == "DTensor"
 
 
+def whole(x: Tensor) -> Tensor:
+    """A DTensor's parts gathered, for which the processes that hold them are waited for; else x itself."""
+    return x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
+
+
 def of_shards(
     function: Callable[..., Tensor],
     x: Any,
     residual: Tensor | None,
     parameters: Sequence[Tensor | None],
     settings: Sequence[Any],
-    whole: Iterable[int],
+    undivided: Iterable[int],
     out: Tensor | None = None,
 ) -> Tensor:
     """What a function makes of a DTensor, of which every process computes its own part.
@@ -39,7 +44,7 @@ def of_shards(
     Args:
         function: of x, residual, the parameters and the settings, as one process has them; its result has
             x's shape.
-        whole: axes that moments are taken over, or that the parameters lie along.
+        undivided: axes that moments are taken over, or that the parameters lie along.
         out: what the caller gave as such; None.
     """
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
@@ -48,7 +53,7 @@ def of_shards(
         raise OptionError(
             "out= must be None with a DTensor, whose result may be placed otherwise: leave it out"
         )
-    kept = set(range(x.dim())).difference(whole)
+    kept = set(range(x.dim())).difference(undivided)
     placements = [p if type(p) is Shard and p.dim in kept else Replicate() for p in x.placements]
     everywhere = [Replicate()] * len(placements)
     summed = [Partial() if isinstance(p, Shard) else p for p in placements]

@@ -14,7 +14,7 @@ from normwright.doctor.missing import SkipError
 from normwright.doctor.subject import Subject
 from normwright.errors import RankError
 from normwright.functional.collectives import ranks_of as synchronised_over
-from normwright.functional.sharded import is_sharded
+from normwright.functional.sharded import whole
 from normwright.network.frozen_class import is_frozen
 from normwright.network.walk import is_normaliser
 from normwright.statistics.ranks import exchanged, telling_others
@@ -142,8 +142,7 @@ def _settings_of_groups(groups: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _digest(tensor: Tensor) -> str:
-    whole = tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-    plain = whole.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    plain = whole(tensor).detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return hashlib.blake2b(plain.numpy().tobytes(), digest_size=16).hexdigest()
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from normwright.doctor.training.layers import layer_of, layers_of
 from normwright.doctor.training.spread import count_nonfinite
-from normwright.functional.sharded import is_sharded
+from normwright.functional.sharded import is_sharded, whole
 from normwright.network.walk import is_normaliser
 
 
@@ -107,7 +107,7 @@ class GradientObserver:
             found = self._read.setdefault(name, _Readings())
             found.steps.append(step)
             found.norms.append(norm)
-            found.nonfinite.append(0 if math.isfinite(norm) else count_nonfinite(_whole(gradient)))
+            found.nonfinite.append(0 if math.isfinite(norm) else count_nonfinite(whole(gradient)))
             found.weights.append(weight)
 
     def stepped(self, network: nn.Module, step: int) -> None:
@@ -161,7 +161,7 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
     that hold them are waited for.
     """
     if any(map(is_sharded, tensors)):
-        return [float(_whole(torch.linalg.vector_norm(tensor, dtype=torch.float64))) for tensor in tensors]
+        return [float(whole(torch.linalg.vector_norm(tensor, dtype=torch.float64))) for tensor in tensors]
     if not tensors:
         return []
     norms = [float(norm) for norm in torch._foreach_norm(list(tensors), 2)]
@@ -169,10 +169,6 @@ def norms_of(tensors: Sequence[Tensor]) -> list[float]:
         norm if 1e-12 < norm < 1e18 else float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
         for norm, tensor in zip(norms, tensors, strict=True)
     ]
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def _values(gradient: Tensor | None) -> Tensor:
