@@ -226,7 +226,18 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_importing_normwright_brings_no_command_along():
-    heavy = ["sklearn", "scipy", "plotly", "jinja2", "typer", "rich", "safetensors", "polars", "narwhals"]
+    heavy = [
+        "sklearn",
+        "scipy",
+        "plotly",
+        "jinja2",
+        "typer",
+        "rich",
+        "safetensors",
+        "polars",
+        "narwhals",
+        "ray",
+    ]
     heavy += [
         "normwright.doctor",
         "normwright.lab",

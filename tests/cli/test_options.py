@@ -42,7 +42,7 @@ def test_every_argument_and_field_is_an_option():
 def test_help_shows_the_default(name):
     default = ARGUMENTS[name].default if name in ARGUMENTS else FIELDS[name].default
     if default is None:  # told in words
-        assert name in ("jobs", "data_dir")
+        assert name in ("jobs", "ray", "data_dir")
         return
     values = default if isinstance(default, tuple) else (default,)
     shown = ",".join(f"{value:g}" if isinstance(value, float) and value else str(value) for value in values)

@@ -57,6 +57,10 @@ def compare(
     epochs: Annotated[int | None, option("Passes over the training split.", 10)] = None,
     target: Annotated[float | None, option("Validation metric that steps are counted to.", 0.85)] = None,
     jobs: Annotated[int | None, option("Runs at a time.", "one per core, or one on a GPU")] = None,
+    ray: Annotated[
+        str | None,
+        option("A Ray cluster to train on: auto or HOST:PORT.", "none", metavar="ADDRESS"),
+    ] = None,
     device: Annotated[str | None, option("auto, cpu or cuda.", "auto")] = None,
     out: Annotated[
         Path, option("Folder of the experiment; finished runs are kept in it.", OUT, show_default=False)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from normwright.errors import NormwrightError, OptionError, ShapeError, unknown_name
+from normwright.lab.cluster import Cluster, cluster_at
 from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
 from normwright.lab.devices import device_of
@@ -71,6 +72,7 @@ def compare(
     epochs: int = 10,
     target: float = 0.85,
     jobs: int | None = None,
+    ray: str | None = None,
     device: str = "auto",
     out: str | Path = "normwright-out",
     data_dir: str | Path | None = None,
@@ -103,7 +105,11 @@ def compare(
         seeds: runs of each; the intervals are over these.
         epochs: passes over the training split.
         target: value of the metric that steps are counted to, on the validation split.
-        jobs: processes that train at once; None takes one per core on the CPU, one on a GPU.
+        jobs: processes that train at once; None takes one per core on the CPU, one on a GPU, and over Ray
+            as many as the cluster has room for.
+        ray: a Ray cluster that trains: `auto`, the one that this machine belongs to, or HOST:PORT of its
+            head. Each run takes `threads` CPUs, and on `cuda` a GPU, of a machine there, and a process
+            here. `out` and the data stay here; every machine needs the same normwright and PyTorch.
         device: `auto`, `cpu` or `cuda`.
         out: folder of the experiment.
         data_dir: where data files are looked for first.
@@ -116,6 +122,7 @@ def compare(
         The rows of the table, the verdicts, who leads and whether it wins, and the curves.
     Raises:
         OptionError, DataError, UserCodeError: something does not hold; nothing was trained.
+        MissingExtraError: `ray` is given and Ray not installed, or a data set's package.
         RunError: an exception in a run or in a user's code; what was finished is kept.
         StoreError: `out` cannot be read or written.
     Usage, not run as a test because it trains for minutes:
@@ -138,20 +145,22 @@ def compare(
     options |= {"loss": _named(loss), "metric": _named(metric), "device": device_of(device)}
     base = make_base(network_name, _named(data), **options)
     grid = Grid(base, norms, batch_sizes, lrs, seeds)
+    cluster = None if ray is None else cluster_at(ray)
     directory = None if data_dir is None else Path(data_dir)
     on_stage(f"reading {base.data.name}")
     with _naming_the_run(base):
         loaded = load_once(base.data, directory)
     grid = dataclasses.replace(grid, base=_with_digests(base, loaded))
     _check(grid, loaded)
-    return _Comparing(grid, loaded, Path(out), target).run(jobs, directory, on_stage, on_progress)
+    comparing = _Comparing(grid, loaded, Path(out), target, cluster)
+    return comparing.run(jobs, directory, on_stage, on_progress)
 
 
 class _Comparing:
     """One comparison, once it is known to be possible."""
 
-    def __init__(self, grid: Grid, data: Data, out: Path, target: float) -> None:
-        self.grid, self.data, self.out, self.target = grid, data, out, target
+    def __init__(self, grid: Grid, data: Data, out: Path, target: float, cluster: Cluster | None) -> None:
+        self.grid, self.data, self.out, self.target, self.cluster = grid, data, out, target, cluster
         self.recipes = grid.recipes()
 
     def run(
@@ -161,20 +170,27 @@ class _Comparing:
         on_stage: Callable[[str], None],
         on_progress: OnProgress,
     ) -> Comparison:
-        workers = default_jobs(self.grid.base.training.device, len(self.recipes)) if jobs is None else jobs
+        most = self._default_jobs()  # in any case, because it tells where no machine has room for a run
+        workers = most if jobs is None else jobs
         with Store.open(self.out) as store:
             self._reopen_lost(store)
             done = len(store.finished([recipe.hash for recipe in self.recipes]))
             self._note_other_versions(store, done, on_stage)
         left = f", {done} of them done already" if done else ""
-        on_stage(f"training {len(self.recipes)} runs{left}, {workers} at a time")
-        run_all(self.out, self.recipes, jobs=workers, directory=directory, on_progress=on_progress)
+        at_once = f"{workers} at a time" + (" over Ray" if self.cluster else "")
+        on_stage(f"training {len(self.recipes)} runs{left}, {at_once}")
+        ray = self.cluster.address if self.cluster else None
+        run_all(self.out, self.recipes, jobs=workers, directory=directory, ray=ray, on_progress=on_progress)
         with Store.open(self.out) as store:
             results = self._results(store)
             choices = choose(self.grid, results)
             on_stage("testing each normaliser at its best learning rate")
             tests = self._test(store, choices, results)
-        return self._comparison(choices, results, tests, workers)
+        return self._comparison(choices, results, tests, at_once)
+
+    def _default_jobs(self) -> int:
+        training, runs = self.grid.base.training, len(self.recipes)
+        return self.cluster.jobs(training, runs) if self.cluster else default_jobs(training.device, runs)
 
     def _note_other_versions(self, store: Store, done: int, on_stage: Callable[[str], None]) -> None:
         """Runs of another PyTorch count, but the user is told."""
@@ -204,7 +220,7 @@ class _Comparing:
         return {run.hash: take_test(store, run, self.data) for run in finished}
 
     def _comparison(
-        self, choices: Sequence[Choice], results: Results, tests: Tests, workers: int
+        self, choices: Sequence[Choice], results: Results, tests: Tests, at_once: str
     ) -> Comparison:
         grid, base = self.grid, self.grid.base
         none = {choice.batch_size: choice for choice in choices if choice.norm == "none"}
@@ -226,7 +242,7 @@ class _Comparing:
             metric=base.training.metric,
             target=self.target,
             command=command_line(grid, self.target, self.out),
-            machine=f"{machine_in_words(base.training.device)}, {workers} at a time",
+            machine=f"{machine_in_words(base.training.device)}, {at_once}",
             epochs=base.training.epochs,
             runs=len(self.recipes),
             rows=rows,

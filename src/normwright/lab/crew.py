@@ -63,21 +63,27 @@ class Crew:
         runs: hashes of the recipes to work on.
         run: the run function, as `package.module:function`.
         directory: where data are looked for; None for the usual places.
+        ray: address of the Ray cluster that the run function trains on, which it finds as RAY_ADDRESS.
     """
 
-    def __init__(self, folder: Path, runs: Sequence[str], *, run: str, directory: Path | None) -> None:
-        path = tuple(os.path.abspath(entry) for entry in sys.path)
+    def __init__(
+        self,
+        folder: Path,
+        runs: Sequence[str],
+        *,
+        run: str,
+        directory: Path | None,
+        ray: str | None = None,
+    ) -> None:
         self._task = Task(
             folder=str(folder),
             runs=tuple(runs),
             run=run,
             directory=None if directory is None else str(directory),
             parent=os.getpid(),
-            path=path,
+            path=absolute_path(),
         )
-        # With -m, Python looks into the current folder first, where a user's random.py would hide the
-        # standard library's. Safe path forbids it; Python 3.10 does not know it.
-        self._environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
+        self._environment = child_environment() | ({} if ray is None else {"RAY_ADDRESS": ray})
         self._workers: list[_Worker] = []
 
     @property
@@ -119,6 +125,7 @@ class Crew:
         finally:  # also on a second Ctrl-C
             for worker in self._workers:
                 worker.process.kill()
+            for worker in self._workers:
                 worker.process.wait()
                 worker.files.close()
             self._workers = []
@@ -130,6 +137,18 @@ class Crew:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def absolute_path() -> tuple[str, ...]:
+    """Where this process looks for modules."""
+    return tuple(os.path.abspath(entry) for entry in sys.path)
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which a child finds the modules that this process finds, and no others."""
+    # With -m and -c, Python looks into the current folder first, where a user's random.py would hide the
+    # standard library's. Safe path forbids it; Python 3.10 does not know it.
+    return os.environ | {"PYTHONPATH": os.pathsep.join(absolute_path()), "PYTHONSAFEPATH": "1"}
 
 
 def _wait(process: subprocess.Popen[bytes], deadline: float) -> None:

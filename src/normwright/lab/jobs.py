@@ -1,4 +1,4 @@
-"""Does all runs of an experiment: in this process, or in several."""
+"""Does all runs of an experiment: in this process, in several, or on several machines."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from normwright.lab.work import REPORT_SECONDS, OnStep, RunFunction, Trained, ru
 _logger = logging.getLogger("normwright")
 
 RUN_RECIPE = "normwright.lab.training:run_recipe"
+RUN_OVER_RAY = "normwright.lab.remote:train_over_ray"
 
 OnProgress = Callable[[int, int, list[tuple[str, int, int]]], None]
 """Called with (runs done, runs in all, [(description, step, steps) of each run under way])."""
@@ -30,6 +31,7 @@ def run_all(
     jobs: int = 1,
     run: str | RunFunction = RUN_RECIPE,
     directory: Path | None = None,
+    ray: str | None = None,
     on_progress: OnProgress = lambda done, total, running: None,
     on_notice: Callable[[str], None] = _logger.warning,
 ) -> None:
@@ -44,6 +46,7 @@ def run_all(
         jobs: how many processes train; 1 trains in this one.
         run: trains one run; as `package.module:function`, or, where jobs is 1, the function itself.
         directory: where data are looked for; None for the usual places.
+        ray: address of the Ray cluster that trains, in place of `run`, with a process here for each job.
         on_progress: called about five times a second.
         on_notice: called with a sentence for the user when a worker died and its run is tried again.
     Raises:
@@ -56,7 +59,10 @@ def run_all(
     by_name = {recipe.hash: recipe for recipe in recipes}
     with Store.open(folder) as store:
         store.add(by_name.values())
-        if jobs == 1:
+        if ray is not None:
+            crew = Crew(folder, list(by_name), run=RUN_OVER_RAY, directory=directory, ray=ray)
+            _run_with(crew, store, by_name, jobs, on_progress, on_notice)
+        elif jobs == 1:
             _run_here(store, by_name, run, directory, on_progress)
         elif isinstance(run, str):
             crew = Crew(folder, list(by_name), run=run, directory=directory)

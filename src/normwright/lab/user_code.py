@@ -80,21 +80,30 @@ def digest(name: str) -> str:
     Raises:
         UserCodeError: there is no such file or module, or the module has no file (one built into Python).
     """
+    path, root, _ = source_of(name)
+    return hashlib.sha256(b"\0".join(_read(file) for file in own_sources(path, root))).hexdigest()
+
+
+def source_of(name: str) -> tuple[Path, Path, bool]:
+    """The file of the name's file or module part, and the folder that its imports are looked up in.
+
+    Returns:
+        (path, folder, whether the name is that of a file and not of a module).
+    Raises:
+        UserCodeError: as of `digest`.
+    """
     where, _ = _parts(name)
     if _is_path(where):
         path = _existing_file(where)
-        root = path.parent
-    else:
-        source: str | None = getattr(_module(where), "__file__", None)
-        if source is None:
-            raise UserCodeError(
-                f"{where} must have a source file, so that a changed function is seen, but has none; "
-                "define a function in a file of your own that calls it"
-            )
-        path = Path(source)
-        above = where.count(".") + (path.name == "__init__.py")
-        root = path.parents[above]
-    return hashlib.sha256(b"\0".join(_read(file) for file in own_sources(path, root))).hexdigest()
+        return path, path.parent, True
+    source: str | None = getattr(_module(where), "__file__", None)
+    if source is None:
+        raise UserCodeError(
+            f"{where} must have a source file, so that a changed function is seen, but has none; "
+            "define a function in a file of your own that calls it"
+        )
+    path = Path(source)
+    return path, path.parents[where.count(".") + (path.name == "__init__.py")], False
 
 
 def name_of(function: Callable[..., Any]) -> str:

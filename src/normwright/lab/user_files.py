@@ -157,10 +157,12 @@ def _is_installed(spec: ModuleSpec) -> bool:
     """Whether a module comes with Python, or lies where packages are installed."""
     if not spec.has_location and not spec.submodule_search_locations:
         return True
-    return any(
-        _INSTALLED & set(Path(place).parts) or any(Path(place).is_relative_to(root) for root in _library())
-        for place in _places(spec)
-    )
+    return any(is_installed(Path(place)) for place in _places(spec))
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file comes with Python, or lies where packages are installed."""
+    return bool(_INSTALLED & set(path.parts)) or any(path.is_relative_to(root) for root in _library())
 
 
 @functools.cache

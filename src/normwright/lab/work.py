@@ -46,6 +46,19 @@ class RunFunction(Protocol):
         """Trains the run and calls `on_step` after every training step."""
 
 
+class Raised(Exception):  # noqa: N818  # it tells of an error elsewhere
+    """What was raised in a run on another machine.
+
+    Args:
+        what: the exception in one line.
+        text: it with its traceback.
+    """
+
+    def __init__(self, what: str, text: str) -> None:
+        super().__init__(what, text)
+        self.what, self.text = what, text
+
+
 class _Stopped(BaseException):
     """The loop is to end. Not an Exception, so that no user's `except Exception` holds it up."""
 
@@ -117,12 +130,19 @@ def _finish(
         if isinstance(error, StoreError):
             store.release(recipe.hash)
             raise
-        text = traceback.format_exc()
+        what, text = _told(error)
         store.fail(recipe.hash, text)
-        raise run_error(f"{type(error).__name__}: {error}", recipe, text) from error
+        raise run_error(what, recipe, text) from error
     except BaseException:
         store.release(recipe.hash)
         raise
+
+
+def _told(error: BaseException) -> tuple[str, str]:
+    """An exception that is being handled, in one line and with its traceback."""
+    if isinstance(error, Raised):
+        return error.what, error.text
+    return f"{type(error).__name__}: {error}", traceback.format_exc()
 
 
 class _Watch:
