@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from on_device import OnDevice  # noqa: E402
 
 if triton.interprets():
     know_builtins_by_name()
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As of a script's `make test &`: the commands that tests interrupt would inherit it, and be deaf.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
