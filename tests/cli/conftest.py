@@ -95,14 +95,15 @@ def wait_for() -> Callable[[Path, subprocess.Popen[str]], None]:
 
 NETS = """
 from torch import nn
-from transformers import ResNetConfig, ResNetForImageClassification
 
 def resnet():
+    from transformers import ResNetConfig, ResNetForImageClassification  # takes seconds, which few need
     config = ResNetConfig(num_channels=1, embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1],
                           layer_type="basic", num_labels=10)
     return ResNetForImageClassification(config)
 
 def wider():
+    from transformers import ResNetConfig, ResNetForImageClassification
     config = ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[4, 8], depths=[1, 1],
                           layer_type="basic", num_labels=10)
     return ResNetForImageClassification(config)
