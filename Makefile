@@ -38,9 +38,9 @@ INTERPRETED := tests/backends/triton $(addprefix tests/backends/test_,lstm_cell.
 # sorts them otherwise, the last would be those of one long test, beside which a core has nothing to do.
 test: $(VENV)/.dev
 	@$(RENEW_NATIVE)
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 	@if $(BIN)/python -c 'import triton' 2>/dev/null; then \
-		NORMWRIGHT_TRITON=interpret $(BIN)/pytest -n auto $(INTERPRETED); \
+		OMP_NUM_THREADS=1 NORMWRIGHT_TRITON=interpret $(BIN)/pytest -n auto $(INTERPRETED); \
 	else \
 		echo "Triton is not installed: its kernels are not tested"; \
 		case ",$$NORMWRIGHT_REQUIRE," in *,triton,*) exit 1;; esac; \
