@@ -111,7 +111,10 @@ CASES = {
         1,
         "kept.pt exists: choose another --out",
     ),
-    f"recalibrate nets.py:resnet {SAVED} --data batches.py:loader --out /proc/a.pt": (1, "cannot be written"),
+    f"recalibrate nets.py:resnet {SAVED} --data batches.py:loader --out /proc/a.pt": (
+        1,
+        "--out must be in a folder that can be written, but /proc cannot be",
+    ),
     f"convert nets.py:resnet {SAVED} --to grop --dry-run": (1, "did you mean 'group'"),
     f"convert nets.py:resnet {SAVED} --to group --names nonsense --dry-run": (1, "nonsense"),
     # in the command's own options, and not in Python's

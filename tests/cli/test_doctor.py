@@ -151,7 +151,7 @@ def test_files_are_written_and_written_again(done, folder):
 
 def test_fix_shows_before_and_after(done):
     output = done["fix"][1]
-    assert "2 of 2 findings mended on a copy." in output
+    assert "Mended on a copy: 2 of the 2 findings that --fix is for." in output
     assert output.count("nothing found") == 2
     record = json.loads(done["fix json"][1])["mending"]
     assert [each["after"] for each in record["mended"]] == [None, None]
@@ -171,7 +171,7 @@ def test_mended_weights_load_into_the_users_network(done, folder):
 
 def test_other_weights_are_written_and_it_is_told_what_they_fit(done, folder):
     _, output, errors = done["structure"]
-    assert "2 of 2 findings mended" in output
+    assert "2 of the 2 findings" in output
     assert "written: other.pt" in output
     assert (
         "note: other.pt holds other weights than the function builds (no 1.bias): change the code" in errors

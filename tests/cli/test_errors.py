@@ -26,6 +26,9 @@ def wide(shape, classes):
 def number():
     return 3
 
+def misfit(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(63, classes))
+
 def broken(shape, classes):
     raise LookupError("no [bold]such[/bold] layer")
 
@@ -63,6 +66,11 @@ CASES = {
     "--data nets.py:number": (1, "error: nets.py:number must return (x_train, y_train, x_test, y_test)"),
     "--data nets.py:no_such_class": (1, "labels"),
     "--data nets.py:below_zero": (1, "labels"),
+    "nets.py:misfit": (
+        1,
+        "error: what the network is given must fit it, but '1', a Linear of the network,",
+    ),
+    "a_binary_file.py:net": (1, "/a_binary_file.py must be Python source, but holds a NUL byte"),
     "nets.py:broken": (1, "LookupError: no [bold]such[/bold] layer"),
     "--lr 0.1,x": (2, "'x' (element 2 of '0.1,x') must be a number, but is not"),
     "--batch-size 2,1.5": (2, "'1.5' (element 2 of '2,1.5') must be a whole number, but is not"),
@@ -76,6 +84,7 @@ CASES = {
 def outcomes(shared_cli):
     """Each case's status, output and errors, all from one process."""
     (shared_cli.folder / "nets.py").write_text(OWN)
+    (shared_cli.folder / "a_binary_file.py").write_bytes(b"net = 1\0")
     commands = [["compare", *case.split(), "--out", "none-here"] for case in CASES]
     script = str(Path(__file__).with_name("many_commands.py"))
     done = shared_cli.run(json.dumps(commands), program=(sys.executable, script))
@@ -110,11 +119,14 @@ def test_error_is_the_last_line_and_plain(outcomes):
 
 def test_exception_of_the_users_own_is_shown_as_python_shows_it(outcomes):
     _, _, errors = outcomes["nets.py:broken"]
-    assert "Traceback (most recent call last):" in errors
-    assert 'nets.py", line 12, in broken\n    raise LookupError' in errors
-    assert "LookupError: no [bold]such[/bold] layer" in errors
-    assert '"name": "nets.py:broken"' in errors  # the recipe of the run that it stopped
-    assert errors.splitlines()[-1].startswith("Finished runs are kept")
+    shown = errors[errors.index("Traceback (most recent call last):") :].splitlines()
+    assert shown[1].endswith('nets.py", line 15, in broken')  # where normwright called it from says nothing
+    assert shown[2:] == [
+        '    raise LookupError("no [bold]such[/bold] layer")',
+        "LookupError: no [bold]such[/bold] layer",
+        "Nothing was trained.",
+    ]
+    assert "error: LookupError: no [bold]such[/bold] layer in nets.py:broken on digits" in errors
 
 
 def test_nothing_is_trained(outcomes, shared_cli):

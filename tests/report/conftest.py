@@ -63,7 +63,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             )
         pytest.skip("chromium is not installed: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    # As all else that is waited for: on a loaded machine a page may not be drawn for longer than the 5 s of expect.
+    # As all else that is waited for: a loaded machine may not draw a page for longer than the 5 s of expect.
     playwright.expect.set_options(timeout=30_000)
     with playwright.sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(

@@ -9,7 +9,7 @@ import stat
 
 import pytest
 
-from normwright.errors import StoreError
+from normwright.errors import OptionError, StoreError
 from normwright.lab import compare as lab
 from normwright.lab.records import Interval
 from normwright.report.comparison import compare, write_files
@@ -29,6 +29,16 @@ def test_help_tells_the_files_and_the_arguments():
     what, _, arguments = inspect.getdoc(compare).partition("\nArgs:\n")
     assert all(name in what for name in ("report.html", "table.md", "comparison.json"))
     assert "batch_sizes: samples per training step." in arguments
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_no_comparison_made_is_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    stages = []
+    with pytest.raises(OptionError, match=f"holds a {name} and no experiment: choose another"):
+        compare(out=tmp_path, on_stage=stages.append, **SMALL, **SIZE)
+    assert stages == []
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
 
 
 def test_files_hold_what_is_returned(tmp_path):

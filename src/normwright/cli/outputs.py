@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from normwright.cli.options import any_of
@@ -37,5 +38,13 @@ def check_output(
         raise OptionError(f"{option}: {error}") from error
     if not folder.is_dir():
         raise OptionError(f"{option} must be in a folder that exists, but {folder} does not: make it")
+    try:
+        # Rights alone do not tell of a folder that is mounted to be read, nor of one of /proc.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OptionError(
+            f"{option} must be in a folder that can be written, but {folder} cannot be ({error.strerror}): "
+            "choose another"
+        ) from error
     if path.exists() and not replace:
         raise OptionError(f"{path} exists: choose another {option}, or replace it by --force")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -45,9 +44,10 @@ def user_errors_shown(options: Mapping[str, str], *, as_json: bool) -> Iterator[
 
 
 def _show(error: Exception) -> None:
-    from normwright.cli.misfit import misfit_of
+    from normwright.lab.misfit import misfit_of
+    from normwright.lab.tracebacks import user_traceback
 
     misfit = misfit_of(error)
     if misfit is None or not misfit.by_torch:
-        traceback.print_exc()
+        typer.echo(user_traceback(error), err=True)
     typer.echo(f"error: {misfit.line if misfit else f'{type(error).__name__}: {error}'}", err=True)

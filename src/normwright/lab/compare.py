@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import shlex
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from normwright.errors import NormwrightError, OptionError, ShapeError, unknown_name
+from normwright.errors import OptionError, unknown_name
+from normwright.lab.beforehand import check_grid, naming_the_run
 from normwright.lab.cluster import Cluster, cluster_at
 from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
@@ -33,23 +31,13 @@ from normwright.lab.judge import (
 )
 from normwright.lab.lead import Guessing, guessing, lead
 from normwright.lab.machine import default_jobs, machine_in_words
-from normwright.lab.objective import loss_named, metric_named
-from normwright.lab.placement import trial
-from normwright.lab.recipe import Recipe, TrainingRecipe
+from normwright.lab.recipe import Recipe
 from normwright.lab.records import Comparison, Lead, Row
 from normwright.lab.store import Store
 from normwright.lab.testing import Tested, take_test
-from normwright.lab.training import (
-    build,
-    check_batch,
-    load_once,
-    reproducible,
-    smallest_batch,
-    used_samples,
-)
+from normwright.lab.training import load_once
 from normwright.lab.user_code import digest, is_user_code, name_of, not_while_importing
 from normwright.lab.verdict import verdict
-from normwright.lab.work import run_error
 
 UserFunction = Callable[..., Any]
 
@@ -148,10 +136,10 @@ def compare(
     cluster = None if ray is None else cluster_at(ray)
     directory = None if data_dir is None else Path(data_dir)
     on_stage(f"reading {base.data.name}")
-    with _naming_the_run(base):
+    with naming_the_run(base):
         loaded = load_once(base.data, directory)
     grid = dataclasses.replace(grid, base=_with_digests(base, loaded))
-    _check(grid, loaded)
+    check_grid(grid, loaded)
     comparing = _Comparing(grid, loaded, Path(out), target, cluster)
     return comparing.run(jobs, directory, on_stage, on_progress)
 
@@ -178,7 +166,8 @@ class _Comparing:
             self._note_other_versions(store, done, on_stage)
         left = f", {done} of them done already" if done else ""
         at_once = f"{workers} at a time" + (" over Ray" if self.cluster else "")
-        on_stage(f"training {len(self.recipes)} runs{left}, {at_once}")
+        runs = "1 run" if len(self.recipes) == 1 else f"{len(self.recipes)} runs"
+        on_stage(f"training {runs}{left}, {at_once}")
         ray = self.cluster.address if self.cluster else None
         run_all(self.out, self.recipes, jobs=workers, directory=directory, ray=ray, on_progress=on_progress)
         with Store.open(self.out) as store:
@@ -358,41 +347,3 @@ def _with_digests(base: Recipe, data: Data) -> Recipe:
         data=dataclasses.replace(base.data, digest=data.digest),
         training=dataclasses.replace(base.training, digest="+".join(digest(name) for name in own)),
     )
-
-
-def _check(grid: Grid, data: Data) -> None:
-    """Whatever can be known to fail fails before anything is trained."""
-    loss_named(grid.base.training.loss)
-    metric_named(grid.base.training.metric)
-    for norm in grid.norms:
-        recipes = [grid.recipe(norm, batch_size, grid.lrs[0], 0) for batch_size in grid.batch_sizes]
-        for recipe in recipes:
-            check_batch(recipe, len(data.train_y))
-        with _naming_the_run(recipes[0]), reproducible(recipes[0].training):
-            network = build(recipes[0], data).module
-            if norm == "whitening":
-                for recipe in recipes:
-                    _check_whitening(network, recipe.training, used_samples(recipe.training, data))
-
-
-def _check_whitening(network: nn.Module, recipe: TrainingRecipe, data: Data) -> None:
-    """The smallest batch whitens every place: how many values one must have, the network alone tells."""
-    smallest = smallest_batch(recipe, len(data.train_y))
-    try:
-        trial(network, data.train_x[:smallest].to(recipe.device))
-    except ShapeError as error:
-        raise OptionError(
-            f"whitening norm cannot take the smallest batch that batch size {recipe.batch_size} makes, of "
-            f"{smallest} samples: take another batch size, or leave whitening norm out ({error})"
-        ) from error
-
-
-@contextmanager
-def _naming_the_run(recipe: Recipe) -> Iterator[None]:
-    """An exception of the user's own code becomes a RunError that names the run; it stays the cause."""
-    try:
-        yield
-    except NormwrightError:
-        raise
-    except Exception as error:
-        raise run_error("an exception before training", recipe, traceback.format_exc()) from error

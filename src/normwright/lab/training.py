@@ -81,8 +81,8 @@ def check_batch(recipe: Recipe, samples: int) -> None:
         advice = f"take {' or '.join(map(str, better[:2]))}" if norm != "ghost" else "take another ghost_size"
         raise OptionError(
             f"{norm} norm needs at least two samples in every {'virtual ' if norm == 'ghost' else ''}batch, "
-            f"but batch size {size} leaves a last one of one of {samples:,} samples: {advice}, or leave "
-            f"{norm} norm out"
+            f"but batch size {size} leaves one of the {samples:,} samples for the last batch: {advice}, or "
+            f"leave {norm} norm out"
         )
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from normwright.errors import UserCodeError
 from normwright.lab.sources import parsed
 
 # What makes this module a package, whose modules the finder below finds.
@@ -182,6 +183,10 @@ class _FreshSource(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         source = self.get_data(self.path)
+        if b"\0" in source:  # of which Python's own words do not name the file
+            raise UserCodeError(
+                f"{self.path} must be Python source, but holds a NUL byte: see what file it is"
+            )
         moved = {name for name in _imported(source) if is_moved(name, self._beside)}
         if not moved:
             return self._compiled(source)

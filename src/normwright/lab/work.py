@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,7 @@ from normwright.errors import RunError, StoreError
 from normwright.lab.recipe import Recipe
 from normwright.lab.run import RunResult
 from normwright.lab.store import Store
+from normwright.lab.tracebacks import user_traceback
 
 OnStep = Callable[[int, int], None]
 """Called with (training steps done, training steps in all)."""
@@ -142,7 +142,7 @@ def _told(error: BaseException) -> tuple[str, str]:
     """An exception that is being handled, in one line and with its traceback."""
     if isinstance(error, Raised):
         return error.what, error.text
-    return f"{type(error).__name__}: {error}", traceback.format_exc()
+    return f"{type(error).__name__}: {error}", user_traceback(error)
 
 
 class _Watch:

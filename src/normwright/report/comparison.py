@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
 
+from normwright.errors import OptionError
 from normwright.lab import compare as lab
 from normwright.lab.records import Comparison
+from normwright.lab.store.experiment import FILE
 from normwright.lab.store.whole import followed
 from normwright.report.files import write_whole
 from normwright.report.markdown import to_markdown
@@ -46,9 +48,13 @@ def _reported(train: Callable[P, Comparison]) -> Callable[P, Comparison]:
 
 
 def _check_places(folder: Path) -> None:
-    """Says before the work what `write_files` would say after it."""
+    """Says before the work what `write_files` would say after it, and spares files that are not its own."""
     for name in (REPORT, TABLE, RECORDS):
-        followed(folder / name)
+        if followed(folder / name).exists() and not (folder / FILE).exists():
+            raise OptionError(
+                f"out must be a new folder or one of an experiment, but {folder} holds a {name} and no "
+                "experiment: choose another, so that it is not replaced"
+            )
 
 
 def write_files(comparison: Comparison, folder: Path) -> None:

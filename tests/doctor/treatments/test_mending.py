@@ -81,7 +81,7 @@ def test_a_fix_that_fails_is_told_and_leaves_nothing_half_done(sick, monkeypatch
     assert not failed.gone
     assert torch.equal(mending.network[0].weight, sick.network[0].weight)
     assert "not made: this one cannot be mended" in str(mending)
-    assert mending.table().summary == "2 of 3 findings mended on a copy."
+    assert mending.table().summary == "Mended on a copy: 2 of the 3 findings that --fix is for."
 
 
 def test_what_a_fix_brings_about_is_told(sick, monkeypatch):

@@ -106,7 +106,7 @@ class Mending:
         """For a person: the evidence before and after, finding by finding."""
         gone = sum(each.gone for each in self.mended)
         return Table(
-            f"{gone} of {len(self.mended)} findings mended on a copy."
+            f"Mended on a copy: {gone} of the {len(self.mended)} findings that --fix is for."
             if self.mended
             else "Nothing that was found can be mended by --fix: see what to do above.",
             ("rule", "layer", "before", "after", "figure before", "figure after", "threshold"),

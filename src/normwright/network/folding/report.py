@@ -172,6 +172,6 @@ def _speed_in_words(speed: FoldSpeed | None) -> list[str]:
     if speed is None:
         return []
     return [
-        f"A call takes {1e3 * speed.after:.3g} ms, and took {1e3 * speed.before:.3g} ms: "
-        f"{speed.ratio:.3f} of the time (medians of {speed.calls} calls in turn)."
+        f"A call takes {1e3 * speed.after:.3g} ms, {speed.ratio:.3f} of what it took (medians of "
+        f"{speed.calls} calls in turn)."
     ]
