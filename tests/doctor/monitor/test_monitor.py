@@ -288,6 +288,8 @@ def test_a_network_keeps_being_copied_while_it_is_watched():
         ({"steps": 1.5}, "steps must be a whole number"),
         ({"every": 2, "steps": 3}, "3 of every 2"),
         ({"rules": ["nonsense"]}, "unknown rule"),
+        ({"rules": "nonfinite_values"}, "rules= must be names in a list"),
+        ({"rules": 3}, "rules= must be names in a list"),
     ],
 )
 def test_bad_options(options, message):
