@@ -16,7 +16,7 @@ import torch
 from processes import process_group
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.pipelining import ScheduleGPipe, SplitPoint, pipeline
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import (
@@ -94,6 +94,13 @@ def refusals(mesh: DeviceMesh) -> dict[str, str]:
     found["plain weight"] = error_of(lambda: nw.nn.LayerNorm(5)(x))
     found["plain statistics"] = error_of(lambda: nw.nn.BatchNorm2d(6, affine=False)(x))
     found["out"] = error_of(lambda: nw.functional.layer_norm(x, (5,), out=x))
+    plain = torch.randn(4, 6, 5, 5)
+    found["plain input of batch norm"] = error_of(
+        lambda: distribute_module(nw.nn.BatchNorm2d(6), mesh)(plain)
+    )
+    found["plain input of RMS norm"] = error_of(lambda: distribute_module(nw.nn.RMSNorm(5), mesh)(plain))
+    found["plain input of tanh"] = error_of(lambda: distribute_module(nw.nn.DynamicTanh(5), mesh)(plain))
+    found["plain input and a residual"] = error_of(lambda: nw.functional.layer_norm(plain, (5,), residual=x))
     return found
 
 
@@ -190,6 +197,20 @@ def watched(part: nn.Module, rank: int) -> dict[str, list[tuple[float, ...]]]:
     return {
         fact.parameter: [fact.norms, fact.updates, fact.weights]
         for fact in monitor.windows[0].evidence.gradients
+    }
+
+
+def watched_flat(rank: int) -> dict[str, Any]:
+    """What a monitor has of a network whose parameters lie in pieces of one vector."""
+    part = FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True)
+    optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
+    with nw.Monitor(part, optimiser, every=2, steps=2, on_finding=lambda _: None) as monitor:
+        train(part, rank, optimiser)
+    evidence = monitor.windows[0].evidence
+    return {
+        "gradients": error_of(lambda: evidence.gradients),
+        "layer gradients": error_of(lambda: evidence.layer_gradients),
+        "heard": [facts.layer for facts in evidence.activations],
     }
 
 
@@ -335,6 +356,7 @@ def main(rank: int, folder: Path) -> None:
                 "whole": watched(DistributedDataParallel(network()), rank),
                 "spread": watched(spread(), rank),
             },
+            "watched flat": watched_flat(rank),
             "watched by the first": watched_by_the_first(rank),
             "recalibrated": recalibrated(rank),
             "grouped": grouped(rank),

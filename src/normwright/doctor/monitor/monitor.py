@@ -37,7 +37,8 @@ class Monitor:
 
     Args:
         network: in training; wrappers (DistributedDataParallel, torch.compile) are looked through. Where its
-            parameters are spread over processes (fully_shard), each of these must make a Monitor.
+            parameters are spread over processes (fully_shard), each of these must make a Monitor; of
+            FullyShardedDataParallel, which flattens them, gradients and updates are not read.
         optimiser: that steps it. A step whose gradients a scaler found infinite is no step; where the
             optimiser is fused, it counts between two windows.
         every: steps from the beginning of one window to the next.
