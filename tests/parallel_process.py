@@ -6,6 +6,7 @@ python parallel_process.py RANK FOLDER
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -250,6 +251,20 @@ def recalibrated(rank: int) -> dict[str, Any]:
     return found
 
 
+def broken_off(rank: int) -> dict[str, Any]:
+    """One process fails in the midst of a forward, in which the other waits until its end."""
+
+    def fails(*_: Any) -> None:
+        raise ArithmeticError("the forward failed")
+
+    part = spread()
+    if rank == 1:
+        part[3].register_forward_pre_hook(fails)
+    group = torch.distributed.group.WORLD
+    error = error_of(lambda: nw.recalibrate(part, [images(rank, 0)], process_group=group))
+    return {"error": error, "as it was": torch.equal(part[1].running_mean, torch.zeros(4))}
+
+
 # ---- Groups of processes
 
 
@@ -365,7 +380,9 @@ def main(rank: int, folder: Path) -> None:
             "staged": {"plain": staged(rank, lambda part: part), "accelerated": staged(rank, nw.accelerate)},
             "synchronised stage": synchronised_stage(),
         }
+        found["broken off"] = broken_off(rank)
         torch.save(found, folder / f"{rank}.pt")
+        os._exit(0)  # past a last meeting, which the other does not come to
 
 
 if __name__ == "__main__":

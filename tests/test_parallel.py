@@ -108,6 +108,13 @@ def test_unequal_shares_of_a_spread_network_are_an_error_in_every_process(ranks)
         assert found["as it was"]
 
 
+def test_a_forward_that_fails_in_one_process_tells_what_failed(ranks):
+    """It was aborted with its error unsaid, since what it told the others met the collective they were in."""
+    assert ranks[1]["broken off"]["error"] == "ArithmeticError: the forward failed"
+    assert ranks[0]["broken off"]["error"].startswith("RuntimeError: ")
+    assert all(rank["broken off"]["as it was"] for rank in ranks)
+
+
 @pytest.mark.parametrize("verb", ["fold", "diagnose"])
 def test_what_copies_a_network_says_that_a_spread_one_cannot_be(verb, ranks):
     for rank in ranks:
