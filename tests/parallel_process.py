@@ -6,6 +6,7 @@ python parallel_process.py RANK FOLDER
 from __future__ import annotations
 
 import copy
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import torch
 from processes import process_group
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.pipelining import ScheduleGPipe, SplitPoint, pipeline
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import (
@@ -94,6 +95,13 @@ def refusals(mesh: DeviceMesh) -> dict[str, str]:
     found["plain weight"] = error_of(lambda: nw.nn.LayerNorm(5)(x))
     found["plain statistics"] = error_of(lambda: nw.nn.BatchNorm2d(6, affine=False)(x))
     found["out"] = error_of(lambda: nw.functional.layer_norm(x, (5,), out=x))
+    plain = torch.randn(4, 6, 5, 5)
+    found["plain input of batch norm"] = error_of(
+        lambda: distribute_module(nw.nn.BatchNorm2d(6), mesh)(plain)
+    )
+    found["plain input of RMS norm"] = error_of(lambda: distribute_module(nw.nn.RMSNorm(5), mesh)(plain))
+    found["plain input of tanh"] = error_of(lambda: distribute_module(nw.nn.DynamicTanh(5), mesh)(plain))
+    found["plain input and a residual"] = error_of(lambda: nw.functional.layer_norm(plain, (5,), residual=x))
     return found
 
 
@@ -193,6 +201,20 @@ def watched(part: nn.Module, rank: int) -> dict[str, list[tuple[float, ...]]]:
     }
 
 
+def watched_flat(rank: int) -> dict[str, Any]:
+    """What a monitor has of a network whose parameters lie in pieces of one vector."""
+    part = FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True)
+    optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
+    with nw.Monitor(part, optimiser, every=2, steps=2, on_finding=lambda _: None) as monitor:
+        train(part, rank, optimiser)
+    evidence = monitor.windows[0].evidence
+    return {
+        "gradients": error_of(lambda: evidence.gradients),
+        "layer gradients": error_of(lambda: evidence.layer_gradients),
+        "heard": [facts.layer for facts in evidence.activations],
+    }
+
+
 def watched_by_the_first(rank: int) -> tuple[str, str]:
     """What a monitor says that the other process has not, and then one that both have."""
     part = spread()
@@ -227,6 +249,20 @@ def recalibrated(rank: int) -> dict[str, Any]:
     )
     found["synchronise"] = error_of(lambda: nw.nn.SyncBatchNorm.convert_sync_batchnorm(part))
     return found
+
+
+def broken_off(rank: int) -> dict[str, Any]:
+    """One process fails in the midst of a forward, in which the other waits until its end."""
+
+    def fails(*_: Any) -> None:
+        raise ArithmeticError("the forward failed")
+
+    part = spread()
+    if rank == 1:
+        part[3].register_forward_pre_hook(fails)
+    group = torch.distributed.group.WORLD
+    error = error_of(lambda: nw.recalibrate(part, [images(rank, 0)], process_group=group))
+    return {"error": error, "as it was": torch.equal(part[1].running_mean, torch.zeros(4))}
 
 
 # ---- Groups of processes
@@ -335,6 +371,7 @@ def main(rank: int, folder: Path) -> None:
                 "whole": watched(DistributedDataParallel(network()), rank),
                 "spread": watched(spread(), rank),
             },
+            "watched flat": watched_flat(rank),
             "watched by the first": watched_by_the_first(rank),
             "recalibrated": recalibrated(rank),
             "grouped": grouped(rank),
@@ -343,7 +380,9 @@ def main(rank: int, folder: Path) -> None:
             "staged": {"plain": staged(rank, lambda part: part), "accelerated": staged(rank, nw.accelerate)},
             "synchronised stage": synchronised_stage(),
         }
+        found["broken off"] = broken_off(rank)
         torch.save(found, folder / f"{rank}.pt")
+        os._exit(0)  # past a last meeting, which the other does not come to
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ REFUSED = {
     "plain weight": "weight, bias and residual must be DTensors where the input is one",
     "plain statistics": "running statistics must be replicated DTensors where the input is a DTensor",
     "out": "out= must be None with a DTensor",
+    "plain input of batch norm": "the input must be a DTensor where weight is one, but is a plain tensor",
+    "plain input of RMS norm": "the input must be a DTensor where weight is one, but is a plain tensor",
+    "plain input of tanh": "the input must be a DTensor where weight is one, but is a plain tensor",
+    "plain input and a residual": "the input must be a DTensor where residual is one, but is a plain tensor",
 }
 
 
@@ -66,6 +70,15 @@ def test_a_monitor_reads_the_norms_of_all_shards(ranks):
         for name, read in rank["watched"]["spread"].items():
             for one, other in zip(read, rank["watched"]["whole"][name], strict=True):
                 assert one == pytest.approx(other, rel=1e-4, abs=1e-6), name
+
+
+def test_a_monitor_reads_no_norms_of_pieces(ranks):
+    """Each process told those of its own piece, as if they were the whole parameters'."""
+    for rank in ranks:
+        found = rank["watched flat"]
+        assert "FullyShardedDataParallel flattens the parameters" in found["gradients"]
+        assert "FullyShardedDataParallel flattens the parameters" in found["layer gradients"]
+        assert any(layer.endswith("1") for layer in found["heard"])
 
 
 def test_a_monitor_of_shards_in_one_process_is_refused_and_not_left_waiting(ranks):
@@ -93,6 +106,13 @@ def test_unequal_shares_of_a_spread_network_are_an_error_in_every_process(ranks)
         assert found["unequal"].startswith("RankError: every process of the group must have as many batches")
         assert "rank 0 has no more where rank 1 has one" in found["unequal"]
         assert found["as it was"]
+
+
+def test_a_forward_that_fails_in_one_process_tells_what_failed(ranks):
+    """It was aborted with its error unsaid, since what it told the others met the collective they were in."""
+    assert ranks[1]["broken off"]["error"] == "ArithmeticError: the forward failed"
+    assert ranks[0]["broken off"]["error"].startswith("RuntimeError: ")
+    assert all(rank["broken off"]["as it was"] for rank in ranks)
 
 
 @pytest.mark.parametrize("verb", ["fold", "diagnose"])

@@ -76,6 +76,17 @@ CALLS = [
     ("rms_norm", (rows, (6,), five), {}),
     ("rms_norm", (six, (4, 6)), {}),
     ("rms_norm", (rows.to(long), (6,)), {}),
+    ("batch_norm", (x, None, None, [1.0]), {"training": True}),
+    ("batch_norm", (x, None, None, None, [1.0]), {"training": True}),
+    ("batch_norm", (x, [1.0], three), {}),
+    ("batch_norm", (x, three, [1.0]), {"training": True}),
+    ("instance_norm", (x, [1.0], three), {}),
+    ("instance_norm", (x, None, None, [1.0]), {}),
+    ("group_norm", (x, 3, [1.0]), {}),
+    ("group_norm", (x, 3, three, 1.0), {}),
+    ("layer_norm", (rows, (6,), [1.0]), {}),
+    ("layer_norm", (rows, (6,), six, 1.0), {}),
+    ("rms_norm", (rows, (6,), [1.0]), {}),
     ("local_response_norm", (rows, 3), {}),
     ("local_response_norm", (x, 0), {}),
     ("local_response_norm", (x[..., None], 0), {}),
@@ -127,6 +138,27 @@ def test_where_pytorchs_message_misleads(call, reason, message):
     with pytest.raises(NormwrightError, match=message) as ours:
         getattr(functional, name)(*arguments, **options)
     assert not str(ours.value).startswith(str(theirs.value)), f"it does no longer: {reason}"
+
+
+NO_TENSORS = {
+    "residual": ("layer_norm", (rows, (6,)), {"residual": [1.0]}, "residual must be a tensor of the input's"),
+    "out": ("rms_norm", (rows, (6,)), {"out": [1.0]}, "out must be a tensor like the input, but is list"),
+    "counter": (
+        "batch_norm",
+        (x, None, None),
+        {"training": True, "num_batches_tracked": 3},
+        "num_batches_tracked must be an integer tensor",
+    ),
+    "tanh": ("dynamic_tanh", (rows, 0.5, [1.0]), {}, r"'weight' \(position 3\) must be Tensor, not list"),
+    "responses": ("filter_response_norm", (x, None, [1.0]), {}, r"'bias' \(position 3\) must be Tensor"),
+}
+
+
+@pytest.mark.parametrize("case", NO_TENSORS)
+def test_what_pytorch_has_not_must_be_a_tensor_too(case):
+    name, arguments, options, message = NO_TENSORS[case]
+    with pytest.raises(DtypeError, match=message):
+        getattr(functional, name)(*arguments, **options)
 
 
 ACCEPTED = [

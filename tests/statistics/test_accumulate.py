@@ -157,3 +157,14 @@ def test_a_network_compiled_before_is_refused():
     with pytest.raises(OptionError, match="'0' was used unseen"), accumulate(network):
         compiled(torch.randn(4, 3, 5))
     assert all(map(torch.equal, before.values(), network.state_dict().values()))
+
+
+@pytest.mark.parametrize(
+    "given", [None, 3, nn.BatchNorm1d, [nn.BatchNorm1d(3)]], ids=lambda given: type(given).__name__
+)
+def test_what_is_no_network_is_refused(given):
+    with (
+        pytest.raises(OptionError, match=r"a network must be a torch\.nn\.Module, but is"),
+        accumulate(given),
+    ):
+        pass

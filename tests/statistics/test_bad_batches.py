@@ -23,6 +23,24 @@ def raises(network, batches, error, match, **options):
 IMAGES = (3, 9, 9)
 
 
+def test_layers_are_names_and_no_text():
+    """Of a text each letter was a name: "12" chose the layers 1, 2 and 12."""
+    network = nn.Sequential(*[nn.BatchNorm1d(3) for _ in range(13)])
+    batches = [torch.randn(4, 3)]
+    raises(
+        network,
+        batches,
+        OptionError,
+        r"layers= must be names .* is the text '12': write \['12'\]",
+        layers="12",
+    )
+    raises(network, batches, OptionError, r"layers= must be names .* but is 12", layers=12)
+    with pytest.raises(OptionError, match="layers= must be names"):
+        nw.adapt(network, batches, layers="1")
+    with pytest.raises(OptionError, match="layers= must be names"):
+        nw.AdaptedStream(network, layers=1)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_an_empty_loader(training):
     raises(small_network().train(training), [], DataError, "at least one sample.*none came")

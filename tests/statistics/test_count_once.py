@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import normwright.nn
+from normwright.errors import OptionError
 from normwright.statistics import count_once
 
 X = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -88,3 +89,8 @@ def test_compiled_together_with_its_checkpoint(ours):
     trained(twin, lambda part, x: part(x))
     for one, other in zip(part.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(OptionError, match=r"must be a torch\.nn\.Module, but is the class BatchNorm1d"):
+        count_once(nn.BatchNorm1d)

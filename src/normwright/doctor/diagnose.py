@@ -21,6 +21,7 @@ from normwright.doctor.subject import Loss, PaddingFn, Subject, subject_of
 from normwright.doctor.treatments.treatment import treat
 from normwright.errors import OptionError, unknown_name
 from normwright.network.batch_call import ForwardFn
+from normwright.network.names import names_in
 from normwright.statistics.ranks import check_group, telling_others
 
 
@@ -136,6 +137,7 @@ def asked_for(rules: Collection[str] | None) -> list[Rule]:
         OptionError: an unknown name.
     """
     known = all_rules()
+    rules = None if rules is None else names_in("rules=", rules)
     for name in rules or ():
         if name not in known:
             raise unknown_name("rule", name, known)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from normwright.backends.activation import ACTIVATIONS
 from normwright.errors import DtypeError, OptionError, ShapeError, unknown_name
+from normwright.functional.sharded import check_goes_with
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 
@@ -21,6 +22,9 @@ _PARAMETER_DTYPES = {
     torch.float64: (torch.float64,),
     **{half: (half, torch.float32) for half in HALF_DTYPES},
 }
+
+# What a tensor is where nothing but its dtype and shape is left to ask: no DTensor beside a plain input.
+_TENSORS = frozenset((Tensor, torch.nn.Parameter))
 
 # PyTorch's names for dtypes in its messages.
 _DTYPE_NAMES = {
@@ -46,11 +50,15 @@ def is_plain(
     dtypes = _PARAMETER_DTYPES.get(getattr(x, "dtype", None))  # type: ignore[arg-type]
     return (
         dtypes is not None
-        and (weight is None or weight.dtype in dtypes)
-        and (bias is None or bias.dtype in dtypes)
+        and (weight is None or (type(weight) in _TENSORS and weight.dtype in dtypes))
+        and (bias is None or (type(bias) in _TENSORS and bias.dtype in dtypes))
         and (activation is None or activation in ACTIVATIONS)
-        and (residual is None or (residual.dtype in _PARAMETER_DTYPES and residual.shape == x.shape))
+        and (residual is None or (_is_floating_point(residual) and residual.shape == x.shape))
     )
+
+
+def _is_floating_point(tensor: Tensor) -> bool:
+    return type(tensor) in _TENSORS and tensor.dtype in _PARAMETER_DTYPES
 
 
 def is_trailing_shape(x: Tensor, normalized_shape: Sequence[int], *parameters: Tensor | None) -> bool:
@@ -73,7 +81,9 @@ def is_channel_vector(vector: Tensor | None, channels: int) -> bool:
 
 def is_statistic(vector: Tensor | None, channels: int) -> bool:
     """Whether there is no vector, or it is (channels,) and floating point."""
-    return vector is None or (vector.shape == (channels,) and vector.is_floating_point())
+    return vector is None or (
+        type(vector) in _TENSORS and vector.shape == (channels,) and vector.is_floating_point()
+    )
 
 
 def check_floating_point(name: str, x: Tensor) -> None:
@@ -85,6 +95,26 @@ def check_floating_point(name: str, x: Tensor) -> None:
     if not x.is_floating_point() or x.dtype.itemsize == 1:
         kind = _DTYPE_NAMES.get(x.dtype, str(x.dtype))
         raise DtypeError(f'"{name}" not implemented for {kind!r}: convert the input to floating point first')
+
+
+def check_tensors(function: str, x: Tensor, place: int, **given: Tensor | None) -> None:
+    """What was given beside the input are tensors, and DTensors only where it is one.
+
+    Args:
+        function: whose arguments they are.
+        x: its input.
+        place: of the first of them among the function's arguments in PyTorch, from 1.
+        given: by their names.
+    """
+    for at, (name, value) in enumerate(given.items(), place):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
+            raise DtypeError(
+                f"{function}(): argument {name!r} (position {at}) must be Tensor, not "
+                f"{type(value).__name__}: use torch.as_tensor, or leave it out"
+            )
+        check_goes_with(x, name, value)
 
 
 def is_number(value: Any) -> bool:
@@ -147,7 +177,15 @@ def check_epilogue(x: Tensor, residual: Tensor | None, activation: str | None) -
     """The residual is like the input, and the activation is offered."""
     if activation is not None and activation not in ACTIVATIONS:
         raise unknown_name("activation", activation, ACTIVATIONS)
-    if residual is not None and (residual.shape != x.shape or not residual.is_floating_point()):
+    if residual is None:
+        return
+    if not isinstance(residual, Tensor):
+        raise DtypeError(
+            f"residual must be a tensor of the input's shape {list(x.shape)}, but is "
+            f"{type(residual).__name__}: use torch.as_tensor, or leave it out"
+        )
+    check_goes_with(x, "residual", residual)
+    if residual.shape != x.shape or not residual.is_floating_point():
         raise ShapeError(
             f"residual must be floating point and have the input's shape {list(x.shape)}, "
             f"but is {residual.dtype} of shape {list(residual.shape)}"

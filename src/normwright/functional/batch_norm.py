@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from normwright.errors import OptionError, ShapeError
+from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional import operators
 from normwright.functional.arguments import (
     check_channel_vectors,
@@ -15,6 +15,7 @@ from normwright.functional.arguments import (
     check_float,
     check_floating_point,
     check_parameter_dtypes,
+    check_tensors,
     is_channel_vector,
     is_plain,
     is_statistic,
@@ -136,6 +137,8 @@ def check_call(
 ) -> None:
     """What every call must satisfy; vectors are running_mean, running_var, weight and bias."""
     check_floating_point(name, x)
+    running_mean, running_var, weight, bias = vectors
+    check_tensors(name, x, 2, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     check_epilogue(x, residual, activation)
     check_eps(name, eps, training=training)
     if x.dim() < 2:
@@ -144,7 +147,7 @@ def check_call(
             f"an input of shape (N, C, *space), but got {list(x.shape)}"
         )
     check_channel_vectors(x, *vectors)
-    check_parameter_dtypes(x, *vectors[2:])
+    check_parameter_dtypes(x, weight, bias)
 
 
 def check_running(
@@ -155,6 +158,11 @@ def check_running(
 ) -> None:
     """The running statistics can be moved, or there are none."""
     check_momentum(momentum)
+    if num_batches_tracked is not None and not isinstance(num_batches_tracked, Tensor):
+        raise DtypeError(
+            "num_batches_tracked must be an integer tensor, which is raised by one in place, but is "
+            f"{num_batches_tracked!r}: use torch.tensor"
+        )
     if (running_mean is None) != (running_var is None):
         raise OptionError("running_mean and running_var must either both be None or neither be None")
     if momentum is None and running_mean is not None and num_batches_tracked is None:

@@ -11,6 +11,7 @@ from normwright.functional.arguments import (
     check_floating_point,
     check_parameter_dtypes,
     check_scalar,
+    check_tensors,
     is_number,
     whole,
 )
@@ -47,6 +48,7 @@ def dynamic_tanh(
         tensor([-1.,  0.,  1.])
     """
     check_floating_point("dynamic_tanh", input)
+    check_tensors("dynamic_tanh", input, 3, weight=weight, bias=bias)
     axis = whole("axis", axis)
     if not -input.dim() <= axis < input.dim():
         raise ShapeError(f"axis must be one of the {input.dim()} axes of the input, but is {axis}")

@@ -12,6 +12,7 @@ from normwright.functional.arguments import (
     check_floating_point,
     check_parameter_dtypes,
     check_scalar,
+    check_tensors,
     is_channel_vector,
     is_number,
 )
@@ -58,6 +59,7 @@ def filter_response_norm(
         tensor([[[1.0000, 1.0000, 1.2247]]])
     """
     check_floating_point("filter_response_norm", input)
+    check_tensors("filter_response_norm", input, 2, weight=weight, bias=bias, threshold=threshold)
     check_epilogue(input, residual, activation)
     _check(input, eps, weight=weight, bias=bias, threshold=threshold)
     eps = eps.reshape(()) if isinstance(eps, Tensor) else eps

@@ -11,6 +11,7 @@ from normwright.functional.arguments import (
     check_float,
     check_floating_point,
     check_parameter_dtypes,
+    check_tensors,
     is_channel_vector,
     is_plain,
     is_whole,
@@ -62,6 +63,7 @@ def group_norm(
     if not plain or type(eps) is not float or not _has_groups(input, num_groups, weight, bias):
         check_float("group_norm", "eps", 5, eps)
         check_floating_point("GroupNormKernelImpl", input)
+        check_tensors("group_norm", input, 3, weight=weight, bias=bias)
         check_epilogue(input, residual, activation)
         _check_groups(input, num_groups, weight=weight, bias=bias)
         num_groups = whole("num_groups", num_groups)

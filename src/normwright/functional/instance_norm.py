@@ -16,6 +16,7 @@ from normwright.functional.arguments import (
     check_floating_point,
     check_parameter_dtypes,
     check_running_dtype,
+    check_tensors,
     is_channel_vector,
     is_plain,
 )
@@ -75,6 +76,8 @@ def instance_norm(
         check_float("instance_norm", "momentum", 7, momentum)
         check_float("instance_norm", "eps", 8, eps)
         check_floating_point("batch_norm", input)
+        given = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+        check_tensors("instance_norm", input, 2, **given)
         check_epilogue(input, residual, activation)
         _check_instance(input, use_input_stats, running_mean, running_var, weight=weight, bias=bias)
         check_parameter_dtypes(input, weight, bias)

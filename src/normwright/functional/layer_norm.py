@@ -14,6 +14,7 @@ from normwright.functional.arguments import (
     check_floating_point,
     check_normalized_shape,
     check_parameter_dtypes,
+    check_tensors,
     is_plain,
     is_trailing_shape,
 )
@@ -67,6 +68,7 @@ def layer_norm(
     if not plain or type(eps) is not float or not is_trailing_shape(input, normalized_shape, weight, bias):
         check_float("layer_norm", "eps", 5, eps)
         check_floating_point("LayerNormKernelImpl", input)
+        check_tensors("layer_norm", input, 3, weight=weight, bias=bias)
         check_epilogue(input, residual, activation)
         check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
         check_parameter_dtypes(input, weight, bias)

@@ -16,7 +16,7 @@ from normwright.backends import eager
 from normwright.backends.channel_tanh import channel_tanh
 from normwright.backends.checks import check_is_written
 from normwright.backends.parts import parts_forward
-from normwright.errors import OptionError, ShapeError
+from normwright.errors import DtypeError, OptionError, ShapeError
 from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
 from normwright.functional.forward_mode import has_tangent, primal
 from normwright.functional.jagged import of_values
@@ -226,6 +226,10 @@ def tanh(x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, a
 def _written(
     out: Tensor, wants_gradient: bool, operator: Callable[..., Any], call: tuple[Any, ...]
 ) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise DtypeError(
+            f"out must be a tensor like the input, but is {type(out).__name__}: use torch.empty_like"
+        )
     if wants_gradient or has_tangent(*call[:4]) or (out.requires_grad and torch.is_grad_enabled()):
         raise OptionError(
             "out= must be given only where no gradient is wanted, since it may take the input's place: "

@@ -15,6 +15,7 @@ from normwright.functional.arguments import (
     check_float,
     check_floating_point,
     check_normalized_shape,
+    check_tensors,
     is_plain,
     is_trailing_shape,
 )
@@ -75,6 +76,7 @@ def rms_norm(
         if eps is not None:
             check_float("rms_norm", "eps", 4, eps)
         check_floating_point("rms_norm", input)
+        check_tensors("rms_norm", input, 3, weight=weight)
         check_epilogue(input, residual, activation)
         check_normalized_shape("rms_norm", input, normalized_shape, weight)
     if eps is None:

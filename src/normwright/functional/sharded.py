@@ -93,6 +93,16 @@ def replica(statistic: Any, x: Any) -> Tensor | None:
     return local
 
 
+def check_goes_with(x: Tensor, name: str, tensor: Tensor) -> None:
+    """Refuses a DTensor beside an input that is none."""
+    if is_sharded(tensor) and not is_sharded(x):
+        raise OptionError(
+            f"the input must be a DTensor where {name} is one, but is {_in_words(x)} beside "
+            f"{_in_words(tensor)}: distribute it too (torch.distributed.tensor.distribute_tensor, or "
+            f"SequenceParallel in the plan of parallelize_module), or give {name}'s full_tensor()"
+        )
+
+
 def check_not_sharded(name: str, x: Tensor) -> None:
     """Refuses a DTensor."""
     if is_sharded(x):

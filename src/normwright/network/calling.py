@@ -191,6 +191,18 @@ def widened(value: Tensor) -> Tensor:
     return value.to(torch.float64) if value.is_floating_point() else value
 
 
+def is_compiled(network: nn.Module) -> bool:
+    """Whether `torch.compile` or `compile()` has a module of the network, which may be wrapped.
+
+    Example:
+        >>> is_compiled(nn.Linear(2, 2))
+        False
+    """
+    return any(
+        hasattr(module, "_orig_mod") or module._compiled_call_impl is not None for module in network.modules()
+    )
+
+
 def without_compiled_code() -> contextlib.AbstractContextManager[object]:
     """Inside, what was compiled runs as Python, where hooks and modes are met."""
     # Without torch._dynamo nothing was compiled, and importing it takes a second.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -22,8 +22,9 @@ from normwright.network.frozen_class import (
     let_go,
     unfrozen_class,
 )
+from normwright.network.names import names_in
 from normwright.network.table import Table
-from normwright.network.walk import KEEPING, find_normalisers, take_classes
+from normwright.network.walk import KEEPING, check_network, find_normalisers, take_classes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -126,7 +127,7 @@ def freeze_with_report(
         0      BatchNorm2d  frozen
         1      LayerNorm    left alone  it has no running statistics
     """
-    _check_network(network)
+    check_network(network)
     by_name = _by_name(network, names)
     chosen = set().union(*by_name.values())
     changed = network if inplace else copied(network)
@@ -178,7 +179,7 @@ def unfreeze(network: Network, *, names: Iterable[str] | None = None, inplace: b
         >>> unfreeze(frozen).training, type(unfreeze(frozen)) is nn.BatchNorm2d
         (True, True)
     """
-    _check_network(network)
+    check_network(network)
     by_name = _by_name(network, names)
     chosen = set().union(*by_name.values())
     changed = network if inplace else copied(network)
@@ -221,18 +222,13 @@ def _to_know(module: nn.Module) -> str:
     return "its own forward runs as in inference"
 
 
-def _check_network(network: Any) -> None:
-    if not isinstance(network, nn.Module):
-        raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
-
-
 def _by_name(network: nn.Module, names: Iterable[str] | None) -> dict[str, set[str]]:
     """Under each name given, the names of the normalisers; all under "" where none is given."""
     found = find_normalisers(network)
     if names is None:
         return {"": set(found)}
     under = {}
-    for name in [names] if isinstance(names, str) else list(names):
+    for name in [names] if isinstance(names, str) else names_in("names=", names):
         try:
             inside = set(network.get_submodule(name).modules())
         except AttributeError as error:

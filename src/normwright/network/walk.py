@@ -32,6 +32,14 @@ _NORMALISERS = (
 _FROZEN = re.compile(r"FrozenBatchNorm\dd$")
 
 
+def check_network(network: object) -> None:
+    """Raises OptionError where it is none."""
+    if isinstance(network, nn.Module):
+        return
+    came = f"the class {network.__name__}" if isinstance(network, type) else type(network).__name__
+    raise OptionError(f"a network must be a torch.nn.Module, but is {came}: give the module itself")
+
+
 def is_normaliser(module: nn.Module) -> bool:
     """Whether the module is a normaliser of PyTorch or of `normwright.nn`, or derives from one.
 

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from normwright.backends.merged import Merged, merge, move_running
 from normwright.errors import OptionError
 from normwright.functional.collectives import Ranks, gathered, ranks_of
+from normwright.network.walk import check_network
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.statistics.counted import counted
 
@@ -48,6 +49,7 @@ def accumulate(network: nn.Module) -> Iterator[None]:
         >>> network.running_mean, network.num_batches_tracked
         (tensor([3.]), tensor(1))
     """
+    check_network(network)
     tallies = [
         _Tally(name, module)
         for name, module in network.named_modules()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -83,7 +83,7 @@ def adapt(
     """
     check_group(process_group)
     warn_of_others(process_group)
-    with telling_others(process_group):
+    with telling_others(process_group) as others:
         network = unwrapped(network)
         check_iterable(batches)
         found = Layers(network, layers, instance_norm=False, recurrent=False)
@@ -93,7 +93,9 @@ def adapt(
         warn_of_dropout(network)
         adapter, guard = Adapter(network, source_weight), Guard(scores_of)
         stream = in_step(batches, network, process_group)
-        share = _read(network, found, adapter, guard, stream, Caller(network, forward_fn))
+        share = _read(
+            network, found, adapter, guard, stream, others.calling(Caller(network, forward_fn), network)
+        )
     call = f"adapt(source_weight={_in_words(source_weight)})"
     share = joined(share, process_group, (call, *found.described()))
     if not share.batches or not (share.layers or share.samples):
@@ -129,7 +131,7 @@ def _read(
     adapter: Adapter,
     guard: Guard,
     batches: Iterable[Any],
-    call: Caller,
+    call: Callable[[Any], object],
 ) -> Share[Evidence]:
     samples = 0
     with untouched(network, found.modules):

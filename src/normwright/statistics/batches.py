@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from normwright.errors import DataError, OptionError
 from normwright.network.batch_call import in_words
+from normwright.network.walk import check_network
 
 
 def samples_in(batch: Any) -> int:
@@ -69,8 +70,7 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
     The wrappers hold the same modules; under them each forward would meet the other ranks, or skip Python.
     """
-    if not isinstance(network, nn.Module):
-        raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
+    check_network(network)
     while isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
         network = network.module
     original = getattr(network, "_orig_mod", None)

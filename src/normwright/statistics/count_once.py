@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from normwright.network.walk import check_network
 from normwright.nn.bookkeeping import is_recomputation
 
 
@@ -71,4 +72,5 @@ def count_once(network: nn.Module) -> Counting:
         >>> norm.num_batches_tracked
         tensor(1)
     """
+    check_network(network)
     return Counting(network)

@@ -11,6 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from normwright.errors import OptionError, unknown_name
+from normwright.network.names import names_in
 from normwright.network.walk import WHITENING, find_normalisers, is_normaliser
 from normwright.nn import RecurrentBatchNorm
 
@@ -71,6 +72,7 @@ class Layers:
         recurrent: bool = True,
     ) -> None:
         modules = dict(network.named_modules())
+        chosen = None if chosen is None else names_in("layers=", chosen)
         for name in chosen or ():
             if name not in modules:
                 raise unknown_name("layer", name, find_normalisers(network))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -134,15 +134,40 @@ def check_group(group: object) -> None:
     )
 
 
+class Others:
+    """The other processes, which cannot be told of a failure while they wait in a forward.
+
+    A collective would meet theirs, which sends something else, and the process that failed would be aborted
+    with its error unsaid. They raise PyTorch's own when its connection breaks.
+    """
+
+    def __init__(self) -> None:
+        self.can_be_told = True
+
+    def calling(self, call: Callable[[Batch], object], network: nn.Module) -> Callable[[Batch], object]:
+        """The call itself; where the network's parameters are spread, the others wait in it."""
+        if not spread_by(network):
+            return call
+
+        def together(batch: Batch) -> object:
+            self.can_be_told = False
+            output = call(batch)
+            self.can_be_told = True
+            return output
+
+        return together
+
+
 @contextlib.contextmanager
-def telling_others(group: ProcessGroup | None) -> Iterator[None]:
+def telling_others(group: ProcessGroup | None) -> Iterator[Others]:
     """Inside, an exception reaches the other processes of the group as a RankError in `exchanged`."""
+    others = Others()
     try:
-        yield
+        yield others
     except RankError:  # which the others have, too
         raise
     except Exception as error:
-        if group is not None:
+        if group is not None and others.can_be_told:
             failed: Share[Any] = Share(failure=f"{type(error).__name__}: {error}")
             with contextlib.suppress(RankError):  # what went wrong here is what is told here
                 exchanged(failed, group)

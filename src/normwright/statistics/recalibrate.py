@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -83,7 +83,8 @@ def recalibrate(
         DataError: no batch came, or a layer met NaN or infinity; layer and batch are named.
         ShapeError: a layer met a single value per channel.
         RankError: another process failed, made another call, has fewer batches of a spread network, or died
-            (within the group's time limit).
+            (within the group's time limit). Of a spread network whose forward failed in one process, the
+            others raise what PyTorch raises once that process has ended.
         Whatever the loader or the network raises. In each case the network is as it was.
     References:
         Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 2.
@@ -99,7 +100,7 @@ def recalibrate(
     """
     check_group(process_group)
     warn_of_others(process_group)
-    with telling_others(process_group):
+    with telling_others(process_group) as others:
         network = unwrapped(network)
         if estimator not in ESTIMATORS:
             raise unknown_name("estimator", estimator, ESTIMATORS)
@@ -110,7 +111,8 @@ def recalibrate(
         found.check_any()
         check_holds_numbers(network)
         warn_of_dropout(network)
-        reader = _Reader(network, found, Caller(network, forward_fn), estimator, samples, tolerance)
+        call = others.calling(Caller(network, forward_fn), network)
+        reader = _Reader(network, found, call, estimator, samples, tolerance)
         share = reader.read(in_step(batches, network, process_group))
     share = joined(share, process_group, (f"recalibrate(estimator={estimator!r})", *found.described()))
     if not share.batches or not (share.layers or share.samples):
@@ -133,7 +135,7 @@ class _Reader:
         self,
         network: nn.Module,
         found: Layers,
-        call: Caller,
+        call: Callable[[Any], object],
         estimator: Estimator,
         samples: int | None,
         tolerance: float | None,

@@ -205,9 +205,29 @@ def test_an_error_in_the_loop_leaves_no_hook():
     assert torch._C._len_torch_function_stack() == 0
 
 
-def test_a_compiled_network_is_read_by_its_gradients():
+def compiled_in_place(network):
+    network.compile(backend="eager")
+    return network
+
+
+def compiled_in_part(network):
+    network[0].compile(backend="eager")
+    return network
+
+
+COMPILED = {
+    "whole": lambda network: torch.compile(network, backend="eager"),
+    "wrapped": lambda network: nn.DataParallel(torch.compile(network, backend="eager")),
+    "in place": compiled_in_place,
+    "in part": compiled_in_part,
+}
+
+
+@pytest.mark.parametrize("way", COMPILED)
+def test_a_compiled_network_is_read_by_its_gradients(way):
+    """Inside a wrapper, or in part, the observers were compiled with it, until no more would be compiled."""
     network = small()
-    compiled = torch.compile(network, backend="eager")
+    compiled = COMPILED[way](network)
     optimiser = sgd(network)
     with nw.Monitor(compiled, optimiser, every=2, steps=2) as monitor:
         train(compiled, optimiser, 2)
@@ -288,6 +308,8 @@ def test_a_network_keeps_being_copied_while_it_is_watched():
         ({"steps": 1.5}, "steps must be a whole number"),
         ({"every": 2, "steps": 3}, "3 of every 2"),
         ({"rules": ["nonsense"]}, "unknown rule"),
+        ({"rules": "nonfinite_values"}, "rules= must be names in a list"),
+        ({"rules": 3}, "rules= must be names in a list"),
     ],
 )
 def test_bad_options(options, message):

@@ -353,7 +353,9 @@ def test_bad_calls():
         ({"to": "group", "names": ["77"]}, "unknown normaliser '77'"),
         ({"to": "group", "names": ["7"]}, "'7' must be a normaliser or hold one, but is a Flatten"),
         ({"to": "group", "names": "1"}, "names= must be names in a list"),
-        ({"to": "group", "of": "batch"}, "of= must be kinds in a list"),
+        ({"to": "group", "names": 1}, "names= must be names in a list .* is 1: write them"),
+        ({"to": "group", "of": 1}, "of= must be names in a list"),
+        ({"to": "group", "of": "batch"}, "of= must be names in a list"),
         ({"to": "group", "names": lambda *_: False}, "choose none of the network's 2"),
         ({"to": "group", "calibrate": images()}, "calibrate= must be an iterable of batches"),
     ):

@@ -19,6 +19,7 @@ from normwright.doctor.monitor.watch import Watch
 from normwright.doctor.monitor.window import Window
 from normwright.doctor.subject import check_optimiser
 from normwright.errors import OptionError
+from normwright.network.calling import is_compiled
 from normwright.statistics.batches import unwrapped
 
 _log = logging.getLogger("normwright")
@@ -33,11 +34,13 @@ class Monitor:
     It needs no call in the training loop: hooks of the network and of the optimiser tell it when a forward, a
     gradient and a step have come. Of `every` steps, `steps` in a row are watched, the first ones too; the
     others cost a counter. Under gradient accumulation the forwards that lead to a step belong to it. Training
-    is not changed, to the bit. Where the network is compiled, only gradients and updates are read.
+    is not changed, to the bit. Where any of the network is compiled, only gradients and updates are read,
+    since what listens to its layers would be compiled with them.
 
     Args:
         network: in training; wrappers (DistributedDataParallel, torch.compile) are looked through. Where its
-            parameters are spread over processes (fully_shard), each of these must make a Monitor.
+            parameters are spread over processes (fully_shard), each of these must make a Monitor; of
+            FullyShardedDataParallel, which flattens them, gradients and updates are not read.
         optimiser: that steps it. A step whose gradients a scaler found infinite is no step; where the
             optimiser is fused, it counts between two windows.
         every: steps from the beginning of one window to the next.
@@ -80,7 +83,7 @@ class Monitor:
             raise OptionError(f"steps must be at most every, but {steps} of every {every} were asked for")
         self._network = unwrapped(network)
         check_optimiser(self._network, optimiser)
-        self._compiled = self._network is not network and hasattr(network, "_orig_mod")
+        self._compiled = is_compiled(network)
         self._rules = asked_for(rules)
         self._every, self._steps, self._writer = every, steps, writer
         self._on_finding = _logged if on_finding is None else on_finding

@@ -21,8 +21,13 @@ from normwright.doctor.training.activations import ActivationObserver
 from normwright.doctor.training.gradients import GradientObserver, layers_in
 from normwright.doctor.training.inputs import InputObserver
 from normwright.doctor.training.trial import Observer
+from normwright.network.spread import FSDP, spread_by
 
 _COMPILED = Missing("the network is compiled: its layers are not called in Python")
+_FLATTENED = Missing(
+    "FullyShardedDataParallel flattens the parameters, and each process has a piece of all of them: "
+    "fully_shard keeps them apart"
+)
 
 
 class Watch:
@@ -44,7 +49,8 @@ class Watch:
         self._activations = ActivationObserver(self._is_training)
         self._inputs = InputObserver(self._is_training)
         self._gradients = GradientObserver(scale=self._scale)
-        self._observers: list[Observer] = [self._gradients]
+        self._flattened = spread_by(network) == FSDP[1]
+        self._observers: list[Observer] = [] if self._flattened else [self._gradients]
         if not compiled:
             self._observers += [self._activations, self._inputs]
         self._losses: list[float] = []
@@ -116,7 +122,10 @@ class Watch:
     def _evidence(self) -> Evidence:
         missing: Any = Missing("it is not read while a network trains")
         parts = {part.name: missing for part in dataclasses.fields(Evidence)}
-        gradients = self._gradients.facts(self._network)
+        gradients: Any = self._gradients.facts(self._network)
+        layer_gradients: Any = layers_in(gradients, self._activations.order())
+        if self._flattened:
+            gradients = layer_gradients = _FLATTENED
         return Evidence(
             **{
                 **parts,
@@ -127,6 +136,6 @@ class Watch:
                 "inputs": _COMPILED if self._compiled else self._inputs.facts(),
                 "losses": tuple(self._losses) or Missing("the loss is seen only where a step has a closure"),
                 "gradients": gradients,
-                "layer_gradients": layers_in(gradients, self._activations.order()),
+                "layer_gradients": layer_gradients,
             }
         )

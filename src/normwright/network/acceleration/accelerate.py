@@ -6,14 +6,13 @@ from typing import TypeVar
 
 from torch import nn
 
-from normwright.errors import OptionError
 from normwright.network.acceleration.blocks import BlockPlan, plan_blocks
 from normwright.network.acceleration.drop_in import drop_in_for, normalisers_by_name
 from normwright.network.acceleration.report import BlockRecord, NormaliserRecord, Report
 from normwright.network.acceleration.route import own_class, routed_class
 from normwright.network.copying import copied
 from normwright.network.frozen_class import unfrozen_class
-from normwright.network.walk import take_classes
+from normwright.network.walk import check_network, take_classes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -61,8 +60,7 @@ def accelerate_with_report(network: Network, *, inplace: bool = False) -> tuple[
         1  BatchNorm2d  relu
         3  LayerNorm          nothing fused: its block returns its output
     """
-    if not isinstance(network, nn.Module):
-        raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
+    check_network(network)
     changed = network if inplace else copied(network)
     normalisers = normalisers_by_name(changed)
     kinds = {name: drop_in_for(module) for name, module in normalisers.items()}

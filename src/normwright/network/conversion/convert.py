@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from normwright.errors import ConversionError, OptionError, ShapeError
+from normwright.errors import ConversionError, ShapeError
 from normwright.network.conversion.become import Undo, become, set_values, take_back
 from normwright.network.conversion.fast_path import match_fast_path
 from normwright.network.conversion.fit import Fitted, fit
@@ -31,6 +31,7 @@ from normwright.network.conversion.rules import rule_for
 from normwright.network.conversion.select import Names, choose
 from normwright.network.copying import check_holds_numbers, copied, first_on_meta
 from normwright.network.spread import check_parameters_stay
+from normwright.network.walk import check_network
 from normwright.nn.normalised_lstm import NormalisedLSTM
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -141,8 +142,7 @@ def convert_with_report(
         layer  was             became           notes
         1      BatchNorm2d(8)  GroupNorm(4, 8)  statistics, momentum are set aside
     """
-    if not isinstance(network, nn.Module):
-        raise OptionError(f"a network must be a torch.nn.Module, but is {type(network).__name__}")
+    check_network(network)
     if calibrate is not None:
         check_holds_numbers(network)
     chosen = tuple(choose(network, to, names, of))

@@ -18,6 +18,7 @@ from normwright.network.conversion.kinds import (
     species_of,
 )
 from normwright.network.conversion.memory import memory_of
+from normwright.network.names import names_in
 from normwright.network.walk import find_normalisers
 
 Names = Iterable[str] | Callable[[str, nn.Module], bool]
@@ -72,9 +73,7 @@ def choose(
 
 def checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
     """The kinds of `of`; raises OptionError where one of them, or `to`, is none that is converted."""
-    if isinstance(of, str):
-        raise OptionError(f"of= must be kinds in a list or tuple, but is the text {of!r}: write ({of!r},)")
-    kinds = None if of is None else tuple(of)
+    kinds = None if of is None else names_in("of=", of)
     for kind in kinds or ():
         why = _why_not_converted(kind)
         if why:
@@ -110,14 +109,10 @@ def _why_not_converted(kind: Any) -> str:
 
 
 def _named(network: nn.Module, found: dict[str, nn.Module], names: Iterable[str]) -> dict[str, nn.Module]:
-    if isinstance(names, str):
-        raise OptionError(
-            f"names= must be names in a list or tuple, but is the text {names!r}: write [{names!r}]"
-        )
     every = dict(network.named_modules(remove_duplicate=False))
     normalisers = set(found.values())
     chosen: set[nn.Module] = set()
-    for name in names:
+    for name in names_in("names=", names):
         if name not in every:
             raise unknown_name("normaliser", name, found)
         under = normalisers.intersection(every[name].modules())
