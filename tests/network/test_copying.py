@@ -8,7 +8,9 @@ from torch import nn
 
 import normwright as nw
 from normwright.errors import OptionError
+from normwright.network import accelerate_with_report
 from normwright.network.copying import copied, in_dtype
+from normwright.shift.in_network import Shown, network_shift
 
 X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -50,6 +52,29 @@ def test_a_weight_that_is_computed_is_copied(verb):
     made = VERBS[verb](network)
     with torch.no_grad():
         torch.testing.assert_close(made(X), expected, rtol=1e-5, atol=1e-6)
+
+
+def shift_of_itself(network):
+    shown = Shown("both", 40, lambda begin, end: X.repeat(10, 1, 1, 1)[begin:end], None)
+    options = {"batch_size": 20, "level": 0.05, "seed": 0, "on_stage": lambda _: None}
+    return network_shift(network, shown, shown, **options).layers
+
+
+LOOKS = {
+    "accelerate in place": lambda network: (
+        accelerate_with_report(network, inplace=True)[1].normalisers[0].fused
+    ),
+    "diagnose": lambda network: nw.diagnose(network, [(X, X)], lambda y, _: y.mean(), rules=["batch_of_one"]),
+    "shift_test": shift_of_itself,
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_network_with_a_weight_that_is_computed_is_looked_at(look):
+    network = small_network().eval()
+    torch.nn.utils.weight_norm(network[0])
+    assert LOOKS[look](network)
 
 
 def small_with(network):

@@ -312,7 +312,7 @@ def test_names_may_be_read_once() -> None:
         (lambda network: freeze(network, names=["tail"], inplace=True), "no module 'tail'"),
         (lambda network: unfreeze(network, names=["tail"], inplace=True), "no module 'tail'"),
         (lambda network: freeze(network, names=["head", "last"], inplace=True), "of last must have running"),
-        (lambda _: freeze(nn.Sequential(nn.Linear(2, 2))), "there is no normaliser"),
+        (lambda _: freeze(nn.Sequential(nn.Linear(2, 2))), "there is none of those known here"),
         (lambda network: freeze(network, names=3, inplace=True), "names= must be names in a list .* is 3"),
         (lambda _: freeze("network"), "must be a torch.nn.Module, but is str"),
         (lambda _: unfreeze(None), "must be a torch.nn.Module, but is NoneType"),

@@ -342,3 +342,16 @@ def test_the_report_is_plain_values():
     assert str(handle.table()).splitlines()[0] == (
         "1 of 2 normalisers re-estimated (total variance) from 2 samples in 1 batches: the batches ended."
     )
+
+
+def test_a_network_without_statistics_says_what_it_has_of_normalisers():
+    many = nn.Sequential(*[nn.LayerNorm(4) for _ in range(10)])
+    with pytest.raises(nw.errors.OptionError, match=r"7 \(LayerNorm\): keeps .*; and so are 2 more\. Build"):
+        nw.recalibrate(many, [torch.ones(2, 4)])
+
+    class OwnRMSNorm(nn.Module):
+        def forward(self, x):
+            return x * x.square().mean(-1, keepdim=True).rsqrt()
+
+    with pytest.raises(nw.errors.OptionError, match="it has none of those known here"):
+        nw.recalibrate(nn.Sequential(nn.Linear(4, 4), OwnRMSNorm()), [torch.ones(2, 4)])

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from normwright.errors import DataError, OptionError
 from normwright.network.batch_call import Caller, ForwardFn
-from normwright.network.copying import check_can_be_copied, process_groups_of
+from normwright.network.copying import check_can_be_copied, copied_already
 from normwright.statistics.batches import check_iterable, samples_in, unwrapped
 
 Loss = Callable[[Any, Any], Tensor]
@@ -66,8 +66,7 @@ class Subject:
         check_can_be_copied(self.network)
         try:
             # together, so that the optimiser's copy holds the network copy's parameters
-            memo = process_groups_of(self.network)
-            network, optimiser = copy.deepcopy((self.network, self.optimiser), memo)
+            network, optimiser = copy.deepcopy((self.network, self.optimiser), copied_already(self.network))
         except Exception as error:
             raise OptionError(
                 f"the network must be copied to be examined, but copy.deepcopy raised "

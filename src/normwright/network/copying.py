@@ -29,15 +29,7 @@ def copied(network: Network) -> Network:
             processes.
     """
     check_can_be_copied(network)
-    memo = process_groups_of(network)
-
-    def note(value: Tensor) -> Tensor:
-        if not value.is_leaf and id(value) not in memo:
-            memo[id(value)] = value.detach().clone()
-        return value
-
-    for module in network.modules():
-        mapped(vars(module), note)
+    memo = copied_already(network)
     try:
         return copy.deepcopy(network, dict(memo))
     except Exception as error:
@@ -63,12 +55,21 @@ def check_can_be_copied(network: nn.Module) -> None:
         )
 
 
-def process_groups_of(network: nn.Module) -> dict[int, Any]:
-    """The process groups that modules hold, as a memo by which `deepcopy` leaves them as they are."""
-    if not torch.distributed.is_available():
-        return {}
-    held = [value for module in network.modules() for value in vars(module).values()]
-    return {id(value): value for value in held if isinstance(value, torch.distributed.ProcessGroup)}
+def copied_already(network: nn.Module) -> dict[int, Any]:
+    """A memo for `deepcopy`: process groups as they are, and what was computed with gradients, without."""
+    memo: dict[int, Any] = {}
+    if torch.distributed.is_available():
+        held = [value for module in network.modules() for value in vars(module).values()]
+        memo = {id(value): value for value in held if isinstance(value, torch.distributed.ProcessGroup)}
+
+    def note(value: Tensor) -> Tensor:
+        if not value.is_leaf and id(value) not in memo:
+            memo[id(value)] = value.detach().clone()
+        return value
+
+    for module in network.modules():
+        mapped(vars(module), note)
+    return memo
 
 
 def _uncopied(network: nn.Module, memo: dict[int, Any]) -> tuple[str, Any] | None:

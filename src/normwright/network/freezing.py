@@ -152,7 +152,7 @@ def freeze_with_report(
             where = f"of {name} " if name else ""
             raise OptionError(
                 f"a normaliser {where}must have running statistics to be frozen, but "
-                f"{'; '.join(dict.fromkeys(reasons)) or 'there is no normaliser'}"
+                f"{'; '.join(dict.fromkeys(reasons)) or 'there is none of those known here'}"
             )
     take_classes(kinds)
     for module in kinds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from normwright.errors import CollapseError, DataError, OptionError, ShapeError
 from normwright.network.batch_call import Caller, ForwardFn
+from normwright.network.copying import copied
 from normwright.shift.layer_inputs import CURRENT, REFERENCE, LayerInputs
 from normwright.shift.layer_shift import GROUPS, layer_shifts
 from normwright.shift.report import NetworkShift, Recovery
@@ -70,7 +70,7 @@ def network_shift(
         DataError: a label is beyond its outputs.
         Whatever the network raises.
     """
-    twin = _copied(network)
+    twin = copied(network).eval()
     fewer = min(reference.count, current.count)
     size = math.ceil(fewer / GROUPS)
     answers = []
@@ -90,16 +90,6 @@ def network_shift(
     on_stage("whether adapt would help")
     recovery = _recovery(twin, current, answers[REFERENCE], answers[CURRENT], batch_size, forward_fn)
     return NetworkShift(layers, first, recovery, (reference.count, current.count))
-
-
-def _copied(network: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(network).eval()
-    except Exception as error:
-        raise OptionError(
-            "the network must be copied to be run, but copy.deepcopy raised "
-            f"{type(error).__name__}: {error}. Detach what it stores of a training step"
-        ) from error
 
 
 def _right(shown: Shown, scores: list[Tensor | None]) -> Tensor | None:

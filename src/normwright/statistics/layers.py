@@ -162,13 +162,15 @@ class Layers:
         if not self.normalisers:
             raise OptionError(
                 "the network must have a normaliser that keeps statistics of its population (batch norm, or "
-                "instance norm with track_running_stats=True), but it has no normaliser: there is nothing "
-                "to estimate"
+                "instance norm with track_running_stats=True), but it has none of those known here: there is "
+                "nothing to estimate"
             )
         reasons = "; ".join(
             f"{name or '(network)'} ({type(module).__name__}): {self.left[name]}"
             for name, module in list(self.normalisers.items())[:8]
         )
+        if len(self.normalisers) > 8:
+            reasons += f"; and so are {len(self.normalisers) - 8} more"
         raise OptionError(
             "the network must have a normaliser that keeps statistics of its population, but each is left "
             f"alone: {reasons}. Build batch norm with track_running_stats=True, or thaw what is frozen"

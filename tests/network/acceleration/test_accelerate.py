@@ -581,6 +581,7 @@ def test_a_class_that_registers_its_subclasses_is_not_subclassed():
     fast, report = accelerate_with_report(network)
     assert registered == []
     assert record_of(report).fused == ()
+    assert "from Registering, whose __init_subclass__ would run" in record_of(report).reason
     assert_same(network, fast, call)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import UserDict
 
 import pytest
@@ -102,3 +103,28 @@ def test_the_gap_is_taken_of_whatever_holds_the_outputs():
     plain = convert_with_report(Two().eval(), "instance", example=X)[1]
     assert plain.gap.difference_converted > 0.1
     assert convert_with_report(Wrapped().eval(), "instance", example=X)[1].gap == plain.gap
+
+
+class Lengthened(nn.Module):
+    """Repeats each frame as often as it says itself, as a network does that predicts durations."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.last = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        y = self.norm(x)
+        return self.last(y.repeat_interleave(1 + y[0, 0].relu().mul(4).long(), dim=2))
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_outputs_whose_shape_hangs_on_values(calibrated):
+    frames = torch.randn(2, 4, 12, generator=torch.Generator().manual_seed(0))
+    network = Lengthened().eval()
+    network.norm.running_mean.fill_(-1.0)
+    options = {"calibrate": [frames], "names": ["norm"]} if calibrated else {"example": frames}
+    away, report = convert_with_report(network, "group", **options)
+    assert nw.convert(network, "group", names=["norm"])(frames).shape != network(frames).shape
+    assert math.isnan(report.gap.difference_converted)
+    assert "have other shapes than before" in str(report)
+    assert torch.equal(nw.convert(away, "batch")(frames), network(frames))

@@ -288,20 +288,25 @@ def _watched(
     try:
         for module in block.modules():
             kind = type(module)
-            if _can_subclass(kind):
+            refusal = _why_not_derived_from(kind)
+            if not refusal:
                 object.__setattr__(module, "__class__", _watching(kind, read))
                 classes[module] = kind
             elif module is block or module in inline:
-                raise UntraceableError(f"the class {kind.__name__} cannot be subclassed")
+                raise UntraceableError(f"a trace derives a class from {kind.__name__}, {refusal}")
         yield
     finally:
         for module, kind in classes.items():
             object.__setattr__(module, "__class__", kind)
 
 
-def _can_subclass(kind: type[nn.Module]) -> bool:
-    registered = any("__init_subclass__" in vars(base) for base in kind.__mro__[:-1])
-    return type(kind) is type and not registered and not issubclass(kind, torch.jit.ScriptModule)
+def _why_not_derived_from(kind: type[nn.Module]) -> str:
+    """Why no class is derived from this one; "" if one is."""
+    if issubclass(kind, torch.jit.ScriptModule):
+        return "which is compiled by torch.jit"
+    if any("__init_subclass__" in vars(base) for base in kind.__mro__[:-1]):
+        return "whose __init_subclass__ would run"
+    return "" if type(kind) is type else f"whose metaclass {type(kind).__name__} would run"
 
 
 def _watching(kind: type[nn.Module], read: dict[nn.Module, dict[str, Any]]) -> type[nn.Module]:

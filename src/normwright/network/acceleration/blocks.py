@@ -28,6 +28,7 @@ from normwright.network.acceleration.epilogue import (
 )
 from normwright.network.acceleration.mutation import Mutations
 from normwright.network.acceleration.route import Condition, Route, children_of, own_class
+from normwright.network.copying import copied_already
 from normwright.network.frozen_class import unfrozen_class
 
 # The modules to trace through to reach the normaliser whose output a module returns.
@@ -241,4 +242,4 @@ def route_of(traced: Trace, conditions: tuple[Condition, ...]) -> Route:
 
 def _copy_sharing_tensors(network: nn.Module) -> nn.Module:
     tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    return copy.deepcopy(network, copied_already(network) | {id(tensor): tensor for tensor in tensors})

@@ -22,7 +22,8 @@ class Measured:
     """One network on some batches, in inference.
 
     Args:
-        difference: √(Σ (output − output before)² / Σ (output before)²), over all floating outputs.
+        difference: √(Σ (output − output before)² / Σ (output before)²), over all floating outputs; NaN where
+            their values decide their shapes (predicted durations, detections), and some are of others.
         metric: the mean over the samples, or None where there is none.
         batches: how many.
         samples: how many.
@@ -69,9 +70,13 @@ def measure(
     with inference(before), inference(after):
         for batch in batches:
             both = [forward(network, batch) for network in (before, after)]
-            for old, new in zip(*map(floating, both), strict=True):
-                squares[0] += float((new.double() - old.double()).square().sum())
-                squares[1] += float(old.double().square().sum())
+            olds, news = map(floating, both)
+            if [old.shape for old in olds] != [new.shape for new in news]:
+                squares[0] = math.nan
+            else:
+                for old, new in zip(olds, news, strict=True):
+                    squares[0] += float((new.double() - old.double()).square().sum())
+                    squares[1] += float(old.double().square().sum())
             labels = batch[1] if isinstance(batch, (tuple, list)) and len(batch) > 1 else None
             labels = _beside(both[0], labels)
             size = _size(labels, both[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from normwright.network.table import Table
@@ -34,7 +35,8 @@ class Conversion:
 class Gap:
     """How the network's outputs in inference moved, on the batches of `calibrate` or the example.
 
-    A difference is √(Σ (output − output before)² / Σ (output before)²).
+    A difference is √(Σ (output − output before)² / Σ (output before)²), or NaN where an output has another
+    shape than before.
 
     Args:
         batches: how many were seen.
@@ -98,10 +100,10 @@ def _sentences(gap: Gap) -> tuple[str, ...]:
     after = f"{gap.difference_converted:.3g}"
     if gap.difference_calibrated is not None:
         after += f" converted, {gap.difference_calibrated:.3g} calibrated"
-    lines = [
-        f"Outputs in inference on {gap.samples} samples in {gap.batches} batches differ by {after}, "
-        "relative to their root mean square."
-    ]
+    where = f"Outputs in inference on {gap.samples} samples in {gap.batches} batches"
+    lines = [f"{where} differ by {after}, relative to their root mean square."]
+    if math.isnan(gap.difference_converted) or math.isnan(gap.difference_calibrated or 0.0):
+        lines = [f"{where} have other shapes than before, so that no difference can be taken."]
     if gap.difference_calibrated is not None and gap.difference_calibrated > gap.difference_converted:
         lines.append("The fit of the layers took the outputs further away: leave calibrate= out, or train.")
     if gap.metric is not None and gap.metric_converted is not None:
