@@ -125,7 +125,7 @@ def test_a_batch_of_none_is_passed_over():
 
 
 def test_no_normaliser():
-    raises(nn.Sequential(nn.Linear(3, 3)), [draw(4, 3)], OptionError, "no normaliser")
+    raises(nn.Sequential(nn.Linear(3, 3)), [draw(4, 3)], OptionError, "it has none of those known here")
 
 
 def test_normalisers_without_statistics():
