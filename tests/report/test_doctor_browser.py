@@ -71,3 +71,12 @@ def test_printing_to_pdf_draws_for_paper_and_comes_back(open_diagnosis: Open) ->
     })""")
     assert page.pdf(format="A4").startswith(b"%PDF")
     assert sorted(page.evaluate("window.printed")) == [326] * 7 + [668] * 2
+
+
+def test_the_mode_bar_is_shown_where_the_mouse_is_and_hides_no_title_elsewhere(open_diagnosis: Open) -> None:
+    page = open_diagnosis(1280)
+    first, second = (page.locator(".modebar-container").nth(place) for place in (0, 1))
+    expect(first).to_have_css("opacity", "0")
+    page.locator(".js-plotly-plot").first.hover()
+    expect(first).to_have_css("opacity", "1")
+    expect(second).to_have_css("opacity", "0")

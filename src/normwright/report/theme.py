@@ -38,7 +38,7 @@ TEMPLATE = go.layout.Template(
         "hovermode": "closest",
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": "#aab1ba", "font": {"size": 12, "color": INK}},
         "dragmode": False,  # a finger that scrolls past must not zoom; the mode bar still offers it
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#9aa2ac", "activecolor": INK},
+        "modebar": {"bgcolor": PAPER, "color": "#9aa2ac", "activecolor": INK},
         "legend": {
             "orientation": "h",
             "x": 0,
