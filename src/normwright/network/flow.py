@@ -63,7 +63,9 @@ class Flow:
                 overwritten |= memory_of(value)
         found = set(self.tensors) - overwritten
         for node in self.graph.nodes:
-            if node.op == "call_function" and not writes(node) and found.issuperset(node.all_input_nodes):
+            if node.op != "call_function" or writes(node) or node in overwritten:
+                continue
+            if found.issuperset(node.all_input_nodes):
                 found.add(node)
         return found
 

@@ -275,3 +275,19 @@ def test_a_normaliser_called_without_gradients_is_left_alone_and_says_why(both):
     _, places, report = folded(network, draw(2, 3, 5, 5))
     assert places == {"norm": ("", ())}
     assert "torch.no_grad()" in report.normalisers[0].reason
+
+
+def test_a_tensor_that_is_made_empty_and_then_written_is_no_constant():
+    """As SuperGlue's keypoints."""
+
+    def forward(self, x):
+        if float(x.sum()) > 1e9:  # so that it is recorded
+            return x
+        held = torch.zeros(x.shape, dtype=x.dtype)
+        held[:, 1:] = x[:, 1:]
+        return self.last(self.norm(held))
+
+    network = Net(forward, norm=nn.BatchNorm1d(4), last=nn.Linear(4, 2))
+    _, places, report = folded(network, draw(5, 4))
+    assert report.traced_by == "recording"
+    assert places == {"norm": ("after", ("last",))}
