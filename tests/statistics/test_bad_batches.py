@@ -151,7 +151,7 @@ def test_nan_is_named_by_layer_and_batch(value, per_sample):
     batches = [draw(4, *IMAGES, seed=n) for n in range(5)]
     batches[2][1, 0, 4, 4] = value
     raises(
-        network, batches, DataError, r"layer '1' .*in batch 3 \(counted from 1\) channel 0, 1, 2, 3 held NaN"
+        network, batches, DataError, r"layer '1' .*in batch 3 \(counted from 1\) channels 0, 1, 2, 3 held NaN"
     )
 
 

@@ -135,8 +135,9 @@ def not_finite(layer: Layer, batch: int, channels: Tensor) -> DataError:
     """The error for a layer that met NaN or infinity."""
     first = ", ".join(str(int(channel)) for channel in channels[:4])
     more = f" and {len(channels) - 4} more" if len(channels) > 4 else ""
+    which = "channels" if len(channels) > 1 else "channel"
     return DataError(
         f"layer {layer.name!r} ({layer.kind}) must be given finite values, but in batch {batch} (counted "
-        f"from 1) channel {first}{more} held NaN or infinity; no statistics were changed. Leave that batch "
+        f"from 1) {which} {first}{more} held NaN or infinity; no statistics were changed. Leave that batch "
         "out, or look at what comes before the layer"
     )

@@ -48,7 +48,7 @@ def _in_words(modes: ModeFacts) -> str:
     if not math.isnan(modes.loss_training):
         words += f", the loss is {modes.loss_inference:.3g} instead of {modes.loss_training:.3g}"
     if not math.isnan(modes.accuracy_training):
-        words += f", the accuracy {modes.accuracy_inference:.0%} instead of {modes.accuracy_training:.0%}"
+        words += f", the accuracy {modes.accuracy_inference:.1%} instead of {modes.accuracy_training:.1%}"
     return words
 
 
