@@ -193,9 +193,9 @@ def test_the_trace_holds_what_the_layers_did():
     ("norm", "size", "message"),
     [
         ("none", 1294, "at most the 1,293 samples"),
-        ("batch", 1, "last one of one"),
-        ("batch", 4, "last one of one of 1,293 samples: take 3 or 5"),
-        ("batch", 1292, "last one of one"),
+        ("batch", 1, "leaves one of the 1,293 samples for the last batch"),
+        ("batch", 4, "leaves one of the 1,293 samples for the last batch: take 3 or 5"),
+        ("batch", 1292, "leaves one of the 1,293 samples for the last batch"),
         ("renorm", 1292, "renorm norm needs at least two samples"),
         ("whitening", 1292, "whitening norm needs at least two samples"),
         ("ghost", 48, "batch size 48 is no multiple of the ghost_size 32: take a ghost_size that divides it"),
@@ -213,8 +213,8 @@ def test_a_batch_that_does_not_fit_is_refused(norm, size, message):
     [
         ({"samples": 1294}, "samples must be at most the 1,293 samples .* but is 1,294: 0 takes all"),
         ({"samples": 100}, "at most the 100 samples .* but is 128"),
-        ({"samples": 257}, "last one of one of 257 samples"),
-        ({"samples": 257, "max_steps": 3}, "last one of one of 257 samples"),
+        ({"samples": 257}, "leaves one of the 257 samples for the last batch"),
+        ({"samples": 257, "max_steps": 3}, "leaves one of the 257 samples for the last batch"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(options, message):
