@@ -27,7 +27,6 @@ from normwright.lab.cluster import needs_of
 from normwright.lab.data import Data
 from normwright.lab.recipe import DataRecipe, Recipe
 from normwright.lab.shipped import Shipment
-from normwright.lab.tracebacks import user_traceback
 from normwright.lab.training import load_once, train
 from normwright.lab.work import REPORT_SECONDS, OnStep, Raised, Trained
 
@@ -63,7 +62,7 @@ class Trainer:
             led = self._shipment.at(Path(self._folder.name), recipe)
             return train(led, data, on_step=self._on_step)
         except (Exception, SystemExit) as error:
-            return Raised(f"{type(error).__name__}: {error}", user_traceback(error))
+            return Raised.of(error)
 
     def steps(self) -> tuple[int, int]:
         """Training steps done, and in all."""

@@ -47,7 +47,7 @@ class RunFunction(Protocol):
 
 
 class Raised(Exception):  # noqa: N818  # it tells of an error elsewhere
-    """What was raised in a run on another machine.
+    """What was raised in a run, here or on another machine.
 
     Args:
         what: the exception in one line.
@@ -57,6 +57,13 @@ class Raised(Exception):  # noqa: N818  # it tells of an error elsewhere
     def __init__(self, what: str, text: str) -> None:
         super().__init__(what, text)
         self.what, self.text = what, text
+
+    @classmethod
+    def of(cls, error: BaseException) -> Raised:
+        """The same of an exception here; itself, where it tells of one elsewhere already."""
+        if isinstance(error, Raised):
+            return error
+        return cls(f"{type(error).__name__}: {error}", user_traceback(error))
 
 
 class _Stopped(BaseException):
@@ -130,19 +137,12 @@ def _finish(
         if isinstance(error, StoreError):
             store.release(recipe.hash)
             raise
-        what, text = _told(error)
-        store.fail(recipe.hash, text)
-        raise run_error(what, recipe, text) from error
+        raised = Raised.of(error)
+        store.fail(recipe.hash, raised.text)
+        raise run_error(raised.what, recipe, raised.text) from error
     except BaseException:
         store.release(recipe.hash)
         raise
-
-
-def _told(error: BaseException) -> tuple[str, str]:
-    """An exception that is being handled, in one line and with its traceback."""
-    if isinstance(error, Raised):
-        return error.what, error.text
-    return f"{type(error).__name__}: {error}", user_traceback(error)
 
 
 class _Watch:
