@@ -29,6 +29,7 @@ SMALL = {
     "records": 2,
     "jobs": 1,
 }
+OWN = {name: value for name, value in SMALL.items() if name not in ("depth", "width")}
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,8 @@ def test_several_processes_give_the_same_numbers(done, tmp_path):
         ({"seed": 3}, OptionError, "give seeds= instead"),
         ({"depht": 3}, OptionError, "unknown option 'depht': did you mean 'depth'"),
         ({"lrx": 3}, OptionError, "unknown option 'lrx': did you mean 'lrs'"),
-        ({"network": "missing.py:net"}, UserCodeError, "does not exist"),
+        ({"network": "missing.py:net", "depth": 2}, OptionError, "builds its network itself"),
+        ({"network": "lenet"}, OptionError, "depth is for mlp and lstm, but the network is lenet"),
         ({"network": lambda: None}, UserCodeError, "top level of a file"),
         ({"norms": ("recurrent-batch",)}, OptionError, "must have an LSTM to act on"),
         ({"norms": ("ghost",), "ghost_size": 48}, OptionError, "no multiple of the ghost_size 48"),
@@ -176,6 +178,11 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, changes,
     with pytest.raises(error, match=message):
         compare(**{**SMALL, **changes}, out=out)
     assert not list(out.glob("checkpoints/*"))
+
+
+def test_a_network_file_that_is_missing_is_named(tmp_path):
+    with pytest.raises(UserCodeError, match="does not exist"):
+        compare("missing.py:net", **OWN, out=tmp_path / "out")
 
 
 BREAKS = """
@@ -198,7 +205,7 @@ class Breaks(torch.nn.Module):
 
 def test_an_exception_in_a_users_network_names_the_run_and_loses_nothing(tmp_path):
     (tmp_path / "breaks.py").write_text(BREAKS)
-    options = {**SMALL, "norms": ("none", "layer"), "lrs": (0.5,), "seeds": 1, "out": tmp_path / "out"}
+    options = {**OWN, "norms": ("none", "layer"), "lrs": (0.5,), "seeds": 1, "out": tmp_path / "out"}
     with pytest.raises(RunError, match="the fifth call") as caught:
         compare(f"{tmp_path}/breaks.py:Breaks", **options)
     assert isinstance(caught.value.__cause__, ArithmeticError)

@@ -18,6 +18,7 @@ from normwright.lab.curves import make_gradients, make_learning, make_ribbons
 from normwright.lab.data import Data
 from normwright.lab.devices import device_of
 from normwright.lab.grid import OPTIONS, Grid, make_base
+from normwright.lab.heard import check_heard
 from normwright.lab.jobs import OnProgress, run_all
 from normwright.lab.judge import (
     Choice,
@@ -105,7 +106,7 @@ def compare(
         on_stage: called with a sentence at the beginning of each part of the work.
         on_progress: called about five times a second while training.
         options: any other field of `NetworkRecipe`, `DataRecipe` or `TrainingRecipe`, save those that a
-            comparison has several of.
+            comparison has several of; one that would change nothing here is refused.
     Returns:
         The rows of the table, the verdicts, who leads and whether it wins, and the curves.
     Raises:
@@ -127,11 +128,12 @@ def compare(
     norms = _several("norms", norms, "('none', 'batch')")
     batch_sizes = _several("batch_sizes", batch_sizes, "(32, 256)")
     lrs = _several("lrs", lrs, "(0.1, 1)")
-    network_name = _named(network)
+    network_name, given = _named(network), tuple(options)
     options.setdefault("initialisation", _initialisation(network_name))
     options |= {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0], "epochs": epochs}
     options |= {"loss": _named(loss), "metric": _named(metric), "device": device_of(device)}
     base = make_base(network_name, _named(data), **options)
+    check_heard(base, norms, given)
     grid = Grid(base, norms, batch_sizes, lrs, seeds)
     cluster = None if ray is None else cluster_at(ray)
     directory = None if data_dir is None else Path(data_dir)
