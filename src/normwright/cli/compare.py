@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,8 @@ import typer
 from normwright.cli.lists import Integers, Numbers, Words, integers, numbers, words
 from normwright.cli.options import OUT, any_of, of_data, of_network, of_training, option
 from normwright.cli.stopping import stops_told
-from normwright.errors import NormwrightError
+from normwright.cli.user_errors import user_errors_shown
+from normwright.cli.wording import options_of
 from normwright.lab.recipe import ACTIVATIONS, INITIALISATIONS, NORMS, OPTIMISERS, PLACES, SCHEDULES
 
 if TYPE_CHECKING:
@@ -141,28 +142,17 @@ def compare(
     asked = {_KEYWORDS.get(name, name): value for name, value in context.params.items() if value is not None}
     del asked["as_json"]
     with stops_told(lambda: f"finished runs are kept in {out}; run the same command again to go on"):
-        comparison = _compare(asked, as_json)
+        comparison = _compare(asked, options_of(context), as_json)
     _print(comparison, out, as_json)
 
 
-def _compare(asked: dict[str, Any], as_json: bool) -> Comparison:
-    """The comparison; an exception of the user's own code is shown as Python shows it."""
+def _compare(asked: dict[str, Any], options: Mapping[str, str], as_json: bool) -> Comparison:
     from normwright.cli.progress import display_on
     from normwright.report.comparison import compare
 
     display = display_on(sys.stderr)
-    # What a user's code prints must not get between the JSON.
-    output = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    with output, contextlib.closing(display):
-        try:
-            return compare(**asked, on_stage=display.stage, on_progress=display.runs)
-        except NormwrightError:
-            raise
-        except Exception as error:
-            display.close()
-            traceback.print_exc()
-            typer.echo(f"error: {type(error).__name__}: {error}", err=True)
-            raise typer.Exit(1) from error
+    with user_errors_shown(options, as_json=as_json), contextlib.closing(display):
+        return compare(**asked, on_stage=display.stage, on_progress=display.runs)
 
 
 def _print(comparison: Comparison, out: Path, as_json: bool) -> None:
