@@ -265,6 +265,28 @@ def broken_off(rank: int) -> dict[str, Any]:
     return {"error": error, "as it was": torch.equal(part[1].running_mean, torch.zeros(4))}
 
 
+def adapted(rank: int) -> dict[str, Any]:
+    """Adapting a spread network, where the guard of one process alone asks what the source answers."""
+
+    def scores(output: Tensor) -> Tensor:
+        """In process 1 the adapted network and the source alike say one class, which is no collapse."""
+        return output if rank == 0 else torch.zeros_like(output)
+
+    group = torch.distributed.group.WORLD
+    batches = [torch.cat([images(rank, 2 * step), images(rank, 2 * step + 1)]) for step in range(2)]
+    part, whole_part = spread().eval(), network().eval()
+    for each in (part, whole_part):
+        nw.adapt(each, batches, scores_of=scores, process_group=group)
+    with nw.AdaptedStream(spread().eval(), scores_of=scores) as stream:
+        answers = [stream(batch) for batch in batches]
+    with nw.AdaptedStream(network().eval(), scores_of=scores) as stream:
+        alone = [stream(batch) for batch in batches]
+    return {
+        "statistics": [each[1].running_mean.clone() for each in (part, whole_part)],
+        "answers": [torch.cat(each) for each in (answers, alone)],
+    }
+
+
 # ---- Groups of processes
 
 
@@ -374,6 +396,7 @@ def main(rank: int, folder: Path) -> None:
             "watched flat": watched_flat(rank),
             "watched by the first": watched_by_the_first(rank),
             "recalibrated": recalibrated(rank),
+            "adapted": adapted(rank),
             "grouped": grouped(rank),
             "wrapped": wrapped(),
             "optimised": optimised(rank),

@@ -115,6 +115,14 @@ def test_a_forward_that_fails_in_one_process_tells_what_failed(ranks):
     assert all(rank["broken off"]["as it was"] for rank in ranks)
 
 
+def test_a_guard_of_one_process_does_not_wait_for_the_others_in_a_forward_of_its_own(ranks):
+    """A spread network's forward waits for all, but one process alone asked what the source answers."""
+    for rank in ranks:
+        for what in ("statistics", "answers"):
+            one, other = rank["adapted"][what]
+            assert torch.equal(one, other), what
+
+
 @pytest.mark.parametrize("verb", ["fold", "diagnose"])
 def test_what_copies_a_network_says_that_a_spread_one_cannot_be(verb, ranks):
     for rank in ranks:

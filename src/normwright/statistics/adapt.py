@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from normwright.statistics.adapter import Adapter, SourceWeight, check_source_we
 from normwright.statistics.batches import check_iterable, none_called, nothing_read, samples_in, unwrapped
 from normwright.statistics.blend import Evidence
 from normwright.statistics.changes import fitting, in_order, moved
-from normwright.statistics.guard import Guard, ScoresOf, class_scores
+from normwright.statistics.guard import Guard, ScoresOf, answers_of_source, class_scores
 from normwright.statistics.layers import Layers
 from normwright.statistics.ranks import Share, check_group, in_step, joined, telling_others
 from normwright.statistics.replacement import Replacement
@@ -139,7 +138,7 @@ def _read(
             adapter.number += 1
             with Watch(found, adapter.normalise):
                 output = call(batch)
-            reason = guard.reason(output, functools.partial(call, batch))
+            reason = guard.reason(output, answers_of_source(call, batch, network))
             if reason:
                 raise CollapseError(
                     f"an adapted network must go on telling classes apart, but {reason} (batch "

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from normwright.errors import OptionError
+from normwright.network.spread import spread_by
 
 # Fewer predictions may well be of one class.
 _FEW = 8
@@ -17,6 +20,8 @@ _FEW = 8
 _FALLS = 10
 
 ScoresOf = Callable[[object], Tensor | None]
+Batch = TypeVar("Batch")
+Answer = TypeVar("Answer")
 
 
 def class_scores(output: object) -> Tensor | None:
@@ -34,6 +39,20 @@ def class_scores(output: object) -> Tensor | None:
     if isinstance(output, Tensor) and output.dim() > 1 and output.shape[1] > 1 and output.is_floating_point():
         return output.detach()
     return None
+
+
+def answers_of_source(
+    call: Callable[[Batch], Answer], batch: Batch, network: nn.Module
+) -> Callable[[], Answer]:
+    """What the network itself answers a batch, asked once, and only where it is wanted.
+
+    Where its parameters are spread over processes it is asked at once: a forward waits for the others, any of
+    which may want the answer.
+    """
+    answer = functools.cache(functools.partial(call, batch))
+    if spread_by(network):
+        answer()
+    return answer
 
 
 class Guard:

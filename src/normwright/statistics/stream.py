@@ -13,7 +13,7 @@ from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
 from normwright.statistics.batches import none_called, samples_in, unwrapped
-from normwright.statistics.guard import Guard, ScoresOf, class_scores
+from normwright.statistics.guard import Guard, ScoresOf, answers_of_source, class_scores
 from normwright.statistics.layers import Layers
 from normwright.statistics.untouched import untouched
 from normwright.statistics.watch import Watch
@@ -84,9 +84,10 @@ class AdaptedStream:
             except BaseException:
                 self._adapter.drop()
                 raise
-            reason = self._guard.reason(output, lambda: self._call(batch))
+            source = answers_of_source(self._call, batch, self._network)
+            reason = self._guard.reason(output, source)
             if reason:
-                output = self._call(batch)
+                output = source()
                 self._refuse(reason)
             else:
                 self._adapter.keep()
