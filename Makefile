@@ -90,7 +90,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.tools
 
 # PyTorch comes first, because the kernels are compiled against its headers, and without isolation, which would
 # not use the pinned build tools.
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/pip install $(PIP_FLAGS) --quiet --disable-pip-version-check -c constraints.txt
 
 $(VENV)/.tools: constraints.txt
 	@test -x $(BIN)/python || { echo "Making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
