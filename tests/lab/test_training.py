@@ -389,6 +389,35 @@ def test_a_last_update_that_ruins_the_weights_is_a_divergence():
     assert not len(result.validation)
 
 
+WAITS = """
+import time
+from torch import nn
+
+class Waits(nn.Sequential):
+    def forward(self, x):
+        time.sleep(0.02)
+        return super().forward(x)
+
+def waits():
+    return Waits(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+"""
+
+
+@pytest.mark.parametrize(("threads", "counts"), [(1, False), (2, True)])
+def test_a_step_of_one_thread_is_timed_without_what_else_the_machine_does(tmp_path, threads, counts):
+    (tmp_path / "waits.py").write_text(WAITS)
+    recipe = make_base(
+        f"{tmp_path}/waits.py:waits",
+        "digits",
+        norm="batch",
+        batch_size=128,
+        lr=0.5,
+        threads=threads,
+        max_steps=5,
+    )
+    assert (run_recipe(recipe).result.milliseconds >= 20) is counts
+
+
 def test_peak_memory_counts_the_optimisers_state():
     plain, momentum, adamw = (
         run_recipe(recipe_for(width=256, epochs=1, **options)).result.peak_bytes

@@ -15,10 +15,7 @@ from normwright.report.markdown import time_ratios
 from normwright.report.quantities import MISSING
 from normwright.report.tables import TableGroup, table
 
-_LEGEND = (
-    "Below a value stands its 95 % interval over the seeds; below ms per step, its ratio to none, which "
-    "other work on the machine distorts."
-)
+_LEGEND = "Below a value stands its 95 % interval over the seeds; below ms per step, its ratio to none."
 
 
 def print_results(comparison: Comparison, out: Path, console: Console) -> None:

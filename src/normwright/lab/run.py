@@ -42,7 +42,7 @@ class RunResult:
         loss: (S,), training loss of every step done.
         evaluation_steps: (E,), number of training steps done before each evaluation.
         validation: (E,), the metric on the validation split at those steps.
-        milliseconds: median time of a training step, without recording and evaluation.
+        milliseconds: median time of a training step, without recording and evaluation, by `clock_of`.
         peak_bytes: most memory that tensors held at once in a training step.
         places: places of a normaliser in the network; left_out: those where this one is undefined.
         trace: what was recorded of the layers.

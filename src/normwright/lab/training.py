@@ -8,7 +8,6 @@ import itertools
 import math
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError, UserCodeError
 from normwright.lab.data import Data, load
+from normwright.lab.machine import clock_of
 from normwright.lab.memory import peak_bytes
 from normwright.lab.networks import BuiltNetwork, build_network
 from normwright.lab.objective import loss_named, metric_named
@@ -262,6 +262,7 @@ class Run:
         self.recorded = recorded_steps(self.steps, recipe.records)
         self.evaluated = _evaluated_steps(recipe, self.steps, steps_per_epoch(recipe, len(data.train_y)))
         self.losses: list[float] = []
+        self.clock = clock_of(recipe.device, recipe.threads)
         self.seconds: list[float] = []
         self.evaluations: list[tuple[int, float]] = []
 
@@ -295,7 +296,7 @@ class Run:
     def step(self, step: int, x: Tensor, y: Tensor) -> bool:
         """One training step; False when the loss is not finite."""
         recorded = step in self.recorded
-        start = time.perf_counter()
+        start = self.clock()
         if recorded:
             self.recorder.begin(step)
         self.optimiser.zero_grad()
@@ -312,7 +313,7 @@ class Run:
             self.recorder.after_update()
         else:
             finish_queue(x.device)
-            self.seconds.append(time.perf_counter() - start)
+            self.seconds.append(self.clock() - start)
         return True
 
     def _outputs(self, x: Tensor) -> Tensor:
