@@ -30,6 +30,7 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 import normwright as nw
+from normwright.network.acceleration.accelerate import accelerate_with_report
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "batch": lambda: nw.nn.BatchNorm2d(6),
@@ -315,8 +316,12 @@ def grouped(rank: int) -> dict[str, Any]:
 
 
 def wrapped() -> dict[str, str]:
-    """Conversions that DistributedDataParallel would not know of."""
+    """What a wrapper would not know of, and what is said of a layer that is sharded by itself."""
+    sharded = network()
+    fully_shard(sharded[1])
     return {
+        "sharded": error_of(lambda: nw.convert(sharded, "frozen", inplace=True)),
+        "accelerated": str(accelerate_with_report(sharded, inplace=True)[1]),
         "new parameters": error_of(
             lambda: nw.convert(
                 DistributedDataParallel(network()), "layer", example=images(0, 0), inplace=True

@@ -161,6 +161,13 @@ def test_converting_what_is_wrapped_refuses_what_the_wrapper_would_not_know(rank
         assert rank["wrapped"]["same parameters"] == "nothing"
 
 
+def test_a_normaliser_that_is_sharded_by_itself_is_told_as_such(ranks):
+    """What was told was a __deepcopy__ of its own, which is fully_shard's."""
+    for rank in ranks:
+        assert "fully_shard was called on it itself: convert the network first" in rank["wrapped"]["sharded"]
+        assert "called on it itself: accelerate the network first" in rank["wrapped"]["accelerated"]
+
+
 def test_optimisers_of_several_processes(ranks):
     for rank in ranks:
         assert rank["optimised"]["zero"] == "nothing"

@@ -37,6 +37,11 @@ def spread_by(network: nn.Module) -> str:
     return ""
 
 
+def is_fully_sharded(module: nn.Module) -> bool:
+    """Whether `fully_shard` was called on the module itself, which gives it a class of its own."""
+    return any(kind.__name__ == _FULLY_SHARD for kind in type(module).__mro__)
+
+
 def check_parameters_stay(network: nn.Module, before: Collection[nn.Parameter], *, buffered: bool) -> None:
     """Raises ConversionError where a wrapper would not join the gradients of parameters over the processes.
 

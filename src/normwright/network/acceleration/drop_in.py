@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 
 import normwright.nn
 from normwright.network.frozen_class import derives_from_frozen, frozen_class, unfrozen_class
+from normwright.network.spread import is_fully_sharded
 from normwright.network.walk import find_normalisers, is_normaliser
 
 # A drop-in derives from the class that it replaces and adds no state, so that a module becomes one by
@@ -51,6 +52,8 @@ def drop_in_for(module: nn.Module) -> type[nn.Module] | str:
         return f"{kind.__name__} is normwright's own, and does more than call an operator"
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by torch.jit"
+    if is_fully_sharded(module):
+        return "fully_shard was called on it itself: accelerate the network first, and shard it then"
     if parametrize.is_parametrized(module):
         return "its parameters are parametrized, which gives it a class of its own"
     if isinstance(module, LazyModuleMixin):

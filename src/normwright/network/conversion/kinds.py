@@ -12,6 +12,7 @@ from normwright.network.acceleration.route import own_class
 from normwright.network.conversion.foreign import axes_of_foreign
 from normwright.network.conversion.memory import memory_of
 from normwright.network.frozen_class import unfrozen_class
+from normwright.network.spread import is_fully_sharded
 
 #: Moments over batch and space in training; one multiply-add per channel in inference.
 BATCH_KINDS = ("batch", "synchronised", "frozen", "renormalised", "ghost", "split")
@@ -153,6 +154,8 @@ def _behaviour_of_its_own(module: nn.Module, base: type[nn.Module]) -> str:
     """What a module does beyond its known class, or ""."""
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by torch.jit"
+    if is_fully_sharded(module):
+        return "fully_shard was called on it itself: convert the network first, and shard it then"
     kind = own_class(type(module))
     if unfrozen_class(kind) is not kind:
         return "it is frozen by nw.freeze: call nw.unfreeze first"
