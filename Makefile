@@ -27,7 +27,7 @@ RENEW_NATIVE := test ! -d build/editable/installed/normwright || { \
 demo: $(VENV)/.lab
 	@$(RENEW_NATIVE)
 	@$(BIN)/normwright compare mlp --data digits --depth 6 --activation sigmoid \
-		--norm none,batch,layer,group,rms --batch-size 32 --lr 0.1,0.3,1 --epochs 20 --seeds 3 --out demo
+		--norm none,batch,layer,group,rms --batch-size 32 --lr 0.1,0.3,1 --epochs 10 --seeds 5 --out demo
 
 # The tests of the operators once more on Triton's kernels, in its interpreter; some of them compile the kernels, too.
 INTERPRETED := tests/backends/triton $(addprefix tests/backends/test_,lstm_cell.py masks.py refusals.py) \
