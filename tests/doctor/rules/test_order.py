@@ -72,6 +72,14 @@ def test_the_shift_that_dropout_makes_is_measured():
     assert finding.severity == "warning"
 
 
+def test_the_shift_is_dropouts_alone():
+    """The normaliser above it trains in both; its running statistics are of no such input."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm1d(64), nn.Tanh(), nn.Dropout(0.5), nn.BatchNorm1d(64))
+    finding = found("dropout_before_norm", network, torch.randn(2048, 64) / 100)["3"]
+    assert finding.value == pytest.approx(2, rel=0.05)
+
+
 @pytest.mark.parametrize("samples", [2, 4])
 def test_the_shift_is_told_of_small_batches_as_of_large_ones(samples):
     """A channel that dropout leaves nothing of in one batch is not one without variance."""

@@ -50,6 +50,20 @@ def facts_of(net, batches, **options):
     return run_passes(Subject(net, batches, F.cross_entropy, **options))
 
 
+class Noise(nn.Module):
+    """As a variational encoder has it, in either mode."""
+
+    def forward(self, x):
+        return x + torch.randn_like(x)
+
+
+def test_noise_is_the_same_in_both_modes():
+    batches = classes()
+    modes = facts_of(nn.Sequential(nn.Linear(6, 3), Noise()).double(), batches).modes
+    assert modes.outputs == 0
+    assert modes.loss_training == modes.loss_inference
+
+
 def test_modes_are_what_the_network_answers_in_each():
     batches = classes()
     net = trained(network(nn.Dropout(0.5)), batches)

@@ -67,6 +67,20 @@ def test_one_sample_of_many_positions_is_a_warning():
     assert finding.severity == "warning"
 
 
+class StandardisedConv(nn.Conv2d):
+    """As BiT and NFNets standardise a weight: by batch norm's function, in one sample's place."""
+
+    def forward(self, x):
+        weight = F.batch_norm(self.weight.reshape(1, len(self.weight), -1), None, None, training=True)
+        return F.conv2d(x, weight.view_as(self.weight), self.bias)
+
+
+@pytest.mark.parametrize("rule", ["batch_of_one", "batch_too_small"])
+def test_a_weight_that_batch_norm_standardises_is_no_sample(rule):
+    network = nn.Sequential(StandardisedConv(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU())
+    assert not found(rule, Subject(network, tuple(torch.randn(8, 3, 6, 6) for _ in range(4))))
+
+
 def test_frozen_statistics_of_other_data_are_a_note():
     subject = stale_statistics.sick()
     nw.freeze(subject.network, inplace=True)

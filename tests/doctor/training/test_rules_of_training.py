@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from normwright.doctor.diagnose import examine
 from normwright.doctor.rule import all_rules
@@ -310,3 +311,24 @@ def test_a_length_that_a_normaliser_takes_away_is_no_starved_layer(normed):
     subject = Subject(nn.Sequential(*layers, nn.Linear(32, 4)), batches, CROSS_ENTROPY)
     found = {finding.rule for finding in examine(subject, RULES).findings}
     assert not found & {"vanishing_gradient", "gradient_imbalance", "exploding_gradient"}
+
+
+class Attention(nn.Module):
+    """Of one head, after a norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+        self.query, self.key, self.value, self.out = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x):
+        y = self.norm(x)
+        return self.out(F.scaled_dot_product_attention(self.query(y), self.key(y), self.value(y)))
+
+
+def test_queries_and_keys_that_weigh_one_place_explode_nothing():
+    below = (nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.ReLU()) for _ in range(8))
+    network = nn.Sequential(*below, nn.Unflatten(1, (1, 16)), Attention(), nn.Flatten())
+    batches = tuple((torch.randn(32, 16), torch.randint(4, (32,))) for _ in range(2))
+    found = {finding.rule for finding in examine(Subject(network, batches, CROSS_ENTROPY), RULES).findings}
+    assert not found & {"gradient_imbalance", "exploding_gradient"}

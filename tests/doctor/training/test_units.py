@@ -63,6 +63,15 @@ def test_flat_parts(function, flat, steep):
     assert dead(y, function=function).dead() == (0,)
 
 
+@pytest.mark.parametrize("name", ["gelu", "silu", "mish", "hardswish"])
+def test_a_unit_of_small_inputs_is_not_dead(name):
+    x = torch.tensor([[0.001], [-0.001]], requires_grad=True)
+    y = getattr(torch.nn.functional, name)(x)
+    (derivative,) = torch.autograd.grad(y.sum(), x)
+    assert (derivative > 0.49).all()
+    assert dead(y.detach(), function=name).dead() == ()
+
+
 @pytest.mark.parametrize(
     ("name", "function"),
     [("sigmoid", torch.sigmoid), ("tanh", torch.tanh), ("softsign", torch.nn.functional.softsign),

@@ -194,3 +194,47 @@ def test_a_layer_norm_of_a_permuted_input_lies_in_memory_as_pytorchs():
     y = accelerate_with_report(plain)[0](x)
     assert y.stride() == plain(x).stride()
     torch.testing.assert_close(y, plain(x))
+
+
+class OwnSiLU(nn.Module):
+    """As `SiLUActivation` of Transformers."""
+
+    def forward(self, x):
+        return F.silu(x)
+
+
+class OwnGELU(nn.Module):
+    """As `GELUActivation` of Transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = F.gelu
+
+    def forward(self, x):
+        return self.act(x)
+
+
+class Scaled(OwnSiLU):
+    def forward(self, x):
+        return 2 * F.silu(x)
+
+
+class ConvNormAct(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), activation()
+
+    def forward(self, x):
+        return self.act(self.norm(self.conv(x)))
+
+
+@pytest.mark.parametrize(("activation", "name"), [(OwnSiLU, "silu"), (OwnGELU, "gelu"), (Scaled, None)])
+def test_an_activation_of_another_library_is_fused(activation, name):
+    network = nn.Sequential(ConvNormAct(activation), ConvNormAct(activation)).double()
+    randomise(network)
+    fast, report = accelerate_with_report(network)
+    assert [record.fused for record in report.normalisers] == [(name,) if name else ()] * 2
+    assert_same(network, fast, lambda network: network(X))
+    for changed in (network, fast):  # its own forward runs again
+        changed[0].act.register_forward_hook(lambda module, args, output: 3 * output)
+    assert_same(network, fast, lambda network: network(X))

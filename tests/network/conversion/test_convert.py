@@ -621,3 +621,16 @@ def _scripted(network):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's, that it is of yesterday
         return torch.jit.script(network)
+
+
+class LlamaRMSNorm(nn.Module):
+    """A normaliser by its name alone, as Transformers has one for each family."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [(LlamaRMSNorm(), "LlamaRMSNorm derives from none of torch.nn. Put"), (nn.ReLU(), "a functional call")],
+)
+def test_a_network_without_a_known_normaliser_is_told_what_stands_there(layer, why):
+    with pytest.raises(OptionError, match=why):
+        nw.convert(nn.Sequential(nn.Linear(2, 2), layer), "group")

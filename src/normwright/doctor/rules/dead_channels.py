@@ -45,7 +45,7 @@ RULE = Rule(
     why="No gradient passes a channel that is flat everywhere: its filter never moves again, and costs time "
     "and memory for nothing.",
     advice="Put a normaliser before the activation, raise its bias, lower the learning rate, or take a "
-    "function without a dead side (LeakyReLU, GELU).",
+    "function without a dead side (LeakyReLU).",
     references=("Maas et al. 2013, Rectifier nonlinearities", "Mehta et al. 2019, arXiv:1811.12495"),
     severity="warning",
     check=check,

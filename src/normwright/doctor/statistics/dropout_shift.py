@@ -14,6 +14,7 @@ from normwright.doctor.missing import Missing, SkipError
 from normwright.doctor.structure.graph import Graph
 from normwright.doctor.structure.normalisers import NormaliserFacts
 from normwright.doctor.subject import Subject
+from normwright.network.walk import is_normaliser
 
 _MIXING = ("convolution", "linear", "recurrent", "attention", "embedding")
 
@@ -102,10 +103,11 @@ def _ratios(twin: Subject, names: list[str]) -> dict[str, tuple[float, float]]:
     if not network.training:
         network.train()
     with_dropout = _variances(twin, norms)
-    modes = {norm: norm.training for norm in norms.values()}
+    # those above too, whose running statistics would tell of another input
+    modes = {module: module.training for module in network.modules() if is_normaliser(module)}
     network.eval()
-    for norm, training in modes.items():
-        norm.train(training)
+    for module, training in modes.items():
+        module.training = training
     without = _variances(twin, norms)
     return {
         name: _ratio(with_dropout[name], without[name])

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from normwright.doctor.missing import SkipError, part_or_missing
+from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.statistics.company import CompanyFacts, company_of
 from normwright.doctor.statistics.drift import Drift
 from normwright.doctor.statistics.modes import Comparison, ModeFacts
@@ -184,7 +185,8 @@ class _Runner:
             samples = samples_in(batch)
             inference = None
             if place < _COMPARED or fewest is None or samples < fewest:
-                inference = self._infer(batch)
+                with random_states_kept():  # training mode draws the same noise, as of a variational encoder
+                    inference = self._infer(batch)
                 fewest = samples if fewest is None else min(samples, fewest)
             if self._ones:
                 self._refused.append(_refusal(place, self._ones[0]))

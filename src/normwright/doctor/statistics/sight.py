@@ -136,10 +136,13 @@ def sight_of_module(name: str, module: nn.Module, x: Tensor) -> Sight | None:
 def sight_of_function(
     func: Any, args: tuple[Any, ...], named: dict[str, Any], name: str, module: nn.Module, *, bare: bool
 ) -> Sight | None:
-    """The call of a function, or None where it will be refused."""
+    """The call of a function, or None where it will be refused, or standardises a weight."""
     given = {**dict(zip(FUNCTIONS[func], args, strict=False)), **named}
     x = given.get("input")
     if not isinstance(x, Tensor) or not x.is_floating_point():
+        return None
+    # F.batch_norm of a convolution's weight, as BiT and NFNets have it, has nothing to do with the batch.
+    if func in _BY_CHANNELS and isinstance(x if x._base is None else x._base, nn.Parameter):
         return None
     kind = func.__name__ if bare else type(module).__name__
     eps = _eps(given.get("eps", torch.finfo(x.dtype).eps if func is F.rms_norm else 1e-5), x)

@@ -27,16 +27,22 @@ SATURATING: dict[str, _IsFlat] = {
     "hardtanh": lambda y: (y <= -1) | (y >= 1),
 }
 
-#: Flat on one side or both: where all outputs of a unit are, no gradient passes it. Those that only come
-#: near 0 (GELU, SiLU, Mish) are flat within 0.01 of it; softplus and ELU, where the derivative is below FLAT.
+
+def _near_zero_from_below(y: Tensor) -> Tensor:
+    """Where GELU and its like are that of inputs far below 0; near 0 their derivative is 1/2."""
+    return (y > -0.01) & (y <= 0)
+
+
+#: Flat on one side or both: where all outputs of a unit are, no gradient passes it. Softplus and ELU are flat
+#: where the derivative is below FLAT.
 DEADENING: dict[str, _IsFlat] = {
     **SATURATING,
     "relu": lambda y: y <= 0,
     "relu6": lambda y: (y <= 0) | (y >= 6),
-    "gelu": lambda y: y.abs() < 0.01,
-    "silu": lambda y: y.abs() < 0.01,
-    "mish": lambda y: y.abs() < 0.01,
-    "hardswish": lambda y: y.abs() < 0.01,
+    "gelu": _near_zero_from_below,
+    "silu": _near_zero_from_below,
+    "mish": _near_zero_from_below,
+    "hardswish": _near_zero_from_below,
     "elu": lambda y: y < FLAT - 1,
     "softplus": lambda y: y < -math.log(1 - FLAT),
 }

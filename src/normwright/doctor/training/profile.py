@@ -81,10 +81,14 @@ def _rung(facts: GradientFacts) -> Rung:
 
 
 def ends(rungs: Sequence[Rung]) -> tuple[float, float]:
-    """The geometric means of ‖g‖/‖w‖ in the third of the layers at the input, and in that at the loss."""
+    """The middle ‖g‖/‖w‖ of the third of the layers at the input, and of that at the loss.
+
+    Few that hardly a gradient reaches (attention's queries and keys, while it weighs all places alike) say
+    nothing of how gradients fare on their way.
+    """
     third = max(len(rungs) // 3, 1)
-    return _geometric(rungs[:third]), _geometric(rungs[-third:])
+    return _middle(rungs[:third]), _middle(rungs[-third:])
 
 
-def _geometric(rungs: Sequence[Rung]) -> float:
-    return math.exp(statistics.fmean(math.log(max(rung.relative, 1e-300)) for rung in rungs))
+def _middle(rungs: Sequence[Rung]) -> float:
+    return statistics.median(rung.relative for rung in rungs)

@@ -24,6 +24,7 @@ from normwright.network.acceleration.epilogue import (
     find_chains,
     find_function_chains,
     fuse,
+    is_one_activation,
     settings_of,
 )
 from normwright.network.acceleration.mutation import Mutations
@@ -110,15 +111,16 @@ def _plan(
     """
     try:
         refuse_replacing(block)
-        traced = trace(block, frozenset())
+        activations = frozenset(part for part in block.children() if _is_an_activation(part))
+        traced = trace(block, activations)
     except UntraceableError as error:
         plan.reasons["training" if block.training else "inference"] = str(error)
         return
     end = ends_open(traced.graph, block, opens.__contains__)
     if end is not None:
         last = block.get_submodule(str(end.target))
-        opens[block] = opens[last] | {block}
-    traced = _trace_further(block, traced, opens)
+        opens[block] = opens[last] | activations | {block}
+    traced = _trace_further(block, traced, opens, activations)
     mutations = Mutations(block)
     if alone:
         chains = fusing = find_function_chains(traced.graph, block)
@@ -169,7 +171,21 @@ def refuse_replacing(block: nn.Module) -> None:
             raise UntraceableError(f"{kind.__name__} is copied or pickled in a way of its own")
 
 
-def _trace_further(block: nn.Module, traced: Trace, opens: dict[nn.Module, Inlined]) -> Trace:
+def _is_an_activation(module: nn.Module) -> bool:
+    """Whether a module's forward is an activation and nothing else, as Transformers' SiLUActivation's."""
+    held = (module._modules, module._parameters, module._buffers)
+    if type(module).__module__.startswith("torch.") or any(held):
+        return False
+    try:
+        refuse_hooked(module)
+        return is_one_activation(trace(module, frozenset()).graph, module)
+    except UntraceableError:
+        return False
+
+
+def _trace_further(
+    block: nn.Module, traced: Trace, opens: dict[nn.Module, Inlined], activations: Inlined
+) -> Trace:
     """The trace, through those submodules that end in a normaliser which goes with what follows them."""
     inline: set[nn.Module] = set()
     for node in traced.graph.nodes:
@@ -179,7 +195,7 @@ def _trace_further(block: nn.Module, traced: Trace, opens: dict[nn.Module, Inlin
         if module in opens and _may_inline(opens[module]):
             inline |= opens[module]
     try:
-        return trace(block, frozenset(inline)) if inline else traced
+        return trace(block, activations | inline) if inline else traced
     except UntraceableError:
         return traced
 

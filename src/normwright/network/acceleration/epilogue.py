@@ -139,6 +139,17 @@ def continues(node: Node, block: nn.Module) -> bool:
     )
 
 
+def is_one_activation(graph: Graph, module: nn.Module) -> bool:
+    """Whether a module's trace is an activation of its only argument, and nothing else."""
+    nodes = list(graph.nodes)
+    return (
+        [node.op for node in nodes[:1] + nodes[2:]] == ["placeholder", "output"]
+        and _activation(nodes[1], module) is not None
+        and nodes[1].all_input_nodes == nodes[:1]
+        and nodes[2].args == (nodes[1],)
+    )
+
+
 def ends_open(graph: Graph, block: nn.Module, opens: Callable[[nn.Module], bool]) -> Node | None:
     """The call whose result the block returns, alone or with a residual added; what reads it is outside.
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from normwright.errors import OptionError, unknown_name
+from normwright.network.acceleration.drop_in import normalisers_by_name
 from normwright.network.conversion.kinds import (
     BATCH_KINDS,
     CLASSES,
@@ -48,8 +49,8 @@ def choose(
         )
     if not found:
         raise OptionError(
-            f"the network ({type(network).__name__}) must hold normalisers to be converted, but holds none: "
-            "a functional call such as F.batch_norm is no module; make it a torch.nn.BatchNorm2d or the like"
+            f"the network ({type(network).__name__}) must hold normalisers to be converted, but holds none"
+            f"{_instead(network)}"
         )
     if callable(names):
         chosen = {name: module for name, module in found.items() if names(name, module)}
@@ -90,6 +91,17 @@ def checked_kinds(to: str, of: Iterable[str] | None) -> tuple[str, ...] | None:
         if kind not in KINDS:
             raise unknown_name("kind of normaliser", kind, KINDS)
     return kinds
+
+
+def _instead(network: nn.Module) -> str:
+    """What stands where a normaliser might, and what to do about it."""
+    named = dict.fromkeys(type(module).__name__ for module in normalisers_by_name(network).values())
+    if named:
+        return (
+            f" that is known here: {', '.join(named)} derives from none of torch.nn. Put torch.nn.RMSNorm, "
+            "LayerNorm or the like in its place"
+        )
+    return ": a functional call such as F.batch_norm is no module; make it a torch.nn.BatchNorm2d or the like"
 
 
 def _advice(held: list[str]) -> str:

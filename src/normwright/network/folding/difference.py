@@ -276,7 +276,8 @@ def outputs(network: nn.Module, call: Call) -> list[Tensor]:
         what = f"an object of class {unknown!r}" if unknown else "no tensor at all"
         raise FoldError(
             "the network must return tensors, alone or in tuples, lists, mappings or dataclasses, for the "
-            f"fold to be judged by them, but returns {what}: return what is in it instead"
+            f"fold to be judged by them, but returns {what}: return what is in it instead, or leave it out "
+            "(a Transformers decoder's cache: use_cache=False in the example)"
         )
     return found
 
