@@ -168,3 +168,20 @@ def test_in_inference_a_bad_element_takes_a_finite_gradient(space, memory_format
     y = batch_norm(x, torch.zeros(6), torch.full((6,), 4.0), weight, None, eps=0.0)
     (dx,) = torch.autograd.grad(y, x, dy)
     assert torch.equal(dx, dy * (weight * 0.5).view(1, 6, 1, 1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_of_one_whose_gradient_is_a_slice_of_pixels(training):
+    """PyTorch 2.13's batch norm sums other elements for the bias then, as in RT-DETR on the CPU."""
+    generator = torch.Generator().manual_seed(2)
+    x, weight, bias, mean, pixels = (
+        torch.randn(shape, dtype=torch.float64, generator=generator)
+        for shape in ((1, 6, 5, 7), 6, 6, 6, (1, 60, 6))
+    )
+    dy = pixels[:, 10:45].transpose(1, 2).unflatten(2, (5, 7))  # channels-last but for the batch's stride
+    inputs = [part.requires_grad_() for part in (x, weight, bias)]
+    y = batch_norm(x, mean, torch.full_like(mean, 2.0), weight, bias, training)
+    found = torch.autograd.grad(y, inputs, dy, retain_graph=True)
+    assert torch.allclose(found[2], dy.sum((0, 2, 3)), rtol=1e-12)
+    for one, other in zip(found, torch.autograd.grad(y, inputs, dy.contiguous()), strict=True):
+        assert torch.allclose(one, other, rtol=1e-12)
