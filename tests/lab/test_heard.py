@@ -42,15 +42,26 @@ def test_those_options_are_heard_that_change_the_network(network, option):
 @pytest.mark.parametrize(
     ("options", "norms", "given", "words"),
     [
-        ({"network": "lenet", "depth": 2}, ["batch"], "depth", "depth is for mlp and lstm, but the network"),
-        ({"network": "nets.py:wide"}, ["batch"], "width", "nets.py:wide builds its network itself"),
-        ({"init_std": 0.1}, ["batch"], "init_std", "for initialisation normal, but came with xavier"),
         (
-            {"optimiser": "adamw", "momentum": 0.9},
+            {"network": "lenet", "depth": 2},
             ["batch"],
-            "momentum",
-            "for optimiser sgd, but",
+            "depth",
+            "depth= is for mlp and lstm, but the network is lenet: leave it out",
         ),
+        ({"network": "nets.py:wide"}, ["batch"], "width", "nets.py:wide builds its network itself"),
+        (
+            {"init_std": 0.1},
+            ["batch"],
+            "init_std",
+            "initialisation normal, but came with xavier: leave it out, or take normal",
+        ),
+        (
+            {"network": "lstm"},
+            ["batch"],
+            "activation",
+            "is for mlp, lenet, vgg and resnet20, but the network",
+        ),
+        ({"optimiser": "adamw"}, ["batch"], "momentum", "for optimiser sgd, but came with adamw"),
         ({"warmup": 0.1}, ["batch"], "warmup", "for schedule cosine, but came with constant"),
         ({"groups": 4}, ["batch", "layer"], "groups", "for norm group or ws, but came with batch, layer"),
         ({"ghost_size": 4}, ["batch"], "ghost_size", "for norm ghost, but came with batch"),
@@ -73,10 +84,16 @@ def test_an_option_that_would_be_ignored_is_refused(options, norms, given, words
         ({"data": "images:photos"}, ["batch"], "image_size"),
         ({"network": "nets.py:wide"}, ["batch"], "affine"),
         ({"network": "lenets"}, ["batch"], "depth"),  # that there is no such network is said elsewhere
+        ({"data": "images"}, ["batch"], "image_size"),
     ],
 )
 def test_an_option_that_is_heard_is_let_through(options, norms, given):
     check_heard(base(**options), norms, [given])
+
+
+def test_all_that_would_be_ignored_is_told():
+    with pytest.raises(OptionError, match=r"^depth= is for .* leave it out; momentum= is for .* sgd$"):
+        check_heard(base("lenet", optimiser="adamw"), ["batch"], ["depth", "dropout", "momentum"])
 
 
 def test_a_default_that_is_given_is_refused_too():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import html.parser
 import json
 import re
@@ -20,6 +21,7 @@ from plotly.offline import get_plotlyjs
 from normwright.errors import StoreError
 from normwright.lab.records import Comparison, Interval, Lead
 from normwright.report import render, write
+from normwright.report.markdown import to_markdown
 
 Make = Callable[..., Comparison]
 SECTIONS = ("result", "table", "learning", "rates", "layers", "gradients", "axes")
@@ -163,6 +165,12 @@ def _marked(page: str) -> list[tuple[str, str]]:
     )
     assert all(bool(coloured) == (mark == "best") for coloured, _, mark in rows)
     return [(norm, mark) for _, norm, mark in rows]
+
+
+def test_what_times_a_step_is_told_for_the_cpu_and_a_gpu(make_comparison: Make) -> None:
+    comparison = make_comparison()
+    for text in (html.unescape(render(comparison)), to_markdown(comparison)):
+        assert "time for a run of one thread on the CPU; else, as on a GPU, of the time that passed" in text
 
 
 def test_every_figure_is_valid_plotly(make_comparison: Make) -> None:

@@ -133,8 +133,8 @@ def compare(
     options |= {"norm": norms[0], "batch_size": batch_sizes[0], "lr": lrs[0], "epochs": epochs}
     options |= {"loss": _named(loss), "metric": _named(metric), "device": device_of(device)}
     base = make_base(network_name, _named(data), **options)
-    check_heard(base, norms, given)
     grid = Grid(base, norms, batch_sizes, lrs, seeds)
+    check_heard(base, norms, given)
     cluster = None if ray is None else cluster_at(ray)
     directory = None if data_dir is None else Path(data_dir)
     on_stage(f"reading {base.data.name}")

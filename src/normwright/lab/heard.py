@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from normwright.errors import OptionError
+from normwright.lab.data.load import READERS
 from normwright.lab.recipe import Recipe
-from normwright.lab.user_code import is_user_code
+from normwright.lab.user_code import IMAGES, is_user_code
 
 _OF_BLOCKS = ("activation", "place", "dropout")
 
@@ -40,38 +40,48 @@ def check_heard(base: Recipe, norms: Iterable[str], given: Iterable[str]) -> Non
         norms: the normalisers of the runs.
         given: names of options; those that every comparison hears are let through.
     Raises:
-        OptionError: one would be ignored.
+        OptionError: some would be ignored; all of them are told.
     """
-    chosen: Mapping[str, Any] = {
+    chosen: Mapping[str, tuple[str, ...]] = {
         "initialisation": (base.network.initialisation,),
         "optimiser": (base.training.optimiser,),
         "schedule": (base.training.schedule,),
         "norm": tuple(norms),
     }
+    ignored = []
     for option in given:
         if option in _OF_NETWORKS:
-            _check_network(base.network.name, option)
-        elif option == "image_size" and not base.data.name.startswith("images:"):
-            raise OptionError(
-                f"image_size is for images:DIR, but the data are {base.data.name}: leave it out"
-            )
+            why = _why_not_of_network(option, base.network.name)
+        elif option == "image_size":
+            why = _why_not_of_data(base.data.name)
         elif option in _WITH:
-            choice, hearing = _WITH[option]
-            if not set(hearing) & set(chosen[choice]):
-                raise OptionError(
-                    f"{option} is for {choice} {' or '.join(hearing)}, but came with "
-                    f"{', '.join(chosen[choice])}: leave it out"
-                )
+            why = _why_not_with(*_WITH[option], chosen)
+        else:
+            why = ""
+        if why:
+            ignored.append(f"{option}= is for {why}")
+    if ignored:
+        raise OptionError("; ".join(ignored))
 
 
-def _check_network(network: str, option: str) -> None:
+# A name that nothing has is left to the error that names it.
+def _why_not_of_network(option: str, network: str) -> str:
     if option in _BUILT_BY.get(network, ()):
-        return
-    hearing = " and ".join(name for name, heard in _BUILT_BY.items() if option in heard)
+        return ""
+    *others, last = (name for name, heard in _BUILT_BY.items() if option in heard)
+    hearing = f"{', '.join(others)} and {last}"
     if is_user_code(network):
-        raise OptionError(
-            f"{option} is for {hearing}, but {network} builds its network itself: leave it out, and set it "
-            "there"
-        )
-    if network in _BUILT_BY:  # else another error names it
-        raise OptionError(f"{option} is for {hearing}, but the network is {network}: leave it out")
+        return f"{hearing}, but {network} builds its network itself: leave it out, and set it there"
+    return f"{hearing}, but the network is {network}: leave it out" if network in _BUILT_BY else ""
+
+
+def _why_not_of_data(data: str) -> str:
+    offered = data in READERS or is_user_code(data)
+    return f"{IMAGES}DIR, but the data are {data}: leave it out" if offered else ""
+
+
+def _why_not_with(choice: str, hearing: tuple[str, ...], chosen: Mapping[str, tuple[str, ...]]) -> str:
+    if set(hearing) & set(chosen[choice]):
+        return ""
+    names = " or ".join(hearing)
+    return f"{choice} {names}, but came with {', '.join(chosen[choice])}: leave it out, or take {names}"

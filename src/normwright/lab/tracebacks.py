@@ -7,23 +7,31 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-_OURS, _IMPORTLIB = Path(__file__).parents[1], Path(importlib.__file__).parent
+import torch
+
+_OURS = Path(__file__).parents[1]
+_IMPORTLIB, _TORCH = Path(importlib.__file__).parent, Path(torch.__file__).parent
 
 
 def user_traceback(error: BaseException) -> str:
-    """As Python prints it, from the first frame that is not normwright's or of an import.
+    """As Python prints it, from the first frame that is not normwright's, PyTorch's or of an import.
 
-    Where the user's code has no part in it, all of it; of a file that is no Python the exception names the
-    place by itself.
+    Where the user's code has no part in it, from PyTorch's, or all of it; of a file that is no Python the
+    exception names the place by itself.
     """
-    part: TracebackType | None = error.__traceback__
-    while part is not None and _leads_there(part.tb_frame.f_code.co_filename):
-        part = part.tb_next
+    part = _after(error.__traceback__, _OURS, _IMPORTLIB, _TORCH)
+    part = part or _after(error.__traceback__, _OURS, _IMPORTLIB)
     if part is None and not isinstance(error, SyntaxError):
         part = error.__traceback__
     return "".join(traceback.format_exception(type(error), error, part)).strip()
 
 
-def _leads_there(file: str) -> bool:
-    folders = Path(file).parents
-    return file.startswith("<frozen importlib") or _OURS in folders or _IMPORTLIB in folders
+def _after(part: TracebackType | None, *leading: Path) -> TracebackType | None:
+    """What follows the frames of these folders and of imports."""
+    while part is not None and _is_of(part.tb_frame.f_code.co_filename, leading):
+        part = part.tb_next
+    return part
+
+
+def _is_of(file: str, folders: tuple[Path, ...]) -> bool:
+    return file.startswith("<frozen importlib") or any(folder in Path(file).parents for folder in folders)

@@ -12,10 +12,9 @@ from normwright.report.tables import TableRow, table
 LEGEND = (
     "In brackets, the 95 % interval over the seeds. Steps are training steps until the validation split is "
     "at the target, speed-up is the steps of no normaliser over a normaliser's own, diverged is the share "
-    "over all learning rates. Times are medians of a step: of the processor's time where a run has one "
-    "thread; else of the time that passed, which other work on the machine lengthens. Bold is the winner, "
-    "where one is named: one that three seeds or more tell from every other; for accuracy, beyond the luck "
-    "of the test set, sample by sample, and from guessing too."
+    f"over all learning rates. {quantities.TIMES} Bold is the winner, where one is named: one that three "
+    "seeds or more tell from every other; for accuracy, beyond the luck of the test set, sample by sample, "
+    "and from guessing too."
 )
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$&])")

@@ -6,6 +6,12 @@ from normwright.lab.records import Interval
 
 MISSING = "–"
 
+# What `machine.clock_of` tells, for a reader of the table.
+TIMES = (
+    "Times are medians of a step: of the processor's time for a run of one thread on the CPU; else, as on a "
+    "GPU, of the time that passed, which other work on the machine lengthens."
+)
+
 
 def metric(value: float | None) -> str:
     """A metric, three digits after the point where it is of ordinary size.
