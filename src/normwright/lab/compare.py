@@ -106,7 +106,7 @@ def compare(
         on_stage: called with a sentence at the beginning of each part of the work.
         on_progress: called about five times a second while training.
         options: any other field of `NetworkRecipe`, `DataRecipe` or `TrainingRecipe`, save those that a
-            comparison has several of; one that would change nothing here is refused.
+            comparison has several of; one that this network, data or choice would ignore is refused.
     Returns:
         The rows of the table, the verdicts, who leads and whether it wins, and the curves.
     Raises:
