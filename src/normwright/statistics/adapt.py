@@ -11,6 +11,7 @@ from torch.distributed import ProcessGroup
 from normwright.errors import CollapseError
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_holds_numbers
+from normwright.network.spread import spread_by
 from normwright.statistics.adaptation import Adaptation, AdaptationReport, LayerAdaptation
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
 from normwright.statistics.batches import check_iterable, none_called, nothing_read, samples_in, unwrapped
@@ -132,13 +133,13 @@ def _read(
     batches: Iterable[Any],
     call: Callable[[Any], object],
 ) -> Share[Evidence]:
-    samples = 0
+    samples, spread = 0, bool(spread_by(network))
     with untouched(network, found.modules):
         for batch in batches:
             adapter.number += 1
             with Watch(found, adapter.normalise):
                 output = call(batch)
-            reason = guard.reason(output, answers_of_source(call, batch, network))
+            reason = guard.reason(output, answers_of_source(call, batch, spread=spread))
             if reason:
                 raise CollapseError(
                     f"an adapted network must go on telling classes apart, but {reason} (batch "

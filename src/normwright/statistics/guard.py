@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from normwright.errors import OptionError
-from normwright.network.spread import spread_by
 
 # Fewer predictions may well be of one class.
 _FEW = 8
@@ -41,16 +40,14 @@ def class_scores(output: object) -> Tensor | None:
     return None
 
 
-def answers_of_source(
-    call: Callable[[Batch], Answer], batch: Batch, network: nn.Module
-) -> Callable[[], Answer]:
+def answers_of_source(call: Callable[[Batch], Answer], batch: Batch, *, spread: bool) -> Callable[[], Answer]:
     """What the network itself answers a batch, asked once, and only where it is wanted.
 
-    Where its parameters are spread over processes it is asked at once: a forward waits for the others, any of
-    which may want the answer.
+    Where its parameters are `spread` over processes it is asked at once: a forward waits for the others, any
+    of which may want the answer.
     """
     answer = functools.cache(functools.partial(call, batch))
-    if spread_by(network):
+    if spread:
         answer()
     return answer
 
