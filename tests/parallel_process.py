@@ -17,7 +17,7 @@ import torch
 from processes import process_group
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
 from torch.distributed.pipelining import ScheduleGPipe, SplitPoint, pipeline
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import (
@@ -175,12 +175,12 @@ def network() -> nn.Module:
     )
 
 
-def spread() -> nn.Module:
-    """The same with its parameters spread over the processes."""
-    part = network()
+def spread(part: nn.Module | None = None, **how: Any) -> nn.Module:
+    """The same, or another of its modules, with its parameters spread over the processes."""
+    part = network() if part is None else part
     for name in ("0", "5"):
-        fully_shard(part.get_submodule(name))
-    return fully_shard(part)
+        fully_shard(part.get_submodule(name), **how)
+    return fully_shard(part, **how)
 
 
 def train(part: nn.Module, rank: int, optimiser: torch.optim.Optimizer) -> None:
@@ -189,6 +189,17 @@ def train(part: nn.Module, rank: int, optimiser: torch.optim.Optimizer) -> None:
         optimiser.zero_grad()
         part(images(rank, step)).pow(3).mean().backward()
         optimiser.step()
+
+
+def in_bfloat16(rank: int) -> dict[str, dict[str, Tensor]]:
+    """Gradients of an accelerated spread network that computes in bfloat16, and of one in float32."""
+    bfloat16 = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    found = {}
+    for dtype, how in (("bfloat16", {"mp_policy": bfloat16}), ("float32", {})):
+        part = spread(nw.accelerate(network()), **how)
+        part(images(rank, 0)).float().pow(3).mean().backward()
+        found[dtype] = {name: whole(p.grad) for name, p in part.named_parameters() if p.grad is not None}
+    return found
 
 
 def watched(part: nn.Module, rank: int) -> dict[str, list[tuple[float, ...]]]:
@@ -244,6 +255,10 @@ def recalibrated(rank: int) -> dict[str, Any]:
     part = spread()
     found["unequal"] = error_of(lambda: nw.recalibrate(part, batches[: 1 + rank], process_group=group))
     found["as it was"] = torch.equal(part[1].running_mean, torch.zeros(4))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        nw.recalibrate(part, batches)
+    found["warned"] = [str(each.message) for each in warned]
     found["fold"] = error_of(lambda: nw.fold(part.eval(), images(0, 0)))
     found["diagnose"] = error_of(
         lambda: nw.diagnose(part, batches, lambda y, _: y.sum(), process_group=group)
@@ -398,6 +413,7 @@ def main(rank: int, folder: Path) -> None:
                 "whole": watched(DistributedDataParallel(network()), rank),
                 "spread": watched(spread(), rank),
             },
+            "in bfloat16": in_bfloat16(rank),
             "watched flat": watched_flat(rank),
             "watched by the first": watched_by_the_first(rank),
             "recalibrated": recalibrated(rank),

@@ -82,7 +82,6 @@ def adapt(
         tensor([0.])
     """
     check_group(process_group)
-    warn_of_others(process_group)
     with telling_others(process_group) as others:
         network = unwrapped(network)
         check_iterable(batches)
@@ -91,6 +90,7 @@ def adapt(
         check_holds_numbers(network)
         check_source_weight(source_weight, found.normalisers)
         warn_of_dropout(network)
+        warn_of_others(network, process_group)
         adapter, guard = Adapter(network, source_weight), Guard(scores_of)
         stream = in_step(batches, network, process_group)
         share = _read(

@@ -99,7 +99,6 @@ def recalibrate(
         tensor([0.])
     """
     check_group(process_group)
-    warn_of_others(process_group)
     with telling_others(process_group) as others:
         network = unwrapped(network)
         if estimator not in ESTIMATORS:
@@ -111,6 +110,7 @@ def recalibrate(
         found.check_any()
         check_holds_numbers(network)
         warn_of_dropout(network)
+        warn_of_others(network, process_group)
         call = others.calling(Caller(network, forward_fn), network)
         reader = _Reader(network, found, call, estimator, samples, tolerance)
         share = reader.read(in_step(batches, network, process_group))
