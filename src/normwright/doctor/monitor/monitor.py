@@ -35,7 +35,8 @@ class Monitor:
     gradient and a step have come. Of `every` steps, `steps` in a row are watched, the first ones too; the
     others cost a counter. Under gradient accumulation the forwards that lead to a step belong to it. Training
     is not changed, to the bit. Where any of the network is compiled, only gradients and updates are read,
-    since what listens to its layers would be compiled with them.
+    since what listens to its layers would be compiled with them; a network that was compiled elsewhere
+    (`step = torch.compile(network)`) is known as such from the first step on that is watched.
 
     Args:
         network: in training; wrappers (DistributedDataParallel, torch.compile) are looked through. Where its
@@ -177,7 +178,7 @@ class Monitor:
 
     def _end(self, watch: Watch) -> None:
         watch.close()
-        self._watch = None
+        self._watch, self._compiled = None, watch.compiled
         window = watch.window(self._rules)
         self._windows.append(window)
         graveness = [SEVERITIES.index(finding.severity) for finding in window.findings]

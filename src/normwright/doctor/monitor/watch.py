@@ -38,21 +38,20 @@ class Watch:
         optimiser: that steps it.
         first: which step is the first.
         steps: how many there are to be.
-        compiled: its layers cannot be heard.
+        compiled: its layers cannot be heard; where they cannot, the watch finds it out.
     """
 
     def __init__(
         self, network: nn.Module, optimiser: Optimizer, first: int, steps: int, *, compiled: bool
     ) -> None:
         self._network, self._optimiser = network, optimiser
-        self._first, self._steps, self._compiled = first, steps, compiled
-        self._activations = ActivationObserver(self._is_training)
-        self._inputs = InputObserver(self._is_training)
+        self._first, self._steps, self.compiled = first, steps, compiled
+        self._activations = ActivationObserver(self._counts)
+        self._inputs = InputObserver(self._counts)
         self._gradients = GradientObserver(scale=self._scale)
         self._flattened = spread_by(network) == FSDP[1]
         self._observers: list[Observer] = [] if self._flattened else [self._gradients]
-        if not compiled:
-            self._observers += [self._activations, self._inputs]
+        self._listeners: list[Observer] = [self._activations, self._inputs]
         self._losses: list[float] = []
         self._done = 0
         self._hearing = contextlib.ExitStack()
@@ -72,7 +71,7 @@ class Watch:
         self._hearing.close()
         if loss is not None:
             self._losses.append(loss)
-        for observer in self._observers:
+        for observer in self._present():
             observer.gradients_ready(self._network, self._done, float("nan") if loss is None else loss)
 
     def closure(self, closure: Callable[[], Any]) -> Callable[[], Any]:
@@ -89,7 +88,7 @@ class Watch:
         """The optimiser has made its step."""
         if self._waits:  # its closure was not called
             return
-        for observer in self._observers:
+        for observer in self._present():
             observer.stepped(self._network, self._done)
         self._done += 1
         if not self.is_complete:
@@ -107,11 +106,21 @@ class Watch:
         return Window(self._first, self._first + self._done - 1, evidence, judged_by(rules, evidence)[1])
 
     def _hear(self) -> None:
-        for observer in self._observers:
+        for observer in self._present():
             self._hearing.enter_context(observer.watching(self._network, self._done))
 
-    def _is_training(self) -> bool:
-        """A validation may come between two steps."""
+    def _present(self) -> list[Observer]:
+        return self._observers + ([] if self.compiled else self._listeners)
+
+    def _counts(self) -> bool:
+        """A validation may come between two steps.
+
+        Where torch.compile has the network, those that listen would be compiled with it, for minutes, and
+        anew in every step, until it compiles no more: they are taken off once it does so.
+        """
+        if torch.compiler.is_compiling():
+            self.compiled = True
+            return False
         return self._network.training and torch.is_grad_enabled()
 
     def _scale(self) -> float:
@@ -132,8 +141,8 @@ class Watch:
                 "network": type(self._network).__name__,
                 "optimiser": type(self._optimiser).__name__,
                 "parameters": parameters_of(self._network, self._optimiser),
-                "activations": _COMPILED if self._compiled else self._activations.facts(),
-                "inputs": _COMPILED if self._compiled else self._inputs.facts(),
+                "activations": _COMPILED if self.compiled else self._activations.facts(),
+                "inputs": _COMPILED if self.compiled else self._inputs.facts(),
                 "losses": tuple(self._losses) or Missing("the loss is seen only where a step has a closure"),
                 "gradients": gradients,
                 "layer_gradients": layer_gradients,

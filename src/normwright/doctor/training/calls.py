@@ -103,7 +103,7 @@ class _Ears(TorchFunctionMode):
 
         # A copy of the network that is made inside has copies of the hooks, and stays unheard.
         def entering(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if called is not module or self._is_deaf():
+            if self._is_deaf() or called is not module:
                 return
             self._frames.append(_Frame(name, module))
             if call is not None:
@@ -111,7 +111,7 @@ class _Ears(TorchFunctionMode):
                     self._listener.called(call, _first([args, kwargs]))
 
         def leaving(called: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if called is not module or self._is_deaf():
+            if self._is_deaf() or called is not module:
                 return
             frame = self._frames.pop()
             with torch.no_grad(), torch._C.DisableTorchFunction():
@@ -129,6 +129,9 @@ class _Ears(TorchFunctionMode):
         ]
 
     def _is_deaf(self) -> bool:
+        # Asked before all else: torch.compile compiles what is done here with the network.
+        if torch.compiler.is_compiling():
+            return not self._counts()
         # Inside a call that counts every call does: reentrant checkpointing switches gradients off there.
         return is_recomputation() or not (self._frames or self._counts())
 
@@ -140,6 +143,8 @@ class _Ears(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():
+            return func(*args, **kwargs)
         function = CALLS.get(func)
         if function is None or not self._frames or _of_torch(self._frames[-1].module) or self._is_deaf():
             return func(*args, **kwargs)

@@ -59,7 +59,7 @@ class InputObserver:
 
         # a function, for a method would have the observer copied with the network
         def entering(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if called is network:
+            if self._counts() and called is network:
                 self._entering(network, args, kwargs)
 
         handle = network.register_forward_pre_hook(entering, with_kwargs=True)
@@ -79,7 +79,7 @@ class InputObserver:
         return tuple(moments.facts(name) for name, moments in self._read.items())
 
     def _entering(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if is_recomputation() or not self._counts():
+        if is_recomputation():
             return
         for name, value in [*enumerate(args), *kwargs.items()]:
             if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1 and value.numel():
