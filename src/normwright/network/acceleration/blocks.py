@@ -29,6 +29,7 @@ from normwright.network.acceleration.epilogue import (
 )
 from normwright.network.acceleration.mutation import Mutations
 from normwright.network.acceleration.route import Condition, Route, children_of, own_class
+from normwright.network.acceleration.written_out import call_written_out
 from normwright.network.copying import copied_already
 from normwright.network.frozen_class import unfrozen_class
 
@@ -123,6 +124,7 @@ def _plan(
     traced = _trace_further(block, traced, opens, activations)
     mutations = Mutations(block)
     if alone:
+        call_written_out(traced.graph)
         chains = fusing = find_function_chains(traced.graph, block)
     else:
         chains = _without_overlap(find_chains(traced.graph, block, mutations))

@@ -13,6 +13,7 @@ from torch.fx import Graph, Node
 
 import normwright.functional
 from normwright.backends.activation import LEAKY_SLOPE
+from normwright.network.acceleration import written_out
 from normwright.network.acceleration.drop_in import is_fused
 from normwright.network.acceleration.fused_call import fused
 from normwright.network.acceleration.mutation import Mutations
@@ -45,11 +46,11 @@ _MODULES: dict[type[nn.Module], tuple[str, dict[str, Any]]] = {
 }
 
 
-# Where a subclass of a normaliser calls the function that its class stands for.
+# Where a subclass of a normaliser calls the function that its class stands for, or was found to write it out.
 _OURS: dict[Any, Any] = {
     getattr(nn.functional, name): getattr(normwright.functional, name)
     for name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
-}
+} | {function: function for function in (written_out.rms_norm, written_out.layer_norm)}
 _DROPOUTS = frozenset({nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})
 _ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 _IN_PLACE_ADDITIONS = frozenset({operator.iadd, "add_"})
