@@ -401,3 +401,13 @@ def test_an_output_layer_that_starts_at_zero_is_no_vanishing_gradient():
     network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
     nn.init.zeros_(network[2].weight)
     assert vanishing_in(network, torch.randn(64, 4), 2) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity"), [(torch.optim.SGD, "warning"), (torch.optim.Adam, "note"), (None, "warning")]
+)
+def test_an_imbalance_that_the_optimiser_makes_up_for_is_a_note(kind, severity, digits):
+    network = SICK["gradient_imbalance"]()
+    optimiser = kind and kind(network.parameters(), lr=1e-3)
+    finding = found_in(network, batches_of(digits, 4), optimiser)["gradient_imbalance"]
+    assert (finding.severity, "Adam's steps differ by" in finding.message) == (severity, severity == "note")

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.missing import SkipError
@@ -27,6 +28,7 @@ class Rung:
             learning rate 1, whatever the layer's width.
         largest: the largest ‖g‖/‖w‖ of any step.
         update: the largest ‖Δw‖/‖w‖ of any step; 0 without an optimiser.
+        moved: the median of it over steps; likewise.
     """
 
     layer: str
@@ -35,6 +37,7 @@ class Rung:
     relative: float
     largest: float
     update: float
+    moved: float
 
 
 def ladder(evidence: Evidence) -> tuple[Rung, ...]:
@@ -90,18 +93,18 @@ def rung_of(facts: GradientFacts, place: int) -> Rung:
         statistics.median(relative) if relative else math.nan,
         max(relative, default=math.nan),
         max(updates, default=0.0),
+        statistics.median(updates) if updates else 0.0,
     )
 
 
-def ends(rungs: Sequence[Rung]) -> tuple[float, float]:
-    """The middle ‖g‖/‖w‖ of the third of the layers at the input, and of that at the loss.
+def ends(rungs: Sequence[Rung], *, by: Literal["relative", "moved"] = "relative") -> tuple[float, float]:
+    """The middle of one figure over the third of the layers at the input, and over that at the loss.
 
     Few that hardly a gradient reaches (attention's queries and keys, while it weighs all places alike) say
     nothing of how gradients fare on their way.
     """
     third = max(len(rungs) // 3, 1)
-    return _middle(rungs[:third]), _middle(rungs[-third:])
-
-
-def _middle(rungs: Sequence[Rung]) -> float:
-    return statistics.median(rung.relative for rung in rungs)
+    first, last = (
+        statistics.median(getattr(rung, by) for rung in part) for part in (rungs[:third], rungs[-third:])
+    )
+    return first, last
