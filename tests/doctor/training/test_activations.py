@@ -93,6 +93,14 @@ def test_a_module_that_only_calls_a_function_is_told_of_once():
     assert [name for name, facts in found.items() if facts.outputs] == ["0", "1: gelu"]
 
 
+@pytest.mark.parametrize("kind", [nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish])
+def test_a_unit_whose_inputs_are_just_below_zero_lives_and_one_far_below_does_not(kind):
+    network = nn.Sequential(nn.Linear(4, 2), kind())
+    nn.init.zeros_(network[0].weight)
+    network[0].bias.data = torch.tensor([-0.01, -9.0])
+    assert facts_of(network, torch.randn(64, 4))["1"].dead == (1,)
+
+
 def test_a_layer_that_is_called_twice_is_counted_twice():
     shared = nn.BatchNorm1d(4)
     found = facts_of(nn.Sequential(shared, nn.ReLU(), shared), torch.randn(8, 4), torch.randn(8, 4))

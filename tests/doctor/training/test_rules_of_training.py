@@ -332,3 +332,82 @@ def test_queries_and_keys_that_weigh_one_place_explode_nothing():
     batches = tuple((torch.randn(32, 16), torch.randint(4, (32,))) for _ in range(2))
     found = {finding.rule for finding in examine(Subject(network, batches, CROSS_ENTROPY), RULES).findings}
     assert not found & {"gradient_imbalance", "exploding_gradient"}
+
+
+class Reader(nn.Module):
+    """Attention above an embedding, its weights as small as a recipe for wide layers has them."""
+
+    def __init__(self, *above):
+        super().__init__()
+        self.embedding, self.attention = nn.Embedding(8, 16), Attention()
+        self.above = nn.Sequential(*above, nn.Linear(16, 8))
+        for name in ("query", "key", "value", "out"):
+            nn.init.normal_(self.attention.get_submodule(name).weight, std=0.005)
+
+    def forward(self, x):
+        y = self.embedding(x)
+        return self.above(y + self.attention(y)).mean(1)
+
+
+def vanishing_in(network, x, classes, steps=1, **optimiser):
+    batches = tuple((x, torch.randint(classes, (len(x),))) for _ in range(steps))
+    sgd = torch.optim.SGD(network.parameters(), **optimiser) if optimiser else None
+    subject = Subject(network, batches, CROSS_ENTROPY, sgd)
+    return [
+        finding.layer for finding in examine(subject, RULES).findings if finding.rule == "vanishing_gradient"
+    ]
+
+
+def test_fresh_queries_and_keys_above_an_embedding_that_learns_are_no_vanishing_gradient():
+    tokens = torch.randint(8, (32, 6))
+    assert vanishing_in(Reader(), tokens, 8) == []
+    sigmoids = [layer for _ in range(8) for layer in (nn.Linear(16, 16), nn.Sigmoid())]
+    assert vanishing_in(Reader(*sigmoids), tokens, 8) != []
+    tied = Reader(*sigmoids)
+    tied.above[-1].weight = tied.embedding.weight  # gets its gradient at the loss
+    assert vanishing_in(tied, tokens, 8) != []
+
+
+class Timed(nn.Module):
+    """A branch that is called first and opens late, into what `closed` makes 0."""
+
+    def __init__(self, closed):
+        super().__init__()
+        self.time, self.closed = nn.Sequential(nn.Linear(4, 16), nn.ReLU()), closed
+        self.stem, self.head = nn.Linear(4, 16), nn.Linear(16, 2)
+
+    def forward(self, x):
+        time = self.closed(self.time(x))
+        return self.head(torch.relu(self.stem(x)) + time)
+
+
+@pytest.mark.parametrize("inner", [0.1, 0.0])
+@pytest.mark.parametrize("steps", [{}, {"lr": 0.0}, {"steps": 2, "lr": 0.1}, {"steps": 4, "lr": 0.1}])
+def test_a_branch_that_starts_at_zero_is_no_vanishing_gradient(steps, inner):
+    closed = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    nn.init.constant_(closed[0].weight, inner)
+    nn.init.zeros_(closed[1].weight)
+    assert vanishing_in(Timed(closed), torch.randn(64, 4), 2, **steps) == []
+
+
+def test_a_branch_that_stays_shut_is_a_vanishing_gradient():
+    network = Timed(nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)))
+    nn.init.constant_(network.closed[0].bias, -100.0)
+    nn.init.zeros_(network.closed[2].weight)
+    assert vanishing_in(network, torch.randn(64, 4), 2, 4, lr=1e-3) == ["time.0"]
+
+
+def test_an_output_layer_that_starts_at_zero_is_no_vanishing_gradient():
+    network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    nn.init.zeros_(network[2].weight)
+    assert vanishing_in(network, torch.randn(64, 4), 2) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity"), [(torch.optim.SGD, "warning"), (torch.optim.Adam, "note"), (None, "warning")]
+)
+def test_an_imbalance_that_the_optimiser_makes_up_for_is_a_note(kind, severity, digits):
+    network = SICK["gradient_imbalance"]()
+    optimiser = kind and kind(network.parameters(), lr=1e-3)
+    finding = found_in(network, batches_of(digits, 4), optimiser)["gradient_imbalance"]
+    assert (finding.severity, "Adam's steps differ by" in finding.message) == (severity, severity == "note")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from normwright.doctor.training.activity import DEADENING
+from normwright.doctor.training.activity import DEADENING, FLAT_INPUTS
 from normwright.doctor.training.units import Units
 
 
@@ -83,3 +83,12 @@ def test_flat_is_where_the_derivative_is_below_a_twentieth_of_its_largest(name, 
     (derivative,) = torch.autograd.grad(y.sum(), x)
     near = (derivative - 0.05 * derivative.max()).abs() < 1e-9
     assert torch.equal(DEADENING[name](y.detach())[~near], (derivative < 0.05 * derivative.max())[~near])
+
+
+@pytest.mark.parametrize("name", FLAT_INPUTS)
+def test_inputs_are_flat_from_far_below_up_to_where_the_derivative_is_a_twentieth_of_its_largest(name):
+    x = torch.linspace(-20, 20, 100_001, dtype=torch.float64, requires_grad=True)
+    y = getattr(torch.nn.functional, name)(x)
+    (derivative,) = torch.autograd.grad(y.sum(), x)
+    flat = (derivative.abs() < 0.05 * derivative.max()).cumprod(0).bool()
+    assert abs(int(flat.sum()) - int(FLAT_INPUTS[name](x.detach()).sum())) <= 3  # of 1/2500 each

@@ -446,10 +446,23 @@ def test_modes_and_missing_statistics():
     reasons = {record.name: (record.place, record.reason) for record in report.normalisers}
     assert reasons["1"][0] == reasons["3"][0] == ""
     assert "in training mode" in reasons["1"][1]
-    assert "by its batch" in reasons["3"][1]
+    assert "takes those of its input" in reasons["3"][1]
     assert reasons["5"] == ("before", "")
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [module.training for module in result] == [False, True, False, False, False, False]
+
+
+def test_a_module_that_normalises_by_its_input_is_told_by_its_class_and_once():
+    norm = nn.InstanceNorm2d(4)
+    network = nn.Sequential(
+        nn.Conv2d(4, 4, 1), norm, nn.Conv2d(4, 4, 1), norm, nn.BatchNorm2d(4, track_running_stats=False)
+    )
+    randomise(network).eval()[4].train()  # eval() would not help
+    records = folded(network, draw(2, 4, 3, 3))[2].normalisers
+    assert [(record.name, record.kind, record.calls, record.reason) for record in records] == [
+        ("1", "InstanceNorm2d", 2, "it keeps no running statistics, and takes those of its input"),
+        ("4", "BatchNorm2d", 1, "it keeps no running statistics, and takes those of its input"),
+    ]
 
 
 def test_a_scale_of_zero_before_padding_is_folded_too():

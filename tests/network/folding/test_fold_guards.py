@@ -236,6 +236,28 @@ def test_a_margin_is_for_rounding_and_not_for_a_wrong_fold():
             difference.compare(Larger(0.0), Larger(by), call_of(x), None, margin=margin)
 
 
+class Sum(nn.Module):
+    def __init__(self, first, last):
+        super().__init__()
+        self.first, self.last = first, last
+
+    def forward(self, x):
+        y = torch.full_like(x[0], self.first)
+        for part in x:  # one after the other, as a convolution sums from its bias
+            y = y + part
+        return y + self.last
+
+
+@pytest.mark.parametrize(
+    ("folded", "what"),
+    [(Sum(1.0, 0.0), "so that the rest of it is rounding"), (Sum(0.0, 1.001), "which is no rounding")],
+)
+def test_a_refusal_says_whether_it_is_for_rounding(folded, what):
+    x = draw(2000, 64, scale=1e-3).float()
+    with pytest.raises(FoldError, match=f"where both run in float64 they differ by .*, {what}"):
+        difference.compare(Sum(0.0, 1.0), folded, call_of(x), None)
+
+
 def test_an_index_that_rounding_decides_must_be_the_unfolded_networks():
     class Index(Decided):
         def forward(self, x):

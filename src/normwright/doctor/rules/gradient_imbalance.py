@@ -17,7 +17,7 @@ from normwright.doctor.training.profile import ends, ladder
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
-    """One fault for the network."""
+    """One fault for the network; a note where the optimiser's steps make up for it."""
     rungs = ladder(evidence)
     if len(rungs) < 2:
         raise SkipError("it takes two layers with weights")
@@ -25,12 +25,15 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     larger, smaller = max(at_input, at_loss), min(at_input, at_loss)
     if smaller == 0 or larger / smaller < THRESHOLDS["gradient_imbalance"].value:
         return
+    steps = sorted(ends(rungs, by="moved"))
+    made_up_for = steps[0] > 0 and steps[1] / steps[0] < THRESHOLDS["gradient_imbalance"].value
+    how = f"; {evidence.optimiser}'s steps differ by {steps[1] / steps[0]:.2g} times" if made_up_for else ""
     where = "at the loss" if at_loss > at_input else "at the input"
     other = "at the input" if at_loss > at_input else "at the loss"
     yield Fault(
         "", f"against the weights, the gradient of the layers {where} is {larger / smaller:.3g} times "
-        f"that of the layers {other}", larger / smaller, "gradient_imbalance",
-        advice=larger_batches_first(evidence),
+        f"that of the layers {other}{how}", larger / smaller, "gradient_imbalance",
+        "note" if made_up_for else None, advice=larger_batches_first(evidence),
     )  # fmt: skip
 
 

@@ -13,12 +13,14 @@ from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.statistics.small_batches import larger_batches_first
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
+from normwright.doctor.training.arrival import first_reached, waiting
 from normwright.doctor.training.profile import ladder
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """One fault, at the layer that gets least of those from the input up to where the gradient suffices.
 
+    Not where an embedding or normaliser nearer to the input gets enough, nor where a branch has yet to open.
     Another where none at all arrives: at the last of those layers.
     """
     reached = {facts.layer for facts in evidence.gradients if facts.steps}
@@ -33,12 +35,17 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         )  # fmt: skip
     rungs = ladder(evidence)
     most = max(rungs, key=lambda rung: rung.relative)
+    shut = waiting(evidence)
+    rungs = tuple(rung for rung in rungs if rung.parameter not in shut)
+    if not rungs:
+        return
     if most.relative == 0:
         advice = larger_batches_first(evidence)
         yield Fault("", "no weights get any gradient", 0.0, "vanishing_gradient", advice=advice)
         return
     enough = THRESHOLDS["vanishing_gradient"].value * most.relative
-    starved = list(itertools.takewhile(lambda rung: rung.relative < enough, rungs))
+    end = first_reached(evidence, enough)
+    starved = list(itertools.takewhile(lambda rung: rung.relative < enough and rung.place < end, rungs))
     if starved:
         least = min(starved, key=lambda rung: rung.relative)
         share = least.relative / most.relative

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class ParameterFacts:
         of_normaliser: it is a normaliser's weight or bias.
         shape: its sizes.
         trained: it takes a gradient.
+        shared: several modules hold it.
         group: which of the optimiser's groups it is in, counted from 0, or None.
         lr, weight_decay: that group's, or None.
     """
@@ -30,6 +32,7 @@ class ParameterFacts:
     of_normaliser: bool
     shape: tuple[int, ...]
     trained: bool
+    shared: bool
     group: int | None
     lr: float | None
     weight_decay: float | None
@@ -39,6 +42,7 @@ def parameters_of(network: nn.Module, optimiser: Optimizer | None) -> tuple[Para
     """The facts of every parameter, in the network's order; a shared one counts once."""
     groups = {} if optimiser is None else _groups(optimiser)
     modules = dict(network.named_modules())
+    holders = Counter(map(id, dict(network.named_parameters(remove_duplicate=False)).values()))
     found = []
     for name, parameter in network.named_parameters():
         layer = name.rpartition(".")[0]
@@ -50,6 +54,7 @@ def parameters_of(network: nn.Module, optimiser: Optimizer | None) -> tuple[Para
                 is_normaliser(modules[layer]),
                 tuple(parameter.shape),
                 parameter.requires_grad,
+                holders[id(parameter)] > 1,
                 group,
                 _number(options.get("lr")),
                 _number(options.get("weight_decay")),

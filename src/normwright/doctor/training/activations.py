@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from normwright.doctor.training.activity import DEADENING, SATURATING
+from normwright.doctor.training.activity import DEADENING, FLAT_INPUTS, SATURATING
 from normwright.doctor.training.calls import LayerCall, always, calls_heard
 from normwright.doctor.training.layers import feature_axis
 from normwright.doctor.training.spread import Spread, sample_of, spread_of
@@ -82,6 +82,7 @@ class ActivationObserver:
         read = self._read.setdefault(call.layer, _Readings(call.kind, call.of_normaliser))
         if read.calls_at(self._step) == 0 and call.of_normaliser and given is not None:
             read.inputs.append(self._spread(given))
+        read.given = None if given is None else (weakref.ref(given), given._version)
 
     def returned(self, call: LayerCall, y: Tensor) -> None:
         """A layer has returned."""
@@ -97,7 +98,11 @@ class ActivationObserver:
                 read.flat.append(float(flat.sum()) / max(flat.numel(), 1))
         axis = feature_axis(y, self._features_last)
         if call.function in DEADENING and axis is not None:
-            read.watch(y.detach(), axis, DEADENING[call.function])
+            x = read.input_as_given()
+            if call.function in FLAT_INPUTS and x is not None and not call.of_normaliser:
+                read.watch(x.detach(), axis, FLAT_INPUTS[call.function])
+            else:
+                read.watch(y.detach(), axis, DEADENING[call.function])
         read.latest = weakref.ref(y)
 
     def ended(self, outputs: list[Tensor]) -> None:
@@ -135,6 +140,7 @@ class _Readings:
     outputs: list[Spread] = field(default_factory=list)
     flat: list[float] = field(default_factory=list)
     units: Units | None = None
+    given: tuple[weakref.ref[Tensor], int] | None = None
     latest: weakref.ref[Tensor] | None = None
     is_output: bool = False
 
@@ -143,6 +149,11 @@ class _Readings:
 
     def count(self, step: int) -> None:
         self.calls[step] = self.calls_at(step) + 1
+
+    def input_as_given(self) -> Tensor | None:
+        """The latest call's, unless the layer worked in place."""
+        x = None if self.given is None else self.given[0]()
+        return x if x is not None and self.given is not None and x._version == self.given[1] else None
 
     def watch(self, y: Tensor, axis: int, is_flat: Callable[[Tensor], Tensor]) -> None:
         """Looks for activity; a layer whose number of units changes has none to watch."""

@@ -29,7 +29,7 @@ SATURATING: dict[str, _IsFlat] = {
 
 
 def _near_zero_from_below(y: Tensor) -> Tensor:
-    """Where GELU and its like are that of inputs far below 0; near 0 their derivative is 1/2."""
+    """Where GELU and its like are that of inputs far below 0 or just below it: see `FLAT_INPUTS`."""
     return (y > -0.01) & (y <= 0)
 
 
@@ -45,6 +45,15 @@ DEADENING: dict[str, _IsFlat] = {
     "hardswish": _near_zero_from_below,
     "elu": lambda y: y < FLAT - 1,
     "softplus": lambda y: y < -math.log(1 - FLAT),
+}
+
+#: Of the functions whose outputs do not tell inputs far below 0 from small ones, where the derivative is 1/2:
+#: which inputs are in the flat part.
+FLAT_INPUTS: dict[str, _IsFlat] = {
+    "gelu": lambda x: x < -2.279,
+    "silu": lambda x: x < -3.930,
+    "mish": lambda x: x < -3.982,
+    "hardswish": lambda x: x < -3,
 }
 
 _MODULES: dict[type[nn.Module], str] = {

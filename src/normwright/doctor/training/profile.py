@@ -6,13 +6,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.missing import SkipError
 from normwright.doctor.training.gradients import GradientFacts, ratio
 
-# A batch holds few of an embedding's rows, and only they have a gradient.
-_SPARSE = ("Embedding", "EmbeddingBag")
+#: A batch holds few of their rows, and only they have a gradient.
+EMBEDDINGS = ("Embedding", "EmbeddingBag")
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,22 @@ class Rung:
 
     Args:
         layer: qualified name.
+        place: the layer's, in the order of the forward pass.
+        parameter: qualified name of the weights.
         relative: ‖g‖/‖w‖, the median over steps: the share of themselves by which they would change at
             learning rate 1, whatever the layer's width.
         largest: the largest ‖g‖/‖w‖ of any step.
         update: the largest ‖Δw‖/‖w‖ of any step; 0 without an optimiser.
+        moved: the median of it over steps; likewise.
     """
 
     layer: str
+    place: int
+    parameter: str
     relative: float
     largest: float
     update: float
+    moved: float
 
 
 def ladder(evidence: Evidence) -> tuple[Rung, ...]:
@@ -43,7 +50,7 @@ def ladder(evidence: Evidence) -> tuple[Rung, ...]:
         SkipError: there were no gradients, or none of such weights.
     """
     shapes = {parameter.name: parameter.shape for parameter in evidence.parameters}
-    places = {facts.layer: place for place, facts in enumerate(evidence.activations)}
+    places = places_of(evidence)
     kinds = {facts.layer: facts.kind for facts in evidence.activations}
     weights = [
         facts
@@ -51,14 +58,20 @@ def ladder(evidence: Evidence) -> tuple[Rung, ...]:
         if len(shapes[facts.parameter]) > 1
         and not _is_length(facts.parameter, shapes)
         and not facts.of_normaliser
-        and kinds.get(facts.layer, _SPARSE[0]) not in _SPARSE
+        and kinds.get(facts.layer, EMBEDDINGS[0]) not in EMBEDDINGS
         and facts.weights[0] > 0
     ]
-    rungs = map(_rung, sorted(weights, key=lambda facts: places[facts.layer]))
+    ordered = sorted(weights, key=lambda facts: places[facts.layer])
+    rungs = (rung_of(facts, places[facts.layer]) for facts in ordered)
     found = tuple(rung for rung in rungs if not math.isnan(rung.relative))
     if not found:
         raise SkipError("no layer with weights was called and has a finite gradient")
     return found
+
+
+def places_of(evidence: Evidence) -> dict[str, int]:
+    """The place of each layer in the order of the forward pass."""
+    return {facts.layer: place for place, facts in enumerate(evidence.activations)}
 
 
 def _is_length(parameter: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -69,26 +82,29 @@ def _is_length(parameter: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return name == "original0" and len(direction) == len(own) and math.prod(own) in direction
 
 
-def _rung(facts: GradientFacts) -> Rung:
+def rung_of(facts: GradientFacts, place: int) -> Rung:
+    """How a parameter fares."""
     relative = [value for value in map(ratio, facts.norms, facts.weights) if not math.isnan(value)]
     updates = [value for value in facts.ratios if not math.isnan(value)]
     return Rung(
         facts.layer,
+        place,
+        facts.parameter,
         statistics.median(relative) if relative else math.nan,
         max(relative, default=math.nan),
         max(updates, default=0.0),
+        statistics.median(updates) if updates else 0.0,
     )
 
 
-def ends(rungs: Sequence[Rung]) -> tuple[float, float]:
-    """The middle ‖g‖/‖w‖ of the third of the layers at the input, and of that at the loss.
+def ends(rungs: Sequence[Rung], *, by: Literal["relative", "moved"] = "relative") -> tuple[float, float]:
+    """The middle of one figure over the third of the layers at the input, and over that at the loss.
 
     Few that hardly a gradient reaches (attention's queries and keys, while it weighs all places alike) say
     nothing of how gradients fare on their way.
     """
     third = max(len(rungs) // 3, 1)
-    return _middle(rungs[:third]), _middle(rungs[-third:])
-
-
-def _middle(rungs: Sequence[Rung]) -> float:
-    return statistics.median(rung.relative for rung in rungs)
+    first, last = (
+        statistics.median(getattr(rung, by) for rung in part) for part in (rungs[:third], rungs[-third:])
+    )
+    return first, last

@@ -18,6 +18,16 @@ class NotAffineError(Exception):
     """Why something is no affine map of the channels."""
 
 
+def check_fixed(*statistics: object, training: object) -> None:
+    """A normaliser that keeps these statistics, and is in this mode, goes by them."""
+    if any(value is None for value in statistics):  # in either mode: eval() would not help
+        raise NotAffineError("it keeps no running statistics, and takes those of its input")
+    if training:
+        raise NotAffineError(
+            "it is in training mode, and takes the statistics of its input: call eval() first"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
     """y = scale·x + shift, channel by channel.

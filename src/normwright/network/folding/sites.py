@@ -14,10 +14,10 @@ from torch.fx import Node
 
 from normwright.errors import NormwrightError
 from normwright.network.flow import Flow, arguments_of, calls_around, operator_of, shape_of, written_by
-from normwright.network.folding.affine import Affine, NotAffineError, affine_of
+from normwright.network.folding.affine import Affine, NotAffineError, affine_of, check_fixed
 from normwright.network.folding.block_affine import ChannelMap
 from normwright.network.folding.whitening import ends_of, whitening_map
-from normwright.network.walk import SPLIT, WHITENING
+from normwright.network.walk import SPLIT, WHITENING, is_normaliser
 from normwright.nn import DynamicTanh
 
 _BATCH_NORMS = frozenset(
@@ -152,12 +152,17 @@ def _function_site(
 ) -> Site | Unfoldable:
     """A call of the function in a forward that does other things too."""
     kind = operator_of(node).partition(".")[2]
-    is_normaliser = module is not None and _holds_statistics(module) and not any(module.children())
-    kind = type(module).__name__ if is_normaliser else f"{kind}()"
+    is_whole = module is not None and _is_whole(module)
+    kind = type(module).__name__ if is_whole else f"{kind}()"
     try:
         return dataclasses.replace(_chain(flow, _with_items(node), name, kind, None), place=place)
     except NotAffineError as error:
-        return Unfoldable(name, kind, name if is_normaliser else None, str(error), place)
+        return Unfoldable(name, kind, name if is_whole else None, str(error), place)
+
+
+def _is_whole(module: nn.Module) -> bool:
+    """Whether all that a module does is to normalise."""
+    return not any(module.children()) and (is_normaliser(module) or _holds_statistics(module))
 
 
 def _with_items(node: Node) -> tuple[Node, ...]:
@@ -314,16 +319,11 @@ def _step(flow: Flow, node: Node) -> tuple[Node, tuple[int | None, Any, Any] | N
 def _batch_norm(flow: Flow, node: Node) -> tuple[Node, tuple[int, Tensor, Tensor]]:
     given = arguments_of(node)
     x = given.get("input", given.get("x"))
-    if given.get("use_input_stats"):
-        raise NotAffineError("its statistics are those of its input")
-    if given.get("training"):
-        raise NotAffineError("it is in training mode, and normalises by its batch: call eval() first")
     if given.get("residual") is not None or given.get("activation") is not None:
         raise NotAffineError("it is fused with what follows it: fold before you accelerate")
     mean = given.get("running_mean", given.get("mean"))
     variance = given.get("running_var", given.get("variance"))
-    if mean is None or variance is None:
-        raise NotAffineError("it keeps no running statistics, and normalises by its batch")
+    check_fixed(mean, variance, training=given.get("use_input_stats", given.get("training")))
     parts = [mean, variance, given.get("weight"), given.get("bias")]
     if not all(map(flow.is_constant, parts)):
         raise NotAffineError("its statistics or parameters depend on the input")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from normwright.network.folding.affine import Affine, NotAffineError, affine_of
+from normwright.network.folding.affine import Affine, NotAffineError, affine_of, check_fixed
 from normwright.network.folding.decision import Decision
 from normwright.network.folding.sites import Unfoldable
 from normwright.network.folding.whitening import whitening_map
@@ -50,10 +50,10 @@ def _of_whitening(name: str, module: nn.Module, hooked: bool) -> Decision:
 
 
 def _why_not(module: _BatchNorm, hooked: bool) -> str:
-    if module.training:
-        return "it is in training mode, and normalises by its batch: call eval() first"
-    if module.running_mean is None or module.running_var is None:
-        return "it keeps no running statistics, and normalises by its batch"
+    try:
+        check_fixed(module.running_mean, module.running_var, training=module.training)
+    except NotAffineError as error:
+        return str(error)
     if type(module) not in _KNOWN:
         return "a subclass may do more than normalise"
     return "it has hooks" if hooked else ""

@@ -11,7 +11,7 @@ from torch.fx import Node
 from normwright.errors import NormwrightError
 from normwright.functional.whitening.autograd import Rule
 from normwright.network.flow import Flow, operator_of, shape_of, written_by
-from normwright.network.folding.affine import Affine, NotAffineError, wide
+from normwright.network.folding.affine import Affine, NotAffineError, check_fixed, wide
 from normwright.network.folding.block_affine import BlockAffine, ChannelMap
 from normwright.network.walk import WHITENING
 
@@ -38,18 +38,18 @@ def whitening_map(module: nn.Module) -> ChannelMap:
     own = next(kind for kind in WHITENING if isinstance(module, kind))
     if type(module).forward is not own.forward:
         raise NotAffineError("its class has a forward of its own, which may do more than whiten")
-    if module.training:
-        raise NotAffineError("it is in training mode, and normalises by its batch: call eval() first")
-    if module.running_mean is None or module.running_covariance is None:
-        raise NotAffineError("it keeps no running statistics, and normalises by its batch")
+    mean, covariance = module.running_mean, module.running_covariance
+    check_fixed(mean, covariance, training=module.training)
+    assert mean is not None
+    assert covariance is not None
     if module.activation is not None:
         raise NotAffineError(f"its activation, {module.activation}: build it without, and that after it")
     rule = Rule(module.group_size, float(module.eps), module.method, module.iterations)
     with torch.no_grad():
-        matrix, mean = rule.projection(wide(module.running_covariance)), wide(module.running_mean)
+        matrix = rule.projection(wide(covariance))
         if module.affine:
             matrix = matrix * wide(module.weight).view(len(matrix), -1, 1)  # type: ignore[arg-type]
-        shift = -(matrix @ mean.view(len(matrix), -1, 1)).flatten()
+        shift = -(matrix @ wide(mean).view(len(matrix), -1, 1)).flatten()
         if module.affine:
             shift = shift + wide(module.bias)  # type: ignore[arg-type]
     mixing = BlockAffine(matrix, shift)
