@@ -34,8 +34,10 @@ The whole book in a folder of its own, two runs at a time:
 
 def run(
     numbers: Annotated[
-        list[int] | None,
-        typer.Argument(help="Of the claims; `normwright claims` lists them.", show_default=False),
+        list[str] | None,
+        typer.Argument(
+            help="Of the claims; `normwright claims` lists them.", metavar="[INT]...", show_default=False
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every claim.")] = False,
     quick: Annotated[
