@@ -242,6 +242,11 @@ def test_a_failure_is_kept_and_the_run_stays_pending(store):
     assert store.failure(RUNS[1]) is None
 
 
+def test_a_failure_in_a_file_whose_name_the_locale_cannot_hold_is_kept(store):
+    store.fail(RUNS[0], "File \"n\udcc3\udca4ts.py\": '\ud800'")
+    assert store.failure(RUNS[0]) == "File \"näts.py\": '\ufffd'"
+
+
 def test_the_claim_of_a_dead_process_is_taken_over_at_once(store):
     program = (
         "import os, sys; from pathlib import Path; from normwright.lab.store import Store\n"

@@ -119,7 +119,7 @@ def run_error(what: str, recipe: Recipe, details: str) -> RunError:
     """The error that ends everything, with the run that caused it and how to go on."""
     return RunError(
         f"{what} in the run {recipe.describe()}\n"
-        f"recipe: {recipe.to_json()}\n"
+        f"recipe {recipe.hash}, other settings: {recipe.settings()}\n"
         f"{details.strip()}\n"
         "Finished runs are kept: put this right, then run the same command again to go on."
     )
