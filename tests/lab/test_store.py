@@ -59,6 +59,7 @@ def result(loss: object = (2.5, 1.25), **changes: object) -> RunResult:
         places=2,
         left_out=1,
         trace=trace,
+        clock="processor",
     )
     return dataclasses.replace(whole, **changes)
 
