@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from normwright.cli.outputs import folder
 from normwright.errors import OptionError, StoreError
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from normwright.lab.book.record import ClaimRecord
 
 OUT = "normwright-claims"
-
-
-def folder(text: str | Path) -> Path:
-    """The folder that an option names: a `Path` of no text would be the folder that one is in."""
-    if not str(text):
-        raise typer.BadParameter("a folder must be named, but the name is empty")
-    return Path(text)
 
 
 Out = Annotated[

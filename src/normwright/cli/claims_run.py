@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normwright.cli.claims_options import OUT, AsJson, claims_of, folder
+from normwright.cli.claims_options import OUT, AsJson, claims_of
+from normwright.cli.outputs import folder
 from normwright.cli.stopping import stops_told
 
 if TYPE_CHECKING:
