@@ -14,7 +14,7 @@
     ├── CheckpointError    a checkpoint holds code, is half-written or another network's  (ValueError)
     ├── CollapseError      a network that adapts would cease to tell classes apart     (RuntimeError)
     ├── RankError          another process of a group failed or died                    (RuntimeError)
-    ├── RunError           an exception inside a run, with the recipe that caused it    (RuntimeError)
+    ├── RunError           an exception inside a run, with the run that it was in       (RuntimeError)
     └── MissingExtraError  a command's packages are not installed                        (ImportError)
 
 Where PyTorch raises one type here and another there, ours is a child of both, so that code which
@@ -82,7 +82,7 @@ class RankError(NormwrightError, RuntimeError):
 
 
 class RunError(NormwrightError, RuntimeError):
-    """An exception inside a run; the message holds the recipe, `__cause__` the exception."""
+    """An exception inside a run; the message names the run and its settings, `__cause__` the exception."""
 
 
 class MissingExtraError(NormwrightError, ImportError):

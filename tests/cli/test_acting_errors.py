@@ -233,6 +233,16 @@ CASES |= SEVERAL | {
         "error: 2 arguments are wrong: - --samples must be at least 1, but is 0: leave it out to read all "
         "- --tolerance must be a positive number",
     ),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --out a.pt --samples 0 --batch-size 0 --split tset": (
+        1,
+        "error: 3 arguments are wrong: - --samples must be at least 1, but is 0: leave it out to read all "
+        "- the split must be one of train, validation, test, all, but is 'tset' "
+        "- the batch size must be at least 1, but is 0",
+    ),
+    f"adapt nets.py:resnet {SAVED} --data images:none --image-size 0": (
+        1,
+        "error: 2 arguments are wrong: - image_size must be at least 1 and a whole number, but is 0",
+    ),
     f"adapt nets.py:resnet {SAVED} --data digits --source-weight=-1": (
         1,
         "error: 2 arguments are wrong: - --source-weight must be a number of samples",

@@ -143,7 +143,9 @@ USAGE = {
     ("show", "7"): "must be one of 90 to 92, but is 7",
     ("run",): "either numbers of claims or --all",
     ("run", "90", "--all"): "either numbers of claims or --all",
-    ("run", "four"): "unable to parse string as an integer",
+    ("run", "--quick", "0", "four", "90", "5th"): "a claim is named by its number, but came 'four', '5th'; "
+    "a claim's number must be one of 90 to 92, but is 0",
+    ("show", "four"): "a claim is named by its number, but came 'four'",
     ("run", "90", "--seeds", "0"): "should be greater than or equal to 1",
     ("run", "90", "--jobs", "0"): "should be greater than or equal to 1",
     ("--out", "out", "run", "90"): "--out must stand behind the command",

@@ -47,6 +47,7 @@ CASES = {
     "lenets": (1, "error: unknown network 'lenets': did you mean 'lenet'"),
     "--data digit": (1, "error: unknown data set 'digit': did you mean 'digits'? (offered: digits,"),
     "--activation rely": (1, "error: unknown activation 'rely': did you mean 'relu'"),
+    "--out=": (2, "a folder must be named, but the name is empty"),
     "--batch-size 0": (1, "error: batch_size must be at least 1 and a whole number, but is 0"),
     "--batch-size=-2": (1, "error: batch_size must be at least 1 and a whole number, but is -2"),
     "--epochs 0": (1, "error: epochs must be at least 1 and a whole number, but is 0"),
@@ -85,7 +86,7 @@ def outcomes(shared_cli):
     """Each case's status, output and errors, all from one process."""
     (shared_cli.folder / "nets.py").write_text(OWN)
     (shared_cli.folder / "a_binary_file.py").write_bytes(b"net = 1\0")
-    commands = [["compare", *case.split(), "--out", "none-here"] for case in CASES]
+    commands = [["compare", "--out", "none-here", *case.split()] for case in CASES]
     script = str(Path(__file__).with_name("many_commands.py"))
     done = shared_cli.run(json.dumps(commands), program=(sys.executable, script))
     assert done.status == 0, done.errors

@@ -34,6 +34,16 @@ def test_lines_come_at_every_tenth_and_not_for_what_was_found_done():
     assert told == [f"  {percent} %" for percent in range(30, 101, 10)]
 
 
+def test_all_is_done_when_the_last_run_is():
+    stream = io.StringIO()
+    lines = Lines(stream)
+    for step in range(11):
+        lines.runs(5, 6, [(RUN, step, 10)])
+    lines.runs(6, 6, [])
+    told = [line.split(",")[0] for line in stream.getvalue().splitlines()]
+    assert told == ["  90 %: 5 of 6 runs done", "  100 %: 6 of 6 runs done"]
+
+
 def test_lines_do_not_go_back_when_a_run_is_given_back():
     stream = io.StringIO()
     lines = Lines(stream)

@@ -298,6 +298,16 @@ def test_runs_of_another_version_are_told(done, tmp_path):
     assert any("were done with PyTorch 1.0" in stage for stage in stages)
 
 
+def test_runs_from_before_the_clock_was_noted_are_told_and_give_no_time(done, tmp_path):
+    options = {**SMALL, "norms": ("none",), "lrs": (0.5,), "seeds": 1, "out": tmp_path}
+    assert compare(**options).rows[0].milliseconds is not None
+    with closing(sqlite3.connect(tmp_path / "experiment.sqlite")) as file, file:
+        file.execute("UPDATE result SET fields = json_remove(fields, '$.clock')")
+    stages = []
+    assert compare(**options, on_stage=stages.append).rows[0].milliseconds is None
+    assert any("note: 1 of the 1 runs at the best learning rates were timed by" in stage for stage in stages)
+
+
 @pytest.mark.parametrize("initialisation", ["own", "xavier"])
 def test_the_command_makes_the_same_weights_of_a_users_network(tmp_path, initialisation):
     options = {"norm": "none", "batch_size": 8, "lr": 0.1, "initialisation": initialisation}

@@ -66,6 +66,8 @@ def test_those_options_are_heard_that_change_the_network(network, option):
         ({"groups": 4}, ["batch", "layer"], "groups", "for norm group or ws, but came with batch, layer"),
         ({"ghost_size": 4}, ["batch"], "ghost_size", "for norm ghost, but came with batch"),
         ({"image_size": 8}, ["batch"], "image_size", "for images:DIR, but the data are digits"),
+        ({}, ["none"], "place", "place= is for a normaliser other than none, but came with none: leave it"),
+        ({}, ["none", "lrn"], "affine", "other than none and lrn, but came with none, lrn: leave it out"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(options, norms, given, words):
@@ -83,6 +85,8 @@ def test_an_option_that_would_be_ignored_is_refused(options, norms, given, words
         ({}, ["ghost"], "ghost_size"),
         ({"data": "images:photos"}, ["batch"], "image_size"),
         ({"network": "nets.py:wide"}, ["batch"], "affine"),
+        ({}, ["none", "lrn"], "place"),
+        ({}, ["none", "lrn", "dyt"], "affine"),
         ({"network": "lenets"}, ["batch"], "depth"),  # that there is no such network is said elsewhere
         ({"data": "images"}, ["batch"], "image_size"),
     ],

@@ -23,7 +23,7 @@ from normwright.lab.verdict import verdict
 STEPS = np.array([10, 20, 30])
 
 
-def result(*validation, diverged=False, loss=None):
+def result(*validation, diverged=False, loss=None, clock="processor"):
     rng = np.random.default_rng(0)
     trace = LayerTrace(
         steps=np.array([0, 29]),
@@ -44,6 +44,7 @@ def result(*validation, diverged=False, loss=None):
         places=2,
         left_out=1,
         trace=trace,
+        clock=clock,
     )
 
 
@@ -89,6 +90,14 @@ def test_where_every_run_diverged_no_rate_is_chosen(grid, results):
     assert (row.test, row.validation, row.steps, row.diverged) == (None, None, None, 1.0)
     text = told([row], {})
     assert text == "Every run diverged: try smaller learning rates."
+
+
+def test_a_time_by_another_clock_does_not_count(grid, results):
+    none, _ = choose(grid, results)
+    old = dataclasses.replace(results[none.runs[0].hash], milliseconds=9.0, clock="passed")
+    mixed = results | {none.runs[0].hash: old}
+    assert row_of(grid, mixed, "none").milliseconds == 2.0
+    assert row_of(grid, dict.fromkeys(results, old), "none").milliseconds is None
 
 
 def test_a_row_counts_what_it_says(grid, results):

@@ -59,6 +59,7 @@ def result(loss: object = (2.5, 1.25), **changes: object) -> RunResult:
         places=2,
         left_out=1,
         trace=trace,
+        clock="processor",
     )
     return dataclasses.replace(whole, **changes)
 
@@ -240,6 +241,11 @@ def test_a_failure_is_kept_and_the_run_stays_pending(store):
     store.fail(RUNS[0], "Traceback: second")
     assert store.failure(RUNS[0]) == "Traceback: second"
     assert store.failure(RUNS[1]) is None
+
+
+def test_a_failure_in_a_file_whose_name_the_locale_cannot_hold_is_kept(store):
+    store.fail(RUNS[0], "File \"n\udcc3\udca4ts.py\": '\ud800'")
+    assert store.failure(RUNS[0]) == "File \"näts.py\": '\ufffd'"
 
 
 def test_the_claim_of_a_dead_process_is_taken_over_at_once(store):

@@ -52,6 +52,12 @@ def test_files_hold_what_is_returned(tmp_path):
     assert list(tmp_path.glob("*.tmp")) == list(tmp_path.glob(".*.tmp")) == []
 
 
+def test_files_of_a_name_that_the_locale_cannot_hold_are_written(make_comparison, tmp_path):
+    write_files(make_comparison(network="n\udcc3\udca4ts.py:net", data="d\udce4ta.py:load"), tmp_path)
+    for name in ("report.html", "table.md"):
+        assert "näts.py:net on d\ufffdta.py:load" in (tmp_path / name).read_text(encoding="utf-8")
+
+
 def test_json_has_no_number_that_json_lacks(make_comparison):
     comparison = make_comparison()
     row = dataclasses.replace(comparison.rows[0], test=Interval(float("nan"), float("-inf"), float("inf"), 3))

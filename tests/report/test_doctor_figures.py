@@ -50,6 +50,16 @@ def test_layers_with_findings_come_first(evidence: Any) -> None:
     assert len(convolution.panels) == 1
 
 
+def test_no_step_stands_twice_on_the_axis(evidence: Any) -> None:
+    def axis(count: int) -> Any:
+        few = [vars(facts) | {"outputs": facts.outputs[:count]} for facts in evidence.activations]
+        section = layers_section([evidence.activations[0].__class__(**facts) for facts in few], ())
+        return section.views[0].panels[-1].figure.layout.xaxis
+
+    assert axis(3).dtick == 1
+    assert (axis(8).dtick, axis(8).nticks) == (None, 6)
+
+
 def test_flat_dead_and_spoilt_are_told(evidence: Any) -> None:
     facts = evidence.activations[2]
     spoilt = facts.outputs[0].__class__(**(vars(facts.outputs[0]) | {"nonfinite": 7}))

@@ -132,7 +132,7 @@ class Act:
         asked, wrong = self._asked, []
         for check in (
             *self._checks,
-            asked.check_data_options,
+            *asked.data_checks(),
             lambda: device_of(asked.device),
             lambda: resolve(asked.network),
             lambda: check_is_there(asked.checkpoint),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -135,8 +136,24 @@ class Asked:
         """The command's own, whatever arguments it has beside these."""
         return cls(**{field.name: context.params[field.name] for field in dataclasses.fields(cls)})
 
-    def check_data_options(self) -> None:
-        """Raises OptionError where an option of the data came without data."""
+    def data_checks(self) -> tuple[Callable[[], None], ...]:
+        """Each raises OptionError where an option of the data is wrong by itself, or came without data."""
+        from normwright.lab.batches import check_batch_size, check_split
+
+        return (
+            self._check_has_data,
+            lambda: check_split(self.split),
+            lambda: check_batch_size(self.batch_size),
+            self._check_image_size,
+        )
+
+    def _check_image_size(self) -> None:
+        from normwright.lab.recipe import DataRecipe
+
+        if self.image_size is not None:
+            DataRecipe(name=self.data or "", image_size=self.image_size)
+
+    def _check_has_data(self) -> None:
         for name in ("split", "batch_size", "image_size", "mean", "std", "data_dir"):
             if self.data is None and getattr(self, name) is not None:
                 raise OptionError(f"--{name.replace('_', '-')} goes with --data, which did not come")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from normwright.cli.claims_options import folder, records_in
-from normwright.cli.outputs import check_output
+from normwright.cli.claims_options import records_in
+from normwright.cli.outputs import check_output, folder
 from normwright.errors import OptionError
 
 EXAMPLES = """\

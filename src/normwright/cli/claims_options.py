@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from normwright.cli.outputs import folder
 from normwright.errors import OptionError, StoreError
 
 if TYPE_CHECKING:
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from normwright.lab.book.record import ClaimRecord
 
 OUT = "normwright-claims"
-
-
-def folder(text: str | Path) -> Path:
-    """The folder that an option names: a `Path` of no text would be the folder that one is in."""
-    if not str(text):
-        raise typer.BadParameter("a folder must be named, but the name is empty")
-    return Path(text)
 
 
 Out = Annotated[
@@ -37,14 +31,21 @@ Out = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; all else goes to the standard error.")]
 
 
-def claims_of(numbers: Sequence[int]) -> list[Claim]:
-    """The claims of these numbers; wrong usage, where there is none of a number."""
+def claims_of(numbers: Sequence[str]) -> list[Claim]:
+    """The claims of these numbers; wrong usage, which tells of all, where there is none of a number."""
     from normwright.lab.book.claim import chosen_claims
 
+    words = [number for number in numbers if not number.isdecimal()]
+    wrong = [f"a claim is named by its number, but came {', '.join(map(repr, words))}"] if words else []
+    chosen: list[Claim] = []
     try:
-        return chosen_claims(numbers)
+        chosen = chosen_claims([int(number) for number in numbers if number not in words])
     except OptionError as error:
-        raise typer.BadParameter(str(error)) from error
+        if len(words) < len(numbers):
+            wrong.append(str(error))
+    if wrong:
+        raise typer.BadParameter("; ".join(wrong))
+    return chosen
 
 
 def records_in(out: Path | None, *, option: str = "--out") -> dict[int, ClaimRecord]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normwright.cli.claims_options import OUT, AsJson, claims_of, folder
+from normwright.cli.claims_options import OUT, AsJson, claims_of
+from normwright.cli.outputs import folder
 from normwright.cli.stopping import stops_told
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ The whole book in a folder of its own, two runs at a time:
 
 def run(
     numbers: Annotated[
-        list[int] | None,
-        typer.Argument(help="Of the claims; `normwright claims` lists them.", show_default=False),
+        list[str] | None,
+        typer.Argument(
+            help="Of the claims; `normwright claims` lists them.", metavar="[INT]...", show_default=False
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every claim.")] = False,
     quick: Annotated[

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def show(
-    number: Annotated[int, typer.Argument(help="The claim's number.", show_default=False)],
+    number: Annotated[str, typer.Argument(help="The claim's number.", metavar="INT", show_default=False)],
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -29,7 +29,7 @@ def show(
     from normwright.cli.tables import print_json
 
     (claim,) = claims_of([number])
-    record = records_in(out).get(number)
+    record = records_in(out).get(claim.number)
     if as_json:
         print_json(described(claim) | {"record": None if record is None else dataclasses.asdict(record)})
         return

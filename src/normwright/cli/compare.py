@@ -12,6 +12,7 @@ import typer
 
 from normwright.cli.lists import Integers, Numbers, Words, integers, numbers, words
 from normwright.cli.options import OUT, any_of, of_data, of_network, of_training, option
+from normwright.cli.outputs import folder
 from normwright.cli.stopping import stops_told
 from normwright.cli.user_errors import user_errors_shown
 from normwright.cli.wording import options_of
@@ -64,7 +65,14 @@ def compare(
     ] = None,
     device: Annotated[str | None, option("auto, cpu or cuda.", "auto")] = None,
     out: Annotated[
-        Path, option("Folder of the experiment; finished runs are kept in it.", OUT, show_default=False)
+        Path,
+        option(
+            "Folder of the experiment; finished runs are kept in it.",
+            OUT,
+            show_default=False,
+            parser=folder,
+            metavar="PATH",
+        ),
     ] = Path(OUT),
     data_dir: Annotated[
         Path | None, option("Where data files are looked for first.", "NORMWRIGHT_DATA")

@@ -35,6 +35,8 @@ class Lines:
         """
         left = self._pace.seconds_left(done, total, running)
         tenths = int(10 * amount(done, running) / total)
+        if done < total:  # after its last step a run is still to be kept
+            tenths = min(tenths, 9)
         # What was done before needs no line: the stage has said it.
         told = tenths if self._tenths is None else self._tenths
         self._tenths = max(told, tenths)

@@ -5,11 +5,20 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import typer
+
 from normwright.cli.options import any_of
 from normwright.errors import OptionError, StoreError
 
 #: The exit status where what --fail-on or --fail-on-shift looks for was found; 1 is an error, 2 wrong usage.
 FOUND = 3
+
+
+def folder(text: str | Path) -> Path:
+    """The folder that an option names: a `Path` of no text would be the folder that one is in."""
+    if not str(text):
+        raise typer.BadParameter("a folder must be named, but the name is empty")
+    return Path(text)
 
 
 def check_output(

@@ -127,10 +127,8 @@ def open_batches(
             mean or std alone, of other lengths or of anything but a folder's images.
         Whatever loading the data raises.
     """
-    if split is not None and split not in SPLITS:
-        raise OptionError(f"the split must be one of {', '.join(SPLITS)}, but is {split!r}")
-    if batch_size is not None and batch_size < 1:
-        raise OptionError(f"the batch size must be at least 1, but is {batch_size}")
+    check_split(split)
+    check_batch_size(batch_size)
     size = batch_size or _USUAL_SIZE
     folder = recipe.name.startswith(IMAGES)
     if (mean is None) != (std is None) or (mean is not None and not folder):
@@ -164,6 +162,18 @@ def open_batches(
         x = _scaled(x.to(torch.float32) / source.top, mean or (0.0,), std or (1.0,))
     classes = len(source.classes)
     return Batches(_Slices(x, y, size, shuffle_seed), sample_shape=tuple(x.shape[1:]), classes=classes)
+
+
+def check_split(split: str | None) -> None:
+    """Raises OptionError where there is no such split."""
+    if split is not None and split not in SPLITS:
+        raise OptionError(f"the split must be one of {', '.join(SPLITS)}, but is {split!r}")
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raises OptionError where a batch would hold nothing."""
+    if batch_size is not None and batch_size < 1:
+        raise OptionError(f"the batch size must be at least 1, but is {batch_size}")
 
 
 def _loader(data: Dataset[Any], size: int, seed: int | None) -> DataLoader[Any]:

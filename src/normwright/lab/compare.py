@@ -31,7 +31,7 @@ from normwright.lab.judge import (
     steps_by_seed,
 )
 from normwright.lab.lead import Guessing, guessing, lead
-from normwright.lab.machine import default_jobs, machine_in_words
+from normwright.lab.machine import clock_of, default_jobs, machine_in_words
 from normwright.lab.recipe import Recipe
 from normwright.lab.records import Comparison, Lead, Row
 from normwright.lab.store import Store
@@ -175,6 +175,7 @@ class _Comparing:
         with Store.open(self.out) as store:
             results = self._results(store)
             choices = choose(self.grid, results)
+            self._note_other_clocks(choices, results, on_stage)
             on_stage("testing each normaliser at its best learning rate")
             tests = self._test(store, choices, results)
         return self._comparison(choices, results, tests, at_once)
@@ -189,6 +190,19 @@ class _Comparing:
         if done and before not in (None, now):
             on_stage(f"note: runs in {self.out} were done with {before}, and count beside those of {now}")
         store.set_meta("software", now)
+
+    def _note_other_clocks(
+        self, choices: Sequence[Choice], results: Results, on_stage: Callable[[str], None]
+    ) -> None:
+        """Runs that were timed by another clock count, but not in a time of a step."""
+        clock = clock_of(self.grid.base.training.device, self.grid.base.training.threads)
+        runs = [run.hash for choice in choices for run in choice.runs]
+        others = sum(results[run].clock != clock for run in runs)
+        if others:
+            on_stage(
+                f"note: {others} of the {len(runs)} runs at the best learning rates were timed by another "
+                "clock than runs are now, and their times are left out: another --out times them anew"
+            )
 
     def _reopen_lost(self, store: Store) -> None:
         """A finished run whose checkpoint is gone is done again, unless its test is known already."""

@@ -31,6 +31,9 @@ _WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "ghost_size": ("norm", ("ghost",)),
 }
 
+# Options of every normaliser but these, under which they change nothing.
+_NOT_OF_NORMS: dict[str, tuple[str, ...]] = {"place": ("none",), "affine": ("none", "lrn")}
+
 
 def check_heard(base: Recipe, norms: Iterable[str], given: Iterable[str]) -> None:
     """Every option that was given changes something.
@@ -51,13 +54,13 @@ def check_heard(base: Recipe, norms: Iterable[str], given: Iterable[str]) -> Non
     ignored = []
     for option in given:
         if option in _OF_NETWORKS:
-            why = _why_not_of_network(option, base.network.name)
+            why = _why_not_of_network(option, base.network.name) or _why_not_of_norms(option, chosen["norm"])
         elif option == "image_size":
             why = _why_not_of_data(base.data.name)
         elif option in _WITH:
             why = _why_not_with(*_WITH[option], chosen)
         else:
-            why = ""
+            why = _why_not_of_norms(option, chosen["norm"])
         if why:
             ignored.append(f"{option}= is for {why}")
     if ignored:
@@ -85,3 +88,10 @@ def _why_not_with(choice: str, hearing: tuple[str, ...], chosen: Mapping[str, tu
         return ""
     names = " or ".join(hearing)
     return f"{choice} {names}, but came with {', '.join(chosen[choice])}: leave it out, or take {names}"
+
+
+def _why_not_of_norms(option: str, norms: tuple[str, ...]) -> str:
+    deaf = _NOT_OF_NORMS.get(option, ())
+    if not set(norms) <= set(deaf):
+        return ""
+    return f"a normaliser other than {' and '.join(deaf)}, but came with {', '.join(norms)}: leave it out"

@@ -41,6 +41,9 @@ SCHEDULES = ("constant", "cosine")
 # they came keeps its name, and is not done again.
 _ADDED = frozenset({"affine", "ghost_size", "shuffle", "samples", "max_steps", "label_noise"})
 
+# What `describe` tells, and what tells a person nothing.
+_DESCRIBED = frozenset({"name", "norm", "batch_size", "lr", "seed", "digest"})
+
 
 def _one_of(what: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
@@ -272,3 +275,21 @@ class Recipe:
             f"{self.network.name} on {self.data.name}, norm {t.norm}, batch {t.batch_size}, "
             f"lr {t.lr:g}, seed {t.seed}"
         )
+
+    def settings(self) -> str:
+        """What else is not at its default, for a person.
+
+        Example:
+            >>> training = TrainingRecipe(norm="batch", batch_size=32, lr=0.1, momentum=0.9)
+            >>> Recipe(network=NetworkRecipe(name="mlp", depth=3), data=DataRecipe(name="digits"),
+            ...        training=training).settings()
+            'depth 3, momentum 0.9'
+        """
+        parts = (self.network, self.data, self.training)
+        fields = ((field, getattr(part, field.name)) for part in parts for field in dataclasses.fields(part))
+        others = (
+            f"{field.name} {value}"
+            for field, value in fields
+            if field.name not in _DESCRIBED and value != field.default
+        )
+        return ", ".join(others) or "all at their defaults"

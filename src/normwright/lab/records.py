@@ -28,7 +28,7 @@ class Row:
         steps: training steps until the validation metric first reached the target.
         ratio: steps of no normaliser over steps of this one, paired by seed (above 1 is faster).
         diverged: share of all runs of this normaliser and batch size, over every rate, that diverged.
-        milliseconds: median time of a training step, by `machine.clock_of`.
+        milliseconds: median time of a training step, by `machine.clock_of`; None where no run was timed so.
         peak_bytes: most memory that tensors held at once in a training step.
         places: places of a normaliser in the network; `left_out`, those where this one is undefined.
     """

@@ -46,6 +46,7 @@ class RunResult:
         peak_bytes: most memory that tensors held at once in a training step.
         places: places of a normaliser in the network; left_out: those where this one is undefined.
         trace: what was recorded of the layers.
+        clock: which of `machine.CLOCKS` took the time; those from before it was noted did so by the second.
     """
 
     diverged: bool
@@ -57,3 +58,4 @@ class RunResult:
     places: int
     left_out: int
     trace: LayerTrace
+    clock: str = "passed"

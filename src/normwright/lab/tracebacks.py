@@ -9,6 +9,8 @@ from types import TracebackType
 
 import torch
 
+from normwright.errors import NormwrightError
+
 _OURS = Path(__file__).parents[1]
 _IMPORTLIB, _TORCH = Path(importlib.__file__).parent, Path(torch.__file__).parent
 
@@ -16,10 +18,12 @@ _IMPORTLIB, _TORCH = Path(importlib.__file__).parent, Path(torch.__file__).paren
 def user_traceback(error: BaseException) -> str:
     """As Python prints it, from the first frame that is not normwright's, PyTorch's or of an import.
 
-    Where the user's code has no part in it, from PyTorch's, or all of it; of a file that is no Python the
-    exception names the place by itself.
+    Where the user's code has no part in it, from PyTorch's, or all of it. Of a file that is no Python, and
+    where normwright raised it on purpose, the exception says enough by itself.
     """
     part = _after(error.__traceback__, _OURS, _IMPORTLIB, _TORCH)
+    if part is None and isinstance(error, NormwrightError):
+        return f"{type(error).__name__}: {error}"
     part = part or _after(error.__traceback__, _OURS, _IMPORTLIB)
     if part is None and not isinstance(error, SyntaxError):
         part = error.__traceback__

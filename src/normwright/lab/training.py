@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from normwright.errors import OptionError, UserCodeError
 from normwright.lab.data import Data, load
-from normwright.lab.machine import clock_of
+from normwright.lab.machine import CLOCKS, clock_of
 from normwright.lab.memory import peak_bytes
 from normwright.lab.networks import BuiltNetwork, build_network
 from normwright.lab.objective import loss_named, metric_named
@@ -263,6 +263,7 @@ class Run:
         self.evaluated = _evaluated_steps(recipe, self.steps, steps_per_epoch(recipe, len(data.train_y)))
         self.losses: list[float] = []
         self.clock = clock_of(recipe.device, recipe.threads)
+        self.now = CLOCKS[self.clock]
         self.seconds: list[float] = []
         self.evaluations: list[tuple[int, float]] = []
 
@@ -296,7 +297,7 @@ class Run:
     def step(self, step: int, x: Tensor, y: Tensor) -> bool:
         """One training step; False when the loss is not finite."""
         recorded = step in self.recorded
-        start = self.clock()
+        start = self.now()
         if recorded:
             self.recorder.begin(step)
         self.optimiser.zero_grad()
@@ -313,7 +314,7 @@ class Run:
             self.recorder.after_update()
         else:
             finish_queue(x.device)
-            self.seconds.append(self.clock() - start)
+            self.seconds.append(self.now() - start)
         return True
 
     def _outputs(self, x: Tensor) -> Tensor:
@@ -362,6 +363,7 @@ class Run:
             places=len(self.placement.places),
             left_out=len(self.placement.left_out),
             trace=self.recorder.trace(),
+            clock=self.clock,
         )
 
 

@@ -117,10 +117,11 @@ def run_function(name: str) -> RunFunction:
 
 def run_error(what: str, recipe: Recipe, details: str) -> RunError:
     """The error that ends everything, with the run that caused it and how to go on."""
+    details = "" if details.strip() == what else f"{details.strip()}\n"
     return RunError(
         f"{what} in the run {recipe.describe()}\n"
-        f"recipe: {recipe.to_json()}\n"
-        f"{details.strip()}\n"
+        f"recipe {recipe.hash}, other settings: {recipe.settings()}\n"
+        f"{details}"
         "Finished runs are kept: put this right, then run the same command again to go on."
     )
 

@@ -18,6 +18,7 @@ from normwright.report.sections import Panel, Section, View
 from normwright.report.theme import frame
 
 HEIGHT, DEPTH_HEIGHT = 330, 380
+_TICKS = 6
 INPUT, OUTPUT = "#d55e00", "#0072b2"
 _LOW, _MIDDLE, _HIGH = PERCENTILES.index(15), PERCENTILES.index(50), PERCENTILES.index(85)
 
@@ -58,12 +59,15 @@ def _notes(facts: ActivationFacts) -> tuple[str, ...]:
 
 
 def _panel(facts: ActivationFacts, name: str, spreads: Sequence[Spread], colour: str) -> Panel:
+    steps = [spread.step for spread in spreads]
+    # Between whole steps Plotly would put ticks that read as the same step twice.
+    ticks = {"dtick": 1} if max(steps, default=0) < _TICKS else {"nticks": _TICKS, "tickformat": "d"}
     figure = frame(
-        ribbon([spread.step for spread in spreads], spreads, colour),
+        ribbon(steps, spreads, colour),
         title=f"{name.capitalize()} of {plotly_text(facts.kind)}",
         height=HEIGHT,
         showlegend=False,
-        xaxis={"title": {"text": "training step"}, "nticks": 6, "tickformat": "d"},
+        xaxis={"title": {"text": "training step"}, **ticks},
     )
     return Panel(figure, f"Percentiles of the {name} of {facts.layer} over training steps.")
 

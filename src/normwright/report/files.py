@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from normwright.lab.store.text import encodable
 from normwright.lab.store.whole import write_whole as write_bytes
 
 
@@ -13,4 +14,4 @@ def write_whole(text: str, path: Path) -> None:
     Raises:
         StoreError: the file cannot be written (no such folder, no room, no permission); no draft is left.
     """
-    write_bytes(path, text.encode())
+    write_bytes(path, encodable(text).encode())

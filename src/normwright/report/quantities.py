@@ -79,13 +79,15 @@ def milliseconds(value: float | None) -> str:
 
 
 def mebibytes(value: int | None) -> str:
-    """Bytes in MiB, one digit after the point.
+    """Bytes in MiB, one digit after the point where it is not too small for that.
 
     Example:
-        >>> mebibytes(3 * 2**20)
-        '3.0'
+        >>> mebibytes(3 * 2**20), mebibytes(12345)
+        ('3.0', '0.012')
     """
-    return MISSING if value is None else f"{value / 2**20:,.1f}"
+    if value is None:
+        return MISSING
+    return f"{value / 2**20:,.1f}" if value >= 2**20 / 10 or not value else f"{value / 2**20:.2g}"
 
 
 def bounds(interval: Interval | None, form: str = "metric") -> str:

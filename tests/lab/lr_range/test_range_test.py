@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import statistics
 
 import pytest
 import torch
@@ -220,3 +221,13 @@ def test_a_network_that_overflows_without_its_normalisers_has_no_range_there():
     assert [(curve.start, curve.rates) for curve in found.ranges[1].curves] == [(math.inf, ())] * 2
     assert found.ranges[1].decades is None
     assert found.ranges[0].curves[0].start < 10
+
+
+@pytest.mark.parametrize(("seeds", "is_steepest"), [(2, False), (3, True)])
+def test_an_end_of_the_range_is_not_said_to_be_where_the_loss_falls_most(seeds, is_steepest):
+    found = nw.lr_range_test(small(), (X, Y), **QUICK | {"seeds": seeds})
+    steepest = statistics.median_low(curve.steepest for curve in found.ranges[0].curves)
+    assert (found.recommended == steepest) is is_steepest
+    assert found.why.startswith(
+        "there the loss" if is_steepest else "it is the end nearest to where the loss"
+    )

@@ -271,6 +271,8 @@ class TwoOutputs(Small):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (Small(), r"mine:net must be a function that makes the network, but is the network itself \(Small"),
+        (lambda width: Small(), r"or with \(sample_shape, classes\), but takes \(width\): write a function"),
         (lambda: 3, r"mine:net must return a torch\.nn\.Module, but returned int: 3"),
         (lambda: None, "but returned NoneType"),
         (lambda: Small, "but returned type"),

@@ -24,6 +24,8 @@ def three(a, b, c):
 
 def number():
     return 3
+
+built = nn.Linear(2, 2)
 """
 
 
@@ -53,6 +55,7 @@ def test_function_is_called_without_arguments_where_it_can_be(own, function, cal
         ("three", r"takes \(a, b, c\)"),
         ("sized", "which only a data set tells"),
         ("number", "returned int: 3"),
+        ("built", r"must be a function that makes the network, but is the network itself \(Linear\)"),
     ],
 )
 def test_what_cannot_be_called_or_is_no_network(own, function, words):

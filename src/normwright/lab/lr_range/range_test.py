@@ -254,7 +254,6 @@ def _usable(normalised: bool, label: str, curves: list[RateCurve]) -> UsableRang
     """What the seeds have in common."""
     lowers = [curve.lower for curve in curves if curve.lower is not None]
     uppers = [curve.upper for curve in curves if curve.upper is not None]
-    steepest = [curve.steepest for curve in curves if curve.steepest is not None]
     lower, upper = max(lowers, default=math.inf), min(uppers, default=0.0)
     if len(lowers) < len(curves) or lower > upper:
         return UsableRange(normalised, label, tuple(curves), None, None, None, False, False, None)
@@ -263,12 +262,17 @@ def _usable(normalised: bool, label: str, curves: list[RateCurve]) -> UsableRang
         label,
         tuple(curves),
         lower,
-        min(max(statistics.median_low(steepest), lower), upper),
+        min(max(_steepest(curves), lower), upper),
         upper,
         all(curve.open_below for curve in curves),
         all(curve.open_above for curve in curves),
         decades_between(lower, upper),
     )
+
+
+def _steepest(curves: Sequence[RateCurve]) -> float:
+    """The median over seeds, which may lie beyond what the seeds have in common."""
+    return statistics.median_low([curve.steepest for curve in curves if curve.steepest is not None])
 
 
 def _compared(ranges: Sequence[UsableRange]) -> tuple[float | None, float | None]:
@@ -283,10 +287,13 @@ def _why(ranges: Sequence[UsableRange], widening: float | None) -> str:
     usable = ranges[0]
     if usable.decades is None:
         return "the loss did not fall at every seed by more than its noise and a tenth of the greatest fall."
-    sentence = (
-        f"there the loss falls most from step to step, within a usable range of {at_least(usable)}"
-        f"{usable.decades:.1f} decades"
+    is_steepest = usable.steepest == _steepest(usable.curves)
+    what = (
+        "there the loss falls most from step to step, within"
+        if is_steepest
+        else "it is the end nearest to where the loss falls most from step to step, of"
     )
+    sentence = f"{what} a usable range of {at_least(usable)}{usable.decades:.1f} decades"
     if len(ranges) < 2:
         return f"{sentence}."
     if widening is None:

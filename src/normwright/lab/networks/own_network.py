@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from normwright.errors import UserCodeError
+from normwright.lab.networks.user_network import check_makes, takes
 from normwright.lab.user_code import resolve
 
 
@@ -22,7 +22,7 @@ class OwnNetwork:
         sample_shape: without the batch axis; None where no data set tells it.
         classes: how many outputs; None where no data set tells it.
     Raises:
-        UserCodeError: the function is missing, or needs other arguments.
+        UserCodeError: the function is missing, is a network, or needs other arguments.
         Exception: whatever the user's code raises while it is imported, unchanged.
     Example:
         >>> OwnNetwork("torch.nn:Identity").build()
@@ -34,10 +34,11 @@ class OwnNetwork:
     ) -> None:
         self._name = name
         self._function = resolve(name)
+        check_makes(self._function, name)
         self._arguments: tuple[Any, ...] = ()
-        if _takes(self._function):
+        if takes(self._function):
             return
-        if not _takes(self._function, sample_shape, classes):
+        if not takes(self._function, sample_shape, classes):
             raise UserCodeError(
                 f"{name} must be callable without arguments, or with (sample_shape, classes), but takes "
                 f"{inspect.signature(self._function)}: write a function that calls it with the settings that "
@@ -73,13 +74,3 @@ class OwnNetwork:
                 f"{type(network).__name__}: {network!r:.80}"
             )
         return network
-
-
-def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
-    try:
-        inspect.signature(function).bind(*arguments)
-    except TypeError:
-        return False
-    except ValueError:  # some classes written in C have no signature
-        return not arguments
-    return True

@@ -35,11 +35,18 @@ def build_user_network(
         sample_shape: without the batch axis.
         classes: how many outputs the network must have.
     Raises:
-        UserCodeError: what came is no network, came before, or does not give (2, classes) for a batch of
-            two zero samples.
+        UserCodeError: the function is a network or needs other arguments; what came is no network, came
+            before, or does not give (2, classes) for a batch of two zero samples.
         Whatever the function or its network raises.
     """
-    network = function(sample_shape, classes) if _takes_shape(function) else function()
+    check_makes(function, name)
+    arguments = (sample_shape, classes) if _takes_shape(function) else ()
+    if not takes(function, *arguments):
+        raise UserCodeError(
+            f"{name} must be callable without arguments, or with (sample_shape, classes), but takes "
+            f"{inspect.signature(function)}: write a function that calls it with the rest"
+        )
+    network = function(*arguments)
     if not isinstance(network, nn.Module):
         raise UserCodeError(f"{name} must return a torch.nn.Module, but returned {_describe(network)}")
     if network in _built:
@@ -50,6 +57,26 @@ def build_user_network(
     _check_output(network, name, sample_shape, classes)
     _built.add(network)
     return network
+
+
+def check_makes(function: Callable[..., Any], name: str) -> None:
+    """Raises UserCodeError where the name is that of a network, which can be called too."""
+    if isinstance(function, nn.Module):
+        raise UserCodeError(
+            f"{name} must be a function that makes the network, but is the network itself "
+            f"({type(function).__name__}): name a function that returns a new one at each call"
+        )
+
+
+def takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether the function can be called with these arguments, as far as its signature tells."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # some classes written in C have no signature
+        return not arguments
+    return True
 
 
 def _takes_shape(function: Callable[..., Any]) -> bool:

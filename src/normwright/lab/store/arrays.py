@@ -44,6 +44,7 @@ def result_rows(result: RunResult) -> tuple[str, dict[str, Row]]:
         "diverged": bool(result.diverged),
         # Python's JSON keeps NaN, which a run that diverged in its first step may have as its time.
         "milliseconds": float(result.milliseconds),
+        "clock": result.clock,
         "peak_bytes": int(result.peak_bytes),
         "places": int(result.places),
         "left_out": int(result.left_out),
@@ -78,4 +79,5 @@ def result_from_rows(text: str, rows: Mapping[str, Row]) -> RunResult:
         places=fields["places"],
         left_out=fields["left_out"],
         trace=trace,
+        clock=fields.get("clock", "passed"),
     )

@@ -23,6 +23,7 @@ from normwright.lab.store import checkpoint
 from normwright.lab.store.arrays import array_from_row, array_row, result_from_rows, result_rows
 from normwright.lab.store.file import connect, explained, writing
 from normwright.lab.store.process import Claim, Process, this_process
+from normwright.lab.store.text import encodable
 
 FILE = "experiment.sqlite"
 
@@ -193,7 +194,7 @@ class Store:
     def fail(self, run: str, text: str) -> None:
         """Keeps the traceback of an exception in a claimed run and gives the run back; it stays pending."""
         with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO failure VALUES (?, ?)", (run, text))
+            connection.execute("INSERT OR REPLACE INTO failure VALUES (?, ?)", (run, encodable(text)))
             connection.execute("DELETE FROM claim WHERE hash = ? AND owner = ?", (run, self._owner))
 
     def failure(self, run: str) -> str | None:
