@@ -279,6 +279,29 @@ def test_a_network_that_is_compiled_elsewhere_is_not_compiled_with_its_observers
             _ = window.evidence.inputs
 
 
+class OfFeatures(nn.Module):
+    """Trains on what another network has computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.activation, self.head = nn.GELU(), nn.Linear(4, 3)
+
+    def forward(self, features):
+        return self.head(self.activation(features).clone())
+
+
+def test_features_of_inference_mode_are_heard():
+    """Asked whether they were written to, they raise; and so did the user's training."""
+    with torch.inference_mode():
+        features = torch.randn(8, 4)
+    network = OfFeatures()
+    optimiser = sgd(network)
+    with nw.Monitor(network, optimiser, every=2, steps=1, on_finding=lambda _: None) as monitor:
+        network(features).sum().backward()
+        optimiser.step()
+    assert [facts.layer for facts in monitor.windows[0].evidence.activations] == ["activation", "head"]
+
+
 def test_a_step_that_a_scaler_skips_is_no_step():
     network = small()
     optimiser = sgd(network)

@@ -82,7 +82,11 @@ class ActivationObserver:
         read = self._read.setdefault(call.layer, _Readings(call.kind, call.of_normaliser))
         if read.calls_at(self._step) == 0 and call.of_normaliser and given is not None:
             read.inputs.append(self._spread(given))
-        read.given = None if given is None else (weakref.ref(given), given._version)
+        # A tensor of torch.inference_mode() does not tell whether it was written to.
+        if given is None or given.is_inference():
+            read.given = None
+        else:
+            read.given = weakref.ref(given), given._version
 
     def returned(self, call: LayerCall, y: Tensor) -> None:
         """A layer has returned."""
