@@ -59,6 +59,7 @@ class InputObserver:
 
         # a function, for a method would have the observer copied with the network
         def entering(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            # what counts is asked before all else: torch.compile compiles what is done here
             if self._counts() and called is network:
                 self._entering(network, args, kwargs)
 

@@ -120,7 +120,9 @@ def fuse(graph: Graph, chain: Chain) -> None:
     last = chain.nodes[-1]
     with graph.inserting_before(last):
         if chain.norm.op == "call_function":
-            named = {**chain.norm.kwargs, "activation": chain.activation}
+            named = dict(chain.norm.kwargs)
+            if chain.activation is not None:  # a norm that is written out is all of its trace, and takes none
+                named["activation"] = chain.activation
             call = graph.call_function(_OURS[chain.norm.target], chain.norm.args, named)
         else:
             norm = graph.get_attr(str(chain.norm.target))

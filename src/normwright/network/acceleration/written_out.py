@@ -17,17 +17,16 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Graph, Node
 
 from normwright import functional
+from normwright.functional.arguments import is_number
 
 # ---- What is called in their place
 
 
-def rms_norm(
-    x: Tensor, weight: Tensor | None, eps: float, offset: float, narrowed: bool, activation: str | None = None
-) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float, offset: float, narrowed: bool) -> Tensor:
     """(offset + weight)·x̂ over the last axis, in the dtype that it had when it was written out.
 
     Args:
@@ -36,48 +35,38 @@ def rms_norm(
         eps: added to the mean of the squares.
         offset: what is added to the weight.
         narrowed: the product goes back to the dtype of x; else it has the one that both promote to.
-        activation: as in `normwright.functional`.
     """
-
-    def normalise(scale: Tensor | None, activation: str | None) -> Tensor:
-        return functional.rms_norm(x, x.shape[-1:], scale, eps, activation=activation)
-
-    return _scaled(normalise, x, weight, offset, narrowed, activation)
+    shape = x.shape[-1:]
+    return _scaled(lambda scale: functional.rms_norm(x, shape, scale, eps), x, weight, offset, narrowed)
 
 
-def layer_norm(
-    x: Tensor, weight: Tensor | None, eps: float, offset: float, narrowed: bool, activation: str | None = None
-) -> Tensor:
+def layer_norm(x: Tensor, weight: Tensor | None, eps: float, offset: float, narrowed: bool) -> Tensor:
     """The same of layer norm without a bias."""
-
-    def normalise(scale: Tensor | None, activation: str | None) -> Tensor:
-        return functional.layer_norm(x, x.shape[-1:], scale, None, eps, activation=activation)
-
-    return _scaled(normalise, x, weight, offset, narrowed, activation)
+    shape = x.shape[-1:]
+    return _scaled(
+        lambda scale: functional.layer_norm(x, shape, scale, None, eps), x, weight, offset, narrowed
+    )
 
 
 def _scaled(
-    normalise: Callable[[Tensor | None, str | None], Tensor],
+    normalise: Callable[[Tensor | None], Tensor],
     x: Tensor,
     weight: Tensor | None,
     offset: float,
     narrowed: bool,
-    activation: str | None,
 ) -> Tensor:
     if weight is None:
-        return normalise(None, activation)
+        return normalise(None)
     if offset:  # in bfloat16, 1 + weight would keep little of the weight
-        weight = offset + (
-            weight.to(torch.promote_types(weight.dtype, torch.float32)) if narrowed else weight
-        )
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        weight = offset + (weight.to(wide) if narrowed else weight)
     keeps_dtype = weight.dtype == x.dtype or (
         narrowed and x.dtype.itemsize == 2 and weight.dtype == torch.float32
     )
     if keeps_dtype and weight.shape == x.shape[-1:]:
-        return normalise(weight, activation)
-    y = normalise(None, None) * weight
-    y = y.to(x.dtype) if narrowed else y
-    return y if activation is None else getattr(nn.functional, activation)(y)
+        return normalise(weight)
+    y = normalise(None) * weight
+    return y.to(x.dtype) if narrowed else y
 
 
 # ---- How they are known
@@ -143,10 +132,6 @@ def _is(term: Any, *whats: str) -> TypeGuard[_Term]:
     return isinstance(term, _Term) and term.what in whats
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _to(term: Any, dtype: Any = None) -> _Term | None:
     if dtype is torch.float32 and _is(term, "x", "weight"):
         return replace(term, wide=True)
@@ -184,8 +169,8 @@ def _difference(one: Any, other: Any) -> _Term | None:
 
 
 def _sum(one: Any, other: Any) -> _Term | None:
-    term, number = (other, one) if _is_number(one) else (one, other)
-    if not _is_number(number):
+    term, number = (other, one) if is_number(one) else (one, other)
+    if not is_number(number):
         return None
     if _is(term, "variance"):
         return replace(term, what="denominator", eps=float(number))
