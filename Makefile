@@ -46,7 +46,7 @@ test: $(VENV)/.dev
 		case ",$$NORMWRIGHT_REQUIRE," in *,triton,*) exit 1;; esac; \
 	fi
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -82,24 +82,28 @@ bench-gpu: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) build dist demo
 
-$(VENV)/.lab: pyproject.toml constraints.txt | $(VENV)/.tools
-	@$(MAKE) --no-print-directory install EXTRA=lab STAMP=.lab
-
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.tools
-	@$(MAKE) --no-print-directory install EXTRA=dev STAMP=.dev
-
 # PyTorch comes first, because the kernels are compiled against its headers, and without isolation, which would
 # not use the pinned build tools.
 PIP := $(BIN)/pip install $(PIP_FLAGS) --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(PIP) --no-build-isolation -e
+
+$(VENV)/.lab: pyproject.toml constraints.txt | $(VENV)/.tools
+	@echo "Installing normwright and its pinned dependencies; the first time takes a few minutes"
+	@$(PIP) torch scikit-build-core
+	@$(INSTALL) '.[lab]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.packages
+	@$(INSTALL) '.[dev]'
+	@touch $@
+
+# What is pinned without normwright: with --jobs mypy reads while the kernels are compiled.
+$(VENV)/.packages: constraints.txt | $(VENV)/.tools
+	@echo "Installing all that normwright is tested with; the first time takes a few minutes"
+	@$(PIP) -r constraints.txt
+	@touch $@
 
 $(VENV)/.tools: constraints.txt
 	@test -x $(BIN)/python || { echo "Making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@$(PIP) cmake ninja
 	@touch $@
-
-.PHONY: install
-install:
-	@echo "Installing normwright[$(EXTRA)] and its pinned dependencies; the first time takes a few minutes"
-	@$(PIP) torch scikit-build-core
-	@$(PIP) --no-build-isolation -e '.[$(EXTRA)]'
-	@touch $(VENV)/$(STAMP)
