@@ -2,8 +2,9 @@
 
     python -m benchmarks.written_out [--seconds S] [--threads N]
 
-Transformers' `LlamaRMSNorm` alone, and a Llama of two layers (256 tokens); a step is forward, the mean square
-as loss, and backward. The medians of the ratios, accelerated over plain, in turn.
+Transformers' `LlamaRMSNorm`, `T5LayerNorm` and `Qwen3NextRMSNormGated` (whose gate stays as it is written)
+alone, and a Llama of two layers (256 tokens); a step is forward, the mean square as loss, and backward. The
+medians of the ratios, accelerated over plain, in turn.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextRMSNormGated
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 import normwright as nw
 from benchmarks.alternate import alternate_for
@@ -24,27 +26,31 @@ def _llama() -> nn.Module:
     return LlamaModel(config)
 
 
-def _step(network: nn.Module, given: Tensor) -> Callable[[], None]:
+def _step(network: nn.Module, given: tuple[Tensor, ...]) -> Callable[[], None]:
     def step() -> None:
-        output = network(given)
+        output = network(*given)
         y = output if isinstance(output, Tensor) else output.last_hidden_state
         y.square().mean().backward()
         network.zero_grad(set_to_none=True)
-        given.grad = None
+        for tensor in given:
+            tensor.grad = None
 
     return step
 
 
-def _inference(network: nn.Module, given: Tensor) -> Callable[[], None]:
+def _inference(network: nn.Module, given: tuple[Tensor, ...]) -> Callable[[], None]:
     def infer() -> None:
         with torch.no_grad():
-            network(given)
+            network(*given)
 
     return infer
 
 
 def _ratio(
-    make: Callable[[nn.Module, Tensor], Callable[[], None]], plain: nn.Module, given: Tensor, s: float
+    make: Callable[[nn.Module, tuple[Tensor, ...]], Callable[[], None]],
+    plain: nn.Module,
+    given: tuple[Tensor, ...],
+    s: float,
 ) -> float:
     times = alternate_for({"plain": make(plain, given), "ours": make(nw.accelerate(plain), given)}, seconds=s)
     return times["ours"].ratio_to(times["plain"])
@@ -55,13 +61,18 @@ def measure_all(seconds: float, threads: int) -> list[tuple[str, float, float]]:
     torch.set_num_threads(threads)
     touch_heap()
     torch.manual_seed(0)
-    cases: list[tuple[str, nn.Module, Tensor]] = []
+    cases: list[tuple[str, nn.Module, tuple[Tensor, ...]]] = []
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
         for rows, width in SHAPES:
             x = torch.randn(rows, width, dtype=dtype, requires_grad=True)
-            cases.append((f"LlamaRMSNorm, {rows}×{width}, {name}", LlamaRMSNorm(width).to(dtype), x))
-        cases.append((f"Llama, {name}", _llama().to(dtype), torch.randint(1000, (1, 256))))
+            cases.append((f"LlamaRMSNorm, {rows}×{width}, {name}", LlamaRMSNorm(width).to(dtype), (x,)))
+        rows, width = SHAPES[1]
+        x, gate = (torch.randn(rows, width, dtype=dtype, requires_grad=True) for _ in range(2))
+        cases.append((f"T5LayerNorm, {rows}×{width}, {name}", T5LayerNorm(width).to(dtype), (x,)))
+        gated = Qwen3NextRMSNormGated(width).to(dtype)
+        cases.append((f"Qwen3NextRMSNormGated, {rows}×{width}, {name}", gated, (x, gate)))
+        cases.append((f"Llama, {name}", _llama().to(dtype), (torch.randint(1000, (1, 256)),)))
     return [
         (name, _ratio(_inference, plain, given, seconds), _ratio(_step, plain, given, seconds))
         for name, plain, given in cases

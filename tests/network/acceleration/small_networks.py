@@ -193,6 +193,16 @@ class AsksForATensor(Case):
         return self.relu(self.norm(x))
 
 
+class TakesNumbersToo(Case):
+    """A function in C asks whether its argument is a number, which isinstance here asks too."""
+
+    fused = ("relu",)
+
+    def forward(self, x):
+        x = torch.where(x > 0, x, 0.5) if isinstance(x, Tensor) else x[0]
+        return torch.pow(self.relu(self.norm(torch.remainder(x, 3))), 2)
+
+
 class OwnSequential(nn.Sequential):
     def forward(self, x):
         return F.relu(super().forward(x)) + 1
@@ -446,6 +456,30 @@ class BranchOnType(Case):
         return F.relu(y) if isinstance(y, Tensor) else y
 
 
+class AsksBesideForNumbers(Case):
+    reason = "asks for the type of a value"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return F.relu(y) if isinstance(torch.pow(y, 1), Tensor) else y
+
+
+class LooksUp(Case):
+    reason = "looks a value up"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return F.relu(y) if x.dtype in {torch.float64} else y
+
+
+class ComparesADtypeByIs(Case):
+    reason = "compares a dtype"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return F.relu(y) if x.dtype is torch.float64 else y
+
+
 class SetsAnAttribute(Case):
     reason = "sets the attribute 'seen'"
 
@@ -534,6 +568,17 @@ class SetsTheDataOfAValue(Case):
         y = self.conv(x)
         y.data = y.data * 2
         return F.relu(self.norm(y))
+
+
+class MatchesAClass(Case):
+    reason = "asks for the type of a value"
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        match y:
+            case Tensor():
+                return torch.tanh(y)
+        return F.relu(y)
 
 
 class AsksForTheClass(Case):

@@ -30,7 +30,9 @@ def accelerate(network: Network, *, inplace: bool = False) -> Network:
     its own forward again. What a forward reads from outside the network, such as a global variable, is
     taken to stay. A block that cannot be traced has its normalisers accelerated one by one. A subclass whose
     own forward calls PyTorch's function calls ours, by the same rules; and so does a class whose forward
-    writes RMS or layer norm over the last axis out, as `LlamaRMSNorm` does. Ours rounds once, at the end.
+    writes RMS or layer norm over the last axis out, as `LlamaRMSNorm` does, beside whatever else it computes.
+    Ours rounds once, at the end. One that asks for its weight's dtype, as `T5LayerNorm` does, is followed to
+    float32, bfloat16 and float16.
 
     Args:
         network: of any kind, in any mode, on any device.

@@ -10,9 +10,7 @@ from __future__ import annotations
 import dis
 import enum
 import inspect
-import operator
 import random
-import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +21,10 @@ import numpy
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
-from torch.fx.proxy import Attribute
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from normwright.network.acceleration.route import Condition, children_of, tensors_of
-from normwright.network.acceleration.unpacked import unpacked
+from normwright.network.acceleration.stand_in import StandIn, UntraceableError, isinstance_answered
 
 _AUTOCAST_DEVICES = ("cpu", "cuda")
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
@@ -36,15 +33,27 @@ _PLAIN = (
     *(torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size),
     *(types.FunctionType, types.BuiltinFunctionType),
 )
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # that networks are converted to
+_NAMES_OF_DTYPES = frozenset(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))
 _CATCHING = ("CHECK_EXC_MATCH", "JUMP_IF_NOT_EXC_MATCH")  # the latter in Python 3.10
-# What fx itself sets of a stand-in.
-_PROXY_NAMES = frozenset({"tracer", "node", "root", "attr", "_node"})
 # What nn.Module itself has is not the block's, but for its mode.
 _MODULE_NAMES = (frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))) - {"training"}
 
 
-class UntraceableError(Exception):
-    """A block cannot be traced; the message says why."""
+@dataclass(frozen=True)
+class Case:
+    """What a forward is traced for, beside its mode.
+
+    Args:
+        optional_given: calls give a tensor for every argument that may be None.
+        dtype: what it is told where it asks for a parameter's dtype; None for the one that it has.
+    """
+
+    optional_given: bool = False
+    dtype: torch.dtype | None = None
+
+
+OWN_CASE = Case()
 
 
 @dataclass(frozen=True)
@@ -57,26 +66,37 @@ class Trace:
     conditions: tuple[Condition, ...]
 
 
-def trace(block: nn.Module, inline: frozenset[nn.Module]) -> Trace:
+def trace(block: nn.Module, inline: frozenset[nn.Module], case: Case = OWN_CASE) -> Trace:
     """The forward of a block in the mode that it is in.
 
     Args:
         block: of a copy of the network, for what a forward appends to a list stays there.
         inline: those of its submodules whose forward is traced through; the others are called.
+        case: what it is traced for.
     Raises:
         UntraceableError: the forward is not the same straight line in every call.
     """
-    parameters, defaults = _signature(block)
+    parameters, defaults = _signature(block, case.optional_given)
     for module in {block, *inline}:
         _refuse_unseen(type(module).forward)
     with _nothing_drawn(), torch.inference_mode(False), torch.enable_grad(), _autocast(False):
-        graph, read = _run(block, inline, parameters, defaults)
+        graph, read, asked = _run(block, inline, parameters, defaults, case.dtype)
     with _nothing_drawn(), torch.inference_mode(), _autocast(True):
-        other, _ = _run(block, inline, parameters, defaults)
+        other, *_ = _run(block, inline, parameters, defaults, case.dtype)
     if _code(other) != _code(graph):
         raise UntraceableError("its forward is another one under no_grad, inference_mode or autocast")
-    conditions = _conditions(block, inline, read)
+    conditions = (*_conditions(block, inline, read), *_of_dtypes(asked))
     return Trace(graph, parameters, tuple(defaults.items()), conditions)
+
+
+def other_cases(block: nn.Module, traced: Trace | None) -> Iterator[Case]:
+    """Those that calls of the block may come to be beside its own, whose trace is given."""
+    parameters = list(inspect.signature(type(block).forward).parameters.values())[1:]
+    defaults = [p.default for p in parameters if p.default is not p.empty]
+    if defaults and all(default is None for default in defaults):
+        yield Case(optional_given=True)
+    if traced is not None and any(condition.dtypes for condition in traced.conditions):
+        yield from (Case(dtype=dtype) for dtype in _DTYPES)
 
 
 def refuse_hooked(module: nn.Module) -> None:
@@ -92,14 +112,18 @@ def refuse_hooked(module: nn.Module) -> None:
 def _refuse_unseen(forward: Callable[..., Any]) -> None:
     """Raises where a forward decides by what no stand-in is asked for."""
     code = getattr(inspect.unwrap(forward), "__code__", None)
+    before = None
     for instruction in dis.get_instructions(code) if code else ():
         if instruction.opname in _CATCHING:
             raise UntraceableError("its forward catches exceptions")
         if instruction.opname == "LOAD_GLOBAL" and instruction.argval == "type":
             raise UntraceableError("its forward asks for the type of a value")
+        if instruction.opname == "IS_OP" and before in _NAMES_OF_DTYPES:
+            raise UntraceableError("its forward compares a dtype by `is`")
+        before = instruction.argval
 
 
-def _signature(block: nn.Module) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _signature(block: nn.Module, optional_given: bool = False) -> tuple[tuple[str, ...], dict[str, Any]]:
     needed, defaults = [], {}
     parameters = list(inspect.signature(type(block).forward).parameters.values())[1:]
     # A call that gives what *args or **kwargs take runs the forward itself.
@@ -109,7 +133,7 @@ def _signature(block: nn.Module) -> tuple[tuple[str, ...], dict[str, Any]]:
     for parameter in named:
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise UntraceableError("its forward takes an argument by position or by keyword only")
-        if parameter.default is parameter.empty:
+        if parameter.default is parameter.empty or optional_given:
             needed.append(parameter.name)
         else:
             defaults[parameter.name] = parameter.default
@@ -119,19 +143,24 @@ def _signature(block: nn.Module) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def _run(
-    block: nn.Module, inline: frozenset[nn.Module], parameters: tuple[str, ...], defaults: dict[str, Any]
-) -> tuple[Graph, dict[nn.Module, dict[str, Any]]]:
+    block: nn.Module,
+    inline: frozenset[nn.Module],
+    parameters: tuple[str, ...],
+    defaults: dict[str, Any],
+    dtype: torch.dtype | None,
+) -> tuple[Graph, dict[nn.Module, dict[str, Any]], dict[str, torch.dtype]]:
     read: dict[nn.Module, dict[str, Any]] = {}
-    tracer = _BlockTracer(inline, parameters, defaults)
+    tracer = _BlockTracer(inline, parameters, defaults, dtype)
     try:
-        with _watched(block, inline, read), _NoTensors():
+        forwards = [type(module).forward for module in {block, *inline}]
+        with isinstance_answered(forwards), _watched(block, inline, read), _NoTensors():
             graph = tracer.trace(block)
     except UntraceableError:
         raise
     except Exception as error:
         sentence = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
         raise UntraceableError(f"its forward is no straight line: {sentence[:160]}") from error
-    return graph, read
+    return graph, read, tracer.asked
 
 
 @contextmanager
@@ -173,71 +202,32 @@ class _NoTensors(TorchDispatchMode):
         raise UntraceableError("its forward computes with a tensor that the trace has no stand-in for")
 
 
-def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Proxy, Any], Proxy]:
-    def method(self: Proxy, other: Any) -> Proxy:
-        return self.tracer.create_proxy("call_function", function, (self, other), {})
-
-    return method
-
-
-class _Value(Proxy):
-    """A stand-in that says it is a tensor where that is known, and else refuses to say what it is."""
-
-    # fx has no in-place operators: `y = x; y += 1` would leave x as it was.
-    __iadd__ = _in_place(operator.iadd)
-    __isub__ = _in_place(operator.isub)
-    __imul__ = _in_place(operator.imul)
-    __itruediv__ = _in_place(operator.itruediv)
-    __ifloordiv__ = _in_place(operator.ifloordiv)
-    __imod__ = _in_place(operator.imod)
-    __ipow__ = _in_place(operator.ipow)
-    __iand__ = _in_place(operator.iand)
-    __ior__ = _in_place(operator.ior)
-    __ixor__ = _in_place(operator.ixor)
-
-    def __getattr__(self, name: str) -> Attribute:
-        return _Attribute(self, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _PROXY_NAMES:
-            raise UntraceableError(f"its forward sets the attribute {name!r} of a value")
-        object.__setattr__(self, name, value)
-
-    def __iter__(self) -> Iterator[Any]:
-        """As many parts as the caller has names for; fx would take the first of more."""
-        frame = sys._getframe(1)
-        instruction, count = frame.f_code.co_code[frame.f_lasti : frame.f_lasti + 2]
-        if dis.opname[instruction] != "UNPACK_SEQUENCE":
-            raise UntraceableError("its forward goes through the parts of a value")
-        parts: Any = self.tracer.create_proxy("call_function", unpacked, (self, count), {})
-        return (parts[place] for place in range(count))
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        asking = str(sys._getframe(1).f_globals.get("__name__", ""))
-        if asking == "torch" or asking.startswith("torch."):
-            return _Value
-        if self.node.op == "placeholder":
-            return Tensor  # a route asks that its arguments are
-        raise UntraceableError("its forward asks for the type of a value")
-
-
-class _Attribute(Attribute, _Value):
-    """What `value.name` is, with the same rules."""
-
-
 class _BlockTracer(Tracer):
     proxy_buffer_attributes: ClassVar[bool] = True  # type: ignore[misc]
 
     def __init__(
-        self, inline: frozenset[nn.Module], parameters: tuple[str, ...], defaults: dict[str, Any]
+        self,
+        inline: frozenset[nn.Module],
+        parameters: tuple[str, ...],
+        defaults: dict[str, Any],
+        dtype: torch.dtype | None,
     ) -> None:
         Tracer.__init__(self)
+        self.asked: dict[str, torch.dtype] = {}  # of which parameters the dtype, and the answer
+        self._dtype = dtype
         self._inline, self._parameters, self._defaults = inline, parameters, defaults
         self._surroundings = _surroundings()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return m not in self._inline
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        # Transformers' ACT2FN["silu"] makes one in every call.
+        if _holds_nothing(m) and not any(m is part for part in self.root.modules()):
+            refuse_hooked(m)
+            _refuse_unseen(type(m).forward)
+            return forward(*args, **kwargs)
+        return Tracer.call_module(self, m, forward, args, kwargs)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
         values = [self.create_proxy("placeholder", name, (), {}) for name in self._parameters]
@@ -249,8 +239,16 @@ class _BlockTracer(Tracer):
 
         return forward, [self.root]
 
+    def dtype_of(self, parameter: str) -> torch.dtype:
+        """That of a parameter or a buffer of the block, which the trace then takes for granted."""
+        path, _, name = parameter.rpartition(".")
+        module = self.root.get_submodule(path)
+        tensor = {**module._parameters, **module._buffers}[name]
+        assert tensor is not None  # there is a stand-in for it
+        return self.asked.setdefault(parameter, self._dtype or tensor.dtype)
+
     def proxy(self, node: Node) -> Proxy:
-        return _Value(node, self)
+        return StandIn(node, self)
 
     def create_arg(self, a: Any) -> Any:
         if issubclass(type(a), Proxy):
@@ -265,6 +263,12 @@ class _BlockTracer(Tracer):
                 "its forward runs in part under no_grad, autocast, checkpointing or another context"
             )
         return Tracer.create_node(self, *args, **named)
+
+
+def _holds_nothing(module: nn.Module) -> bool:
+    """Whether a module does the same in every call, as activations do."""
+    own = vars(module).keys() - vars(nn.Module()).keys()
+    return own <= {"inplace"} and not any((module._modules, module._parameters, module._buffers))
 
 
 def _surroundings() -> tuple[Any, ...]:
@@ -374,6 +378,12 @@ def _conditions(
         elif attributes:
             conditions.append(Condition(path, None, False, None, attributes))
     return tuple(conditions)
+
+
+def _of_dtypes(asked: dict[str, torch.dtype]) -> Iterator[Condition]:
+    for parameter, dtype in asked.items():
+        *path, name = parameter.split(".")
+        yield Condition(tuple(path), dtypes=((name, dtype),))
 
 
 def _code(graph: Graph) -> str:

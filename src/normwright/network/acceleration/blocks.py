@@ -10,7 +10,14 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from normwright.network.acceleration.block_trace import Trace, UntraceableError, refuse_hooked, trace
+from normwright.network.acceleration.block_trace import (
+    OWN_CASE,
+    Case,
+    Trace,
+    other_cases,
+    refuse_hooked,
+    trace,
+)
 from normwright.network.acceleration.drop_in import (
     drop_in_for,
     is_fused,
@@ -29,6 +36,7 @@ from normwright.network.acceleration.epilogue import (
 )
 from normwright.network.acceleration.mutation import Mutations
 from normwright.network.acceleration.route import Condition, Route, children_of, own_class
+from normwright.network.acceleration.stand_in import UntraceableError
 from normwright.network.acceleration.written_out import call_written_out
 from normwright.network.copying import copied_already
 from normwright.network.frozen_class import unfrozen_class
@@ -89,7 +97,10 @@ def plan_blocks(network: nn.Module) -> dict[str, BlockPlan]:
             module: frozenset() for module in scratch.modules() if is_fused(module)
         }
         for name in reversed(blocks):  # those inside before those around them
-            _plan(scratch.get_submodule(name), opens, names, plans[name], alone=name in alone)
+            block, plan = scratch.get_submodule(name), plans[name]
+            traced = _plan(block, opens, names, plan, alone=name in alone)
+            for case in other_cases(block, traced) if name in alone else ():
+                _plan(block, opens, names, plan, alone=True, case=case)
     return plans
 
 
@@ -100,7 +111,8 @@ def _plan(
     plan: BlockPlan,
     *,
     alone: bool,
-) -> None:
+    case: Case = OWN_CASE,
+) -> Trace | None:
     """Adds to the plan what the block allows in its present mode; and to `opens` whether it ends open.
 
     Args:
@@ -109,14 +121,18 @@ def _plan(
         names: of the copy's modules.
         plan: to be added to.
         alone: the block is a normaliser, and what it calls itself is looked at.
+        case: what it is traced for.
+    Returns:
+        Its trace, or None where there is none.
     """
     try:
         refuse_replacing(block)
         activations = frozenset(part for part in block.children() if _is_an_activation(part))
-        traced = trace(block, activations)
+        traced = trace(block, activations, case)
     except UntraceableError as error:
-        plan.reasons["training" if block.training else "inference"] = str(error)
-        return
+        if case is OWN_CASE:
+            plan.reasons["training" if block.training else "inference"] = str(error)
+        return None
     end = ends_open(traced.graph, block, opens.__contains__)
     if end is not None:
         last = block.get_submodule(str(end.target))
@@ -124,7 +140,7 @@ def _plan(
     traced = _trace_further(block, traced, opens, activations)
     mutations = Mutations(block)
     if alone:
-        call_written_out(traced.graph)
+        call_written_out(traced.graph, block)
         chains = fusing = find_function_chains(traced.graph, block)
     else:
         chains = _without_overlap(find_chains(traced.graph, block, mutations))
@@ -136,7 +152,7 @@ def _plan(
         if outcome not in plan.calls.setdefault(name, []):
             plan.calls[name].append(outcome)
     if not fusing:
-        return
+        return traced
     conditions = _conditions(block, traced, fusing, mutations)
     functions = [chain.norm.target.__name__ for chain in fusing if chain.norm.op == "call_function"]  # type: ignore[union-attr]
     plan.functions = tuple(dict.fromkeys((*plan.functions, *functions)))
@@ -148,6 +164,7 @@ def _plan(
     if route not in plan.routes:
         plan.routes = (*plan.routes, route)
         plan.fused_calls = max(plan.fused_calls, sum(bool(chain.fused) for chain in fusing))
+    return traced
 
 
 def _is_block(module: nn.Module) -> bool:

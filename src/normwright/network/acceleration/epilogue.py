@@ -46,11 +46,12 @@ _MODULES: dict[type[nn.Module], tuple[str, dict[str, Any]]] = {
 }
 
 
+_WRITTEN_OUT = (written_out.rms_norm, written_out.layer_norm)
 # Where a subclass of a normaliser calls the function that its class stands for, or was found to write it out.
 _OURS: dict[Any, Any] = {
     getattr(nn.functional, name): getattr(normwright.functional, name)
     for name in ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm")
-} | {function: function for function in (written_out.rms_norm, written_out.layer_norm)}
+} | {function: function for function in _WRITTEN_OUT}
 _DROPOUTS = frozenset({nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d})
 _ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
 _IN_PLACE_ADDITIONS = frozenset({operator.iadd, "add_"})
@@ -101,6 +102,8 @@ def find_function_chains(graph: Graph, block: nn.Module) -> list[Chain]:
 def _function_chain(norm: Node, block: nn.Module) -> Chain:
     last, nodes = _skip_transparent(norm, block)
     reader = _only_reader(last)
+    if norm.target in _WRITTEN_OUT:
+        return Chain(norm, (norm,), reason=_why_not(last, block))
     activation = None if reader is None else _activation(reader, block)
     # An activation elsewhere might read what was changed in place since.
     if reader is None or activation is None or [*nodes, reader] != _in_a_row(norm, len(nodes) + 1):
@@ -121,7 +124,7 @@ def fuse(graph: Graph, chain: Chain) -> None:
     with graph.inserting_before(last):
         if chain.norm.op == "call_function":
             named = dict(chain.norm.kwargs)
-            if chain.activation is not None:  # a norm that is written out is all of its trace, and takes none
+            if chain.activation is not None:
                 named["activation"] = chain.activation
             call = graph.call_function(_OURS[chain.norm.target], chain.norm.args, named)
         else:

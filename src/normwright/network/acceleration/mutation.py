@@ -60,7 +60,7 @@ class Mutations:
 
     def may_change(self, value: Node, nodes: Iterable[Node]) -> bool:
         """Whether running `nodes` may change the memory of `value`."""
-        return any(not self._only_reads(node) and self._share(value, node.all_input_nodes) for node in nodes)
+        return any(not self.only_reads(node) and self._share(value, node.all_input_nodes) for node in nodes)
 
     def _share(self, value: Node, others: Iterable[Node]) -> bool:
         roots = self._roots_of(value)
@@ -88,7 +88,8 @@ class Mutations:
             return frozenset({node})
         return frozenset().union(*(self._roots_of(part) for part in inputs))
 
-    def _only_reads(self, node: Node) -> bool:
+    def only_reads(self, node: Node) -> bool:
+        """Whether a node writes to none of its arguments."""
         if node.op == "call_module":
             module = self._block.get_submodule(str(node.target))
             known = self._known(str(node.target), module, _FRESH_MODULES | _READING_MODULES)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -35,6 +36,7 @@ class Condition(NamedTuple):
         attributes: names and values of what the forward read.
         same_as: path under which the block has this very module too, or None.
         tensors: names of its parameters and buffers, those that are None marked, or None for any.
+        dtypes: names and dtypes of those for whose dtype the forward asked.
     """
 
     path: tuple[str, ...]
@@ -44,6 +46,7 @@ class Condition(NamedTuple):
     attributes: tuple[tuple[str, Any], ...] = ()
     same_as: tuple[str, ...] | None = None
     tensors: tuple[tuple[str, bool], ...] | None = None
+    dtypes: tuple[tuple[str, torch.dtype], ...] = ()
 
     def holds(self, block: nn.Module) -> bool:
         """Whether it does, now."""
@@ -55,6 +58,9 @@ class Condition(NamedTuple):
         for name, expected in self.attributes:  # first, for the mode tells most routes that do not serve
             value = getattr(module, name, _MISSING)
             if type(value) is not type(expected) or value != expected:
+                return False
+        for name, dtype in self.dtypes:
+            if getattr(getattr(module, name, None), "dtype", None) is not dtype:
                 return False
         if self.kind is not None and unfrozen_class(own_class(type(module))) is not self.kind:
             return False

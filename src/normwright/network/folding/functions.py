@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.nn import functional as F
 
-from normwright.network.acceleration.block_trace import UntraceableError, trace
+from normwright.network.acceleration.block_trace import trace
 from normwright.network.acceleration.blocks import refuse_replacing, route_of
 from normwright.network.acceleration.route import own_class, routed_class
+from normwright.network.acceleration.stand_in import UntraceableError
 from normwright.network.flow import Flow, arguments_of, calls_around, operator_of
 from normwright.network.folding.sites import Site, is_batch_norm_operator
 from normwright.network.writing import write
