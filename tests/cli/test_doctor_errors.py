@@ -37,7 +37,7 @@ CASES = {
     f"{NET} --loss nets.py:broken_loss": (1, "error: LookupError: no [bold]such[/bold] loss"),
     f"{NET} --steps 0": (1, "steps must be a whole number of at least 1, but is 0"),
     f"{NET} --accumulation 0": (1, "accumulation must be a whole number of at least 1, but is 0"),
-    f"{NET} --fail-on bad": (2, "'note', 'warning', 'error'"),
+    f"{NET} --fail-on bad": (2, "it must be note, warning or error, but is 'bad'"),
     f"{NET} --out report.pdf": (1, "--out must end in .html, but is report.pdf"),
     f"{NET} --out no/report.html": (1, "--out must be in a folder that exists, but no does not"),
     f"{NET} --sarif a.xml": (1, "--sarif must end in .sarif or .json"),
