@@ -31,6 +31,7 @@ CASES = {
         1,
         "must return a torch.optim.Optimizer, but returned int: 3",
     ),
+    f"{NET} --optimiser sgd --lr nan": (1, "lr must be a finite number, but is nan"),
     f"{NET} --optimiser sgd --lr -1": (1, "Invalid learning rate: -1"),
     f"{NET} --loss crossentropy": (1, "did you mean 'cross_entropy'"),
     f"{NET} --loss nets.py:each": (1, "must be a scalar tensor, but is a tensor (16,): take its mean"),
