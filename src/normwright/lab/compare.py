@@ -39,6 +39,7 @@ from normwright.lab.testing import Tested, take_test
 from normwright.lab.training import load_once
 from normwright.lab.user_code import digest, is_user_code, name_of, not_while_importing
 from normwright.lab.verdict import verdict
+from normwright.network.counting import how_many
 
 UserFunction = Callable[..., Any]
 
@@ -168,8 +169,7 @@ class _Comparing:
             self._note_other_versions(store, done, on_stage)
         left = f", {done} of them done already" if done else ""
         at_once = f"{workers} at a time" + (" over Ray" if self.cluster else "")
-        runs = "1 run" if len(self.recipes) == 1 else f"{len(self.recipes)} runs"
-        on_stage(f"training {runs}{left}, {at_once}")
+        on_stage(f"training {how_many(len(self.recipes), 'run')}{left}, {at_once}")
         ray = self.cluster.address if self.cluster else None
         run_all(self.out, self.recipes, jobs=workers, directory=directory, ray=ray, on_progress=on_progress)
         with Store.open(self.out) as store:
@@ -200,8 +200,8 @@ class _Comparing:
         others = sum(results[run].clock != clock for run in runs)
         if others:
             on_stage(
-                f"note: {others} of the {len(runs)} runs at the best learning rates were timed by another "
-                "clock than runs are now, and their times are left out: another --out times them anew"
+                f"note: {others} of the {how_many(len(runs), 'run')} at the best learning rates timed by "
+                "another clock than runs are now, and their times are left out: another --out times them anew"
             )
 
     def _reopen_lost(self, store: Store) -> None:

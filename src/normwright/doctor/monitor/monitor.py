@@ -20,6 +20,7 @@ from normwright.doctor.monitor.window import Window
 from normwright.doctor.subject import check_optimiser
 from normwright.errors import OptionError
 from normwright.network.calling import is_compiled
+from normwright.network.counting import how_many
 from normwright.statistics.batches import unwrapped
 
 _log = logging.getLogger("normwright")
@@ -122,12 +123,14 @@ class Monitor:
         """What is watched, how often, and what was seen; nothing is computed for it."""
         counted = collections.Counter(finding.severity for finding in self.findings)
         found = ", ".join(f"{counted[severity]} {severity}" for severity in SEVERITIES if counted[severity])
-        state = f"{len(self._windows)} windows, the latest with {found or 'nothing found'}"
+        state = f"{how_many(len(self._windows), 'window')}, the latest with {found or 'nothing found'}"
         if not self._windows:
             state = "no window yet"
+        if not self._hooks:
+            state += ", closed"
         return (
             f"Monitor({type(self._network).__name__}, {type(self._optimiser).__name__}, every={self._every}, "
-            f"steps={self._steps}: {self._step} steps, {state}{'' if self._hooks else ', closed'})"
+            f"steps={self._steps}: {how_many(self._step, 'step')}, {state})"
         )
 
     def close(self) -> None:
