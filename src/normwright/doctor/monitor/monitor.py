@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from normwright.doctor.diagnose import asked_for
 from normwright.doctor.finding import SEVERITIES, Finding
+from normwright.doctor.monitor.options import Options
 from normwright.doctor.monitor.roll import Roll
 from normwright.doctor.monitor.tensorboard import Writer, write
 from normwright.doctor.monitor.watch import Watch
@@ -78,11 +79,7 @@ class Monitor:
         writer: Writer | None = None,
         on_finding: Callable[[Finding], None] | None = None,
     ) -> None:
-        for name, value in (("every", every), ("steps", steps)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name} must be a whole number of at least 1, but is {value!r}")
-        if steps > every:
-            raise OptionError(f"steps must be at most every, but {steps} of every {every} were asked for")
+        Options(every, steps, rules, writer, on_finding)
         self._network = unwrapped(network)
         check_optimiser(self._network, optimiser)
         self._compiled = is_compiled(network)
