@@ -39,8 +39,8 @@ class Options:
         lacking = [name for name in ("add_scalar", "add_text") if not hasattr(self.writer, name)]
         if self.writer is not None and lacking:
             raise OptionError(
-                "writer must be a torch.utils.tensorboard.SummaryWriter, or have its add_scalar and add_text, "
-                f"but is a {type(self.writer).__name__} without {' and '.join(lacking)}"
+                "writer must be a torch.utils.tensorboard.SummaryWriter, or have its add_scalar and "
+                f"add_text, but is a {type(self.writer).__name__} without {' and '.join(lacking)}"
             )
         if self.on_finding is not None and not callable(self.on_finding):
             raise OptionError(f"on_finding must be a function of a finding, but is {self.on_finding!r}")
