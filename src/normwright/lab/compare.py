@@ -31,7 +31,7 @@ from normwright.lab.judge import (
     steps_by_seed,
 )
 from normwright.lab.lead import Guessing, guessing, lead
-from normwright.lab.machine import clock_of, default_jobs, machine_in_words
+from normwright.lab.machine import default_jobs, machine_in_words
 from normwright.lab.recipe import Recipe
 from normwright.lab.records import Comparison, Lead, Row
 from normwright.lab.store import Store
@@ -195,9 +195,8 @@ class _Comparing:
         self, choices: Sequence[Choice], results: Results, on_stage: Callable[[str], None]
     ) -> None:
         """Runs that were timed by another clock count, but not in a time of a step."""
-        clock = clock_of(self.grid.base.training.device, self.grid.base.training.threads)
         runs = [run.hash for choice in choices for run in choice.runs]
-        others = sum(results[run].clock != clock for run in runs)
+        others = sum(results[run].clock != self.grid.clock for run in runs)
         if others:
             on_stage(
                 f"note: {others} of the {how_many(len(runs), 'run')} at the best learning rates timed by "
