@@ -27,6 +27,13 @@ def test_what_an_error_is(error, parents):
     assert str(error("what came")) == "what came"
 
 
+def test_a_file_without_its_function_is_told_how_one_is_named():
+    message = str(errors.unknown_name("data set", "my/data.py", ["digits", "path/to/file.py:function"]))
+    assert message.startswith(
+        "unknown data set 'my/data.py': name a function in it, as my/data.py:function ("
+    )
+
+
 def test_an_unknown_name_far_from_all_others_has_no_guess():
     message = str(errors.unknown_name("normaliser", "xyz", ["batch", "layer"]))
     assert message == "unknown normaliser 'xyz' (offered: batch, layer)"

@@ -1,53 +1,19 @@
-"""Asks the doctor about the healthy and the sick, and holds what it says against what was seeded."""
+"""Has the healthy and the sick examined, and holds what the doctor says against what was seeded."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from benchmarks.faults.catalogue import FAULTS
-from benchmarks.faults.patients import PATIENTS, Optimise, Patient, adam, sgd
+from benchmarks.faults.examination import Examination, Said, begin, examined, made_sick
+from benchmarks.faults.patients import PATIENTS, Optimise, adam, sgd
 from benchmarks.faults.ranks import examined_by_ranks
 from benchmarks.faults.seeded import STATES, Seeded, State
-from normwright.doctor.diagnosis import Diagnosis
 
 OPTIMISERS: dict[str, Optimise] = {"SGD": sgd(), "Adam": adam()}
-
-
-@dataclass(frozen=True)
-class Said:
-    """One finding, in short."""
-
-    rule: str
-    severity: str
-    layer: str
-    value: float | None
-    threshold: float | None
-
-    @property
-    def grave(self) -> bool:
-        """It is above a note."""
-        return self.severity != "note"
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What came of one examination.
-
-    Args:
-        findings: all of them.
-        silent: for each rule that found nothing, "" where it passed, else why it was skipped.
-        error: what was raised instead, or "".
-    """
-
-    findings: tuple[Said, ...]
-    silent: Mapping[str, str]
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,32 +47,6 @@ def sick(name: str, state: State) -> Examination:
     if fault.ranks:
         return examined_by_ranks(name, state)
     return examined(made_sick(fault, state))
-
-
-def made_sick(fault: Seeded, state: State) -> Patient:
-    """The patient with the fault, and trained with it or before it where the state asks for that."""
-    patient = PATIENTS[fault.network]()
-    if state == "fresh":
-        return fault.plant(patient)
-    return fault.plant(patient.train()) if fault.after_training else fault.plant(patient).train()
-
-
-def examined(patient: Patient) -> Examination:
-    """What the doctor says of a patient."""
-    try:
-        return in_short(patient.diagnose())
-    except Exception as error:
-        return Examination((), {}, f"{type(error).__name__}: {error}".splitlines()[0])
-
-
-def in_short(diagnosis: Diagnosis) -> Examination:
-    """A diagnosis as plain values."""
-    said = tuple(
-        Said(found.rule, found.severity, found.layer, found.value, found.threshold)
-        for found in diagnosis.findings
-    )
-    silent = {it.rule: it.because for it in diagnosis.outcomes if it.outcome != "finding"}
-    return Examination(said, silent)
 
 
 def verdict(fault: Seeded, state: State, sick: Examination, healthy: Examination) -> Verdict:
@@ -148,12 +88,6 @@ def examine_all(tasks: Sequence[Task], *, processes: int) -> dict[Task, Examinat
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, context, initializer=begin) as pool:
         return dict(zip(tasks, pool.map(_run, tasks), strict=True))
-
-
-def begin() -> None:
-    """Settings of a process that examines."""
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
 
 
 def _run(task: Task) -> Examination:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from benchmarks.faults.catalogue import FAULTS
-from benchmarks.faults.examining import Examination, Said, Verdict
+from benchmarks.faults.examination import Examination, Said
+from benchmarks.faults.examining import Verdict
 from benchmarks.faults.patients import BATCH, SAMPLES, STEPS
 from benchmarks.faults.seeded import STATES
 from benchmarks.machine import describe, in_words

@@ -12,12 +12,11 @@ import sys
 import tempfile
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from benchmarks.faults.examining import Examination
+from benchmarks.faults.catalogue import FAULTS
+from benchmarks.faults.examination import Examination, begin, examined, made_sick
 
 WORLD = 2
 
@@ -37,9 +36,6 @@ def examined_by_ranks(name: str, state: str) -> Examination:
 
 def main(name: str, state: str, folder: str, rank: str) -> None:
     """One of the processes."""
-    from benchmarks.faults.catalogue import FAULTS
-    from benchmarks.faults.examining import begin, examined, made_sick
-
     begin()
     torch.distributed.init_process_group(
         "gloo",

@@ -99,4 +99,6 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> OptionError:
     offered = list(known)
     near = difflib.get_close_matches(str(name), offered, n=2, cutoff=0.5)
     guess = f": did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if str(name).endswith(".py") and any(each.endswith(":function") for each in offered):
+        guess = f": name a function in it, as {name}:function"
     return OptionError(f"unknown {what} {name!r}{guess} (offered: {', '.join(offered)})")

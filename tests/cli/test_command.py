@@ -96,3 +96,11 @@ def test_what_is_no_command_is_told_with_what_to_do(cli):
     for said, (status, output, errors) in zip(NO_COMMANDS.values(), json.loads(outcome.output), strict=True):
         assert (status, output) == (2, "")
         assert said in " ".join(errors.replace("│", " ").split())
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_a_line(cli, tmp_path):
+    (tmp_path / "typer.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from normwright.cli import main; main()"
+    outcome = cli.run(program=(sys.executable, "-c", script))
+    assert outcome.status == 130
+    assert outcome.errors == "\nstopped: nothing was written\n"

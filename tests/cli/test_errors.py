@@ -76,7 +76,8 @@ CASES = {
     "--lr 0.1,x": (2, "'x' (element 2 of '0.1,x') must be a number, but is not"),
     "--batch-size 2,1.5": (2, "'1.5' (element 2 of '2,1.5') must be a whole number, but is not"),
     "--norm none,,batch": (2, "element 2 of 'none,,batch' must be a word, but is empty"),
-    "--seeds three": (2, "Invalid value for '--seeds'"),
+    "--seeds three": (2, "Invalid value for '--seeds': it must be a whole number, but is 'three'"),
+    "--dropout 0,5": (2, "Invalid value for '--dropout': it must be a number, but is '0,5'"),
     "--nrom none": (2, "--norm"),
 }
 

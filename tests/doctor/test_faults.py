@@ -10,7 +10,8 @@ import functools
 import pytest
 
 from benchmarks.faults.catalogue import FAULTS
-from benchmarks.faults.examining import Examination, Said, Verdict, healthy, sick, verdict
+from benchmarks.faults.examination import Examination, Said
+from benchmarks.faults.examining import Verdict, healthy, sick, verdict
 from benchmarks.faults.page import page
 from benchmarks.faults.patients import PATIENTS
 from benchmarks.faults.seeded import STATES

@@ -305,7 +305,7 @@ def test_runs_from_before_the_clock_was_noted_are_told_and_give_no_time(done, tm
         file.execute("UPDATE result SET fields = json_remove(fields, '$.clock')")
     stages = []
     assert compare(**options, on_stage=stages.append).rows[0].milliseconds is None
-    assert any("note: 1 of the 1 runs at the best learning rates were timed by" in stage for stage in stages)
+    assert any("note: 1 of the 1 run at the best learning rates timed by" in stage for stage in stages)
 
 
 @pytest.mark.parametrize("initialisation", ["own", "xavier"])

@@ -44,6 +44,7 @@ def test_a_users_own(tmp_path):
     [
         ("sdg", {}, "did you mean 'sgd'"),
         ("adamw", {"momentum": 0.9}, "must come without a momentum"),
+        ("sgd", {"weight_decay": float("inf")}, "weight_decay must be a finite number, but is inf"),
         ("sgd", {"lr": -1.0}, "sgd refuses its settings: Invalid learning rate: -1.0"),
     ],
 )

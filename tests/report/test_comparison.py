@@ -96,6 +96,19 @@ def test_file_that_cannot_be_written_is_told_and_leaves_no_draft(make_comparison
     assert not list(tmp_path.glob(".*"))
 
 
+def test_where_the_report_cannot_be_written_the_runs_are_kept_and_it_is_told_how_it_is_made_of_them(tmp_path):
+    compare(out=tmp_path, **SMALL, **SIZE)
+    (tmp_path / "table.md").unlink()
+    (tmp_path / "table.md").mkdir()
+    with pytest.raises(StoreError, match=r"table.md .* All runs are done and kept in .*: the same command"):
+        compare(out=tmp_path, **SMALL, **SIZE)
+    (tmp_path / "table.md").rmdir()
+    stages = []
+    compare(out=tmp_path, on_stage=stages.append, **SMALL, **SIZE)
+    assert any("2 of them done already" in stage for stage in stages)
+    assert (tmp_path / "table.md").is_file()
+
+
 def test_folder_that_is_gone_is_told(make_comparison, tmp_path):
     with pytest.raises(StoreError, match="a folder that exists"):
         write_files(make_comparison(), tmp_path / "gone")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from normwright.doctor.treatments.mending import Mended
 
 expect = pytest.importorskip("playwright.sync_api", reason="pip install playwright").expect
 
@@ -34,6 +38,29 @@ def test_the_page_draws_and_never_scrolls_sideways(width: int, open_diagnosis: O
         "[...document.querySelectorAll('.figure .main-svg')].filter(s => s.clientWidth > innerWidth).length"
     )
     assert page.evaluate(wide) == 0
+
+
+LINES_OF_WORDS = """all => all.flatMap(e => [...e.firstChild.data.matchAll(/[a-z]+/gi)].map(word => {
+    const range = document.createRange();
+    range.setStart(e.firstChild, word.index);
+    range.setEnd(e.firstChild, word.index + word[0].length);
+    return range.getClientRects().length;
+}))"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_word_of_what_mending_came_to_is_broken(
+    width: int, open_page: Open, make_diagnosis: Callable[..., Any]
+) -> None:
+    diagnosis = make_diagnosis()
+    finding = dataclasses.replace(
+        diagnosis.findings[0], rule="recurrent_shared_statistics", layer="5", message="told at length, " * 16
+    )
+    mending = SimpleNamespace(mended=(Mended(finding, None),), left=(), new=())
+    page = open_page(diagnosis, width, mending=mending)
+    cells = page.locator(".mended .range, .mended .gone")
+    assert cells.all_inner_texts() == ["recurrent_shared_statistics", "nothing found"]
+    assert set(cells.evaluate_all(LINES_OF_WORDS)) == {1}
 
 
 def test_hostile_names_are_shown_as_they_are(open_diagnosis: Open) -> None:

@@ -71,7 +71,7 @@ def test_flat_dead_and_spoilt_are_told(evidence: Any) -> None:
     assert view.notes == (
         "In the flat part of Conv2d: 75 % of the outputs at the last step.",
         "Never active: 2 of 6 channels.",
-        "7 values were NaN or infinite, and are left out of the ribbons.",
+        "Left out of the ribbons, as NaN or infinite: 7 values.",
     )
 
 

@@ -464,5 +464,5 @@ def test_the_report_is_plain_values():
     plain = json.loads(json.dumps(dataclasses.asdict(report)))
     assert plain["layers"][1]["reason"] == "keeps no statistics"
     assert str(report.table()).startswith(
-        "1 of 2 normalisers moved to the target, from 4 samples in 1 batches."
+        "1 of 2 normalisers moved to the target, from 4 samples in 1 batch."
     )

@@ -340,7 +340,7 @@ def test_the_report_is_plain_values():
     assert report["layers"][0]["mean_error"] is None
     assert report["layers"][1]["reason"] == "keeps no statistics"
     assert str(handle.table()).splitlines()[0] == (
-        "1 of 2 normalisers re-estimated (total variance) from 2 samples in 1 batches: the batches ended."
+        "1 of 2 normalisers re-estimated (total variance) from 2 samples in 1 batch: the batches ended."
     )
 
 

@@ -123,7 +123,8 @@ def _is_source(path: Path) -> bool:
 def _why_not_built(folders: list[Path]) -> str:
     for folder in folders:
         if (note := folder / NOT_BUILT).exists():
-            return note.read_text(encoding="utf-8").strip()
+            why = note.read_text(encoding="utf-8").strip()
+            return f"{why}. Once that is mended, install normwright again with {_AFRESH}"
     return (
         f"they were not built. To see why, install normwright again with {SWITCH}=1 in the environment, "
         f"which makes it an error, and {_AFRESH}"

@@ -25,6 +25,9 @@ def main() -> None:
         from normwright.cli.app import app
 
         app(prog_name="normwright")
+    except KeyboardInterrupt:  # while the commands are imported; in one, it tells what it leaves
+        sys.stderr.write("\nstopped: nothing was written\n")
+        sys.exit(130)
     except NormwrightError as error:
         _fail(str(error))
     except ModuleNotFoundError as missing:

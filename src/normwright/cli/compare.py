@@ -33,7 +33,10 @@ def compare(
     context: typer.Context,
     network: Annotated[
         str | None,
-        typer.Argument(help=f"{any_of(NETWORKS)}, or your own path/to/file.py:function. [dim](mlp)[/dim]"),
+        typer.Argument(
+            help=f"{any_of(NETWORKS)}, or your own path/to/file.py:function. It is called without arguments, "
+            "or, if it needs them, with (sample_shape, classes) of --data. [dim](mlp)[/dim]"
+        ),
     ] = None,
     data: Annotated[
         str | None,

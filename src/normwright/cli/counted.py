@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from normwright.cli.lines import Lines
+from normwright.network.counting import how_many
 
 if TYPE_CHECKING:
     from normwright.lab.batches import Batches
@@ -69,10 +70,9 @@ class Counted:
         for batch in self._batches:
             yield batch
             done += 1
-            tenths = 10 * done // total if total else 0
-            if tenths > told and reading == 1:
+            if total and reading == 1 and (tenths := 10 * done // total) > told:
                 told = tenths
-                lines.stage(f"  {10 * tenths} %: {done} of {total} batches")
+                lines.stage(f"  {10 * tenths} %: {done} of {how_many(total, 'batch')}")
         if reading > 1 or not total:
             lines.stage(f"  {_title(reading)}: {done} read")
 

@@ -16,6 +16,7 @@ from normwright.cli.lines import Lines
 from normwright.cli.stopping import nothing_written, stops_told
 from normwright.cli.user_errors import user_errors_shown
 from normwright.errors import OptionError, unknown_name
+from normwright.network.counting import how_many
 
 if TYPE_CHECKING:
     from normwright.doctor.diagnosis import Diagnosis
@@ -110,7 +111,7 @@ class Asked:
         for note in () if weights is None else fit(network, weights):
             typer.echo(f"note: {note}", err=True)
         network.to(device)
-        Lines(sys.stderr).stage(f"reading up to {self.steps} batches")
+        Lines(sys.stderr).stage(f"reading up to {how_many(self.steps, 'batch')}")
         subject = subject_of(
             network,
             batches.loader,
@@ -163,7 +164,7 @@ def _examined(asked: Asked, subject: Subject, rules: list[Rule]) -> tuple[Diagno
     def on_stage(stage: str) -> None:
         tell(f"  {stage}")
 
-    tell(f"examining {asked.network} by {len(rules)} rule{'' if len(rules) == 1 else 's'}")
+    tell(f"examining {asked.network} by {how_many(len(rules), 'rule')}")
     # by the name that the user knows it by
     diagnosis = dataclasses.replace(examine(subject, rules, on_stage), network=asked.network)
     if not asked.fix:

@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from normwright.cli.wrong_values import in_words
+
 _SAME = (
     "It keeps the weights and their names, so that a checkpoint would stay as it is. In Python, where the "
     "network is built: network = normwright.{verb}(network)"
@@ -17,7 +19,15 @@ IN_PYTHON["freeze"] += ". For a network that is built with frozen norms: normwri
 
 
 class Commands(TyperGroup):
-    """The commands, which says of what is none how it is done in Python."""
+    """The commands; says how what is none is done in Python, and what a wrong value must be."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Parses the options of the command that is asked for, and runs it."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = in_words(error)
+            raise
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         """The command that is asked for; wrong usage where there is none."""

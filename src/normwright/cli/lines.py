@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from normwright.cli.pace import Pace, Running, amount, duration
+from normwright.network.counting import how_many
 
 
 class ReaderGone(BaseException):
@@ -42,7 +43,7 @@ class Lines:
         self._tenths = max(told, tenths)
         if tenths > told:
             rest = f", about {duration(left)} left" if left and done < total else ""
-            self._print(f"  {10 * tenths} %: {done} of {total} runs done{rest}")
+            self._print(f"  {10 * tenths} %: {done} of {how_many(total, 'run')} done{rest}")
 
     def close(self) -> None:
         """Does nothing: lines need no end."""

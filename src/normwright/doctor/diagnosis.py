@@ -12,6 +12,7 @@ from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import SEVERITIES, Finding, Severity
 from normwright.doctor.in_short import finite_json, in_short
 from normwright.doctor.rule import Outcome, all_rules
+from normwright.network.counting import how_many
 from normwright.network.table import Table
 
 MOST = 3  # rows that one rule takes in a table, which shows the worst: a deep network has a hundred layers
@@ -80,11 +81,10 @@ class Diagnosis:
             most: rows for each rule, the worst first; None for all.
         """
         passed = sum(outcome.outcome == "pass" for outcome in self.outcomes)
-        counts = [(self.count(severity), severity) for severity in SEVERITIES]
-        counted = ", ".join(f"{count} {severity}{_s(count)}" for count, severity in counts)
+        counted = ", ".join(how_many(self.count(severity), severity) for severity in SEVERITIES)
         groups = self.grouped()
         return Table(
-            f"{self.network}: {counted}; {passed} of {len(self.outcomes)} rules passed.",
+            f"{self.network}: {counted}; {passed} of {how_many(len(self.outcomes), 'rule')} passed.",
             ("severity", "rule", "layer", "what was found", "figure", "threshold", "where"),
             tuple(row for group in groups for row in _rows(group, most)),
             (
@@ -155,7 +155,3 @@ def figure(value: float | None) -> str:
         ('0.000123', '')
     """
     return "" if value is None else f"{value:.3g}"
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"

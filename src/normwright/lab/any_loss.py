@@ -12,6 +12,7 @@ from torch.nn import functional
 from normwright.errors import DataError, OptionError, unknown_name
 from normwright.lab.objective import LOSSES, loss_named
 from normwright.lab.user_code import is_user_code, resolve
+from normwright.network.counting import how_many
 
 OWN = "own"
 _IGNORED = -100  # the label that PyTorch's cross entropy passes over
@@ -80,9 +81,9 @@ def _check_classes(labels: Tensor, outputs: int) -> None:
     low, high = map(int, torch.aminmax(counted))
     if high >= outputs or low < 0:
         raise DataError(
-            f"labels must be class numbers from 0 to {outputs - 1}, as the network has {outputs} outputs, "
-            f"but {high if high >= outputs else low} came: give the network an output for each class, or "
-            "number the classes 0, 1, 2, …"
+            f"labels must be class numbers from 0 to {outputs - 1}, as the network has "
+            f"{how_many(outputs, 'output')}, but {high if high >= outputs else low} came: "
+            "give the network an output for each class, or number the classes 0, 1, 2, …"
         )
 
 

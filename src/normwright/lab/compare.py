@@ -31,7 +31,7 @@ from normwright.lab.judge import (
     steps_by_seed,
 )
 from normwright.lab.lead import Guessing, guessing, lead
-from normwright.lab.machine import clock_of, default_jobs, machine_in_words
+from normwright.lab.machine import default_jobs, machine_in_words
 from normwright.lab.recipe import Recipe
 from normwright.lab.records import Comparison, Lead, Row
 from normwright.lab.store import Store
@@ -39,6 +39,7 @@ from normwright.lab.testing import Tested, take_test
 from normwright.lab.training import load_once
 from normwright.lab.user_code import digest, is_user_code, name_of, not_while_importing
 from normwright.lab.verdict import verdict
+from normwright.network.counting import how_many
 
 UserFunction = Callable[..., Any]
 
@@ -168,8 +169,7 @@ class _Comparing:
             self._note_other_versions(store, done, on_stage)
         left = f", {done} of them done already" if done else ""
         at_once = f"{workers} at a time" + (" over Ray" if self.cluster else "")
-        runs = "1 run" if len(self.recipes) == 1 else f"{len(self.recipes)} runs"
-        on_stage(f"training {runs}{left}, {at_once}")
+        on_stage(f"training {how_many(len(self.recipes), 'run')}{left}, {at_once}")
         ray = self.cluster.address if self.cluster else None
         run_all(self.out, self.recipes, jobs=workers, directory=directory, ray=ray, on_progress=on_progress)
         with Store.open(self.out) as store:
@@ -195,13 +195,12 @@ class _Comparing:
         self, choices: Sequence[Choice], results: Results, on_stage: Callable[[str], None]
     ) -> None:
         """Runs that were timed by another clock count, but not in a time of a step."""
-        clock = clock_of(self.grid.base.training.device, self.grid.base.training.threads)
         runs = [run.hash for choice in choices for run in choice.runs]
-        others = sum(results[run].clock != clock for run in runs)
+        others = sum(results[run].clock != self.grid.clock for run in runs)
         if others:
             on_stage(
-                f"note: {others} of the {len(runs)} runs at the best learning rates were timed by another "
-                "clock than runs are now, and their times are left out: another --out times them anew"
+                f"note: {others} of the {how_many(len(runs), 'run')} at the best learning rates timed by "
+                "another clock than runs are now, and their times are left out: another --out times them anew"
             )
 
     def _reopen_lost(self, store: Store) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normwright.errors import OptionError, unknown_name
+from normwright.lab.machine import clock_of
 from normwright.lab.recipe import NORMS, DataRecipe, NetworkRecipe, Recipe, TrainingRecipe
 
 
@@ -52,6 +53,11 @@ class Grid:
             (n, b, r) for n in self.norms for b in self.batch_sizes for r in self.lrs
         ):
             self.recipe(norm, batch_size, lr, 0)
+
+    @property
+    def clock(self) -> str:
+        """By which its runs are timed now."""
+        return clock_of(self.base.training.device, self.base.training.threads)
 
     def recipe(self, norm: str, batch_size: int, lr: float, seed: int) -> Recipe:
         """One run."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from normwright.lab.grid import Grid
 from normwright.lab.intervals import mean_interval, ratio_interval
-from normwright.lab.machine import clock_of
 from normwright.lab.recipe import Recipe
 from normwright.lab.records import Interval, RateMap, Row
 from normwright.lab.run import RunResult
@@ -107,9 +106,7 @@ def make_row(
     finished = [run for run in choice.runs if final_metric(results[run.hash]) is not None]
     steps = [steps_to(result, target) for result in own]
     base = [] if baseline is None else [steps_to(results[run.hash], target) for run in baseline.runs]
-    training = grid.base.training
-    clock = clock_of(training.device, training.threads)
-    times = [run.milliseconds for run in own if math.isfinite(run.milliseconds) and run.clock == clock]
+    times = [run.milliseconds for run in own if math.isfinite(run.milliseconds) and run.clock == grid.clock]
     finals = [final for result in own if (final := final_metric(result)) is not None]
     return Row(
         norm=choice.norm,

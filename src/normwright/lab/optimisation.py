@@ -61,6 +61,9 @@ def optimiser_named(name: str, network: nn.Module, **settings: float | None) -> 
         )
     if name == "adamw" and "momentum" in given:
         raise OptionError("adamw must come without a momentum, which it has in its betas: leave it out")
+    for setting, value in given.items():
+        if not math.isfinite(value):
+            raise OptionError(f"{setting} must be a finite number, but is {value}")
     if not any(True for _ in network.parameters()):
         raise OptionError(
             f"{type(network).__name__} must have parameters to be trained by {name}, but has none: leave the "

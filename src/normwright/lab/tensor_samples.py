@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normwright.errors import DataError, OptionError
+from normwright.network.counting import how_many
 from normwright.shift.columns import Array, Rows
 from normwright.shift.give_away import element_names
 
@@ -174,7 +175,7 @@ def gathered(batches: Iterable[Any], name: str, most: int | None) -> Samples:
     notes: tuple[str, ...] = ()
     for batch in batches:
         if most is not None and count >= most:
-            notes = (f"only the first {count:,} samples of {name} were read.",)
+            notes = (f"only the first {how_many(count, 'sample')} of {name} were read.",)
             break
         inputs, truth = _split(batch, name)
         pieces.append(mapped(inputs, lambda tensor: tensor.detach().cpu()))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from normwright.lab.batch_size.records import BatchSizes
 from normwright.lab.lr_range.records import LearningRates
+from normwright.network.counting import how_many
 from normwright.network.table import Table
 from normwright.report.files import write_whole
 from normwright.report.filling import filled
@@ -118,7 +119,7 @@ def render_learning_rates(found: LearningRates) -> str:
             found.network,
             found.data,
             f"A range test at batch size {found.batch_size:,} on {found.device}, "
-            f"{len(found.ranges[0].curves)} seeds.",
+            f"{how_many(len(found.ranges[0].curves), 'seed')}.",
             "none" if found.recommended is None else f"{found.recommended:.3g}",
             found.why,
             found.notes,

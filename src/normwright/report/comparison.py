@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
 
-from normwright.errors import OptionError
+from normwright.errors import OptionError, StoreError
 from normwright.lab import compare as lab
 from normwright.lab.records import Comparison
 from normwright.lab.store.experiment import FILE
@@ -39,7 +39,14 @@ def _reported(train: Callable[P, Comparison]) -> Callable[P, Comparison]:
         _check_places(Path(asked.arguments["out"]))
         comparison = train(*args, **kwargs)
         asked.arguments["on_stage"]("writing the report")
-        write_files(comparison, Path(asked.arguments["out"]))
+        out = Path(asked.arguments["out"])
+        try:
+            write_files(comparison, out)
+        except StoreError as error:
+            raise StoreError(
+                f"{error}. All runs are done and kept in {out}: the same command or call then makes the "
+                "report of them, and trains nothing"
+            ) from error
         return comparison
 
     what, args, rest = (inspect.getdoc(train) or "").partition("\nArgs:\n")

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from normwright.doctor.training.activations import ActivationFacts
 from normwright.doctor.training.spread import PERCENTILES, Spread
+from normwright.network.counting import how_many
 from normwright.report.escape import plotly_text
 from normwright.report.layer_axis import layer_ticks
 from normwright.report.palette import translucent
@@ -54,7 +55,7 @@ def _notes(facts: ActivationFacts) -> tuple[str, ...]:
         notes.append(f"Never active: {len(facts.dead):,} of {facts.units:,} {units}.")
     spoilt = sum(spread.nonfinite for spread in (*facts.inputs, *facts.outputs))
     if spoilt:
-        notes.append(f"{spoilt:,} values were NaN or infinite, and are left out of the ribbons.")
+        notes.append(f"Left out of the ribbons, as NaN or infinite: {how_many(spoilt, 'value')}.")
     return tuple(notes)
 
 

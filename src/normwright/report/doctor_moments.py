@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from normwright.doctor.statistics.modes import ModeFacts
 from normwright.doctor.statistics.moments import MomentFacts
 from normwright.doctor.statistics.running import RunningFacts
+from normwright.network.counting import how_many
 from normwright.report.escape import plotly_text
 from normwright.report.layer_axis import layer_ticks
 from normwright.report.palette import along
@@ -74,7 +75,7 @@ def modes_in_words(modes: ModeFacts, running: Sequence[RunningFacts]) -> tuple[s
     if math.isfinite(modes.accuracy_training) and math.isfinite(modes.accuracy_inference):
         sentences.append(
             f"The accuracy is {modes.accuracy_training:.1%} and {modes.accuracy_inference:.1%}, over "
-            f"{modes.samples:,} samples."
+            f"{how_many(modes.samples, 'sample')}."
         )
     if running and all(facts.untrained for facts in running):
         sentences.append("It was never trained: its running statistics are as built.")

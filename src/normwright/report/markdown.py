@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from normwright.lab.records import Comparison
+from normwright.network.counting import how_many
 from normwright.report import quantities
 from normwright.report.palette import Style, style_of
 from normwright.report.tables import TableRow, table
@@ -28,7 +29,8 @@ def to_markdown(comparison: Comparison) -> str:
     title = f"# {literal(comparison.network)} on {literal(comparison.data)}"
     verdicts = [f"**Batch size {size}.** {literal(words)}" for size, words in comparison.verdicts]
     made = (
-        f"{comparison.runs} runs, {comparison.epochs} epochs each, on {literal(comparison.machine)}, made by"
+        f"{how_many(comparison.runs, 'run')}, {how_many(comparison.epochs, 'epoch')} each, on "
+        f"{literal(comparison.machine)}, made by"
     )
     return (
         "\n\n".join([title, _table(comparison), LEGEND, *verdicts, made, fenced(comparison.command)]) + "\n"

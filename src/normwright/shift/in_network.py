@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from normwright.errors import CollapseError, DataError, OptionError, ShapeError
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import copied
+from normwright.network.counting import how_many
 from normwright.shift.layer_inputs import CURRENT, REFERENCE, LayerInputs
 from normwright.shift.layer_shift import GROUPS, layer_shifts
 from normwright.shift.report import NetworkShift, Recovery
@@ -101,9 +102,10 @@ def _right(shown: Shown, scores: list[Tensor | None]) -> Tensor | None:
     beyond = (shown.labels < 0) | (shown.labels >= classes)
     if beyond.any():
         raise DataError(
-            f"labels must be class numbers from 0 to {classes - 1}, as the network has {classes} outputs, "
-            f"but {shown.name} has {int(beyond.sum()):,} others, such as {int(shown.labels[beyond][0])}: "
-            "give the network that was trained on these classes, or leave the labels out"
+            f"labels must be class numbers from 0 to {classes - 1}, as the network has "
+            f"{how_many(classes, 'output')}, but {shown.name} has "
+            f"{how_many(int(beyond.sum()), 'other')}, such as {int(shown.labels[beyond][0])}: give the "
+            "network that was trained on these classes, or leave the labels out"
         )
     return torch.cat([part.argmax(1).cpu() for part in found]) == shown.labels
 

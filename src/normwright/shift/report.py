@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from normwright.network.counting import how_many
 from normwright.network.table import Table
 
 Verdict = Literal["shift", "small shift", "no shift", "undecided"]
@@ -102,7 +103,7 @@ class NetworkShift:
         """One row per normaliser."""
         measured = [layer for layer in self.layers if not layer.reason]
         moved = [layer for layer in measured if layer.moved]
-        summary = f"The inputs of {len(moved)} of {len(measured)} normalisers moved"
+        summary = f"The inputs of {len(moved)} of {how_many(len(measured), 'normaliser')} moved"
         if not self.layers:
             summary = "The network has no normaliser"
         if self.first_moved is not None:
@@ -187,7 +188,7 @@ class ShiftReport:
         """The verdict, and what it rests on."""
         sizes = (
             f"{self.reference_rows:,} rows of {self.reference} and {self.current_rows:,} of {self.current}, "
-            f"{self.columns:,} column{'' if self.columns == 1 else 's'}"
+            f"{how_many(self.columns, 'column')}"
         )
         strong, sure = f"MCC {self.mcc:.2f}", f"p = {self.p_value:.2g}"
         said = {

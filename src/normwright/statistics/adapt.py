@@ -90,12 +90,12 @@ def adapt(
         check_holds_numbers(network)
         check_source_weight(source_weight, found.normalisers)
         warn_of_dropout(network)
-        warn_of_others(network, process_group)
+        spread = spread_by(network)
+        warn_of_others(spread, process_group)
         adapter, guard = Adapter(network, source_weight), Guard(scores_of)
-        stream = in_step(batches, network, process_group)
-        share = _read(
-            network, found, adapter, guard, stream, others.calling(Caller(network, forward_fn), network)
-        )
+        stream = in_step(batches, spread, process_group)
+        forward = others.calling(Caller(network, forward_fn), spread)
+        share = _read(network, found, adapter, guard, stream, forward, spread=bool(spread))
     call = f"adapt(source_weight={_in_words(source_weight)})"
     share = joined(share, process_group, (call, *found.described()))
     if not share.batches or not (share.layers or share.samples):
@@ -132,8 +132,10 @@ def _read(
     guard: Guard,
     batches: Iterable[Any],
     call: Callable[[Any], object],
+    *,
+    spread: bool,
 ) -> Share[Evidence]:
-    samples, spread = 0, bool(spread_by(network))
+    samples = 0
     with untouched(network, found.modules):
         for batch in batches:
             adapter.number += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from normwright.network.counting import how_many
 from normwright.network.table import Table
 from normwright.statistics.replacement import Replacement
 
@@ -50,8 +51,8 @@ class AdaptationReport:
         """One row per normaliser."""
         changed = [layer for layer in self.layers if not layer.reason]
         summary = (
-            f"{len(changed)} of {len(self.layers)} normalisers moved to the target, from {self.samples} "
-            f"samples in {self.batches} batches."
+            f"{len(changed)} of {how_many(len(self.layers), 'normaliser')} moved to the target, from "
+            f"{how_many(self.samples, 'sample')} in {how_many(self.batches, 'batch')}."
         )
         columns = ("layer", "kind", "samples", "source share", "mean shift", "variance ratio", "left alone")
         unseen = () if self.judged else ("No class scores were found: nothing guards against a collapse.",)

@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch.distributed
-from torch import nn
 from torch.distributed import ProcessGroup
 
 from normwright.errors import OptionError, RankError
-from normwright.network.spread import spread_by
 from normwright.statistics.layers import Layer
 
 if TYPE_CHECKING:
@@ -112,12 +110,16 @@ def exchanged(own: Any, group: ProcessGroup, asked: str = "hand in its share") -
     return present
 
 
-def in_step(batches: Iterable[Batch], network: nn.Module, group: ProcessGroup | None) -> Iterator[Batch]:
-    """The batches; where the network's forward waits for other processes, each once all have one."""
-    waits = group is not None and bool(spread_by(network))
+def in_step(batches: Iterable[Batch], spread: str, group: ProcessGroup | None) -> Iterator[Batch]:
+    """The batches; where the network's forward waits for other processes, each once all have one.
+
+    Args:
+        batches: of this process.
+        spread: what spread the network's parameters over processes, or "".
+        group: the processes; None for this one alone.
+    """
     for batch in batches:
-        if waits:
-            assert group is not None
+        if spread and group is not None:
             exchanged(_ANOTHER, group)
         yield batch
 
@@ -144,9 +146,9 @@ class Others:
     def __init__(self) -> None:
         self.can_be_told = True
 
-    def calling(self, call: Callable[[Batch], object], network: nn.Module) -> Callable[[Batch], object]:
+    def calling(self, call: Callable[[Batch], object], spread: str) -> Callable[[Batch], object]:
         """The call itself; where the network's parameters are spread, the others wait in it."""
-        if not spread_by(network):
+        if not spread:
             return call
 
         def together(batch: Batch) -> object:

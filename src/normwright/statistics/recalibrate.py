@@ -13,6 +13,7 @@ from normwright.errors import OptionError, unknown_name
 from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_holds_numbers
+from normwright.network.spread import spread_by
 from normwright.nn.bookkeeping import re_estimating
 from normwright.statistics.batches import check_iterable, none_called, nothing_read, samples_in, unwrapped
 from normwright.statistics.changes import fitting, in_order, largest_errors, moved
@@ -110,10 +111,11 @@ def recalibrate(
         found.check_any()
         check_holds_numbers(network)
         warn_of_dropout(network)
-        warn_of_others(network, process_group)
-        call = others.calling(Caller(network, forward_fn), network)
+        spread = spread_by(network)
+        warn_of_others(spread, process_group)
+        call = others.calling(Caller(network, forward_fn), spread)
         reader = _Reader(network, found, call, estimator, samples, tolerance)
-        share = reader.read(in_step(batches, network, process_group))
+        share = reader.read(in_step(batches, spread, process_group))
     share = joined(share, process_group, (f"recalibrate(estimator={estimator!r})", *found.described()))
     if not share.batches or not (share.layers or share.samples):
         raise nothing_read("estimate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from normwright.network.counting import how_many
 from normwright.network.table import Table
 from normwright.statistics.replacement import Replacement
 
@@ -73,8 +74,9 @@ class RecalibrationReport:
         """One row per normaliser."""
         changed = [layer for layer in self.layers if not layer.reason]
         summary = (
-            f"{len(changed)} of {len(self.layers)} normalisers re-estimated ({self.estimator} variance) from "
-            f"{self.samples} samples in {self.batches} batches: {self.stopped}."
+            f"{len(changed)} of {how_many(len(self.layers), 'normaliser')} re-estimated ({self.estimator} "
+            f"variance) from {how_many(self.samples, 'sample')} in {how_many(self.batches, 'batch')}: "
+            f"{self.stopped}."
         )
         columns = ("layer", "kind", "uses", "elements", "mean shift", "variance ratio", "error", "left alone")
         return Table(summary, columns, tuple(_row(layer) for layer in self.layers))

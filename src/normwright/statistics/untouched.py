@@ -12,7 +12,6 @@ from torch.distributed import ProcessGroup
 from torch.nn.modules.dropout import _DropoutNd
 
 from normwright.network.calling import without_compiled_code
-from normwright.network.spread import spread_by
 from normwright.network.writing import write
 
 
@@ -59,13 +58,17 @@ def warn_of_dropout(network: nn.Module) -> None:
             return
 
 
-def warn_of_others(network: nn.Module, group: ProcessGroup | None) -> None:
-    """Warns where other processes may end with other statistics, or wait for each other in a forward."""
+def warn_of_others(spread: str, group: ProcessGroup | None) -> None:
+    """Warns where other processes may end with other statistics, or wait for each other in a forward.
+
+    Args:
+        spread: what spread the network's parameters over processes, or "".
+        group: in which the processes join what they read.
+    """
     if group is not None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     world = torch.distributed.get_world_size()
     if world > 1:
-        spread = spread_by(network)
         waits = f", and processes will be aborted that have fewer batches, since {spread} spread the network"
         warnings.warn(
             f"this process is one of {world}, and reads its own batches alone: the processes' statistics "

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from normwright.errors import OptionError
+
 
 def batches():
     torch.manual_seed(0)
@@ -87,3 +89,42 @@ def test_transformers_trainer(tmp_path):
     assert layer.calls == (2, 2)
     assert len(windows[0].evidence.gradients) == len([p for p in network.parameters() if p.requires_grad])
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_what_a_callback_cannot_be_asked_is_told_before_there_is_a_trainer():
+    pytest.importorskip("pytorch_lightning", reason="Lightning is not installed")
+    from normwright.doctor.monitor.lightning import MonitorCallback
+
+    with pytest.raises(OptionError, match="every must be a whole number of at least 1, but is 0"):
+        MonitorCallback(every=0)
+    with pytest.raises(OptionError, match="did you mean 'bias_before_norm'"):
+        MonitorCallback(rules=["bias_before_nrm"])
+    with pytest.raises(
+        OptionError, match=r"SummaryWriter, or .* but is a dict without add_scalar and add_text"
+    ):
+        MonitorCallback(writer={})
+    with pytest.raises(OptionError, match="on_finding must be a function of a finding, but is 'print'"):
+        MonitorCallback(on_finding="print")
+    with pytest.raises(TypeError, match="'evry'"):
+        MonitorCallback(evry=5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_run_of_transformers_that_failed_leaves_no_hooks_to_the_next(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="Transformers is not installed")
+    from normwright.doctor.monitor.trainer import MonitorCallback
+
+    network, callback = small(), MonitorCallback(every=8, steps=8)
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(2):  # the Trainer calls no callback when it raises
+        callback.on_train_begin(
+            None,
+            transformers.TrainerState(),
+            transformers.TrainerControl(),
+            model=network,
+            optimizer=optimiser,
+        )
+        counts = len(network[1]._forward_hooks)
+    callback.on_train_end(None, None, None)
+    assert counts
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())

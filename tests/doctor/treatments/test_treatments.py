@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.faults.catalogue import FAULTS
-from benchmarks.faults.examining import made_sick
+from benchmarks.faults.examination import made_sick
 from normwright.doctor.rule import all_rules
 from normwright.errors import OptionError
 from normwright.network.calling import tensors_of

@@ -225,15 +225,16 @@ def test_a_function_of_the_user(function: Callable[..., nn.Module]) -> None:
     assert not built.module.fc.bias.any()  # the recipe's initialisation, xavier
 
 
-@pytest.mark.parametrize("function", [Small, starred])
-def test_a_function_that_takes_the_shape_gets_it(function: Callable[..., nn.Module]) -> None:
+@pytest.mark.parametrize("function", [lambda s, c: Small(s, c), lambda s, c, more=1: Small(s, c)])
+def test_a_function_that_needs_the_shape_gets_it(function: Callable[..., nn.Module]) -> None:
     built = build_network(NetworkRecipe(name="mine:net"), "batch", (3, 9, 9), 7, function=function)
     assert built.module(torch.zeros(2, 3, 9, 9)).shape == (2, 7)
 
 
-def test_a_function_of_one_option_is_called_without_any() -> None:
-    def net(sample_shape: tuple[int, ...] = (1, 8, 8)) -> nn.Module:
-        return Small(sample_shape)
+def test_a_function_of_options_is_called_without_any_as_by_the_other_commands() -> None:
+    def net(width: int = 4, depth: int = 1) -> nn.Module:
+        assert (width, depth) == (4, 1)
+        return Small()
 
     built = build_network(NetworkRecipe(name="mine:net"), "batch", (1, 9, 9), 10, function=net)
     assert built.placement.places == ("bn",)

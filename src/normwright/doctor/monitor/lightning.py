@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from normwright.doctor.monitor.monitor import Monitor
+from normwright.doctor.monitor.options import Options
 from normwright.errors import MissingExtraError, OptionError
 
 try:
@@ -21,16 +22,18 @@ except ImportError:
 class MonitorCallback(Callback):  # type: ignore[misc]
     """Watches a LightningModule while `Trainer.fit` runs; see `Monitor`.
 
-    It writes to the trainer's TensorBoard logger where there is one. `monitor` is the monitor of the latest
-    fit, whose windows stay readable after it.
+    Without a writer it writes to the trainer's TensorBoard logger, where there is one. `monitor` is the
+    monitor of the latest fit, whose windows stay readable after it.
 
     Args:
-        options: `every`, `steps`, `rules` and `on_finding` of `Monitor`.
+        options: `every`, `steps`, `rules`, `writer` and `on_finding` of `Monitor`.
+    Raises:
+        OptionError: one is out of range, or a rule is unknown.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self._options = options
+        self._options = Options(**options)
         self.monitor: Monitor | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -40,7 +43,8 @@ class MonitorCallback(Callback):  # type: ignore[misc]
                 f"the callback watches the steps of one optimiser, but the module has "
                 f"{len(trainer.optimizers)}: make a normwright.Monitor for each"
             )
-        self.monitor = Monitor(pl_module, trainer.optimizers[0], writer=_writer(trainer), **self._options)
+        options = vars(self._options) | {"writer": self._options.writer or _writer(trainer)}
+        self.monitor = Monitor(pl_module, trainer.optimizers[0], **options)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Takes the hooks off."""

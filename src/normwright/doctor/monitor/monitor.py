@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from normwright.doctor.diagnose import asked_for
 from normwright.doctor.finding import SEVERITIES, Finding
+from normwright.doctor.monitor.options import Options
 from normwright.doctor.monitor.roll import Roll
 from normwright.doctor.monitor.tensorboard import Writer, write
 from normwright.doctor.monitor.watch import Watch
@@ -20,6 +21,7 @@ from normwright.doctor.monitor.window import Window
 from normwright.doctor.subject import check_optimiser
 from normwright.errors import OptionError
 from normwright.network.calling import is_compiled
+from normwright.network.counting import how_many
 from normwright.statistics.batches import unwrapped
 
 _log = logging.getLogger("normwright")
@@ -77,11 +79,7 @@ class Monitor:
         writer: Writer | None = None,
         on_finding: Callable[[Finding], None] | None = None,
     ) -> None:
-        for name, value in (("every", every), ("steps", steps)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise OptionError(f"{name} must be a whole number of at least 1, but is {value!r}")
-        if steps > every:
-            raise OptionError(f"steps must be at most every, but {steps} of every {every} were asked for")
+        Options(every, steps, rules, writer, on_finding)
         self._network = unwrapped(network)
         check_optimiser(self._network, optimiser)
         self._compiled = is_compiled(network)
@@ -122,12 +120,14 @@ class Monitor:
         """What is watched, how often, and what was seen; nothing is computed for it."""
         counted = collections.Counter(finding.severity for finding in self.findings)
         found = ", ".join(f"{counted[severity]} {severity}" for severity in SEVERITIES if counted[severity])
-        state = f"{len(self._windows)} windows, the latest with {found or 'nothing found'}"
+        state = f"{how_many(len(self._windows), 'window')}, the latest with {found or 'nothing found'}"
         if not self._windows:
             state = "no window yet"
+        if not self._hooks:
+            state += ", closed"
         return (
             f"Monitor({type(self._network).__name__}, {type(self._optimiser).__name__}, every={self._every}, "
-            f"steps={self._steps}: {self._step} steps, {state}{'' if self._hooks else ', closed'})"
+            f"steps={self._steps}: {how_many(self._step, 'step')}, {state})"
         )
 
     def close(self) -> None:

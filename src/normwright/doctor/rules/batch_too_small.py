@@ -12,6 +12,7 @@ from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.statistics.small_batches import noise_at, over_batches, too_noisy
 from normwright.doctor.subject import Subject
 from normwright.doctor.treatments.to_group_norm import to_group_norm
+from normwright.network.counting import how_many
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
@@ -21,16 +22,16 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     for facts in noisy:
         noise = noise_at(facts, facts.samples)
         message = (
-            f"the mean of {facts.samples} samples, {facts.elements} elements, is off by {noise:.2g} "
-            f"deviations from batch to batch"
+            f"the mean of {how_many(facts.samples, 'sample')}, {how_many(facts.elements, 'element')}, is off "
+            f"by {noise:.2g} deviations from batch to batch"
         )
         yield Fault(facts.layer, message, noise, "batch_noise")
     few = [facts for facts, threshold in found if threshold == "batch_samples"]
     if few and not noisy:
         worst = max(few, key=lambda facts: noise_at(facts, facts.samples))
         message = (
-            f"moments are of {worst.samples} samples; here, where they are noisiest, means are off by "
-            f"{noise_at(worst, worst.samples):.2g} deviations from batch to batch"
+            f"moments are of {how_many(worst.samples, 'sample')}; here, where they are noisiest, means are "
+            f"off by {noise_at(worst, worst.samples):.2g} deviations from batch to batch"
         )
         yield Fault(worst.layer, message, float(worst.samples), "batch_samples")
 

@@ -17,6 +17,7 @@ from normwright.doctor.structure.normalisers import NormaliserFacts, normalisers
 from normwright.doctor.structure.tracing import gather_graph
 from normwright.doctor.subject import Subject
 from normwright.errors import OptionError
+from normwright.network.counting import how_many
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
@@ -26,8 +27,8 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         layer, norms = pairs[0][0], dict.fromkeys(norm.name for _, norm in pairs)
         yield Fault(
             layer.name,
-            f"its bias of {sum(sizes[bias])} numbers is taken away again by {' and '.join(norms)}, which "
-            "subtracts the mean of each channel",
+            f"its bias of {how_many(sum(sizes[bias]), 'number')} is taken away again by "
+            f"{' and '.join(norms)}, which subtracts the mean of each channel",
             where=layer.where,
             mechanical=all(
                 not layer.functional and layer.name == bias.rpartition(".")[0] for layer, _ in pairs

@@ -18,6 +18,7 @@ from normwright.doctor.gathering import OnStage, quiet
 from normwright.doctor.rule import Rule, all_rules
 from normwright.doctor.subject import Subject
 from normwright.errors import NormwrightError
+from normwright.network.counting import how_many
 from normwright.network.table import Table
 
 
@@ -106,7 +107,7 @@ class Mending:
         """For a person: the evidence before and after, finding by finding."""
         gone = sum(each.gone for each in self.mended)
         return Table(
-            f"Mended on a copy: {gone} of the {len(self.mended)} findings that --fix is for."
+            f"Mended on a copy: {gone} of the {how_many(len(self.mended), 'finding')} that --fix is for."
             if self.mended
             else "Nothing that was found can be mended by --fix: see what to do above.",
             ("rule", "layer", "before", "after", "figure before", "figure after", "threshold"),

@@ -23,6 +23,7 @@ from normwright.lab.recipe import NetworkRecipe, Recipe, TrainingRecipe
 from normwright.lab.training import build
 from normwright.lab.user_code import is_user_code
 from normwright.network.batch_call import ForwardFn
+from normwright.network.counting import how_many
 from normwright.network.walk import find_normalisers
 from normwright.nn import WeightNorm
 from normwright.statistics.batches import unwrapped
@@ -90,7 +91,7 @@ def subject_of(
             "them there"
         )
     samples = read_samples(data, image_size=options.pop("image_size", None), directory=directory)
-    called = data if isinstance(data, str) else f"{samples.count:,} samples"
+    called = data if isinstance(data, str) else how_many(samples.count, "sample")
     if not isinstance(network, str):
         if norm is not None or options:
             came = ", ".join([*(["norm"] if norm else []), *options])

@@ -15,6 +15,7 @@ from normwright.lab.advice.exhaustion import is_out_of_memory
 from normwright.lab.advice.samples import Samples, in_words, labels_of
 from normwright.lab.objective import LOSSES, Loss, checked_loss, loss_named
 from normwright.network.batch_call import Caller, ForwardFn
+from normwright.network.counting import how_many
 from normwright.statistics.batches import unwrapped
 
 Optimiser = torch.optim.Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -219,6 +220,7 @@ def _check_classes(outputs: Any, labels: Any) -> None:
     if int(labels.max()) >= scores.shape[1]:
         last = int(labels.max())
         raise OptionError(
-            f"the network must have an output for every class, but has {scores.shape[1]} outputs, and a "
-            f"label is {last} (classes are counted from 0): give it {last + 1} outputs"
+            "the network must have an output for every class, but has "
+            f"{how_many(scores.shape[1], 'output')}, and a label is {last} (classes are counted from 0): "
+            f"give it {how_many(last + 1, 'output')}"
         )

@@ -19,6 +19,7 @@ from normwright.lab.batch_size.noise import batch_norms, lone_element, moment_no
 from normwright.lab.batch_size.records import BatchSizes, MomentNoise, SizeTrial, SkippedSize
 from normwright.lab.batch_size.rules import Rate, fastest, knee, levelled, reason, undecided
 from normwright.lab.memory import peak_bytes
+from normwright.network.counting import how_many
 
 OnStage = Callable[[str], None]
 
@@ -102,14 +103,12 @@ class Search:
                 )
         if self.asked:
             return "it was the largest asked for", "larger sizes were not asked for"
-        return (
-            f"the data hold {self.samples.count:,} samples",
-            f"the data hold {self.samples.count:,} samples",
-        )
+        held = f"the data hold {how_many(self.samples.count, 'sample')}"
+        return held, held
 
     def _too_large(self, size: int) -> str:
         if size > self.samples.count:
-            return f"the data hold {self.samples.count:,} samples"
+            return f"the data hold {how_many(self.samples.count, 'sample')}"
         needed = self._foreseen(size)
         if self.device.type != "cpu" or self.available is None or needed <= _MEMORY_SHARE * self.available:
             return ""

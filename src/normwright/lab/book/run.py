@@ -19,6 +19,7 @@ from normwright.lab.machine import default_jobs, machine_in_words
 from normwright.lab.recipe import DataRecipe, Recipe
 from normwright.lab.store import Store
 from normwright.lab.user_code import not_while_importing
+from normwright.network.counting import how_many
 
 RECORDS = "records"
 QUICK_SEEDS = LEAST_SEEDS - 1
@@ -144,7 +145,7 @@ class _Book:
     def _train(self, recipes: Sequence[Recipe], claims: Sequence[Claim]) -> None:
         jobs = default_jobs("cpu", len(recipes)) if self.jobs is None else self.jobs
         numbers = ", ".join(str(claim.number) for claim in claims)
-        self.on_stage(f"training {len(recipes)} runs, {jobs} at a time (claims {numbers})")
+        self.on_stage(f"training {how_many(len(recipes), 'run')}, {jobs} at a time (claims {numbers})")
         run_all(self.out, recipes, jobs=jobs, directory=self.directory, on_progress=self.on_progress)
 
     def _record(self, claim: Claim) -> ClaimRecord:

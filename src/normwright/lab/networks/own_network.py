@@ -15,7 +15,7 @@ from normwright.lab.user_code import resolve
 class OwnNetwork:
     """A user's function, and how it is called.
 
-    That is without arguments where it can be, else, as by `compare`, as function(sample_shape, classes).
+    That is without arguments where it can be, else as function(sample_shape, classes).
 
     Args:
         name: `package.module:function` or `path/to/file.py:function`.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from normwright.errors import UserCodeError
 from normwright.lab.placement import trial
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _TRIAL_SAMPLES = 2
 
 # Everything that users' functions built in this process: one that returns the same network again
@@ -26,8 +25,7 @@ def build_user_network(
 ) -> nn.Module:
     """The network that a user's function returns, once it was seen to answer a batch.
 
-    The function is called as function(sample_shape, classes) if it takes two or more positional
-    parameters, else as function().
+    The function is called without arguments, or, if it needs them, as function(sample_shape, classes).
 
     Args:
         function: returns a new network at each call.
@@ -40,7 +38,7 @@ def build_user_network(
         Whatever the function or its network raises.
     """
     check_makes(function, name)
-    arguments = (sample_shape, classes) if _takes_shape(function) else ()
+    arguments = () if takes(function) else (sample_shape, classes)
     if not takes(function, *arguments):
         raise UserCodeError(
             f"{name} must be callable without arguments, or with (sample_shape, classes), but takes "
@@ -77,15 +75,6 @@ def takes(function: Callable[..., Any], *arguments: Any) -> bool:
     except ValueError:  # some classes written in C have no signature
         return not arguments
     return True
-
-
-def _takes_shape(function: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # some classes written in C have no signature
-        return False
-    positional = sum(parameter.kind in _POSITIONAL for parameter in parameters)
-    return positional >= 2 or any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
 
 
 def _check_output(network: nn.Module, name: str, sample_shape: tuple[int, ...], classes: int) -> None:

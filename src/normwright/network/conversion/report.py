@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from normwright.network.counting import how_many
 from normwright.network.table import Table
 
 
@@ -86,7 +87,7 @@ class ConversionReport:
             for layer in self.layers
         )
         return Table(
-            f"{done} of {len(self.layers)} normalisers converted to {self.to}.",
+            f"{done} of {how_many(len(self.layers), 'normaliser')} converted to {self.to}.",
             ("layer", "was", "became", "explained", "lost", "notes"),
             rows,
             () if self.gap is None else _sentences(self.gap),
@@ -100,7 +101,7 @@ def _sentences(gap: Gap) -> tuple[str, ...]:
     after = f"{gap.difference_converted:.3g}"
     if gap.difference_calibrated is not None:
         after += f" converted, {gap.difference_calibrated:.3g} calibrated"
-    where = f"Outputs in inference on {gap.samples} samples in {gap.batches} batches"
+    where = f"Outputs in inference on {how_many(gap.samples, 'sample')} in {how_many(gap.batches, 'batch')}"
     lines = [f"{where} differ by {after}, relative to their root mean square."]
     if math.isnan(gap.difference_converted) or math.isnan(gap.difference_calibrated or 0.0):
         lines = [f"{where} have other shapes than before, so that no difference can be taken."]

@@ -21,6 +21,7 @@ from normwright.functional.arguments import is_number
 from normwright.network.acceleration.route import own_class
 from normwright.network.calling import Call, call_of
 from normwright.network.copying import check_holds_numbers, copied
+from normwright.network.counting import how_many
 from normwright.network.flow import Flow
 from normwright.network.folding.apply import apply
 from normwright.network.folding.decision import Decision
@@ -332,8 +333,8 @@ def _warn_of_training(report: FoldReport) -> None:
     left = [record.name for record in report.normalisers if "in training mode" in record.reason]
     if left:
         warnings.warn(
-            f"{len(left)} normalisers are in training mode and were not folded, such as {left[0]!r}: call "
-            "network.eval() first",
+            f"{how_many(len(left), 'normaliser')} in training mode could not be folded, such as {left[0]!r}: "
+            "call network.eval() first",
             UserWarning,
             stacklevel=3,
         )

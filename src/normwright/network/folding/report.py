@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from normwright.network.counting import how_many
 from normwright.network.table import Table
 
 _PLACES = {
@@ -124,8 +125,8 @@ class FoldReport:
         )
         of_whitening = f", {mixing} one grouped 1×1 convolution" if mixing else ""
         return Table(
-            f"{self.folded} of {len(self.normalisers)} normalisers folded, {left} made one multiply-add"
-            f"{of_whitening}.",
+            f"{self.folded} of {how_many(len(self.normalisers), 'normaliser')} folded, {left} made one "
+            f"multiply-add{of_whitening}.",
             ("normaliser", "kind", "became", "of", "why no further"),
             tuple(
                 (
