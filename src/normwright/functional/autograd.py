@@ -182,13 +182,15 @@ def _gradients(family: Any, operator: Any, ctx: Any, dy: Tensor | None) -> Any:
 
 def _transformable(family: Any) -> Any:
     """Takes and returns everything flat, as the transforms of `torch.func` want it."""
+    # Held by themselves: the compiler of PyTorch 2.10 calls no operator that is an attribute of a class.
+    forward, forward_masked, backward_operator = family.forward, family.forward_masked, family.backward
 
     class Transformable(torch.autograd.Function):
         generate_vmap_rule = True
 
         @staticmethod
         def forward(*call: Any) -> Any:
-            return (family.forward_masked if _is_masked(family, call[1], call[-1]) else family.forward)(*call)
+            return (forward_masked if _is_masked(family, call[1], call[-1]) else forward)(*call)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -201,7 +203,7 @@ def _transformable(family: Any) -> Any:
 
         @staticmethod
         def backward(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
-            return *_gradients(family, family.backward, ctx, dy), *[None] * family.settings
+            return *_gradients(family, backward_operator, ctx, dy), *[None] * family.settings
 
     return Transformable
 

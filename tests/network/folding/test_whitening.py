@@ -221,9 +221,7 @@ def test_what_is_more_than_whitening_stays_and_says_why():
 
 def test_in_training_mode_it_stays_with_a_warning():
     network = nn.Sequential(nn.Conv2d(3, 6, 3), W2(6)).double().train()
-    with pytest.warns(
-        UserWarning, match=r"1 normalisers are in training mode .* call network.eval\(\) first"
-    ):
+    with pytest.warns(UserWarning, match=r"1 normaliser in training mode .* call network.eval\(\) first"):
         report = fold_with_report(network, draw(4, 3, 7, 7))[1]
     assert report.normalisers[0].place == ""
 
