@@ -105,6 +105,13 @@ class NarrowSquaresNorm(Norm):
         return (self.weight * wide).type_as(x)
 
 
+class SquaredInTwoDtypesNorm(Norm):
+    """float32 comes out of half a dtype, by one factor of the squares alone."""
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt((x * x.float()).mean(-1, keepdim=True) + self.eps))
+
+
 class AsItsWeightIsNorm(Norm):
     """T5's: float32 comes out of all but a weight of half a dtype."""
 
@@ -193,6 +200,7 @@ WRITTEN = {
     OneWeightNorm: "rms_norm",
     WidenedNorm: "rms_norm",
     NarrowSquaresNorm: "rms_norm",
+    SquaredInTwoDtypesNorm: "rms_norm",
     AsItsWeightIsNorm: "rms_norm",
     PowerNorm: "rms_norm",
     NarrowRootNorm: "rms_norm",

@@ -241,7 +241,7 @@ def _product(one: Any, other: Any) -> _Term | None:
     what = _PRODUCTS.get((one.what, other.what))
     like = one.like | other.like
     if what is None:
-        return _power(one, 2) if one == other else None
+        return _power(replace(one, like=like), 2) if one == other else None
     if other.what == "weight":
         return replace(one, what=what, weight=other.weight, offset=other.offset, like=like)
     if one.x is not other.x or one.centred != other.centred:
