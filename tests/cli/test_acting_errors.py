@@ -87,7 +87,10 @@ CASES = {
     f"recalibrate nets.py:resnet {SAVED} --data digits --batch-size 0 --dry-run": (1, "must be at least 1"),
     f"recalibrate nets.py:resnet {SAVED} --data digits": (2, "name the output file by --out"),
     f"recalibrate nets.py:resnet {SAVED} --dry-run": (2, "--data"),
-    f"recalibrate nets.py:resnet {SAVED} --data digits --estimator x --dry-run": (2, "'total', 'within'"),
+    f"recalibrate nets.py:resnet {SAVED} --data digits --estimator x --dry-run": (
+        2,
+        "must be total or within, but is 'x'",
+    ),
     f"fold nets.py:resnet {SAVED} --dry-run": (2, "either --example N,C,H,W or --data"),
     f"fold nets.py:resnet {SAVED} --dry-run --example 1,1,8,8 --data digits": (
         2,

@@ -129,7 +129,7 @@ REFUSED = {
     "empty": "error: the data must hold at least one batch, but none came",
     "raises": "error: OSError: the disk with the images is gone",
     "narrow": "error: the network must take a batch of (2, 8) and (2,), but raised RuntimeError",
-    "few": "error: the network must have an output for every class, but has 1 outputs, and a label is 1",
+    "few": "error: the network must have an output for every class, but has 1 output, and a label is 1",
     "vector": "own.py:vector must return a scalar tensor, the loss, but returned a tensor of shape (2,)",
     "too large": "error: the data must hold at least as many samples as the smallest batch size (128)",
     "too large a step": "error: the data must hold at least one mini-batch of 128 samples, but hold 64",

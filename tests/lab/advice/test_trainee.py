@@ -117,8 +117,8 @@ def test_a_forward_function_of_the_user_s_own():
     ("network", "loss", "error", "message"),
     [
         (nn.Linear(5, 2), "cross_entropy", UserCodeError, r"\(4, 8\) and \(4,\), but raised RuntimeError"),
-        (nn.Linear(8, 1), "cross_entropy", OptionError, "has 1 outputs, and a label is 1 .* 2 outputs"),
-        (nn.Linear(8, 1), "mse", OptionError, "has 1 outputs"),
+        (nn.Linear(8, 1), "cross_entropy", OptionError, "has 1 output, and a label is 1 .* 2 outputs"),
+        (nn.Linear(8, 1), "mse", OptionError, "has 1 output"),
         (nn.Sequential(nn.Linear(8, 2), nn.Flatten(0)),
          "cross_entropy", OptionError, r"one row of scores per sample, \(N, classes\), but gave \(8,\)"),
         (nn.Linear(8, 2), lambda outputs, labels: outputs, UserCodeError, r"return a scalar .* \(4, 2\)"),

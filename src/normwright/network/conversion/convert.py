@@ -138,7 +138,7 @@ def convert_with_report(
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
         >>> print(convert_with_report(network, "group")[1])
-        1 of 1 normalisers converted to group.
+        1 of 1 normaliser converted to group.
         layer  was             became           notes
         1      BatchNorm2d(8)  GroupNorm(4, 8)  statistics, momentum are set aside
     """

@@ -100,7 +100,7 @@ class FoldReport:
     Example:
         >>> record = FoldRecord("1", "BatchNorm2d", 1, "before", ("0",), "")
         >>> print(FoldReport("torch.export", (record,), None, None, ()))
-        1 of 1 normalisers folded, 0 made one multiply-add.
+        1 of 1 normaliser folded, 0 made one multiply-add.
         normaliser  kind         became            of
         1           BatchNorm2d  the layer before  0
         Traced by torch.export.
