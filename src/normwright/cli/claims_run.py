@@ -14,6 +14,7 @@ import typer
 from normwright.cli.claims_options import OUT, AsJson, claims_of
 from normwright.cli.outputs import folder
 from normwright.cli.stopping import stops_told
+from normwright.network.counting import how_many
 
 if TYPE_CHECKING:
     from normwright.lab.book.record import ClaimRecord
@@ -81,7 +82,7 @@ def run(
     judged = 0
 
     def left() -> str:
-        told = f"{judged} judged claim{'s' if judged != 1 else ''} and " if judged else ""
+        told = f"{how_many(judged, 'judged claim')} and " if judged else ""
         return f"{told}all that is finished is kept in {out}; run the same command again to go on"
 
     def on_record(record: ClaimRecord) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from normwright.cli.claims_options import AsJson, Out, claims_of, described, records_in
+from normwright.network.counting import how_many
 
 if TYPE_CHECKING:
     from normwright.lab.book.choice import ChosenRate
@@ -68,7 +69,7 @@ def _parts(claim: Claim, record: ClaimRecord | None) -> Iterator[tuple[str, list
 def _found(record: ClaimRecord) -> str:
     from normwright.lab.book import words
 
-    size = f"{record.seeds} seed{'s' if record.seeds != 1 else ''}{', quick' if record.quick else ''}"
+    size = how_many(record.seeds, "seed") + (", quick" if record.quick else "")
     return f"{words.claim_standing(record)} ({size})"
 
 

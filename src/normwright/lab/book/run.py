@@ -109,7 +109,7 @@ class _Book:
         self.trials = Trials(self.out / "trials")
         self.digests: dict[DataRecipe, str] = {}
         left = list(self.claims)
-        self.on_stage(f"preparing {len(left)} claim{'s' if len(left) != 1 else ''}")
+        self.on_stage(f"preparing {how_many(len(left), 'claim')}")
         while left:
             asked: dict[str, Recipe] = {}
             for claim in list(left):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 from torch import nn
 
 from normwright.errors import UserCodeError
-from normwright.lab.networks.user_network import check_makes, takes
+from normwright.lab.networks.user_network import arguments_of
 from normwright.lab.user_code import resolve
 
 
@@ -34,22 +31,13 @@ class OwnNetwork:
     ) -> None:
         self._name = name
         self._function = resolve(name)
-        check_makes(self._function, name)
-        self._arguments: tuple[Any, ...] = ()
-        if takes(self._function):
-            return
-        if not takes(self._function, sample_shape, classes):
-            raise UserCodeError(
-                f"{name} must be callable without arguments, or with (sample_shape, classes), but takes "
-                f"{inspect.signature(self._function)}: write a function that calls it with the settings that "
-                "the checkpoint was trained with"
-            )
-        if sample_shape is None or classes is None:
+        settings = "the settings that the checkpoint was trained with"
+        self._arguments = arguments_of(self._function, name, sample_shape, classes, others=settings)
+        if None in self._arguments:
             raise UserCodeError(
                 f"{name} needs (sample_shape, classes), which only a data set tells: give --data the one "
                 "that it was trained on, or give its parameters defaults"
             )
-        self._arguments = (sample_shape, classes)
 
     @property
     def call(self) -> str:

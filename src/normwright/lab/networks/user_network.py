@@ -37,14 +37,7 @@ def build_user_network(
             before, or does not give (2, classes) for a batch of two zero samples.
         Whatever the function or its network raises.
     """
-    check_makes(function, name)
-    arguments = () if takes(function) else (sample_shape, classes)
-    if not takes(function, *arguments):
-        raise UserCodeError(
-            f"{name} must be callable without arguments, or with (sample_shape, classes), but takes "
-            f"{inspect.signature(function)}: write a function that calls it with the rest"
-        )
-    network = function(*arguments)
+    network = function(*arguments_of(function, name, sample_shape, classes, others="the rest"))
     if not isinstance(network, nn.Module):
         raise UserCodeError(f"{name} must return a torch.nn.Module, but returned {_describe(network)}")
     if network in _built:
@@ -57,17 +50,39 @@ def build_user_network(
     return network
 
 
-def check_makes(function: Callable[..., Any], name: str) -> None:
-    """Raises UserCodeError where the name is that of a network, which can be called too."""
+def arguments_of(
+    function: Callable[..., Any],
+    name: str,
+    sample_shape: tuple[int, ...] | None,
+    classes: int | None,
+    *,
+    others: str,
+) -> tuple[Any, ...]:
+    """What a user's function is called with: nothing where it can be, else (sample_shape, classes).
+
+    Args:
+        function: of the user.
+        name: of the function, for errors.
+        sample_shape, classes: see `build_user_network`; None where they are not known.
+        others: what other arguments of it may be, for errors.
+    Raises:
+        UserCodeError: it is a network, which can be called too, or needs other arguments.
+    """
     if isinstance(function, nn.Module):
         raise UserCodeError(
             f"{name} must be a function that makes the network, but is the network itself "
             f"({type(function).__name__}): name a function that returns a new one at each call"
         )
+    arguments = () if _takes(function) else (sample_shape, classes)
+    if not _takes(function, *arguments):
+        raise UserCodeError(
+            f"{name} must be callable without arguments, or with (sample_shape, classes), but takes "
+            f"{inspect.signature(function)}: write a function that calls it with {others}"
+        )
+    return arguments
 
 
-def takes(function: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether the function can be called with these arguments, as far as its signature tells."""
+def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:

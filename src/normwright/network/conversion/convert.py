@@ -30,6 +30,7 @@ from normwright.network.conversion.report import Conversion, ConversionReport, G
 from normwright.network.conversion.rules import rule_for
 from normwright.network.conversion.select import Names, choose
 from normwright.network.copying import check_holds_numbers, copied, first_on_meta
+from normwright.network.counting import how_many
 from normwright.network.spread import check_parameters_stay
 from normwright.network.walk import check_network
 from normwright.nn.normalised_lstm import NormalisedLSTM
@@ -272,10 +273,10 @@ def _refusal(refused: dict[str, Exception | str], to: str) -> Exception:
     first = next(iter(refused.values()))
     kind = type(first) if isinstance(first, Exception) else ConversionError
     lines = "\n".join(f"  {name or '(network)'}: {why}" for name, why in refused.items())
-    count = f"{len(refused)} normaliser{'s' if len(refused) > 1 else ''}"
     return kind(
-        f"{count} cannot become {to} norm without losing something, or without being seen at work; nothing "
-        f"was changed. Leave them out with names=, or allow what is a loss with lossy=True:\n{lines}"
+        f"{how_many(len(refused), 'normaliser')} cannot become {to} norm without losing something, or "
+        "without being seen at work; nothing was changed. Leave them out with names=, or allow what is a "
+        f"loss with lossy=True:\n{lines}"
     )
 
 
