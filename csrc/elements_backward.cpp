@@ -23,35 +23,45 @@ class RowGradients {
 
   // Σg and Σg·x̂ over a piece of a row, with g = weight·dz.
   template <Kind kind>
-  Sums sums(std::int64_t row, std::int64_t piece) const {
+  NORMWRIGHT_INLINE Sums sums(std::int64_t row, std::int64_t piece) const {
     const std::int64_t first = piece * kRowPiece;
     BackwardRun<T> runs[1] = {run_at<kind>(row, first)};
     const RowMap<C> map = map_at(row, first);
     Sums total;
     const std::int64_t n = least(kRowPiece, shape_.length - first);
     in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-      const auto step = [&](std::int64_t k, auto lanes, Wide<C>& sum, Pack<C>& product) NORMWRIGHT_INLINE {
+      const auto step = [&](std::int64_t k, auto lanes, Pack<C>& product) NORMWRIGHT_INLINE {
         const std::int64_t j = chunk + k;
         const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
         const Pack<C> g = keep_or<C>(gradient.dz * load(map.weight + j, lanes), Pack<C>{}, lanes);
-        sum.add(widen(g));
         product = multiply_add(g, keep_or<C>(map.normalised(gradient.t), Pack<C>{}, lanes), product);
+        return g;
       };
-      total.add(stretch_sums<C>(m, step));
+      total.add(stretch_sums<C, Terms::rounded>(m, step));
     });
     return total;
   }
 
-  // dx and dresidual of columns first … first + n of a row.
-  template <Kind kind>
-  void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums& sums) const {
-    backward_run<kind>(run_at<kind>(row, first), n, map_at(row, first), slope_at(row, first, sums));
+  // dx and dresidual of columns first … first + n of `rows` rows of one set, beginning with `row`; adds Σdz·x̂ and Σdz
+  // to each column's gradients, if there are any.
+  template <Kind kind, int rows>
+  void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums, double* dweight,
+             double* dbias) const {
+    if (kind == Kind::none && call_.dx && !call_.dresidual && !streams_rows(row, first)) {
+      if (dweight) return apply_plain<rows, true>(row, first, n, sums, dweight, dbias);
+      return apply_plain<rows, false>(row, first, n, sums, dweight, dbias);
+    }
+    if (dweight) return apply_and_add<kind, rows>(row, first, n, sums, dweight, dbias);
+    for (int i = 0; i < rows; ++i) {
+      const std::int64_t at = row + i * shape_.sets;
+      backward_run<kind>(run_at<kind>(at, first), n, map_at(at, first), slope_at(at, first, sums[i * shape_.sets]));
+    }
   }
 
-  // The same of `rows` rows of one set, beginning with `row`; adds Σdz·x̂ and Σdz to each column's gradients.
+ private:
   template <Kind kind, int rows>
-  void apply_and_add(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums, double* dweight,
-                     double* dbias) const {
+  NORMWRIGHT_INLINE void apply_and_add(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums,
+                                       double* dweight, double* dbias) const {
     BackwardRun<T> runs[rows];
     RowMap<C> maps[rows];
     RowSlope<C> slopes[rows];
@@ -63,49 +73,71 @@ class RowGradients {
       slopes[i] = slope_at(at, first, sums[i * shape_.sets]);
       streams = streams && runs[i].stream && is_aligned(runs[i].dx) && is_aligned(runs[i].dresidual);
     }
-    const std::int64_t stride = shape_.sets * shape_.length;
-    // Where `plain`, nothing is asked on the way, and one pointer serves all rows: the loop needs few registers.
-    const auto step_as = [&](auto is_plain) NORMWRIGHT_INLINE {
-      constexpr bool plain = decltype(is_plain)::value;
-      return [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+    const auto map_of = [&](int i) { return maps[i]; };
+    in_kept_chunks<kind>(runs, n, map_of, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
+      for_packs_of(runs[0].x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
         const Pack<C> weight = load(maps[0].weight + j, lanes);
         Pack<C> of_weight{}, of_bias{};
         for (int i = 0; i < rows; ++i) {
-          const BackwardRun<T> run = plain ? plain_run(runs[0], i * stride) : runs[i];
+          const BackwardRun<T>& run = runs[i];
           const Gradient<C> gradient = gradient_at<kind>(run, maps[i], j, lanes);
           const Pack<C> x_hat = maps[i].normalised(gradient.t);
           fetch_ahead<kind>(run, j);
-          if (plain || run.dx) put(run.dx + j, slopes[i].dx(gradient.dz * weight, x_hat), !plain && streams, lanes);
+          if (run.dx) put(run.dx + j, slopes[i].dx(gradient.dz * weight, x_hat), streams, lanes);
           if (run.dresidual) put(run.dresidual + j, gradient.dz, streams, lanes);
           of_weight = multiply_add(gradient.dz, x_hat, of_weight);
           of_bias += gradient.dz;
         }
-        // What lies past a part belongs to the next set.
-        add_to(dweight + j, keep_or<C>(of_weight, Pack<C>{}, lanes));
-        add_to(dbias + j, keep_or<C>(of_bias, Pack<C>{}, lanes));
-      };
-    };
-    if (kind == Kind::none && runs[0].dx && !runs[0].dresidual && !streams) {
-      return for_packs_of(runs[0].x, 0, n, false, step_as(std::true_type{}));
-    }
-    const auto map_of = [&](int i) { return maps[i]; };
-    in_kept_chunks<kind>(runs, n, map_of, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-      for_packs_of(runs[0].x, chunk, m, false, step_as(std::false_type{}));
+        add_parameters(of_weight, of_bias, dweight + j, dbias + j, lanes);
+      });
     });
   }
 
- private:
-  // A run without an activation, `offset` elements past another, and its dx alone.
-  static BackwardRun<T> plain_run(const BackwardRun<T>& run, std::int64_t offset) {
-    return {.dy = run.dy + offset,
-            .x = run.x + offset,
-            .residual = nullptr,
-            .mask = nullptr,
-            .dx = run.dx + offset,
-            .dresidual = nullptr,
-            .activation = Activation::none,
-            .stream = false,
-            .ahead = run.ahead};
+  // Where a row has neither activation nor residual, and dx goes into the cache, nothing is asked on the way.
+  template <int rows, bool adds>
+  NORMWRIGHT_INLINE void apply_plain(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums,
+                                     double* dweight, double* dbias) const {
+    RowMap<C> maps[rows];
+    RowSlope<C> slopes[rows];
+    for (int i = 0; i < rows; ++i) {
+      maps[i] = map_at(row + i * shape_.sets, first);
+      slopes[i] = slope_at(row + i * shape_.sets, first, sums[i * shape_.sets]);
+    }
+    const std::int64_t stride = shape_.sets * shape_.length, offset = row * shape_.length + first;
+    const T* const x = static_cast<const T*>(call_.x) + offset;
+    const T* const dy = static_cast<const T*>(call_.dy) + offset;
+    T* const dx = static_cast<T*>(call_.dx) + offset;
+    const T *const next_x = x + ahead_.x, *const next_dy = dy + ahead_.x;
+    for_packs<C>(n, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
+      const Pack<C> weight = load(maps[0].weight + j, lanes);
+      Pack<C> of_weight{}, of_bias{};
+      std::int64_t at = j;
+      for (int i = 0; i < rows; ++i, at += stride) {
+        const Pack<C> dz = load(dy + at, lanes);
+        const Pack<C> x_hat = maps[i].normalised(maps[i].centre(load(x + at, lanes), j, lanes));
+        fetch(next_x + at);
+        fetch(next_dy + at);
+        store(dx + at, slopes[i].dx(dz * weight, x_hat), lanes);
+        of_weight = multiply_add(dz, x_hat, of_weight);
+        of_bias += dz;
+      }
+      if constexpr (adds) add_parameters(of_weight, of_bias, dweight + j, dbias + j, lanes);
+    });
+  }
+
+  // What lies past a part belongs to the next set.
+  template <class Lanes>
+  NORMWRIGHT_INLINE static void add_parameters(Pack<C> of_weight, Pack<C> of_bias, double* dweight, double* dbias,
+                                               Lanes lanes) {
+    add_to(dweight, keep_or<C>(of_weight, Pack<C>{}, lanes));
+    add_to(dbias, keep_or<C>(of_bias, Pack<C>{}, lanes));
+  }
+
+  // Rows are stored around the cache where each begins with a whole pack.
+  bool streams_rows(std::int64_t row, std::int64_t first) const {
+    const std::int64_t step = shape_.sets * shape_.length * static_cast<std::int64_t>(sizeof(T));
+    return call_.stream && step % kPackBytes == 0 &&
+           is_aligned(static_cast<const T*>(call_.dx) + row * shape_.length + first);
   }
   static bool is_aligned(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0; }
 
@@ -149,15 +181,11 @@ inline void apply_down(const RowGradients<T>& gradients, const Rows& shape, std:
                        std::int64_t first, std::int64_t n, const Sums* sums, std::int64_t first_row, double* dweight,
                        double* dbias) {
   std::int64_t row = begin;
-  if (!dweight) {
-    for (; row < end; row += shape.sets) gradients.template apply<kind>(row, first, n, sums[row - first_row]);
-    return;
-  }
   for (; row + (kRowsAtOnce - 1) * shape.sets < end; row += kRowsAtOnce * shape.sets) {
-    gradients.template apply_and_add<kind, kRowsAtOnce>(row, first, n, sums + (row - first_row), dweight, dbias);
+    gradients.template apply<kind, kRowsAtOnce>(row, first, n, sums + (row - first_row), dweight, dbias);
   }
   for (; row < end; row += shape.sets) {
-    gradients.template apply_and_add<kind, 1>(row, first, n, sums + (row - first_row), dweight, dbias);
+    gradients.template apply<kind, 1>(row, first, n, sums + (row - first_row), dweight, dbias);
   }
 }
 
@@ -219,14 +247,13 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
     for (std::int64_t row = block * rows_per_block; row < end; row += at_once) {
       const std::int64_t last = least(row + at_once, end);
       for (std::int64_t i = row; i < last; ++i) {
-        sums[i - row] = total_of(shape, [&](std::int64_t piece) { return gradients.template sums<kind>(i, piece); });
+        sums[i - row] = total_of(
+            shape, [&](std::int64_t piece) NORMWRIGHT_INLINE { return gradients.template sums<kind>(i, piece); });
       }
-      for (std::int64_t i = row; !wanted && i < last; ++i) {
-        gradients.template apply<kind>(i, 0, shape.length, sums[i - row]);
-      }
-      for (std::int64_t set = 0; wanted && set < least(shape.sets, last - row); ++set) {
+      for (std::int64_t set = 0; set < least(shape.sets, last - row); ++set) {
         apply_down<kind>(gradients, shape, row + set, last, 0, shape.length, &sums[0], row,
-                         parameters.dweight(block) + set * shape.length, parameters.dbias(block) + set * shape.length);
+                         wanted ? parameters.dweight(block) + set * shape.length : nullptr,
+                         wanted ? parameters.dbias(block) + set * shape.length : nullptr);
       }
     }
   });

@@ -15,15 +15,15 @@ NORMWRIGHT_INLINE inline Sums gradient_sums(const BackwardRun<T> run, std::int64
   BackwardRun<T> runs[1] = {run};
   Sums total;
   in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
-    const auto step = [&](std::int64_t k, auto lanes, Wide<C>& sum, Pack<C>& product) NORMWRIGHT_INLINE {
+    const auto step = [&](std::int64_t k, auto lanes, Pack<C>& product) NORMWRIGHT_INLINE {
       const std::int64_t j = chunk + k;
       const Gradient<C> gradient = gradient_at<kind>(runs[0], map, j, lanes);
       fetch_ahead<kind>(run, j);
       const Pack<C> dz = keep_or<C>(gradient.dz, Pack<C>{}, lanes);
-      sum.add(widen(dz));
       product = multiply_add(dz, keep_or<C>(gradient.t, Pack<C>{}, lanes), product);
+      return dz;
     };
-    total.add(stretch_sums<C>(m, step));
+    total.add(stretch_sums<C, Terms::exact>(m, step));
   });
   return total;
 }
