@@ -47,14 +47,17 @@ class RowGradients {
   template <Kind kind, int rows>
   void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums, double* dweight,
              double* dbias) const {
-    if (kind == Kind::none && call_.dx && !call_.dresidual && !streams_rows(row, first)) {
-      if (dweight) return apply_plain<rows, true>(row, first, n, sums, dweight, dbias);
-      return apply_plain<rows, false>(row, first, n, sums, dweight, dbias);
-    }
+    const bool plain = kind == Kind::none && call_.dx && !call_.dresidual && !streams_rows(row, first);
+    if (dweight && plain) return apply_plain<rows, true>(row, first, n, sums, dweight, dbias);
     if (dweight) return apply_and_add<kind, rows>(row, first, n, sums, dweight, dbias);
     for (int i = 0; i < rows; ++i) {
       const std::int64_t at = row + i * shape_.sets;
-      backward_run<kind>(run_at<kind>(at, first), n, map_at(at, first), slope_at(at, first, sums[i * shape_.sets]));
+      const Sums& of_row = sums[i * shape_.sets];
+      if (plain) {
+        apply_plain<1, false>(at, first, n, &of_row, nullptr, nullptr);
+      } else {
+        backward_run<kind>(run_at<kind>(at, first), n, map_at(at, first), slope_at(at, first, of_row));
+      }
     }
   }
 
