@@ -30,8 +30,8 @@ inline bool keeps_dz(const Backward& call, std::int64_t elements) {
 }
 
 template <class T>
-inline BackwardRun<T> run_of(const Backward& call, std::int64_t offset, std::int64_t mask_offset, Ahead ahead,
-                             bool keeps_dz = false) {
+NORMWRIGHT_INLINE inline BackwardRun<T> run_of(const Backward& call, std::int64_t offset, std::int64_t mask_offset,
+                                               Ahead ahead, bool keeps_dz = false) {
   const auto in = [&](const void* p) { return p ? static_cast<const T*>(p) + offset : nullptr; };
   const auto out = [&](void* p) { return p ? static_cast<T*>(p) + offset : nullptr; };
   return {in(call.dy),

@@ -39,7 +39,7 @@ constexpr int count_of(Part part) {
 // ---- Storing
 
 template <class T>
-inline void put(T* p, Pack<Compute<T>> v, bool stream_it, Full) {
+NORMWRIGHT_INLINE inline void put(T* p, Pack<Compute<T>> v, bool stream_it, Full) {
   if (stream_it) {
     stream(p, v);
   } else {

@@ -27,7 +27,8 @@ struct ForwardRun {
 
 // The run that begins `offset` elements into x and `mask_offset` bytes into the mask.
 template <class T>
-inline ForwardRun<T> run_of(const Forward& call, std::int64_t offset, std::int64_t mask_offset, Ahead ahead) {
+NORMWRIGHT_INLINE inline ForwardRun<T> run_of(const Forward& call, std::int64_t offset, std::int64_t mask_offset,
+                                              Ahead ahead) {
   const T* const residual = static_cast<const T*>(call.residual);
   return {static_cast<const T*>(call.x) + offset,
           residual ? residual + offset : nullptr,

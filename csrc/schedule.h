@@ -54,19 +54,21 @@ class Scratch {
   Value* values_ = nullptr;
 };
 
-// The same for a block, which has thousands of likes: what is small needs no allocation.
+// The same for a block, which has thousands of likes: what is small needs no allocation, and no clearing either.
 template <class Value>
 class BlockScratch {
  public:
   explicit BlockScratch(std::int64_t count) : large_(count > kSmall ? Scratch<Value>(count) : Scratch<Value>()) {}
 
-  Value& operator[](std::int64_t i) { return large_.get() ? large_[i] : small_[i]; }
-  const Value& operator[](std::int64_t i) const { return large_.get() ? large_[i] : small_[i]; }
+  Value& operator[](std::int64_t i) { return large_.get() ? large_[i] : reinterpret_cast<Value*>(small_)[i]; }
+  const Value& operator[](std::int64_t i) const {
+    return large_.get() ? large_[i] : reinterpret_cast<const Value*>(small_)[i];
+  }
 
  private:
   static constexpr std::int64_t kSmall = 32;
   Scratch<Value> large_;
-  Value small_[kSmall];
+  alignas(Value) unsigned char small_[kSmall * sizeof(Value)];
 };
 
 enum class Order { forwards, backwards };

@@ -53,7 +53,7 @@ inline std::int64_t bundle_of(const Slabs& shape) {
 struct Place {
   std::int64_t offset, mask;
 
-  Place(const Slabs& shape, bool masked, std::int64_t slab, std::int64_t run, std::int64_t first)
+  NORMWRIGHT_INLINE Place(const Slabs& shape, bool masked, std::int64_t slab, std::int64_t run, std::int64_t first)
       : offset(shape.offset(slab, run) + first),
         mask(masked ? shape.offset(slab, run) / shape.length * quotient_up(shape.length, 8) + first / 8 : 0) {}
 };
@@ -62,7 +62,7 @@ struct Place {
 struct Bundle {
   std::int64_t first, slabs;
 
-  Bundle(const Slabs& shape, std::int64_t index)
+  NORMWRIGHT_INLINE Bundle(const Slabs& shape, std::int64_t index)
       : first(index * bundle_of(shape)),
         slabs(least(bundle_of(shape), shape.slabs - first)) {}
 };
@@ -97,7 +97,7 @@ inline std::int64_t bundles_of(const Slabs& shape) { return quotient_up(shape.sl
 template <class C>
 class BundleMaps {
  public:
-  BundleMaps(const Slabs& shape, const Bundle& bundle)
+  BundleMaps(const Slabs& shape, Bundle bundle)
       : shape_(shape), bundle_(bundle), maps_(bundle.slabs * shape.parameters_per_slab()) {}
 
   template <class Call>
