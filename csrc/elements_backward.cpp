@@ -21,7 +21,8 @@ class RowGradients {
   RowGradients(const Rows& shape, const Backward& call, Ahead ahead)
       : shape_(shape), call_(call), parameters_(shape, call.weight, call.bias), ahead_(ahead) {}
 
-  // Σg and Σg·x̂ over a piece of a row, with g = weight·dz.
+  // Σg and Σg·x̂ over a piece of a row, with g = weight·dz. Inlined: the two that a call returns would be stored one by
+  // one and loaded as a pair, which waits until they have reached the cache; of a short row that was the larger part.
   template <Kind kind>
   NORMWRIGHT_INLINE Sums sums(std::int64_t row, std::int64_t piece) const {
     const std::int64_t first = piece * kRowPiece;
@@ -47,13 +48,15 @@ class RowGradients {
   template <Kind kind, int rows>
   void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums, double* dweight,
              double* dbias) const {
-    const bool plain = kind == Kind::none && call_.dx && !call_.dresidual && !streams_rows(row, first);
-    if (dweight && plain) return apply_plain<rows, true>(row, first, n, sums, dweight, dbias);
-    if (dweight) return apply_and_add<kind, rows>(row, first, n, sums, dweight, dbias);
+    const bool plain = kind == Kind::none && call_.dx && !call_.dresidual;
+    if (dweight) {
+      if (plain && !streams_rows(row, first)) return apply_plain<rows, true>(row, first, n, sums, dweight, dbias);
+      return apply_and_add<kind, rows>(row, first, n, sums, dweight, dbias);
+    }
     for (int i = 0; i < rows; ++i) {
       const std::int64_t at = row + i * shape_.sets;
       const Sums& of_row = sums[i * shape_.sets];
-      if (plain) {
+      if (plain && !call_.stream) {
         apply_plain<1, false>(at, first, n, &of_row, nullptr, nullptr);
       } else {
         backward_run<kind>(run_at<kind>(at, first), n, map_at(at, first), slope_at(at, first, of_row));
@@ -62,6 +65,7 @@ class RowGradients {
   }
 
  private:
+  // Where anything may be asked for.
   template <Kind kind, int rows>
   NORMWRIGHT_INLINE void apply_and_add(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums,
                                        double* dweight, double* dbias) const {
@@ -96,7 +100,8 @@ class RowGradients {
     });
   }
 
-  // Where a row has neither activation nor residual, and dx goes into the cache, nothing is asked on the way.
+  // Where dx alone is written, into the cache, and there is no activation: nothing is asked on the way, and one pointer
+  // serves all rows, so that the loop needs few registers.
   template <int rows, bool adds>
   NORMWRIGHT_INLINE void apply_plain(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums,
                                      double* dweight, double* dbias) const {
