@@ -18,7 +18,7 @@ inline void add_shifted_sums(const T* x, std::int64_t step, std::int64_t n, cons
     for (int i = 0; i < rows; ++i) {
       const T* const at = x + i * step + j;
       fetch(at + ahead);
-      Wide<C> t = widen(keep_or<C>(load(at, lanes), s, lanes));
+      Wide<C> t = widened(at, s, lanes);
       t.subtract(wide_shift);
       sum.add(t);
       squares.add_product(t, t);

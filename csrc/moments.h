@@ -60,6 +60,22 @@ inline Wide<float> widen(FloatPack v) {
 #endif
 }
 
+// The pack at p in double, with `other` in the lanes past a part. Half a pack of floats is widened on its way from memory
+// by one operation of the arithmetic units, out of a register by two and a half.
+template <class T, class Lanes>
+inline Wide<Compute<T>> widened(const T* p, Pack<Compute<T>> other, Lanes lanes) {
+  return widen(keep_or<Compute<T>>(load(p, lanes), other, lanes));
+}
+#if defined(__AVX512F__)
+inline Wide<float> widened(const float* p, FloatPack, Full) {
+  return {{_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_cvtps_pd(_mm256_loadu_ps(p + 8))}};
+}
+#elif defined(__AVX2__)
+inline Wide<float> widened(const float* p, FloatPack, Full) {
+  return {{_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4))}};
+}
+#endif
+
 template <class C>
 inline Wide<C> load_wide(const double* p) {
   Wide<C> value;

@@ -51,8 +51,9 @@ using Pack = std::conditional_t<std::is_same_v<C, double>, DoublePack, FloatPack
 template <class C>
 using IntPack = std::conditional_t<std::is_same_v<C, double>, Int64Pack, Int32Pack>;
 
-// For what an inner loop is made of. What is not inlined takes its arguments from memory, and again after every
-// store, which might have changed them.
+// For what an inner loop is made of, and for what makes the small structs of a short row or slab. What is not inlined
+// takes its arguments from memory, and again after every store, which might have changed them; and a struct that was
+// stored field by field and is loaded as a whole right after waits until the stores are in the cache: fifteen cycles.
 #define NORMWRIGHT_INLINE __attribute__((always_inline))
 
 // How many lanes of a pack hold elements: all of them, known when compiling, or the first few.

@@ -14,7 +14,7 @@ inline void add_shifted(WideSums<C>& sums, const auto* x, std::int64_t n, double
   WideSums<C> own = sums;
   for_packs<C>(n, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
     if (ahead) fetch(x + j + ahead);
-    Wide<C> t = widen(keep_or<C>(load(x + j, lanes), fill, lanes));
+    Wide<C> t = widened(x + j, fill, lanes);
     t.subtract(wide_shift);
     own.first.add(t);
     own.second.add_product(t, t);

@@ -14,7 +14,8 @@ namespace normwright::NORMWRIGHT_ISA {
 
 enum class Terms { exact, rounded };
 
-// step(j, lanes, product) returns what the pack at j has to the first sum, and adds what it has to the second.
+// step(j, lanes, product) returns what the pack at j has to the first sum, in double where it is exact, and adds what it
+// has to the second.
 template <class C, Terms terms, class Step>
 NORMWRIGHT_INLINE inline Sums stretch_sums(std::int64_t n, const Step& step) {
   constexpr std::int64_t lanes = kLanes<C>, kRound = 4 * lanes, kStretch = 64 * lanes;
@@ -26,16 +27,21 @@ NORMWRIGHT_INLINE inline Sums stretch_sums(std::int64_t n, const Step& step) {
     Pack<C> products[2] = {};
     std::int64_t j = begin;
     for (; j + kRound <= end; j += kRound) {
-      Pack<C> each[4];
-      for (int i = 0; i < 4; ++i) each[i] = step(j + i * lanes, Full{}, products[i % 2]);
+      const auto each = [&](int i) NORMWRIGHT_INLINE { return step(j + i * lanes, Full{}, products[i % 2]); };
       if constexpr (terms == Terms::rounded) {
-        total.first.add(widen((each[0] + each[1]) + (each[2] + each[3])));
+        const Pack<C> pair = each(0) + each(1);
+        total.first.add(widen(pair + (each(2) + each(3))));
       } else {
-        for (int i = 0; i < 4; ++i) (i % 2 ? other : total.first).add(widen(each[i]));
+        for (int i = 0; i < 4; ++i) (i % 2 ? other : total.first).add(each(i));
       }
     }
     for_packs<C>(end - j, [&](std::int64_t k, auto part) NORMWRIGHT_INLINE {
-      total.first.add(widen(step(j + k, part, products[0])));
+      const auto rest = step(j + k, part, products[0]);
+      if constexpr (terms == Terms::rounded) {
+        total.first.add(widen(rest));
+      } else {
+        total.first.add(rest);
+      }
     });
     total.second.add(widen(products[0] + products[1]));
   }
