@@ -5,7 +5,7 @@
 
 namespace normwright::NORMWRIGHT_ISA {
 
-// Adds Σdz and Σdz·t of `rows` rows to each column's; products of two rows are added in C, as in stretch_sums.h.
+// Adds Σdz and Σdz·t of `rows` rows to each column's.
 template <Kind kind, int rows, class T, class Map>
 inline void add_gradient_sums(BackwardRun<T> (&runs)[rows], std::int64_t n, const Map map, double* first,
                               double* second) {
@@ -13,16 +13,14 @@ inline void add_gradient_sums(BackwardRun<T> (&runs)[rows], std::int64_t n, cons
   in_chunks<kind>(runs, n, [&](int) { return map; }, [&](std::int64_t chunk, std::int64_t m) NORMWRIGHT_INLINE {
     for_packs_of(runs[0].x, chunk, m, false, [&](std::int64_t j, auto lanes) NORMWRIGHT_INLINE {
       Wide<C> sum = load_wide<C>(first + j), products = load_wide<C>(second + j);
-      Pack<C> product{};
       for (const BackwardRun<T>& run : runs) {
         const Gradient<C> gradient = gradient_at<kind>(run, map, j, lanes);
         fetch_ahead<kind>(run, j);
         // What lies past the last, incomplete row belongs to other channels.
-        sum.add(wide_dz<kind>(run, gradient, j, lanes));
-        const Pack<C> kept = keep_or<C>(gradient.dz, Pack<C>{}, lanes);
-        product = multiply_add(kept, keep_or<C>(gradient.t, Pack<C>{}, lanes), product);
+        const Wide<C> dz = widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
+        sum.add(dz);
+        products.add_product(dz, widen(keep_or<C>(gradient.t, Pack<C>{}, lanes)));
       }
-      products.add(widen(product));
       store_wide<C>(first + j, sum);
       store_wide<C>(second + j, products);
     });
