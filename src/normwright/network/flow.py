@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-# What Dynamo may put before a module's name in a strict program: PyTorch takes away other spellings of it alone.
+# What Dynamo may put before a module's name in a strict program: PyTorch takes away other spellings alone.
 _EXPORTED_ROOT = "__dict__['_modules']['_export_root']."
 
 # Reads a tensor to check it, and hands nothing on.

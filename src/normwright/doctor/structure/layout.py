@@ -52,9 +52,11 @@ def layout_in(node: Node) -> str:
 
 
 def _lies_as_its_input(node: Node, value: Tensor) -> bool:
-    """Whether it is group norm on the CPU, whose result a trace of PyTorch 2.14 has contiguous whatever came."""
+    """Whether it is group norm on the CPU, whose result PyTorch 2.14 traces as contiguous whatever came."""
     is_group_norm = function_of(operator_of(node)) in ("group_norm", "native_group_norm")
-    return is_group_norm and value.device.type == "cpu" and layout_in(node.args[0]) == "channels_last"  # type: ignore[arg-type]
+    if not is_group_norm or value.device.type != "cpu":
+        return False
+    return layout_in(node.args[0]) == "channels_last"  # type: ignore[arg-type]
 
 
 def is_copied(given: Node, node: Node) -> bool:
