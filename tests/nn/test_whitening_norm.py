@@ -157,7 +157,7 @@ def test_what_is_exported_stands_what_rounding_leaves(scale):
     assert float((found - y).abs().max()) <= rounding
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of the shapes that a call is checked for
 def test_what_is_traced_reads_the_covariance():
     module, x = correlated("zca").eval().requires_grad_(False), input_of("WhiteningNorm2d")

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
+# What Dynamo may put before a module's name in a strict program: PyTorch takes away other spellings alone.
+_EXPORTED_ROOT = "__dict__['_modules']['_export_root']."
+
 # Reads a tensor to check it, and hands nothing on.
 _ONLY_CHECKS = frozenset({"aten._assert_tensor_metadata", "aten.sym_size", "aten._assert_async"})
 
@@ -209,4 +212,8 @@ def calls_around(node: Node) -> tuple[tuple[str, str], ...]:
     Two calls of one module have different first parts.
     """
     stack = node.meta.get("nn_module_stack") or {}
-    return tuple((call, where[0].partition("@")[0]) for call, where in stack.items())
+    return tuple((call, _name_of(where[0])) for call, where in stack.items())
+
+
+def _name_of(path: str) -> str:
+    return path.partition("@")[0].removeprefix(_EXPORTED_ROOT)

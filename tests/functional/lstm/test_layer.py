@@ -118,7 +118,7 @@ def test_only_some_results_or_inputs_are_differentiated():
             )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize("kind", ["layer", "inference"])
 def test_transforms_and_forward_mode(kind):
     sizes = (3, 2)

@@ -532,7 +532,7 @@ def test_a_synchronised_one_becomes_ours_and_is_fused(kind):
 
 
 def test_a_scripted_normaliser_is_left_alone():
-    with pytest.warns(DeprecationWarning, match="script"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="script"):
         scripted = torch.jit.script(nn.BatchNorm2d(4).double().eval())
     network = nn.Sequential(nn.Conv2d(4, 4, 1), scripted, nn.ReLU()).double().eval()
     fast, report = accelerate_with_report(network)

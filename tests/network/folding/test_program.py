@@ -272,6 +272,22 @@ def test_a_tolerance_that_is_none_for_a_program():
         nw.fold(torch.export.export(network(), (x,), strict=False), x, tolerance=-1.0)
 
 
+def test_norms_are_found_by_name_where_dynamo_put_the_root_before_it():
+    """As it does in a strict program, after what nobody has found out."""
+    x = draw(2, 3, 6, 6)
+    made = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nw.nn.FrozenBatchNorm2d(4), nn.ReLU())).eval()
+    program = torch.export.export(made, (x,), strict=False)
+    for node in program.graph.nodes:
+        node.meta["nn_module_stack"] = {
+            call: (name and f"__dict__['_modules']['_export_root'].{name}", kind)
+            for call, (name, kind) in node.meta.get("nn_module_stack", {}).items()
+        }
+    folded, report = fold_with_report(program, None)
+    assert [(one.name, one.place, one.into) for one in report.normalisers] == [("1", "before", ("0",))]
+    with torch.no_grad():
+        assert float((folded.module()(x) - made(x)).abs().max()) <= EXACT * float(made(x).abs().max())
+
+
 def test_whitening_in_a_program_is_found_and_said_to_stay():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nw.nn.WhiteningNorm2d(4), nn.ReLU()).eval()
     program = torch.export.export(network, (torch.zeros(2, 3, 6, 6),))
