@@ -1,7 +1,13 @@
-"""What gloo does not gather from where it lies goes over the CPU. Real processes: test_sync_batch_norm."""
+"""Whom a call is synchronised over; what gloo does not gather from where it lies goes over the CPU.
+
+What real processes compute: test_sync_batch_norm.
+"""
+
+from pathlib import Path
 
 import pytest
 import torch
+from processes import run_ranks
 from torch._subclasses import FakeTensorMode
 from torch.distributed import distributed_c10d
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -49,3 +55,13 @@ def test_it_is_gathered_there_and_comes_back(over_cpu, on):
     assert collectives.devices == [on]
     assert everything.shape == (4, 3, 2)
     assert everything.device.type == "cuda"
+
+
+FIRST = [("0", 2, ("cuda",)), ("1", 2, ()), ("2", 2, ("cuda",))]
+SECOND = [("0", 2, ()), ("1", 2, ("cuda",)), None]
+
+
+def test_compiled_code_finds_the_groups_that_are_there_now(tmp_path):
+    for seen in run_ranks(Path(__file__).with_name("regrouped.py"), tmp_path):
+        assert [compiled for compiled, _ in seen] == [None, *FIRST, None, *SECOND]
+        assert [plain for _, plain in seen] == [None, *FIRST, None, *SECOND]

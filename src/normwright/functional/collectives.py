@@ -36,13 +36,18 @@ def ranks_of(process_group: Any | None) -> Ranks | None:
     Args:
         process_group: a group of torch.distributed, or None for all processes.
     """
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+    if not torch.distributed.is_available():
+        return None
+    # A graph is guarded by WORLD, not by `is_initialized`, which 2.10's Dynamo needs: None is a group to it.
+    if torch.distributed.group.WORLD is None or not torch.distributed.is_initialized():
         return None
     group: Any = torch.distributed.group.WORLD if process_group is None else process_group
     size = torch.distributed.get_world_size(group)
     if size <= 1:  # -1 outside the group
         return None
-    return Ranks(group.group_name, size, left_to_gloo(torch.distributed.get_backend_config(group)))
+    # `get_backend_config` says the same, by way of a function that 2.10's Dynamo does not trace.
+    backends = torch.distributed.distributed_c10d._world.pg_backend_config[group]
+    return Ranks(group.group_name, size, left_to_gloo(backends))
 
 
 def left_to_gloo(backends: str) -> tuple[str, ...]:

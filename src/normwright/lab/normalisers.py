@@ -99,8 +99,8 @@ def make(
         OptionError: an unknown normaliser, or one that is nothing without its weight.
         ShapeError: a shape without channels, or with more spatial axes than there is a class for.
     Example:
-        >>> make("group", (8, 12, 4, 4), groups=8)
-        GroupNorm(6, 12, eps=1e-05, affine=True, bias=True)
+        >>> make("group", (8, 12, 4, 4), groups=8).num_groups
+        6
         >>> make("instance", (8, 12), groups=8) is None
         True
     """

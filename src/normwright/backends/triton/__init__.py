@@ -55,7 +55,7 @@ def load(library: torch.library.Library, names: tuple[str, ...]) -> Triton:
         return Triton(False, reason)
     if interprets():
         os.environ["TRITON_INTERPRET"] = "1"
-        importlib.import_module("normwright.backends.triton.interpreter").round_to_bfloat16()
+        importlib.import_module("normwright.backends.triton.interpreter").put_right()
     for name in names:
         library.impl(name, _when_called(name), "CPU" if interprets() else "CUDA")
     return Triton(True, "")

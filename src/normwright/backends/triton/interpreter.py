@@ -1,4 +1,4 @@
-"""Triton's interpreter, put right where it does not compute what a GPU does."""
+"""Triton's interpreter, put right where it does not compute what a GPU does, or nothing at all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import numpy as np
 import torch
 
 from normwright.backends.triton import interprets
+
+
+def put_right() -> None:
+    """All of it; once, before the first kernel."""
+    round_to_bfloat16()
+    count_to_tensors()
 
 
 def round_to_bfloat16() -> None:
@@ -25,6 +31,19 @@ def round_to_bfloat16() -> None:
         return convert(values, source, target, mode)
 
     interpreter._convert_float = rounding
+
+
+def count_to_tensors() -> None:
+    """Has a loop end at a number that is a tensor: Triton 3.6 reads it in a way that NumPy 2.4 refuses."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def counting(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = counting
 
 
 def quietly() -> AbstractContextManager[object]:

@@ -107,10 +107,11 @@ def convert(
         Wu & He 2018 (group norm), arXiv:1803.08494.
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
-        >>> convert(network, "group")[1]
-        GroupNorm(4, 8, eps=1e-05, affine=True, bias=True)
-        >>> convert(convert(network, "group"), "batch")[1]
-        BatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+        >>> norm = convert(network, "group")[1]
+        >>> type(norm), norm.num_groups
+        (<class 'torch.nn.modules.normalization.GroupNorm'>, 4)
+        >>> type(convert(convert(network, "group"), "batch")[1])
+        <class 'torch.nn.modules.batchnorm.BatchNorm2d'>
     """
     return convert_with_report(
         network, to, names=names, of=of, groups=groups, ghost_size=ghost_size, example=example,
