@@ -68,15 +68,6 @@ NORMWRIGHT_INLINE inline Gradient<Compute<T>> gradient_at(const BackwardRun<T>& 
   return {through_activation<C>(dy, z, Activation::relu), t};
 }
 
-// Of a gradient at j: dz in double, and 0 past a part.
-template <Kind kind, class T, class Lanes>
-NORMWRIGHT_INLINE inline Wide<Compute<T>> wide_dz(const BackwardRun<T>& run, const Gradient<Compute<T>>& gradient,
-                                                  std::int64_t j, Lanes lanes) {
-  using C = Compute<T>;
-  if constexpr (kind == Kind::none) return widened(run.dy + j, Pack<C>{}, lanes);
-  return widen(keep_or<C>(gradient.dz, Pack<C>{}, lanes));
-}
-
 // dz of `n` elements from `first` on.
 template <class T, class Map>
 inline void differentiate(const BackwardRun<T>& run, const Map& map, std::int64_t first, std::int64_t n,

@@ -43,32 +43,20 @@ class RowGradients {
     return total;
   }
 
-  // dx and dresidual of columns first … first + n of `rows` rows of one set, beginning with `row`; adds Σdz·x̂ and Σdz
-  // to each column's gradients, if there are any.
-  template <Kind kind, int rows>
-  void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums, double* dweight,
-             double* dbias) const {
-    const bool plain = kind == Kind::none && call_.dx && !call_.dresidual;
-    if (dweight) {
-      if (plain && !streams_rows(row, first)) return apply_plain<rows, true>(row, first, n, sums, dweight, dbias);
-      return apply_and_add<kind, rows>(row, first, n, sums, dweight, dbias);
-    }
-    for (int i = 0; i < rows; ++i) {
-      const std::int64_t at = row + i * shape_.sets;
-      const Sums& of_row = sums[i * shape_.sets];
-      if (plain && !call_.stream) {
-        apply_plain<1, false>(at, first, n, &of_row, nullptr, nullptr);
-      } else {
-        backward_run<kind>(run_at<kind>(at, first), n, map_at(at, first), slope_at(at, first, of_row));
-      }
-    }
+  // dx and dresidual of columns first … first + n of a row.
+  template <Kind kind>
+  void apply(std::int64_t row, std::int64_t first, std::int64_t n, const Sums& sums) const {
+    if (is_plain<kind>() && !call_.stream) return apply_plain<1, false>(row, first, n, &sums, nullptr, nullptr);
+    backward_run<kind>(run_at<kind>(row, first), n, map_at(row, first), slope_at(row, first, sums));
   }
 
- private:
-  // Where anything may be asked for.
+  // The same of `rows` rows of one set, beginning with `row`; adds Σdz·x̂ and Σdz to each column's gradients.
   template <Kind kind, int rows>
-  NORMWRIGHT_INLINE void apply_and_add(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums,
-                                       double* dweight, double* dbias) const {
+  void apply_and_add(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums, double* dweight,
+                     double* dbias) const {
+    if (is_plain<kind>() && !streams_rows<rows>(row, first)) {
+      return apply_plain<rows, true>(row, first, n, sums, dweight, dbias);
+    }
     BackwardRun<T> runs[rows];
     RowMap<C> maps[rows];
     RowSlope<C> slopes[rows];
@@ -95,13 +83,20 @@ class RowGradients {
           of_weight = multiply_add(gradient.dz, x_hat, of_weight);
           of_bias += gradient.dz;
         }
-        add_parameters(of_weight, of_bias, dweight + j, dbias + j, lanes);
+        add_to(dweight + j, of_weight);
+        add_to(dbias + j, of_bias);
       });
     });
   }
 
-  // Where dx alone is written, into the cache, and there is no activation: nothing is asked on the way, and one pointer
+ private:
+  // Where dx alone is written, and there is no activation: in the cache nothing is asked on the way, and one pointer
   // serves all rows, so that the loop needs few registers.
+  template <Kind kind>
+  bool is_plain() const {
+    return kind == Kind::none && call_.dx && !call_.dresidual;
+  }
+
   template <int rows, bool adds>
   NORMWRIGHT_INLINE void apply_plain(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums,
                                      double* dweight, double* dbias) const {
@@ -129,26 +124,22 @@ class RowGradients {
         of_weight = multiply_add(dz, x_hat, of_weight);
         of_bias += dz;
       }
-      if constexpr (adds) add_parameters(of_weight, of_bias, dweight + j, dbias + j, lanes);
+      if constexpr (!adds) return;
+      add_to(dweight + j, of_weight);
+      add_to(dbias + j, of_bias);
     });
   }
 
-  // What lies past a part belongs to the next set.
-  template <class Lanes>
-  NORMWRIGHT_INLINE static void add_parameters(Pack<C> of_weight, Pack<C> of_bias, double* dweight, double* dbias,
-                                               Lanes lanes) {
-    add_to(dweight, keep_or<C>(of_weight, Pack<C>{}, lanes));
-    add_to(dbias, keep_or<C>(of_bias, Pack<C>{}, lanes));
-  }
-
-  // Rows are stored around the cache where each begins with a whole pack.
+  // With gradients of the parameters a row is stored around the cache where it begins with a whole pack.
+  template <int rows>
   bool streams_rows(std::int64_t row, std::int64_t first) const {
     const std::int64_t step = shape_.sets * shape_.length * static_cast<std::int64_t>(sizeof(T));
-    return call_.stream && step % kPackBytes == 0 &&
+    return call_.stream && (rows == 1 || step % kPackBytes == 0) &&
            is_aligned(static_cast<const T*>(call_.dx) + row * shape_.length + first);
   }
   static bool is_aligned(const T* p) { return reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0; }
 
+  // A whole pack, of which the lanes past a part lie in the padding.
   NORMWRIGHT_INLINE static void add_to(double* sums, Pack<C> terms) {
     Wide<C> value = load_wide<C>(sums);
     value.add(widen(terms));
@@ -189,46 +180,64 @@ inline void apply_down(const RowGradients<T>& gradients, const Rows& shape, std:
                        std::int64_t first, std::int64_t n, const Sums* sums, std::int64_t first_row, double* dweight,
                        double* dbias) {
   std::int64_t row = begin;
+  if (!dweight) {
+    for (; row < end; row += shape.sets) gradients.template apply<kind>(row, first, n, sums[row - first_row]);
+    return;
+  }
   for (; row + (kRowsAtOnce - 1) * shape.sets < end; row += kRowsAtOnce * shape.sets) {
-    gradients.template apply<kind, kRowsAtOnce>(row, first, n, sums + (row - first_row), dweight, dbias);
+    gradients.template apply_and_add<kind, kRowsAtOnce>(row, first, n, sums + (row - first_row), dweight, dbias);
   }
   for (; row < end; row += shape.sets) {
-    gradients.template apply<kind, 1>(row, first, n, sums + (row - first_row), dweight, dbias);
+    gradients.template apply_and_add<kind, 1>(row, first, n, sums + (row - first_row), dweight, dbias);
   }
 }
 
 // ---- Parameter gradients of every element, in double, summed for blocks of rows
 
+// Each set has a stretch of whole packs, so that two threads with a set each never store to the same pack.
 class ElementGradients {
  public:
-  ElementGradients(std::int64_t blocks, std::int64_t elements)
-      : blocks_(blocks), elements_(elements), padded_(elements + 16), values_(2 * blocks * padded_) {}
+  ElementGradients(const Rows& shape, std::int64_t blocks)
+      : shape_(shape),
+        blocks_(blocks),
+        padded_(quotient_up(shape.length, kPadding) * kPadding),
+        values_(blocks * per_block()) {}
 
   void clear(std::int64_t block) const {
-    for (std::int64_t i = 0; i < 2 * padded_; ++i) dweight(block)[i] = 0;
+    for (std::int64_t i = 0; i < per_block(); ++i) dweight(block, 0)[i] = 0;
   }
-  double* dweight(std::int64_t block) const { return values_.get() + 2 * block * padded_; }
-  double* dbias(std::int64_t block) const { return dweight(block) + padded_; }
+  // Where there are none at all, null.
+  double* dweight(std::int64_t block, std::int64_t set) const {
+    return blocks_ ? values_.get() + block * per_block() + set * padded_ : nullptr;
+  }
+  double* dbias(std::int64_t block, std::int64_t set) const { return dweight(block, shape_.sets + set); }
 
   // Over the blocks in order, and over the elements that share a parameter.
-  void gather(std::int64_t segment, double* dweight_out, double* dbias_out) const {
+  void gather(double* dweight_out, double* dbias_out) const {
     for (std::int64_t block = 1; block < blocks_; ++block) {
-      for (std::int64_t i = 0; i < 2 * padded_; ++i) dweight(0)[i] += dweight(block)[i];
+      for (std::int64_t i = 0; i < per_block(); ++i) dweight(0, 0)[i] += dweight(block, 0)[i];
     }
-    collect(dweight(0), segment, dweight_out);
-    collect(dbias(0), segment, dbias_out);
+    const std::int64_t each = shape_.length / shape_.segment;
+    for (std::int64_t set = 0; set < shape_.sets; ++set) {
+      collect(dweight(0, set), dweight_out ? dweight_out + set * each : nullptr);
+      collect(dbias(0, set), dbias_out ? dbias_out + set * each : nullptr);
+    }
   }
 
  private:
-  void collect(const double* elements, std::int64_t segment, double* out) const {
-    for (std::int64_t p = 0; out && p < elements_ / segment; ++p) {
+  static constexpr std::int64_t kPadding = 16;  // of floats, the widest pack
+
+  std::int64_t per_block() const { return 2 * shape_.sets * padded_; }
+  void collect(const double* elements, double* out) const {
+    for (std::int64_t p = 0; out && p < shape_.length / shape_.segment; ++p) {
       double sum = 0;
-      for (std::int64_t i = 0; i < segment; ++i) sum += elements[p * segment + i];
+      for (std::int64_t i = 0; i < shape_.segment; ++i) sum += elements[p * shape_.segment + i];
       out[p] = sum;
     }
   }
 
-  std::int64_t blocks_, elements_, padded_;
+  const Rows& shape_;
+  std::int64_t blocks_, padded_;
   Scratch<double> values_;
 };
 
@@ -241,13 +250,12 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
   const bool wanted = wants_parameters(call);
   const std::int64_t at_once = wanted ? kRowsAtOnce * shape.sets : rows_together(shape, parallel);
   const RowGradients<T> gradients(shape, call, next_row(shape, at_once));
-  const std::int64_t elements = shape.sets * shape.length;
   // In whole rounds of the sets, so that a block has the gradients of each.
   const std::int64_t rounds = quotient_up(shape.rows, shape.sets);
-  const std::int64_t by_size = quotient_up(kElements, elements), by_count = quotient_up(rounds, kMostBlocks);
+  const std::int64_t by_size = quotient_up(kElements, shape.sets * shape.length), by_count = quotient_up(rounds, kMostBlocks);
   const std::int64_t rows_per_block = wanted ? most(by_size, by_count) * shape.sets : at_once;
   const std::int64_t blocks = quotient_up(shape.rows, rows_per_block);
-  const ElementGradients parameters(wanted ? blocks : 0, elements);
+  const ElementGradients parameters(shape, wanted ? blocks : 0);
   for_each_index(parallel, blocks, Order::forwards, [&](std::int64_t block) {
     if (wanted) parameters.clear(block);
     BlockScratch<Sums> sums(at_once);
@@ -260,12 +268,11 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
       }
       for (std::int64_t set = 0; set < least(shape.sets, last - row); ++set) {
         apply_down<kind>(gradients, shape, row + set, last, 0, shape.length, &sums[0], row,
-                         wanted ? parameters.dweight(block) + set * shape.length : nullptr,
-                         wanted ? parameters.dbias(block) + set * shape.length : nullptr);
+                         parameters.dweight(block, set), parameters.dbias(block, set));
       }
     }
   });
-  if (wanted) parameters.gather(shape.segment, call.dweight, call.dbias);
+  if (wanted) parameters.gather(call.dweight, call.dbias);
 }
 
 // The gradients of a tile are added to by every row in turn.
@@ -274,18 +281,17 @@ void rows_by_tiles(const Rows& shape, const Backward& call, const Parallel& para
   const bool wanted = wants_parameters(call);
   const std::int64_t below = (wanted ? kRowsAtOnce : 1) * shape.sets * shape.length;  // what the tile takes next
   const RowGradients<T> gradients(shape, call, {below, below});
-  const ElementGradients parameters(wanted ? 1 : 0, shape.sets * shape.length);
+  const ElementGradients parameters(shape, wanted ? 1 : 0);
   if (wanted) parameters.clear(0);
   const Scratch<Sums> totals = totals_of(shape, parallel, [&](std::int64_t row, std::int64_t piece) {
     return gradients.template sums<kind>(row, piece);
   });
   for_tiles(shape, parallel, [&](std::int64_t set, std::int64_t first, std::int64_t n) {
-    const std::int64_t column = set * shape.length + first;
     apply_down<kind>(gradients, shape, set, shape.rows, first, n, totals.get(), 0,
-                     wanted ? parameters.dweight(0) + column : nullptr,
-                     wanted ? parameters.dbias(0) + column : nullptr);
+                     wanted ? parameters.dweight(0, set) + first : nullptr,
+                     wanted ? parameters.dbias(0, set) + first : nullptr);
   });
-  if (wanted) parameters.gather(shape.segment, call.dweight, call.dbias);
+  if (wanted) parameters.gather(call.dweight, call.dbias);
 }
 
 void elements_backward(const Rows& shape, const Backward& call, const Parallel& parallel) {

@@ -60,8 +60,8 @@ inline Wide<float> widen(FloatPack v) {
 #endif
 }
 
-// The pack at p in double, with `other` in the lanes past a part. Half a pack of floats is widened on its way from memory
-// by one operation of the arithmetic units, out of a register by two and a half.
+// The pack at p in double, with `other` in the lanes past a part. Half a pack of floats is widened on its way from
+// memory by one operation of the arithmetic units, out of a register by two and a half.
 template <class T, class Lanes>
 inline Wide<Compute<T>> widened(const T* p, Pack<Compute<T>> other, Lanes lanes) {
   return widen(keep_or<Compute<T>>(load(p, lanes), other, lanes));

@@ -21,7 +21,8 @@ NORMWRIGHT_INLINE inline Sums gradient_sums(const BackwardRun<T> run, std::int64
       fetch_ahead<kind>(run, j);
       const Pack<C> dz = keep_or<C>(gradient.dz, Pack<C>{}, lanes);
       product = multiply_add(dz, keep_or<C>(gradient.t, Pack<C>{}, lanes), product);
-      return wide_dz<kind>(runs[0], gradient, j, lanes);
+      if constexpr (kind == Kind::none) return widened(run.dy + j, Pack<C>{}, lanes);
+      return widen(dz);
     };
     total.add(stretch_sums<C, Terms::exact>(m, step));
   });

@@ -1,9 +1,10 @@
 // Two sums over a run: one in double; one, of products, in C for a short stretch and in double from stretch to stretch.
 //
 // To widen a term costs several times what adding it does. The sum of products is off by some 2⁻²⁴ of the largest of
-// them, and overflows where a lane's 32 products of a stretch do: it becomes a slope or dweight, whose own terms are
-// rounded as much. Not for shifted sums, whose difference is far smaller than they are (moments.h). Four terms of the
-// first sum are added in C where they are rounded as well, such as weight·dz, and not where they are exact, as of dbias.
+// them, and overflows where a lane's products of a stretch do: it becomes a slope or dweight, whose own terms are rounded
+// as much. Not for shifted sums, whose difference is far smaller than they are (moments.h). Of the first sum four terms
+// are added in C, and overflow together, where they may be rounded, such as weight·dz; not where they are to be exact, as
+// of dbias.
 
 #pragma once
 
@@ -14,13 +15,13 @@ namespace normwright::NORMWRIGHT_ISA {
 
 enum class Terms { exact, rounded };
 
-// step(j, lanes, product) returns what the pack at j has to the first sum, in double where it is exact, and adds what it
-// has to the second.
+// step(j, lanes, product) returns what the pack at j has to the first sum, in double where that is exact, and adds what
+// it has to the second.
 template <class C, Terms terms, class Step>
 NORMWRIGHT_INLINE inline Sums stretch_sums(std::int64_t n, const Step& step) {
   constexpr std::int64_t lanes = kLanes<C>, kRound = 4 * lanes, kStretch = 64 * lanes;
-  // In two chains: an addition is ready some four cycles after it began; AVX2 has no registers for more.
   WideSums<C> total;
+  // Terms come in two chains: an addition is ready some four cycles after it began; AVX2 has no registers for more.
   Wide<C> other{};
   for (std::int64_t begin = 0; begin < n; begin += kStretch) {
     const std::int64_t end = least(begin + kStretch, n);
@@ -45,7 +46,7 @@ NORMWRIGHT_INLINE inline Sums stretch_sums(std::int64_t n, const Step& step) {
     });
     total.second.add(widen(products[0] + products[1]));
   }
-  total.first.add(other);
+  if constexpr (terms == Terms::exact) total.first.add(other);
   return total.total();
 }
 

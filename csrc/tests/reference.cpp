@@ -106,9 +106,9 @@ Estimate gradient_of_z(const Problem& problem, const Reals& mean, const Reals& r
   return through_activation(problem.activation, dy, z.value, z.error, u);
 }
 
-// Rows with a parameter for each element or short segment add up to four terms of a parameter's gradient in the
-// type of the elements, which are summed in double then.
-Real roundings_of_parameters(const Shape& shape, Real u) {
+// Rows with a parameter for each element or short segment add up to four terms of a parameter's gradient, and of the sum
+// that the mean's share of dx is, in the type of the elements; these are summed in double then.
+Real roundings_of_four(const Shape& shape, Real u) {
   const Rows* const rows = std::get_if<Rows>(&shape.of);
   return rows && rows->segment < kLongRun ? 3 * u : 0;
 }
@@ -167,7 +167,7 @@ Gradients gradients_of(const Problem& problem) {
   };
 
   std::vector<Sum> dweight(parameters), dbias(parameters), g_sum(moments), g_x_sum(moments);
-  const Real rounded = roundings_of_parameters(shape, u);
+  const Real rounded = roundings_of_four(shape, u);
   std::vector<Element> all(elements);
   Reals count(moments);
   for (std::size_t i = 0; i < elements; ++i) {
@@ -179,7 +179,7 @@ Gradients gradients_of(const Problem& problem) {
     dbias[e.parameter].add(dz, e.dz.error + rounded * std::abs(dz));
     if (problem.known_moments()) continue;
     const Real g = e.dz.value * e.weight, g_error = e.dz.error * std::abs(e.weight) + 2 * u * std::abs(g);
-    if (shape.centered()) g_sum[e.moment].add(g, g_error);
+    if (shape.centered()) g_sum[e.moment].add(g, g_error + rounded * std::abs(g));
     g_x_sum[e.moment].add(g * e.x_hat, product_error(e, g, g_error));
   }
 

@@ -80,6 +80,22 @@ def test_with_every_number_of_threads(kind, shape, layout, threads):
             assert torch.equal(one, other), f"{what} differs with {number} threads"
 
 
+def test_no_thread_stores_what_is_anothers(threads):
+    """Groups of 1617 elements, no whole number of packs, and a thread for each group."""
+    draw = torch.Generator().manual_seed(7)
+    x, dy = (torch.randn(200, 264, 7, 7, generator=draw) for _ in range(2))
+    weight, bias = (torch.randn(264, generator=draw).requires_grad_() for _ in range(2))
+    y = group_norm(x, 8, weight, bias)
+
+    def gradients(number):
+        threads(number)
+        return torch.autograd.grad(y, (weight, bias), dy, retain_graph=True)
+
+    alone = gradients(1)
+    for _ in range(30):
+        assert all(map(torch.equal, alone, gradients(8)))
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", ["batch", "rms"])
 def test_with_every_number_of_threads_in_every_activation(kind, activation, threads):
