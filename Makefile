@@ -2,6 +2,7 @@
 # make test      every test
 # make lint      style and types
 # make sanitize  the C++ kernels against a plain loop, under AddressSanitizer and UndefinedBehaviorSanitizer
+# make races     the same under ThreadSanitizer: does a thread store what is another's?
 # make bench     the figures of benchmarks/RESULTS.md
 # make bench-gpu the tests and figures that need a GPU, in 8 minutes
 # make wheel     dist/normwright-VERSION-py3-none-PLATFORM.whl, with the kernels
@@ -18,7 +19,7 @@ unexport MAKEFLAGS
 # Where bytecode is not kept, as in many containers, each process that the tests start compiles normwright again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint sanitize sanitized large bench bench-gpu wheel clean
+.PHONY: demo test lint sanitize sanitized large races bench bench-gpu wheel clean
 
 # Compiles what was edited in csrc/. Where normwright was installed without its kernels there is nothing to do.
 RENEW_NATIVE := test ! -d build/editable/installed/normwright || { \
@@ -58,9 +59,15 @@ sanitize: sanitized large
 
 sanitized: $(VENV)/.tools
 	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=ON -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
+		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=address,undefined -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
 	@$(BIN)/cmake --build build/sanitize --target fuzz -- --quiet
 	build/sanitize/fuzz --cases 1250 & build/sanitize/fuzz --cases 1250 --seed 3; second=$$?; wait $$! && exit $$second
+
+races: $(VENV)/.tools
+	@$(BIN)/cmake -S . -B build/races -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=thread >/dev/null
+	@$(BIN)/cmake --build build/races --target fuzz -- --quiet
+	build/races/fuzz --cases 3000 --seed 51 & build/races/fuzz --cases 3000 --seed 52; second=$$?; wait $$! && exit $$second
 
 large: $(VENV)/.dev
 	@$(BIN)/cmake --build build/editable --target fuzz -- --quiet
