@@ -46,17 +46,15 @@ def layout_in(node: Node) -> str:
     last = value.dim() in _BY_AXES and value.is_contiguous(memory_format=_BY_AXES[value.dim()])
     if first and last:
         return ""
-    if first and _lies_as_its_input(node, value):
-        return layout_in(node.args[0])  # type: ignore[arg-type]
+    if first and _is_traced_as_contiguous(node, value) and layout_in(node.args[0]) == "channels_last":  # type: ignore[arg-type]
+        return "channels_last"
     return "contiguous" if first else "channels_last" if last else "strided"
 
 
-def _lies_as_its_input(node: Node, value: Tensor) -> bool:
-    """Whether it is group norm on the CPU, whose result PyTorch 2.14 traces as contiguous whatever came."""
+def _is_traced_as_contiguous(node: Node, value: Tensor) -> bool:
+    """Whether it is group norm on the CPU: PyTorch 2.14 traces it so, but it lies as its input does."""
     is_group_norm = function_of(operator_of(node)) in ("group_norm", "native_group_norm")
-    if not is_group_norm or value.device.type != "cpu":
-        return False
-    return layout_in(node.args[0]) == "channels_last"  # type: ignore[arg-type]
+    return is_group_norm and value.device.type == "cpu"
 
 
 def is_copied(given: Node, node: Node) -> bool:
