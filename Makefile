@@ -57,17 +57,15 @@ lint: $(VENV)/.packages
 # while pip unpacks it.
 sanitize: sanitized large
 
-sanitized: $(VENV)/.tools
-	@$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=address,undefined -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
-	@$(BIN)/cmake --build build/sanitize --target fuzz -- --quiet
-	build/sanitize/fuzz --cases 1250 & build/sanitize/fuzz --cases 1250 --seed 3; second=$$?; wait $$! && exit $$second
-
-races: $(VENV)/.tools
-	@$(BIN)/cmake -S . -B build/races -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=thread >/dev/null
-	@$(BIN)/cmake --build build/races --target fuzz -- --quiet
-	build/races/fuzz --cases 3000 --seed 51 & build/races/fuzz --cases 3000 --seed 52; second=$$?; wait $$! && exit $$second
+sanitized: SANITIZERS := address,undefined
+sanitized: FUZZ := --cases 1250
+races: SANITIZERS := thread
+races: FUZZ := --cases 3000
+sanitized races: $(VENV)/.tools
+	@$(BIN)/cmake -S . -B build/$@ -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=$(SANITIZERS) -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
+	@$(BIN)/cmake --build build/$@ --target fuzz -- --quiet
+	build/$@/fuzz $(FUZZ) & build/$@/fuzz $(FUZZ) --seed 3; second=$$?; wait $$! && exit $$second
 
 large: $(VENV)/.dev
 	@$(BIN)/cmake --build build/editable --target fuzz -- --quiet

@@ -90,13 +90,14 @@ class RowGradients {
   }
 
  private:
-  // Where dx alone is written, and there is no activation: in the cache nothing is asked on the way, and one pointer
-  // serves all rows, so that the loop needs few registers.
+  // Whether dx alone is written, and there is no activation.
   template <Kind kind>
   bool is_plain() const {
     return kind == Kind::none && call_.dx && !call_.dresidual;
   }
 
+  // Where it is plain and stored in the cache nothing is asked on the way, and one pointer serves all rows, so that the
+  // loop needs few registers.
   template <int rows, bool adds>
   NORMWRIGHT_INLINE void apply_plain(std::int64_t row, std::int64_t first, std::int64_t n, const Sums* sums,
                                      double* dweight, double* dbias) const {
@@ -252,7 +253,8 @@ void rows_end_to_end(const Rows& shape, const Backward& call, const Parallel& pa
   const RowGradients<T> gradients(shape, call, next_row(shape, at_once));
   // In whole rounds of the sets, so that a block has the gradients of each.
   const std::int64_t rounds = quotient_up(shape.rows, shape.sets);
-  const std::int64_t by_size = quotient_up(kElements, shape.sets * shape.length), by_count = quotient_up(rounds, kMostBlocks);
+  const std::int64_t by_size = quotient_up(kElements, shape.sets * shape.length);
+  const std::int64_t by_count = quotient_up(rounds, kMostBlocks);
   const std::int64_t rows_per_block = wanted ? most(by_size, by_count) * shape.sets : at_once;
   const std::int64_t blocks = quotient_up(shape.rows, rows_per_block);
   const ElementGradients parameters(shape, wanted ? blocks : 0);

@@ -186,14 +186,14 @@ std::int64_t random_length(Random& random, std::int64_t most) {
 
 std::int64_t sometimes_zero(Random& random, std::int64_t length) { return random.chance(0.01) ? 0 : length; }
 
-}  // namespace
-
 // Short runs, and more parameters than a thread keeps gradients of: several threads take a set each.
 Shape rows_of_many_parameters(Random& random, bool center) {
   const std::int64_t sets = 2 + random.below(8), segment = 1 + random.below(kLongRun - 1);
   const std::int64_t length = (8192 / (sets * segment) + 1 + random.below(16)) * segment;
   return Shape(Rows{(4 + random.below(4)) * sets, length, sets, segment, center});
 }
+
+}  // namespace
 
 Shape random_rows(Random& random, std::int64_t most) {
   const bool center = random.chance(0.7);
