@@ -5,11 +5,13 @@ python frozen_replica.py RANK FOLDER
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-import torch
+sys.path.append(str(Path(__file__).parent.parent))
+
+import torch  # in the folder above lies what is shared
+from processes import process_group
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,10 +20,6 @@ import normwright as nw
 
 def main(rank: int, folder: Path) -> None:
     """Three steps of gradient descent on batches of one's own."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nw.nn.FrozenBatchNorm2d(4), nn.Flatten())
     replica = DistributedDataParallel(nw.freeze(network, inplace=True).train())
@@ -33,10 +31,8 @@ def main(rank: int, folder: Path) -> None:
         replica(torch.randn(2, 3, 5, 5, generator=draw)).pow(3).mean().backward()
         optimiser.step()
     torch.save({"before": before, "after": network.state_dict()}, folder / f"{rank}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
-    os._exit(0)  # as in tests/nn/replica.py
+    with process_group(int(sys.argv[1]), Path(sys.argv[2])):
+        main(int(sys.argv[1]), Path(sys.argv[2]))

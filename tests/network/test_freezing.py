@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_ranks
 from same import assert_same, randomise
 from torch import Tensor, nn
 
@@ -386,11 +384,7 @@ def graph_of(y: Tensor) -> list:
 
 def test_in_data_parallel_training(tmp_path) -> None:
     """Two processes: statistics stay, and equal, on both; weights move together."""
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", Path(__file__).with_name("frozen_replica.py")]
-    processes = [subprocess.Popen([*command, str(rank), tmp_path], env=environment) for rank in range(2)]
-    assert [process.wait(timeout=200) for process in processes] == [0, 0]
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    one, other = run_ranks(Path(__file__).with_name("frozen_replica.py"), tmp_path)
     assert_bits(one["after"], other["after"])
     for name, value in one["before"].items():
         assert torch.equal(value, one["after"][name]) is ("running" in name or "tracked" in name), name

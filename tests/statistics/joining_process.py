@@ -90,5 +90,5 @@ def main(rank: int, world: int, folder: Path) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
-    # The interpreter is not taken down: see tests/nn/replica.py.
+    # The interpreter is not taken down: see tests/processes.py.
     os._exit(0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from joining_process import batches, network
+from processes import STRICT
 from seen_inputs import Inputs, assert_statistics, joined
 
 import normwright as nw
@@ -23,7 +24,7 @@ def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     # gloo asks for the host's name, which not every machine can resolve
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", Path(__file__).with_name("joining_process.py")]
+    command = [sys.executable, *STRICT, Path(__file__).with_name("joining_process.py")]
     processes = [
         subprocess.Popen([*command, str(rank), str(WORLD), folder], env=environment) for rank in range(WORLD)
     ]
