@@ -7,6 +7,7 @@ import torch
 from same import randomise
 from torch import nn
 
+import normwright as nw
 from normwright.network import fold_with_report
 from normwright.network.calling import call_of
 from normwright.network.flow import calls_around, operator_of
@@ -96,3 +97,16 @@ def test_without_a_trace_each_norm_becomes_a_multiply_add(monkeypatch):
     assert report.traced_by == ""
     assert [record.place for record in report.normalisers] == ["multiply-add", "multiply-add"]
     assert "no trace today" in report.notes[0]
+
+
+def test_whitening_is_read_by_eigenvalues_and_exported_without():
+    """Newton's iteration is three hundred operators a layer, which none but another machine needs."""
+    network = nn.Sequential(nn.Linear(4, 4), nw.nn.WhiteningNorm1d(4, group_size=2)).double().eval()
+
+    def operators(graph):
+        return [operator_of(node) for node in graph.nodes if node.op == "call_function"]
+
+    read = operators(trace(network, call_of(draw(8, 4))).graph)
+    assert "aten.linalg_eigh" in read
+    assert len(read) < 100
+    assert "aten.linalg_eigh" not in operators(torch.export.export(network, (draw(8, 4),)).graph)

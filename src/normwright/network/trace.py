@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from normwright.functional.whitening.inverse_root import graphs_that_are_only_read
 from normwright.network.calling import Call
 from normwright.network.flow import Flow
 from normwright.network.recording import record
@@ -46,7 +47,8 @@ def _exported(network: nn.Module, call: Call) -> Flow:
     printed = io.StringIO()  # an export that fails prints what it has so far
     with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
         warnings.simplefilter("ignore")  # of export's own, about what we do not use
-        return flow_of(torch.export.export(network, call.args, call.named, strict=False))
+        with graphs_that_are_only_read():
+            return flow_of(torch.export.export(network, call.args, call.named, strict=False))
 
 
 def _straight(network: nn.Module, call: Call) -> Flow:

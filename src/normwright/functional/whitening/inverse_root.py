@@ -7,6 +7,9 @@ The derivatives are those of the root, not of the eigenvectors that it is comput
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,6 +21,21 @@ from normwright.backends.devices import is_captured
 # they are near; the last six square their distance. 42 reach a share of the trace of 1.5^(−84), 2·10^(−15),
 # below which a float64 covariance is rounding.
 _CONVERGED = 48
+
+_graphs_are_only_read: ContextVar[bool] = ContextVar("graphs_are_only_read", default=False)
+
+
+@contextmanager
+def graphs_that_are_only_read() -> Iterator[None]:
+    """Within, an exported program takes eigenvalues as other code does: it is to run nowhere else.
+
+    Newton's iteration is some three hundred operators, which take a second to trace, for each layer.
+    """
+    before = _graphs_are_only_read.set(True)
+    try:
+        yield
+    finally:
+        _graphs_are_only_read.reset(before)
 
 
 def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) -> Tensor:
@@ -41,7 +59,7 @@ def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) 
 def _goes_without_eigenvalues(covariance: Tensor) -> bool:
     """ONNX has none, an exported program may run where LAPACK is not, and a CUDA graph waits for nothing."""
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return torch.compiler.is_exporting()
+        return torch.compiler.is_exporting() and not _graphs_are_only_read.get()
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
     return tracing or is_captured(covariance)
 
