@@ -52,10 +52,12 @@ lint: $(VENV)/.packages
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# With the sanitizers, in two halves at once; and the objects that the library is made of, with larger tensors, which
-# takes one core: with --jobs all run beside what else has one alone. The first needs no PyTorch, and is compiled
-# while pip unpacks it.
+# With the sanitizers; and the objects that the library is made of, with larger tensors. The first needs no PyTorch,
+# and with --jobs it is compiled while pip unpacks it.
 sanitize: sanitized large
+
+# Each in two halves at once: a case takes one core.
+in_halves = $(1) & $(1) --seed 3; second=$$?; wait $$! && exit $$second
 
 sanitized: SANITIZERS := address,undefined
 sanitized: FUZZ := --cases 1250
@@ -65,11 +67,11 @@ sanitized races: $(VENV)/.tools
 	@$(BIN)/cmake -S . -B build/$@ -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DNORMWRIGHT_LIBRARY=OFF -DNORMWRIGHT_SANITIZE=$(SANITIZERS) -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >/dev/null
 	@$(BIN)/cmake --build build/$@ --target fuzz -- --quiet
-	build/$@/fuzz $(FUZZ) & build/$@/fuzz $(FUZZ) --seed 3; second=$$?; wait $$! && exit $$second
+	$(call in_halves,build/$@/fuzz $(FUZZ))
 
 large: $(VENV)/.dev
 	@$(BIN)/cmake --build build/editable --target fuzz -- --quiet
-	build/editable/fuzz --cases 150 --seed 2 --most 3000000
+	$(call in_halves,build/editable/fuzz --cases 75 --most 3000000)
 
 wheel: $(VENV)/.dev
 	NORMWRIGHT_NATIVE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps -w dist .
