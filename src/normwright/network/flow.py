@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 # What Dynamo may put before a module's name in a strict program: PyTorch takes away other spellings alone.
-_EXPORTED_ROOT = "__dict__['_modules']['_export_root']."
+_EXPORTED_ROOT = re.compile(r"(__dict__\['_modules'\]\['_export_root'\]|_export_root)(\.|$)")
 
 # Reads a tensor to check it, and hands nothing on.
 _ONLY_CHECKS = frozenset({"aten._assert_tensor_metadata", "aten.sym_size", "aten._assert_async"})
@@ -216,4 +217,6 @@ def calls_around(node: Node) -> tuple[tuple[str, str], ...]:
 
 
 def _name_of(path: str) -> str:
-    return path.partition("@")[0].removeprefix(_EXPORTED_ROOT)
+    name = path.partition("@")[0]
+    root = _EXPORTED_ROOT.match(name)
+    return name if root is None else name[root.end() :]

@@ -272,14 +272,15 @@ def test_a_tolerance_that_is_none_for_a_program():
         nw.fold(torch.export.export(network(), (x,), strict=False), x, tolerance=-1.0)
 
 
-def test_norms_are_found_by_name_where_dynamo_put_the_root_before_it():
-    """As it does in a strict program, after what nobody has found out."""
+@pytest.mark.parametrize("root", ["__dict__['_modules']['_export_root']", "_export_root"])
+def test_norms_are_found_by_name_where_dynamo_put_the_root_before_it(root):
+    """As it does in a strict program, after what nobody has found out, and around gradients that are off."""
     x = draw(2, 3, 6, 6)
     made = randomise(nn.Sequential(nn.Conv2d(3, 4, 3), nw.nn.FrozenBatchNorm2d(4), nn.ReLU())).eval()
     program = torch.export.export(made, (x,), strict=False)
     for node in program.graph.nodes:
         node.meta["nn_module_stack"] = {
-            call: (name and f"__dict__['_modules']['_export_root'].{name}", kind)
+            call: (f"{root}.{name}" if name else root, kind)
             for call, (name, kind) in node.meta.get("nn_module_stack", {}).items()
         }
     folded, report = fold_with_report(program, None)
