@@ -563,6 +563,38 @@ def test_a_network_that_fails_once_converted_is_taken_back(to):
     assert all(a is b for a, b in zip(buffers, network.buffers(), strict=True))
 
 
+class Counting(nn.Module):
+    """Counts its calls in a buffer that each call puts another tensor in the place of."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("given", ["example", "calibrate"])
+def test_looking_at_a_network_leaves_it_the_buffers_that_its_forward_replaces(given):
+    network = Counting()
+    calls = network.calls
+    batches = {"example": images(), "calibrate": [images()]}[given]
+    nw.convert(network, "group", inplace=True, **{given: batches})
+    assert network.calls is calls
+    assert calls == 0
+
+
+def test_buffers_that_a_checkpoint_leaves_out_stay_out_of_it_there_and_back():
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    count = network[0].num_batches_tracked
+    network[0].register_buffer("num_batches_tracked", count, persistent=False)
+    for away in ("frozen", "group"):
+        back = nw.convert(nw.convert(network, away), "batch")
+        assert list(back.state_dict()) == list(network.state_dict())
+
+
 def test_the_way_back_says_what_its_statistics_are_worth():
     def way_back(network):
         return convert_with_report(network, "batch")[1].layers[0].notes
