@@ -524,3 +524,37 @@ def test_hooks_are_not_blamed_for_what_they_do_not_do():
     with pytest.raises(FoldError) as refusal:
         nw.fold(network, draw(2, 3, 4, 4))
     assert "hook" not in str(refusal.value)
+
+
+class Standardising(nn.Sequential):
+    """Writes into its input: each call of it standardises the same tensor once more."""
+
+    def forward(self, x):
+        return super().forward(x.sub_(0.25).div_(0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_network_that_writes_into_its_input_is_folded_and_the_example_stays(dtype):
+    network = randomise(Standardising(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).to(dtype).eval()
+    x = draw(2, 3, 6, 6).to(dtype)
+    folded = nw.fold(network, x)
+    assert torch.equal(x, draw(2, 3, 6, 6).to(dtype))
+    assert isinstance(folded[1], nn.Identity)
+    assert torch.allclose(folded(x.clone()), network(x.clone()), atol=1e-5)
+
+
+class Adding(nn.Module):
+    """Returns its very input, to which it has added something."""
+
+    def __init__(self, added):
+        super().__init__()
+        self.added = nn.Parameter(torch.tensor(added, dtype=torch.float64))
+
+    def forward(self, x):
+        x += self.added
+        return x
+
+
+def test_an_output_is_not_judged_by_memory_that_later_calls_write_into():
+    with pytest.raises(FoldError, match="must be at most"):
+        difference.compare(Adding(1.0), Adding(2.0), call_of(draw(2, 3)), None)

@@ -22,6 +22,7 @@ from normwright.network.conversion.observe import (
     call_with_batch,
     call_with_example,
     observe,
+    on_clones,
     repeatable,
 )
 from normwright.network.conversion.options import Options
@@ -151,7 +152,7 @@ def convert_with_report(
     _check_known(network, chosen, to)
     options = Options(to, groups, ghost_size, lossy, calibrated=calibrate is not None)
     batches = None if calibrate is None else repeatable(calibrate)
-    forward = forward_fn or call_with_batch
+    forward = on_clones(forward_fn or call_with_batch)
     seen: dict[str, Calls] | None = None
     before: nn.Module = network
     if example is not None or batches is not None:
