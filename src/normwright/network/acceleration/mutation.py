@@ -82,7 +82,7 @@ class Mutations:
         return self._roots[node]
 
     def _rooted_at(self, node: Node) -> tuple[set[Any], Iterable[Node]]:
-        """The roots of a value that lie with its own node, and the inputs that it has the roots of besides."""
+        """The roots of a value that lie with its own node, and the inputs whose roots it has besides."""
         inputs = node.all_input_nodes
         if node.op in ("placeholder", "get_attr"):
             return {_OUTSIDE}, ()
