@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 from torch.distributed import ProcessGroup
 
 from normwright.errors import CollapseError
 from normwright.network.batch_call import Caller, ForwardFn
-from normwright.network.calling import mapped
 from normwright.network.copying import check_holds_numbers
 from normwright.network.spread import spread_by
 from normwright.statistics.adaptation import Adaptation, AdaptationReport, LayerAdaptation
@@ -142,7 +140,7 @@ def _read(
         for batch in batches:
             adapter.number += 1
             with Watch(found, adapter.normalise):
-                output = call(mapped(batch, torch.clone))  # which the source may be asked for, too
+                output = call(batch)
             reason = guard.reason(output, answers_of_source(call, batch, spread=spread))
             if reason:
                 raise CollapseError(

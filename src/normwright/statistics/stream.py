@@ -6,13 +6,11 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
-import torch
 from torch import nn
 
 from normwright.errors import OptionError
 from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
-from normwright.network.calling import mapped
 from normwright.network.spread import spread_by
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
 from normwright.statistics.batches import none_called, samples_in, unwrapped
@@ -82,8 +80,7 @@ class AdaptedStream:
         with untouched(self._network, self._found.modules):
             try:
                 with Watch(self._found, self._adapter.normalise):
-                    # The source may be asked for it, too, and the network write into what it is given.
-                    output = self._call(mapped(batch, torch.clone))
+                    output = self._call(batch)
                 if not self._adapter.called:
                     raise none_called(self._found.normalisers)
             except BaseException:

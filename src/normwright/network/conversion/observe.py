@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from normwright.errors import DataError, OptionError
 from normwright.network.batch_call import Caller
-from normwright.network.calling import call_of, mapped, without_compiled_code
+from normwright.network.calling import call_of, without_compiled_code
 from normwright.network.writing import write
 
 #: Runs the network on a batch and returns its output.
@@ -43,23 +43,18 @@ class Calls:
         return samples.pop() if len(samples) == 1 else None
 
 
-def call_with_batch(network: nn.Module, batch: Any) -> Any:
-    """What a data loader gives; see `Caller`."""
-    return Caller(network)(batch)
-
-
 def call_with_example(network: nn.Module, example: Any) -> Any:
     """An example, of which the network is given clones; see `call_of`."""
     return call_of(example).map(torch.clone).of(network)
 
 
-def on_clones(forward: Forward) -> Forward:
-    """The same, on clones of a batch's tensors: a network may write into them, and they are read again."""
+def calling_with_batch(forward_fn: Forward | None) -> Forward:
+    """Calls a network with what a data loader gives; see `Caller`."""
 
-    def run(network: nn.Module, batch: Any) -> Any:
-        return forward(network, mapped(batch, torch.clone))
+    def forward(network: nn.Module, batch: Any) -> Any:
+        return Caller(network, forward_fn)(batch)
 
-    return run
+    return forward
 
 
 @contextlib.contextmanager
