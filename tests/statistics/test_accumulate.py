@@ -185,3 +185,15 @@ def test_what_is_no_network_is_refused(given):
         accumulate(given),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (nn.LazyBatchNorm1d(), "has not seen a batch yet"),
+        (nn.BatchNorm1d(3, device="meta"), "on the device meta"),
+    ],
+)
+def test_what_has_no_statistics_yet_is_refused(network, words):
+    with pytest.raises(OptionError, match=words), accumulate(network):
+        pass

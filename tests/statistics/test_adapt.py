@@ -358,6 +358,11 @@ def test_a_stream_that_collapses_is_answered_by_the_source():
     assert (adapted.batches, adapted.refused) == (2, 2)
 
 
+def test_a_stream_of_a_network_without_numbers_is_refused():
+    with pytest.raises(OptionError, match="on the device meta"):
+        nw.AdaptedStream(nn.BatchNorm1d(2, device="meta"))
+
+
 class TornInPlace(Torn):
     """Writes into the batch that it is given."""
 

@@ -14,10 +14,12 @@ from normwright.backends.merged import Merged, merge, move_running
 from normwright.errors import OptionError
 from normwright.functional.batch_renorm import move_deviation
 from normwright.functional.collectives import Ranks, gathered, ranks_of
+from normwright.network.copying import check_holds_numbers
 from normwright.network.walk import check_network
 from normwright.nn.batch_renorm import _BatchRenorm
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.statistics.counted import counted
+from normwright.statistics.layers import check_not_lazy
 
 
 @contextlib.contextmanager
@@ -40,8 +42,8 @@ def accumulate(network: nn.Module) -> Iterator[None]:
     Args:
         network: whose batch norms are meant; call it, or what holds it, within.
     Raises:
-        OptionError: a normaliser was used unseen, because the network had been compiled before. Its
-            running statistics are what they were.
+        OptionError: a normaliser was used unseen, because the network had been compiled before, and its
+            running statistics are what they were; or, at the beginning, it is lazy or on the device meta.
     References:
         Chan, Golub & LeVeque 1979, Stanford STAN-CS-79-773.
     Example:
@@ -53,6 +55,10 @@ def accumulate(network: nn.Module) -> Iterator[None]:
         (tensor([3.]), tensor(1))
     """
     check_network(network)
+    check_holds_numbers(network)
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm):
+            check_not_lazy(name, module)
     tallies = [
         _Tally(name, module)
         for name, module in network.named_modules()

@@ -189,6 +189,15 @@ def _buffer(network: nn.Module, name: str) -> Tensor:
     return buffer
 
 
+def check_not_lazy(name: str, module: _NormBase) -> None:
+    """Raises OptionError where a normaliser's statistics have no size yet."""
+    if module.running_mean is not None and is_lazy(module.running_mean):
+        raise OptionError(
+            f"layer {name!r} must know its channels, but has not seen a batch yet (lazy): run one "
+            "through the network first"
+        )
+
+
 def _reason_to_leave(
     name: str,
     module: nn.Module,
@@ -200,11 +209,7 @@ def _reason_to_leave(
     if any("Frozen" in kind.__name__ for kind in type(module).__mro__):
         return "frozen"
     if isinstance(module, _NormBase):
-        if module.running_mean is not None and is_lazy(module.running_mean):
-            raise OptionError(
-                f"layer {name!r} must know its channels, but has not seen a batch yet (lazy): run one "
-                "through the network first"
-            )
+        check_not_lazy(name, module)
         if module.running_mean is None or module.running_var is None:
             return "keeps no statistics: track_running_stats=False"
         if isinstance(module, _InstanceNorm) and not instance_norm:
