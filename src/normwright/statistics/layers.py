@@ -72,10 +72,7 @@ class Layers:
         recurrent: bool = True,
     ) -> None:
         modules = dict(network.named_modules())
-        chosen = None if chosen is None else names_in("layers=", chosen)
-        for name in chosen or ():
-            if name not in modules:
-                raise unknown_name("layer", name, find_normalisers(network))
+        chosen = None if chosen is None else _first_names(network, names_in("layers=", chosen))
         self.normalisers = find_normalisers(network)
         self.left = {
             name: reason
@@ -175,6 +172,16 @@ class Layers:
             "the network must have a normaliser that keeps statistics of its population, but each is left "
             f"alone: {reasons}. Build batch norm with track_running_stats=True, or thaw what is frozen"
         )
+
+
+def _first_names(network: nn.Module, chosen: Collection[str]) -> tuple[str, ...]:
+    """The names that `named_modules` has first; a module that stands in several places has others too."""
+    every = dict(network.named_modules(remove_duplicate=False))
+    first = {module: name for name, module in network.named_modules()}
+    for name in chosen:
+        if name not in every:
+            raise unknown_name("layer", name, find_normalisers(network))
+    return tuple(first[every[name]] for name in chosen)
 
 
 def _buffer(network: nn.Module, name: str) -> Tensor:
