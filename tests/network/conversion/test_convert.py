@@ -535,6 +535,21 @@ def test_torch_s_transformer_layers_call_what_their_norms_became():
     assert [vars(one).keys() for one in back.layers] == [vars(one).keys() for one in network.layers]
 
 
+@pytest.mark.parametrize("names", [None, ["layers.1"]], ids=["all", "the second layer's"])
+def test_torch_s_transformer_hands_no_nested_tensors_to_what_its_norms_became(names):
+    layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True, dropout=0.0)
+    network = nn.TransformerEncoder(layer, 2)
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    padding = torch.arange(5) >= torch.tensor([[5], [3]])
+    away = nw.convert(network, "rms", of=("layer",), names=names)
+    with torch.no_grad():
+        one, other = (away.train(mode)(x, src_key_padding_mask=padding) for mode in (False, True))
+    torch.testing.assert_close(one[~padding], other[~padding])
+    back = nw.convert(away, "layer")
+    assert vars(back).keys() == vars(network).keys()
+    assert back.use_nested_tensor is network.use_nested_tensor is True
+
+
 def test_a_part_that_quantisation_reads_statistics_of_stays_of_the_batch_kinds():
     qconfig = torch.ao.quantization.get_default_qat_qconfig("x86")
     network = nn.Sequential(torch.ao.nn.intrinsic.qat.ConvBn2d(1, 8, 3, qconfig=qconfig))
