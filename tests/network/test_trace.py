@@ -76,6 +76,19 @@ def test_the_report_says_what_traced(kind, how):
     assert any("taken to be so in others" in note for note in report.notes) == (how == "recording")
 
 
+class DoublingInPlace(nn.Module):
+    """Asks for a value, which no export can, and writes into its input."""
+
+    def forward(self, x):
+        return x.mul_(2) if float(x.sum()) < 1e9 else x
+
+
+def test_a_recording_leaves_what_a_network_writes_into_as_it_was():
+    x = draw(2, 3)
+    assert trace(DoublingInPlace(), call_of(x)).how == "recording"
+    assert torch.equal(x, draw(2, 3))
+
+
 def test_torch_fx_vouches_for_a_recording(monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("no export today")

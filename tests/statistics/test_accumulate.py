@@ -58,6 +58,23 @@ def test_one_update_from_the_moments_of_all(dtype, momentum, mean):
         assert_moved_once(layer, batches, 1.0 if momentum is None else momentum)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_renorm_moves_its_deviation_as_one_batch_would(momentum):
+    layer = normwright.nn.BatchRenorm1d(3, momentum=momentum, dtype=torch.float64)
+    layer(torch.cat(micro_batches(mean=5.0)))  # a cumulative mean starts from somewhere
+    twin = copy.deepcopy(layer)
+    twin(torch.cat(micro_batches()))
+    with accumulate(layer):
+        for batch in micro_batches():
+            layer(batch)
+    # the sums of 60 elements, each a rounding of the mean, as above
+    mean, variance, count = (buffer.numpy() for buffer in twin.buffers())
+    apart = 64 * 2.0**-53 * np.abs(mean) * np.sqrt(variance)
+    for running, expected in ((layer.running_mean, mean), (layer.running_var, variance)):
+        assert_within(running, expected, 2 * RUNNING[running.dtype] * np.abs(expected) + apart, "running")
+    assert layer.num_batches_tracked == count
+
+
 def test_outputs_and_gradients_are_those_without_it_to_the_bit():
     for layer in layers(dtype=torch.float64):
         twin = copy.deepcopy(layer)
@@ -167,4 +184,16 @@ def test_what_is_no_network_is_refused(given):
         pytest.raises(OptionError, match=r"a network must be a torch\.nn\.Module, but is"),
         accumulate(given),
     ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (nn.LazyBatchNorm1d(), "has not seen a batch yet"),
+        (nn.BatchNorm1d(3, device="meta"), "on the device meta"),
+    ],
+)
+def test_what_has_no_statistics_yet_is_refused(network, words):
+    with pytest.raises(OptionError, match=words), accumulate(network):
         pass

@@ -358,6 +358,29 @@ def test_a_stream_that_collapses_is_answered_by_the_source():
     assert (adapted.batches, adapted.refused) == (2, 2)
 
 
+def test_a_stream_of_a_network_without_numbers_is_refused():
+    with pytest.raises(OptionError, match="on the device meta"):
+        nw.AdaptedStream(nn.BatchNorm1d(2, device="meta"))
+
+
+class TornInPlace(Torn):
+    """Writes into the batch that it is given."""
+
+    def forward(self, x):
+        return super().forward(x.mul_(2))
+
+
+def test_the_source_answers_the_batch_that_came_whatever_was_written_into_it():
+    network = TornInPlace().eval()
+    with torch.no_grad():
+        expected = network(SIGNS.clone())
+    with (
+        nw.AdaptedStream(network) as adapted,
+        pytest.warns(UserWarning, match="all 16 predictions"),
+    ):
+        assert torch.equal(adapted(SIGNS.clone()), expected)
+
+
 class Faulty(nn.Module):
     """Passes on what it is given, or fails."""
 

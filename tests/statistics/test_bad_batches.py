@@ -218,3 +218,21 @@ def test_batches_without_a_sample_are_none(verb):
     with pytest.raises(DataError, match="must hold at least one sample"):
         verb(network, [torch.zeros(0, 3, 8, 8)])
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class Mapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return torch.vmap(self.norm)(x)
+
+
+@pytest.mark.parametrize("act", [nw.recalibrate, nw.adapt])
+def test_a_layer_that_vmap_gives_several_batches_as_one(act):
+    network = Mapped().eval()
+    before = state_of(network)
+    with pytest.raises(OptionError, match=r"'norm' \(BatchNorm1d\) must be given one batch"):
+        act(network, [draw(2, 8, 3)])
+    assert same_state(before, state_of(network))

@@ -146,6 +146,13 @@ def test_only_the_layers_asked_for():
         nw.recalibrate(network, [draw(4, 3, 9, 9)], layers=["four"])
 
 
+def test_a_layer_is_chosen_by_any_name_that_it_stands_under():
+    norm = nn.BatchNorm2d(3)
+    network = nn.Sequential(nn.BatchNorm2d(3), norm, nn.ReLU(), norm).eval()
+    rows = nw.recalibrate(network, [draw(4, 3, 9, 9)], layers=["3"]).layers
+    assert [(row.name, row.uses, row.reason) for row in rows] == [("0", 0, "not chosen"), ("1", 2, "")]
+
+
 def test_a_layer_used_twice_counts_once_per_use():
     norm = nn.BatchNorm1d(3)
     network = nn.Sequential(norm, nn.Linear(3, 3), norm).eval()

@@ -76,6 +76,16 @@ def test_a_layer_that_is_gone_is_named(act):
     assert same_state(before, state_of(network))
 
 
+def test_a_layer_of_other_channels_in_its_place_is_named_before_any_is_written(act):
+    network = small_network().eval()
+    handle = act(network)
+    network[4] = nn.BatchNorm2d(network[4].num_features + 1)
+    before = state_of(network)
+    with pytest.raises(OptionError, match="'4' no longer did"):
+        handle.undo(force=True)
+    assert same_state(before, state_of(network))
+
+
 def test_a_network_that_was_cast_is_undone_where_it_now_keeps_its_statistics(act):
     """Casting and moving to a device put new tensors into the network; the old ones are nobody's."""
     network = small_network().eval()

@@ -94,13 +94,13 @@ def batch_renorm(
     scale, shift = _effective(input, weight, bias, r, d)
     y = batch_norm(input, None, None, scale, shift, True, eps=eps, **fused)
     running = (running_mean, running_var, num_batches_tracked)
-    move = partial(_move, *running, momentum, eps)
+    move = partial(move_deviation, *running, momentum, eps)
     move_under_transforms(move, running, mean, batch_deviation, deviation)
     return y
 
 
 @torch.no_grad()
-def _move(
+def move_deviation(
     running_mean: Tensor,
     running_var: Tensor,
     num_batches_tracked: Tensor | None,
@@ -110,6 +110,7 @@ def _move(
     batch_deviation: Tensor,
     deviation: Tensor,
 ) -> None:
+    """Moves running statistics in place towards a batch of this mean and deviation."""
     if num_batches_tracked is not None:
         num_batches_tracked.add_(1)
     share = momentum if momentum is not None else 1 / num_batches_tracked.double()  # type: ignore[union-attr]

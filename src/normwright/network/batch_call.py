@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from normwright.errors import OptionError
-from normwright.network.calling import moved
+from normwright.network.calling import mapped, moved
 
 ForwardFn = Callable[[nn.Module, Any], object]
 
@@ -22,6 +23,8 @@ class Caller:
     is the input and the rest is left aside; it may itself be a tuple of positional arguments or a mapping.
     A mapping holds keyword arguments; those that the network's forward does not take (labels) are left out.
     Tensors go to the network's device.
+
+    The network is given clones of the tensors, into which it may write: a batch is often read once more.
 
     Args:
         network: what is called.
@@ -35,6 +38,10 @@ class Caller:
 
     def __call__(self, batch: Any) -> object:
         """What the network answers."""
+        return self.on_itself(mapped(batch, torch.clone))
+
+    def on_itself(self, batch: Any) -> object:
+        """The same without clones, where their memory or time would count."""
         if self._forward_fn is not None:
             return self._forward_fn(self._network, batch)
         args, kwargs = self._arguments(batch)

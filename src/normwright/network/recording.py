@@ -27,6 +27,7 @@ def record(network: nn.Module, call: Call, how: str, note: str) -> Flow:
         note: of the flow.
     """
     recorder = _Recorder()
+    call = call.map(torch.clone)  # a network may write into what it is given
     names = {}
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         names[recorder.placeholder(tensor, name.replace(".", "_"), constant=True)] = name

@@ -12,10 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from normwright.backends.merged import Merged, merge, move_running
 from normwright.errors import OptionError
+from normwright.functional.batch_renorm import move_deviation
 from normwright.functional.collectives import Ranks, gathered, ranks_of
+from normwright.network.copying import check_holds_numbers
 from normwright.network.walk import check_network
+from normwright.nn.batch_renorm import _BatchRenorm
 from normwright.nn.bookkeeping import is_recomputation
 from normwright.statistics.counted import counted
+from normwright.statistics.layers import check_not_lazy
 
 
 @contextlib.contextmanager
@@ -23,10 +27,11 @@ def accumulate(network: nn.Module) -> Iterator[None]:
     """Estimates running statistics over the batch that micro-batches make together.
 
     At its end every batch norm that was used in training mode moves its running statistics once, towards
-    mean and unbiased variance of all elements that it saw; num_batches_tracked goes up by one. Without it
-    they move at every micro-batch, towards moments of a part, whose variance lacks what lies between the
-    parts. Each micro-batch is still *normalised* by its own moments: outputs and gradients are the same to
-    the bit. It costs one more reading of each normaliser's input.
+    mean and unbiased variance of all elements that it saw (batch renorm towards their biased deviation, as
+    ever); num_batches_tracked goes up by one. Without it they move at every micro-batch, towards moments of a
+    part, whose variance lacks what lies between the parts. Each micro-batch is still *normalised* by its own
+    moments: outputs and gradients are the same to the bit. It costs one more reading of each normaliser's
+    input.
 
     A layer that the network uses several times moves once for each use, as it would with the whole batch;
     a synchronised one, towards the moments over all processes, which takes one collective in all. What
@@ -37,8 +42,8 @@ def accumulate(network: nn.Module) -> Iterator[None]:
     Args:
         network: whose batch norms are meant; call it, or what holds it, within.
     Raises:
-        OptionError: a normaliser was used unseen, because the network had been compiled before. Its
-            running statistics are what they were.
+        OptionError: a normaliser was used unseen, because the network had been compiled before, and its
+            running statistics are what they were; or, at the beginning, it is lazy or on the device meta.
     References:
         Chan, Golub & LeVeque 1979, Stanford STAN-CS-79-773.
     Example:
@@ -50,6 +55,10 @@ def accumulate(network: nn.Module) -> Iterator[None]:
         (tensor([3.]), tensor(1))
     """
     check_network(network)
+    check_holds_numbers(network)
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm):
+            check_not_lazy(name, module)
     tallies = [
         _Tally(name, module)
         for name, module in network.named_modules()
@@ -120,7 +129,11 @@ class _Tally:
             for buffer in (module.running_mean, module.running_var, module.num_batches_tracked)
         )
         # As `data`: PyTorch saves them for a backward, which may follow and does not read them in training.
-        move_running(batch, mean, variance, count, module.momentum)
+        if isinstance(module, _BatchRenorm) and mean is not None and variance is not None and batch.count:
+            deviations = ((moment + module.eps).sqrt() for moment in (batch.variance, variance.double()))
+            move_deviation(mean, variance, count, module.momentum, module.eps, batch.mean, *deviations)
+        else:
+            move_running(batch, mean, variance, count, module.momentum)
 
     def ranks(self) -> Ranks | None:
         """The processes that the batch norm is synchronised over."""

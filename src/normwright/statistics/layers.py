@@ -72,10 +72,7 @@ class Layers:
         recurrent: bool = True,
     ) -> None:
         modules = dict(network.named_modules())
-        chosen = None if chosen is None else names_in("layers=", chosen)
-        for name in chosen or ():
-            if name not in modules:
-                raise unknown_name("layer", name, find_normalisers(network))
+        chosen = None if chosen is None else _first_names(network, names_in("layers=", chosen))
         self.normalisers = find_normalisers(network)
         self.left = {
             name: reason
@@ -177,6 +174,16 @@ class Layers:
         )
 
 
+def _first_names(network: nn.Module, chosen: Collection[str]) -> tuple[str, ...]:
+    """The names that `named_modules` has first; a module that stands in several places has others too."""
+    every = dict(network.named_modules(remove_duplicate=False))
+    first = {module: name for name, module in network.named_modules()}
+    for name in chosen:
+        if name not in every:
+            raise unknown_name("layer", name, find_normalisers(network))
+    return tuple(first[every[name]] for name in chosen)
+
+
 def _buffer(network: nn.Module, name: str) -> Tensor:
     """As `get_buffer`, whose questions take as long as a small layer; AttributeError where there is none."""
     *path, key = name.split(".")
@@ -187,6 +194,15 @@ def _buffer(network: nn.Module, name: str) -> Tensor:
     if buffer is None:
         raise AttributeError(f"the network has no buffer {name!r}")
     return buffer
+
+
+def check_not_lazy(name: str, module: _NormBase) -> None:
+    """Raises OptionError where a normaliser's statistics have no size yet."""
+    if module.running_mean is not None and is_lazy(module.running_mean):
+        raise OptionError(
+            f"layer {name!r} must know its channels, but has not seen a batch yet (lazy): run one "
+            "through the network first"
+        )
 
 
 def _reason_to_leave(
@@ -200,11 +216,7 @@ def _reason_to_leave(
     if any("Frozen" in kind.__name__ for kind in type(module).__mro__):
         return "frozen"
     if isinstance(module, _NormBase):
-        if module.running_mean is not None and is_lazy(module.running_mean):
-            raise OptionError(
-                f"layer {name!r} must know its channels, but has not seen a batch yet (lazy): run one "
-                "through the network first"
-            )
+        check_not_lazy(name, module)
         if module.running_mean is None or module.running_var is None:
             return "keeps no statistics: track_running_stats=False"
         if isinstance(module, _InstanceNorm) and not instance_norm:

@@ -62,10 +62,10 @@ class Replacement:
 
     def _is_there(self, layer: Layer) -> bool:
         try:
-            self._now(layer)
-        except AttributeError:
+            now = self._now(layer)
+        except (AttributeError, IndexError):
             return False
-        return True
+        return [moment.shape for moment in now] == [moment.shape for moment in self._before[layer]]
 
     def _is_ours(self, layer: Layer) -> bool:
         return any(_same(self._now(layer), known[layer]) for known in (self._after, self._before))

@@ -11,6 +11,7 @@ from torch import nn
 from normwright.errors import OptionError
 from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
+from normwright.network.copying import check_holds_numbers
 from normwright.network.spread import spread_by
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
 from normwright.statistics.batches import none_called, samples_in, unwrapped
@@ -59,6 +60,7 @@ class AdaptedStream:
         self._network = unwrapped(network)
         self._found = Layers(self._network, layers, instance_norm=False, recurrent=False)
         self._found.check_any()
+        check_holds_numbers(self._network)
         check_source_weight(source_weight, self._found.normalisers)
         self._adapter = Adapter(self._network, source_weight, decay)
         self._guard = Guard(scores_of)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from normwright.backends.devices import check_devices
-from normwright.errors import ShapeError
+from normwright.errors import OptionError, ShapeError
+from normwright.functional.moving import stands_for_several
 from normwright.functional.whitening.autograd import Rule
 from normwright.functional.whitening_norm import whiten_by
 from normwright.statistics.layers import Layer, Layers
@@ -69,10 +70,21 @@ class Watch(TorchFunctionMode):
             call = read(*args, **(kwargs or {}))
             layer = self._layers.of_call(call.running_mean, call.running_var, per_sample=call.per_sample)
             if layer is not None and call.x.is_floating_point():
+                _check_one(layer, call)
                 _check_channels(layer, call)
                 check_devices((call.x, call.weight, call.bias, call.running_mean, call.running_var))
                 return _answer(func, self._normalise(layer, call), args)
         return func(*args, **(kwargs or {}))
+
+
+def _check_one(layer: Layer, call: Call) -> None:
+    """Its moments are of one batch, whose values can be asked for."""
+    if stands_for_several(call.x):
+        raise OptionError(
+            f"layer {layer.name!r} ({layer.kind}) must be given one batch, but is called under torch.vmap, "
+            "which gives it several as one; no statistics were changed. Call the network without vmap by "
+            "forward_fn="
+        )
 
 
 def _check_channels(layer: Layer, call: Call) -> None:

@@ -600,6 +600,27 @@ def test_a_network_that_cannot_be_copied_is_left_as_it_was():
     assert type(network.norm) is normwright.nn.BatchNorm2d
 
 
+class Deep(nn.Module):
+    """Whatever may keep its input, more of it in a row than calls may stand in each other in Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.scales = nn.ModuleList([nn.Hardtanh() for _ in range(400)])
+        self.norm, self.other = nn.GroupNorm(2, 4), nn.Hardtanh()
+
+    def forward(self, x):
+        for scale in self.scales:
+            x = scale(x)
+        y = self.norm(x)
+        return torch.relu(y + self.other(x))
+
+
+def test_a_forward_that_is_longer_than_the_stack():
+    (record,) = accelerate_with_report(Deep())[1].normalisers
+    assert (record.became, record.fused) == ("normwright.nn.GroupNorm", ())
+    assert "may be changed in place" in record.reason
+
+
 def test_not_a_network():
     with pytest.raises(OptionError, match="must be a torch"):
         accelerate(torch.zeros(3))

@@ -42,6 +42,17 @@ class GroupNormAct(nn.GroupNorm):
         return F.silu(F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps))
 
 
+class GroupNormThenModule(nn.GroupNorm):
+    """As `GroupNormAct` of timm and `BitGroupNormActivation` of Transformers."""
+
+    def __init__(self, groups, channels):
+        super().__init__(groups, channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps))
+
+
 class LayerNormOfChannels(nn.LayerNorm):
     def forward(self, x):
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
@@ -80,6 +91,9 @@ SUBCLASSES = {
         lambda: BatchNormAct(4, nn.Softplus), "normwright.functional.batch_norm", (),
     ),
     "group": (lambda: GroupNormAct(2, 4), "normwright.functional.group_norm", ("silu",)),
+    "group, then a module": (
+        lambda: GroupNormThenModule(2, 4), "normwright.functional.group_norm", ("relu",),
+    ),
     "layer": (lambda: LayerNormOfChannels(4), "normwright.functional.layer_norm", ()),
     "no forward of its own": (lambda: LayerNormOfItsOwnEps(5), "normwright.functional.layer_norm", ()),
     "by name": (lambda: RootMeanSquareNorm(5), "normwright.functional.rms_norm", ()),

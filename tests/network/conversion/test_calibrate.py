@@ -34,6 +34,29 @@ def test_weight_and_bias_are_those_of_least_squares():
         np.testing.assert_allclose(away[1].bias[channel].item(), bias, rtol=2.0**-22, atol=2.0**-22)
 
 
+class Standardising(nn.Module):
+    """Writes into the batch that it is given, which the fit reads again and again."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        self.network, self.in_place = plain_network(), in_place
+
+    def forward(self, x):
+        return self.network(x.sub_(0.5).div_(2.0) if self.in_place else (x - 0.5) / 2.0)
+
+
+def test_a_network_that_writes_into_its_batch_is_fitted_as_any_other():
+    batches = batches_for(None)
+    fitted = [
+        convert_with_report(Standardising(in_place), "group", calibrate=batches, example=batches[0][0])
+        for in_place in (True, False)
+    ]
+    (one, report), (other, expected) = fitted
+    assert all(map(torch.equal, one.parameters(), other.parameters()))
+    assert report.gap == expected.gap
+    assert torch.equal(batches[0][0], batches_for(None)[0][0])
+
+
 def test_a_later_layer_is_fitted_to_what_the_fitted_ones_give_it():
     network = plain_network()
     batches = batches_for(network)

@@ -535,6 +535,21 @@ def test_torch_s_transformer_layers_call_what_their_norms_became():
     assert [vars(one).keys() for one in back.layers] == [vars(one).keys() for one in network.layers]
 
 
+@pytest.mark.parametrize("names", [None, ["layers.1"]], ids=["all", "the second layer's"])
+def test_torch_s_transformer_hands_no_nested_tensors_to_what_its_norms_became(names):
+    layer = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True, dropout=0.0)
+    network = nn.TransformerEncoder(layer, 2)
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    padding = torch.arange(5) >= torch.tensor([[5], [3]])
+    away = nw.convert(network, "rms", of=("layer",), names=names)
+    with torch.no_grad():
+        one, other = (away.train(mode)(x, src_key_padding_mask=padding) for mode in (False, True))
+    torch.testing.assert_close(one[~padding], other[~padding])
+    back = nw.convert(away, "layer")
+    assert vars(back).keys() == vars(network).keys()
+    assert back.use_nested_tensor is network.use_nested_tensor is True
+
+
 def test_a_part_that_quantisation_reads_statistics_of_stays_of_the_batch_kinds():
     qconfig = torch.ao.quantization.get_default_qat_qconfig("x86")
     network = nn.Sequential(torch.ao.nn.intrinsic.qat.ConvBn2d(1, 8, 3, qconfig=qconfig))
@@ -561,6 +576,38 @@ def test_a_network_that_fails_once_converted_is_taken_back(to):
     assert all(map(torch.equal, network.state_dict().values(), before.state_dict().values()))
     assert all(a is b for a, b in zip(parameters, network.parameters(), strict=True))
     assert all(a is b for a, b in zip(buffers, network.buffers(), strict=True))
+
+
+class Counting(nn.Module):
+    """Counts its calls in a buffer that each call puts another tensor in the place of."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return self.norm(x)
+
+
+@pytest.mark.parametrize("given", ["example", "calibrate"])
+def test_looking_at_a_network_leaves_it_the_buffers_that_its_forward_replaces(given):
+    network = Counting()
+    calls = network.calls
+    batches = {"example": images(), "calibrate": [images()]}[given]
+    nw.convert(network, "group", inplace=True, **{given: batches})
+    assert network.calls is calls
+    assert calls == 0
+
+
+def test_buffers_that_a_checkpoint_leaves_out_stay_out_of_it_there_and_back():
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    count = network[0].num_batches_tracked
+    network[0].register_buffer("num_batches_tracked", count, persistent=False)
+    for away in ("frozen", "group"):
+        back = nw.convert(nw.convert(network, away), "batch")
+        assert list(back.state_dict()) == list(network.state_dict())
 
 
 def test_the_way_back_says_what_its_statistics_are_worth():

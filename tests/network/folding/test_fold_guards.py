@@ -524,3 +524,74 @@ def test_hooks_are_not_blamed_for_what_they_do_not_do():
     with pytest.raises(FoldError) as refusal:
         nw.fold(network, draw(2, 3, 4, 4))
     assert "hook" not in str(refusal.value)
+
+
+class Standardising(nn.Sequential):
+    """Writes into its input: each call of it standardises the same tensor once more."""
+
+    def forward(self, x):
+        return super().forward(x.sub_(0.25).div_(0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_network_that_writes_into_its_input_is_folded_and_the_example_stays(dtype):
+    network = randomise(Standardising(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).to(dtype).eval()
+    x = draw(2, 3, 6, 6).to(dtype)
+    folded = nw.fold(network, x)
+    assert torch.equal(x, draw(2, 3, 6, 6).to(dtype))
+    assert isinstance(folded[1], nn.Identity)
+    assert torch.allclose(folded(x.clone()), network(x.clone()), atol=1e-5)
+
+
+class Adding(nn.Module):
+    """Returns its very input, to which it has added something."""
+
+    def __init__(self, added):
+        super().__init__()
+        self.added = nn.Parameter(torch.tensor(added, dtype=torch.float64))
+
+    def forward(self, x):
+        x += self.added
+        return x
+
+
+def test_an_output_is_not_judged_by_memory_that_later_calls_write_into():
+    with pytest.raises(FoldError, match="must be at most"):
+        difference.compare(Adding(1.0), Adding(2.0), call_of(draw(2, 3)), None)
+
+
+class PaddingItself(nn.Conv2d):
+    """Says that it pads with zeros, and pads in its own way."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), self.weight, self.bias)
+
+
+def padded_outside(self, x):
+    x = F.pad(self.norm(x.relu()), (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(x, self.conv.weight, self.conv.bias)
+
+
+def padded_both_ways(self, x):
+    y = self.norm(x.relu())
+    return self.conv(y), F.conv2d(y, self.conv.weight, self.conv.bias)
+
+
+@pytest.mark.parametrize(
+    ("way", "kind", "place"),
+    [
+        (lambda self, x: self.conv(self.norm(x.relu())), PaddingItself, "after"),
+        (padded_outside, nn.Conv2d, "after"),
+        (padded_both_ways, nn.Conv2d, "multiply-add"),
+    ],
+)
+def test_what_a_convolution_pads_is_asked_of_its_call(way, kind, place):
+    network = Net(way, norm=nn.BatchNorm2d(3), conv=kind(3, 4, 3, padding=1))
+    randomise(network).double().eval()
+    folded, report = fold_with_report(network, draw(2, 3, 6, 6))
+    assert [record.place for record in report.normalisers] == [place]
+    x = draw(3, 3, 7, 8)
+    with torch.no_grad():
+        both = zip(folded(x), network(x), strict=True)
+    for one, other in both:
+        assert float((one - other).abs().max()) <= EXACT * float(other.abs().max())

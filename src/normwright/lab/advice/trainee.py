@@ -71,7 +71,7 @@ class Trainee:
 
     def outputs(self, batch: Any) -> Any:
         """What the network answers."""
-        return self._call(batch)
+        return self._call.on_itself(batch)
 
     def loss(self, batch: Any) -> Tensor:
         """The loss on a batch, as a scalar."""

@@ -68,25 +68,34 @@ class Mutations:
 
     def _roots_of(self, node: Node) -> frozenset[Any]:
         if node not in self._roots:
-            self._roots[node] = self._find_roots(node)
+            found: set[Any] = set()
+            seen: set[Node] = set()
+            waiting = [node]
+            while waiting:  # in a loop: a forward may be longer than Python's stack
+                part = waiting.pop()
+                if part not in seen:
+                    seen.add(part)
+                    roots, inputs = self._rooted_at(part)
+                    found |= roots
+                    waiting += inputs
+            self._roots[node] = frozenset(found)
         return self._roots[node]
 
-    def _find_roots(self, node: Node) -> frozenset[Any]:
-        if node.op in ("placeholder", "get_attr"):
-            return frozenset({_OUTSIDE})
+    def _rooted_at(self, node: Node) -> tuple[set[Any], Iterable[Node]]:
+        """The roots of a value that lie with its own node, and the inputs whose roots it has besides."""
         inputs = node.all_input_nodes
+        if node.op in ("placeholder", "get_attr"):
+            return {_OUTSIDE}, ()
         if node.op == "call_module":
             module = self._block.get_submodule(str(node.target))
             if not self._known(str(node.target), module, _FRESH_MODULES | _READING_MODULES):
-                # It may return what it kept from elsewhere.
-                return frozenset({_OUTSIDE}).union(*(self._roots_of(part) for part in inputs))
-            if self._is_fresh(module):
-                return frozenset({node})
-        elif _writes(node):
-            inputs = inputs[:1] if _is_torch(node) else inputs
-        elif node.op == "call_function" and node.target in _FRESH_FUNCTIONS:
-            return frozenset({node})
-        return frozenset().union(*(self._roots_of(part) for part in inputs))
+                return {_OUTSIDE}, inputs  # it may return what it kept from elsewhere
+            return ({node}, ()) if self._is_fresh(module) else (set(), inputs)
+        if _writes(node):
+            return set(), inputs[:1] if _is_torch(node) else inputs
+        if node.op == "call_function" and node.target in _FRESH_FUNCTIONS:
+            return {node}, ()
+        return set(), inputs
 
     def only_reads(self, node: Node) -> bool:
         """Whether a node writes to none of its arguments."""

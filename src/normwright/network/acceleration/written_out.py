@@ -140,7 +140,8 @@ def call_written_out(graph: Graph, block: nn.Module) -> None:
         with graph.inserting_after(end):
             call = graph.call_function(layer_norm if term.centred else rms_norm, (term.x, *settings))
         end.replace_all_uses_with(call)
-    graph.eliminate_dead_code()
+    # Only what the norms were: whether the rest may go, a graph without its module cannot say.
+    graph.eliminate_dead_code(is_impure_node=others.__contains__)
 
 
 def _term(node: Node, terms: dict[Node, _Term], block: nn.Module) -> _Term | None:

@@ -169,7 +169,6 @@ def _take(module: nn.Module, target: Target, memory: Memory) -> None:
     attributes["_parameters"] = dict(target.parameters)
     attributes["_buffers"] = dict(target.buffers)
     attributes["training"] = target.training
-    attributes["_non_persistent_buffers_set"] = set()
 
 
 def _write(parameter: Parameter, value: Tensor | None) -> None:

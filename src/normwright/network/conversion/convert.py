@@ -19,8 +19,8 @@ from normwright.network.conversion.measure import Metric, measure
 from normwright.network.conversion.observe import (
     Calls,
     Forward,
-    call_with_batch,
     call_with_example,
+    calling_with_batch,
     observe,
     repeatable,
 )
@@ -151,7 +151,7 @@ def convert_with_report(
     _check_known(network, chosen, to)
     options = Options(to, groups, ghost_size, lossy, calibrated=calibrate is not None)
     batches = None if calibrate is None else repeatable(calibrate)
-    forward = forward_fn or call_with_batch
+    forward = calling_with_batch(forward_fn)
     seen: dict[str, Calls] | None = None
     before: nn.Module = network
     if example is not None or batches is not None:

@@ -133,7 +133,8 @@ def fit(
         ShapeError: the two networks call a normaliser differently.
     """
     fitted = {}
-    with inference(before), inference(after):
+    changed = {after.get_submodule(name) for name in kinds}
+    with inference(before), inference(after, changed):
         for name in calls:
             if name in kinds:
                 fitted[name] = _fit_one(before, after, name, kinds[name], calls[name], batches, forward)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,21 +43,36 @@ class Calls:
         return samples.pop() if len(samples) == 1 else None
 
 
-def call_with_batch(network: nn.Module, batch: Any) -> Any:
-    """What a data loader gives; see `Caller`."""
-    return Caller(network)(batch)
-
-
 def call_with_example(network: nn.Module, example: Any) -> Any:
-    """An example; see `call_of`."""
-    return call_of(example).of(network)
+    """An example, of which the network is given clones; see `call_of`."""
+    return call_of(example).map(torch.clone).of(network)
+
+
+def calling_with_batch(forward_fn: Forward | None) -> Forward:
+    """Calls a network with what a data loader gives; see `Caller`."""
+
+    def forward(network: nn.Module, batch: Any) -> Any:
+        return Caller(network, forward_fn)(batch)
+
+    return forward
 
 
 @contextlib.contextmanager
-def inference(network: nn.Module) -> Iterator[None]:
-    """Inference mode without gradients; modes, buffers and random state are put back."""
+def inference(network: nn.Module, fitted: Collection[nn.Module] = ()) -> Iterator[None]:
+    """Inference mode without gradients; modes, buffers and random state are put back.
+
+    A forward may have put another tensor in the place of a buffer: the buffer itself comes back.
+
+    Args:
+        network: what is run.
+        fitted: those of its modules that are given other buffers meanwhile, and keep them.
+    """
     modes = [(module, module.training) for module in network.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers() if not buffer.is_meta]
+    seats = [
+        (module, key, buffer, None if buffer is None or buffer.is_meta else buffer.detach().clone())
+        for module in network.modules()
+        for key, buffer in module._buffers.items()
+    ]
     devices = {tensor.device for tensor in network.parameters() if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)):
         try:
@@ -67,8 +82,10 @@ def inference(network: nn.Module) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
-            for buffer, saved in buffers:
-                if not torch.equal(buffer, saved):
+            for module, key, buffer, saved in seats:
+                if module not in fitted:
+                    module._buffers[key] = buffer
+                if buffer is not None and saved is not None and not torch.equal(buffer, saved):
                     write(buffer, saved)
 
 

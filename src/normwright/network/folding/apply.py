@@ -12,7 +12,7 @@ from normwright.errors import FoldError
 from normwright.network.folding.affine import Affine
 from normwright.network.folding.algebra import fold_after, fold_before
 from normwright.network.folding.block_affine import ChannelMap
-from normwright.network.folding.border import meets_whole_kernel, shift_of
+from normwright.network.folding.border import shift_of
 from normwright.network.folding.channel_affine import ChannelAffine
 from normwright.network.folding.channel_mixing import ChannelMixing
 from normwright.network.folding.decision import Decision, LayerChange
@@ -56,16 +56,12 @@ def _folded(network: nn.Module, change: LayerChange) -> tuple[Tensor, Tensor | N
     old = getattr(layer, change.weight.rpartition(".")[2])
     bias = None if change.bias is None else _tensor(network, change.bias)
     shift = None
-    if change.before is not None and bool(change.before.shift.any()) and _reaches_over_its_border(layer):
+    if change.before is not None and bool(change.before.shift.any()) and change.padded:
         shift = shift_of(old, change.before, groups=change.groups)
         if change.after is not None:
             shift = change.after.times(shift)
         change = dataclasses.replace(change, before=change.before.without_shift())
     return *folded_pair(old, bias, change), shift
-
-
-def _reaches_over_its_border(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.modules.conv._ConvNd) and not meets_whole_kernel(layer)
 
 
 def folded_pair(weight: Tensor, bias: Tensor | None, change: LayerChange) -> tuple[Tensor, Tensor | None]:

@@ -19,6 +19,7 @@ class LayerChange:
         transposed: it is a transposed convolution.
         before: the map of its input, or None.
         after: the map of its output, or None.
+        padded: its calls reach over their input's border, where what they are padded with has no shift.
     """
 
     weight: str
@@ -27,6 +28,7 @@ class LayerChange:
     transposed: bool
     before: ChannelMap | None = None
     after: ChannelMap | None = None
+    padded: bool = False
 
     @property
     def layer(self) -> str:

@@ -281,9 +281,12 @@ def _near(value: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def outputs(network: nn.Module, call: Call) -> list[Tensor]:
-    """Every tensor of a call's output, without gradients, from the same random numbers each time."""
+    """Every tensor of a call's output, without gradients, from the same random numbers each time.
+
+    What the call holds stays as it is, and apart from the output: a network may write into its input.
+    """
     with torch.no_grad(), same_random_numbers():
-        output = call.of(network)
+        output = call.map(torch.clone).of(network)
     unknown = unknown_in(output)
     found = [value.detach() for value in tensors_of(output)]
     if unknown or not found:

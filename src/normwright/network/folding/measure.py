@@ -29,13 +29,14 @@ def time_in_turn(networks: Sequence[nn.Module], call: Call, *, seconds: float) -
     taken: list[list[float]] = [[] for _ in networks]
     with torch.no_grad(), same_random_numbers():
         for network in networks:
-            call.of(network)  # what is made once is made now
+            call.map(torch.clone).of(network)  # what is made once is made now
         start = time.perf_counter()
         while len(taken[0]) < LEAST_CALLS or (time.perf_counter() - start < seconds and len(taken[0]) < 101):
             for network, times in zip(networks, taken, strict=True):
+                given = call.map(torch.clone)  # into which the network may write
                 _wait(device)
                 begun = time.perf_counter()
-                call.of(network)
+                given.of(network)
                 _wait(device)
                 times.append(time.perf_counter() - begun)
     first = taken[0]

@@ -286,8 +286,11 @@ class Planner:
         owners: dict[int, int] = {}  # of each bias's memory, the weight's
         for fold in folds:
             layer, change = fold.layer, self._change(fold, place)
-            if changes.setdefault(change.weight, change).bias != change.bias:
+            same = changes.setdefault(change.weight, change)
+            if same.bias != change.bias:
                 raise BlockedError(f"{self._name_of(layer)} is used with different biases")
+            if place == "after" and same.padded != change.padded:
+                raise BlockedError(f"{self._name_of(layer)} is used with different paddings")
             if layer.bias is not None:
                 weight, bias = (_memory_of(self.flow.tensors[part]) for part in (layer.weight, layer.bias))
                 if owners.setdefault(bias, weight) != weight:
@@ -305,7 +308,8 @@ class Planner:
             outer = fold.affine if outer is None else composed(outer, fold.affine)
         else:
             inner = fold.affine if inner is None else composed(fold.affine, inner)
-        change = LayerChange(weight, bias, layer.groups, layer.transposed, inner, outer)
+        padded = old.padded if old.before is not None else not layer.sums_whole_kernel
+        change = LayerChange(weight, bias, layer.groups, layer.transposed, inner, outer, padded)
         if place == "after":
             self._check_border(change, fold.layer)
         if bias is None and self.network is not None and self._needs_bias(change, layer):
