@@ -15,10 +15,13 @@ from tolerances import UNIT, assert_within, depth
 from torch import Tensor, nn
 
 from normwright.errors import OptionError, ShapeError
+from normwright.network.calling import call_of
 from normwright.network.folding.affine import Affine
 from normwright.network.folding.algebra import fold_before
-from normwright.network.folding.border import meets_whole_kernel, padding_amounts, shift_of
+from normwright.network.folding.border import shift_of
+from normwright.network.folding.layers import layer_of
 from normwright.network.folding.shifted_convolution import ShiftedConv2d, shift_by
+from normwright.network.trace import trace
 
 # PyTorch's exporter uses what PyTorch deprecates.
 EXPORTS = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -41,7 +44,7 @@ def fold(convolution: nn.Module, before: Affine) -> nn.Module:
     """The convolution with the map before it folded in, and its shift where that is no bias."""
     folded = copy.deepcopy(convolution)
     groups, transposed = convolution.groups, convolution.transposed
-    if not meets_whole_kernel(convolution):
+    if convolution.padding_mode == "zeros" and any(convolution._reversed_padding_repeated_twice):
         shift_by(folded, shift_of(convolution.weight, before, groups=groups))
         before = Affine(before.scale, torch.zeros_like(before.shift))
     weight, bias = fold_before(
@@ -121,27 +124,15 @@ def test_a_transposed_convolution_is_exact_where_it_crops_what_meets_less(
     space: int, options: dict, whole: bool
 ) -> None:
     layer = spread(getattr(nn, f"ConvTranspose{space}d")(4, 6, groups=2, dtype=torch.float64, **options))
-    assert meets_whole_kernel(layer) is whole
     x, before = image(2, 4, *[7] * space), affine(4)
+    [seen] = filter(None, map(layer_of, trace(layer, call_of(x)).graph.nodes))
+    assert seen.sums_whole_kernel is whole
     expected = layer(mapped(x, before)).detach()
     weight, bias = fold_before(layer.weight, layer.bias, before, groups=2, transposed=True)
     with torch.no_grad():
         layer.weight.copy_(weight), layer.bias.copy_(bias)
     error = float((layer(x).detach() - expected).abs().max())
     assert (error <= float(bound(layer, x, before).max())) is whole
-
-
-def test_linear_layers_meet_all() -> None:
-    assert meets_whole_kernel(nn.Linear(2, 3))
-    with pytest.raises(OptionError, match="must be a convolution or linear, but is ReLU"):
-        meets_whole_kernel(nn.ReLU())
-
-
-def test_the_amounts_are_pytorchs() -> None:
-    for space, options in CONVOLUTIONS:
-        convolution = convolution_of(space, options)
-        flat = [amount for pair in reversed(padding_amounts(convolution)) for amount in pair]
-        assert flat == list(convolution._reversed_padding_repeated_twice)
 
 
 def test_the_memory_format_stays_and_gradients_flow() -> None:

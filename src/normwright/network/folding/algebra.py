@@ -64,7 +64,7 @@ def fold_before(
 
         W (scale·x + shift) + b = (W·scale) x + (W shift + b)
 
-    Exact where every output meets the whole kernel, or the shift is 0: `border.meets_whole_kernel` tells.
+    Exact where every output meets the whole kernel (`layers.Layer.sums_whole_kernel`), or the shift is 0.
     A zero-padded convolution meets less at its border, where `border.shift_of` makes it exact.
 
     Args:

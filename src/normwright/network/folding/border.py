@@ -13,48 +13,9 @@ the map makes 0 is exact too, but copies x, which takes longer than to leave the
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from normwright.errors import OptionError
 from normwright.network.folding.block_affine import ChannelMap
-
-Amounts = tuple[tuple[int, int], ...]  # of each axis of space, before and behind
-
-
-def meets_whole_kernel(layer: nn.Module) -> bool:
-    """Whether every output of a layer is a sum over its whole kernel, so that a shift before it is a bias.
-
-    A linear layer's is. A convolution's is but for padding with zeros. A transposed convolution's is only
-    where it moves by one and crops all that meets less.
-
-    Example:
-        >>> meets_whole_kernel(nn.Conv2d(3, 8, 3)), meets_whole_kernel(nn.Conv2d(3, 8, 3, padding=1))
-        (True, False)
-    """
-    if isinstance(layer, nn.Linear):
-        return True
-    if not isinstance(layer, nn.modules.conv._ConvNd):
-        raise OptionError(f"a layer must be a convolution or linear, but is {type(layer).__name__}")
-    if layer.transposed:
-        reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        crops = all(p >= r for p, r in zip(layer.padding, reach, strict=True))  # type: ignore[operator]
-        return crops and set(layer.stride) == {1} and not any(layer.output_padding)
-    return layer.padding_mode != "zeros" or not any(map(any, padding_amounts(layer)))
-
-
-def padding_amounts(convolution: nn.modules.conv._ConvNd) -> Amounts:
-    """How much a convolution pads each axis of space, before and behind.
-
-    Example:
-        >>> padding_amounts(nn.Conv2d(3, 8, (2, 5), padding="same"))
-        ((0, 1), (2, 2))
-    """
-    if convolution.padding == "valid":
-        return tuple((0, 0) for _ in convolution.kernel_size)
-    if convolution.padding == "same":
-        reach = [d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel_size, strict=True)]
-        return tuple((total // 2, total - total // 2) for total in reach)
-    return tuple((int(amount), int(amount)) for amount in convolution.padding)
 
 
 def shift_of(weight: Tensor, affine: ChannelMap, *, groups: int = 1) -> Tensor:
