@@ -70,6 +70,22 @@ def network_of(kind: str) -> tuple[nn.Module, Tensor]:
     return network, x
 
 
+@EVERY
+def test_pytorchs_averaging_leaves_the_statistics(kind: str) -> None:
+    """It resets all batch norms, and refills those that are in training mode."""
+    network, x = network_of(kind)
+    frozen = freeze(network)
+    torch.optim.swa_utils.update_bn([x], frozen)
+    assert_bits(buffers(frozen), buffers(network))
+    frozen[1].reset_running_stats()
+    assert_bits(buffers(frozen), buffers(network))
+    frozen[1].reset_parameters()
+    assert float(frozen[1].running_mean.abs().max()) == 0.0
+    released = unfreeze(freeze(network))
+    released[1].reset_running_stats()
+    assert float(released[1].running_mean.abs().max()) == 0.0
+
+
 def buffers(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.named_buffers()}
 

@@ -99,3 +99,23 @@ def test_weight_and_bias_are_trained() -> None:
     torch.optim.SGD(module.parameters(), lr=0.1).step()
     assert not torch.equal(module.weight, before.weight)
     assert not torch.equal(module.bias, before.bias)
+
+
+@FROZEN
+def test_pytorchs_averaging_leaves_the_statistics(name: str) -> None:
+    module, x = module_of(name), input_of(name)
+    before = copy.deepcopy(module.state_dict())
+    torch.optim.swa_utils.update_bn([x], torch.nn.Sequential(module))
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+@FROZEN
+def test_what_had_no_numbers_starts_as_it_is_built(name: str) -> None:
+    with torch.device("meta"):
+        module = getattr(nn, name)(6)
+    module.to_empty(device="cpu")
+    for value in module.state_dict().values():
+        value.fill_(7)
+    module.reset_parameters()
+    built = getattr(nn, name)(6).state_dict()
+    assert all(torch.equal(value, built[key]) for key, value in module.state_dict().items())

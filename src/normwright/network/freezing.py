@@ -89,11 +89,11 @@ def freeze(network: Network, *, names: Iterable[str] | None = None, inplace: boo
     """Freezes the running statistics of batch and instance normalisers: `train()` does not move them.
 
     A frozen normaliser stays in inference: it normalises by its running statistics and leaves them as they
-    are, whatever mode the network is put in. It keeps its parameters (which are still trained), buffers,
-    hooks, momentum and `state_dict`, every reference to it, and its own forward; its class becomes a
-    subclass of its class. Batch norm (synchronised, ghost, split, masked and recurrent too), instance norm
-    and whitening in any dimension can be frozen, and what derives from them; a subclass that `accelerate`
-    made call our function calls PyTorch's again.
+    are, whatever mode the network is put in, and under `torch.optim.swa_utils.update_bn`. It keeps its
+    parameters (which are still trained), buffers, hooks, momentum and `state_dict`, every reference to it,
+    and its own forward; its class becomes a subclass of its class. Batch norm (synchronised, ghost, split,
+    masked and recurrent too), instance norm and whitening in any dimension can be frozen, and what derives
+    from them; a subclass that `accelerate` made call our function calls PyTorch's again.
 
     Convert to `torch.nn.SyncBatchNorm` before freezing: PyTorch's conversion makes new modules, which train.
 

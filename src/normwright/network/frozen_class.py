@@ -60,7 +60,16 @@ def _frozen_class(own: Any) -> type[nn.Module]:
         made: Any = object.__reduce_ex__(self, 4)
         return (_restore, (own,), *made[2:])
 
+    def leave(self: nn.Module) -> None:
+        """As those of `nn.FrozenBatchNorm2d`, so that `torch.optim.swa_utils.update_bn` leaves them."""
+
+    def start_anew(self: nn.Module) -> None:
+        own.reset_running_stats(self)
+        own.reset_parameters(self)
+
+    resets = {"reset_running_stats": leave, "reset_parameters": start_anew}
     members = {
+        **{name: reset for name, reset in resets.items() if hasattr(own, name)},
         "train": train,
         "__reduce_ex__": reduce,
         "__module__": own.__module__,
