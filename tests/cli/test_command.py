@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
+import pytest
+import typer
+
 import normwright
+from normwright.cli.app import app
 
 # Imports of the heavy parts, which `--help` does without.
 HEAVY = ("normwright.lab.compare", "plotly", "sklearn", "scipy", "safetensors")
@@ -42,6 +47,21 @@ def test_help_of_compare_has_examples_and_fits_80_columns(cli):
     assert "\u00a0" not in outcome.output
     assert max(map(len, outcome.output.splitlines())) <= 80
     assert outcome.errors == "[]"
+
+
+COMMANDS = typer.main.get_command(app).commands
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_leaves_its_line_breaks_to_the_terminal(command):
+    assert not re.search(r"\S\n\S", COMMANDS[command].help)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_copied_from_the_examples_is_one_line(command):
+    for line in (COMMANDS[command].epilog or "").splitlines():
+        assert len(line) <= 78 or "[" in line, line  # of 80 columns, two are the margin
+        assert not line.startswith("    "), line
 
 
 def test_version(cli):

@@ -215,6 +215,12 @@ def test_few_seeds_name_no_winner(grid, results):
     )
 
 
+def test_the_verdict_rounds_an_accuracy_as_the_table_does(grid, results):
+    text = verdict_of(grid, results, {"none": [0.377, 0.396], "batch": [0.8, 0.9]}, seeds=2)
+    assert f"{(0.377 + 0.396) / 2:.3f}" == "0.387"
+    assert "against 38.7 % without a normaliser" in text
+
+
 def test_within_chance_there_is_no_winner(grid, results):
     # 0.1 + 1.96·√(0.1·0.9/400) = 0.1294
     text = verdict_of(grid, results, {"none": [0.1, 0.1, 0.1], "batch": [0.12, 0.125, 0.13]})

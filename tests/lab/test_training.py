@@ -195,6 +195,7 @@ def test_the_trace_holds_what_the_layers_did():
         ("none", 1294, "at most the 1,293 samples"),
         ("batch", 1, "leaves one of the 1,293 samples for the last batch"),
         ("batch", 4, "leaves one of the 1,293 samples for the last batch: take 3 or 5"),
+        ("batch", 1292, "for the last batch: take 1291 or 1293, or leave batch norm out"),
         ("batch", 1292, "leaves one of the 1,293 samples for the last batch"),
         ("renorm", 1292, "renorm norm needs at least two samples"),
         ("whitening", 1292, "whitening norm needs at least two samples"),
@@ -206,6 +207,16 @@ def test_the_trace_holds_what_the_layers_did():
 def test_a_batch_that_does_not_fit_is_refused(norm, size, message):
     with pytest.raises(OptionError, match=message):
         check_batch(recipe_for(norm, batch_size=size), 1293)
+
+
+def test_the_sizes_to_take_instead_may_lie_further_off():
+    # One more than a multiple of 2, 3, 4, 5 and 6.
+    with pytest.raises(OptionError, match="for the last batch: take 7 or 11, or leave batch norm out"):
+        check_batch(recipe_for("batch", batch_size=4), 5401)
+    with pytest.raises(OptionError, match="for the last batch: take 2, or leave batch norm out"):
+        check_batch(recipe_for("batch", batch_size=1), 2)
+    with pytest.raises(OptionError, match="one of the 1 samples for the last batch: leave batch norm out"):
+        check_batch(recipe_for("batch", batch_size=1), 1)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from normwright.lab.weights import WEIGHTS
 EXAMPLES = """\
 [bold]Examples[/bold]
 
-To photos of another camera, in a folder per class (the labels are not looked at):
+To photos of another camera, a folder per class (labels are not looked at):
   normwright adapt nets.py:net a.pt --data images:night --out night.pt
 
 To batches of your own (loader() returns a DataLoader), seen first:

@@ -28,6 +28,7 @@ from normwright.cli.recalibrate import EXAMPLES as RECALIBRATE
 from normwright.cli.recalibrate import recalibrate
 from normwright.cli.shift import EXAMPLES as SHIFT
 from normwright.cli.shift import shift
+from normwright.cli.wording import unwrapped
 
 app = typer.Typer(
     name="normwright",
@@ -51,6 +52,8 @@ app.command(epilog=LR)(lr)
 app.command(epilog=SHIFT)(shift)
 app.add_typer(claims, name="claims")
 app.command()(backends)
+for command in app.registered_commands:
+    command.help = unwrapped(command.callback.__doc__ if command.callback else None)
 
 
 def _print_version(asked: bool) -> None:

@@ -48,9 +48,8 @@ EXAMPLES = """\
 A ResNet on Fashion-MNIST, and a page with the curves:
   normwright batch-size resnet20 --data fashion-mnist --out sizes.html
 
-Your own network and batches, at sizes of your own, trained by AdamW:
+Your own network and batches, at sizes of your own:
   normwright batch-size nets.py:net --data data.py:loader --sizes 24,48,96
-    --optimiser adamw
 """
 
 

@@ -15,16 +15,20 @@ EXAMPLES = """\
 [bold]Examples[/bold]
 
 A built-in network on built-in data:
-  normwright doctor lenet --data fashion-mnist --optimiser sgd --lr 0.1 --out report.html
+  normwright doctor lenet --data fashion-mnist --optimiser sgd --lr 0.1
 
-Your own network, its checkpoint and batches (loader() returns a DataLoader), as trained:
-  normwright doctor nets.py:net --checkpoint a.pt --data data.py:loader --optimiser adamw
+Your own network, its checkpoint and batches (loader() returns a DataLoader):
+  normwright doctor nets.py:net --checkpoint a.pt --data data.py:loader
+
+A page with figures:
+  normwright doctor nets.py:net --data data.py:loader --out report.html
 
 In CI: fail on a warning, and show the findings beside the code:
-  normwright doctor nets.py:net --data data.py:loader --fail-on warning --sarif doctor.sarif
+  normwright doctor nets.py:net --data data.py:loader --fail-on warning
+  normwright doctor nets.py:net --data data.py:loader --sarif doctor.sarif
 
 Mend what can be mended, on a copy:
-  normwright doctor nets.py:net --checkpoint a.pt --data data.py:loader --fix --out-checkpoint b.pt
+  normwright doctor nets.py:net --data data.py:loader --out-checkpoint b.pt
 
 Which rules there are:
   normwright doctor --list

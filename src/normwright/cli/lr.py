@@ -47,9 +47,8 @@ EXAMPLES = """\
 LeNet on Fashion-MNIST at batch size 128, and a page with the curves:
   normwright lr lenet --data fashion-mnist --batch-size 128 --out rates.html
 
-Your own network and batches, trained by AdamW, from 1e-6 to 1:
-  normwright lr nets.py:net --data data.py:loader --batch-size 32
-    --optimiser adamw --low 1e-6 --high 1
+Your own network and batches, at learning rates up to 1:
+  normwright lr nets.py:net --data data.py:loader --batch-size 32 --high 1
 """
 
 
@@ -89,8 +88,8 @@ def lr(
 ) -> None:
     """Find the learning rates that a network trains at, with its normalisers and without.
 
-    The rate is raised step by step: from where the loss begins to fall to where it rises again reaches the
-    usable range. Only a rate that was run is recommended. Nothing is trained for good.
+    The rate is raised step by step. The usable range goes from where the loss begins to fall to where it
+    rises again. Only a rate that was run is recommended. Nothing is trained for good.
     """
     asked = arguments_of(context)
 

@@ -31,7 +31,7 @@ Last month's table against this month's, as a step of a pipeline:
   normwright shift may.csv june.csv --fail-on-shift
 
 Photos of another camera, and what they do to a network trained on the first:
-  normwright shift images:day images:night --network nets.py:net --checkpoint a.pt
+  normwright shift images:a images:b --network nets.py:net --checkpoint a.pt
 
 The training images of a published set against its test images, labels too:
   normwright shift fashion-mnist fashion-mnist --with-labels

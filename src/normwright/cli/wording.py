@@ -5,6 +5,7 @@ In a message for Python an argument stands as in a call, `names=`. A command has
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -19,6 +20,17 @@ _IN_PYTHON_ALONE = ("forward_fn", "layers", "scores_of", "process_group", "inpla
 
 # Without a value behind it, as `groups=2` in the description of a module has.
 _ARGUMENT = re.compile(r"\b([a-z_]+)=(?:True\b)?(?![\w'\"(\[{-])")
+
+
+def unwrapped(docstring: str | None) -> str:
+    """A docstring as a command's help: each paragraph on one line, for Rich keeps the breaks of the source.
+
+    Example:
+        >>> unwrapped("Find it.\\n\\n    In all\\n    places.\\n    ")
+        'Find it.\\n\\nIn all places.'
+    """
+    paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
 
 
 def options_of(context: typer.Context) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import heapq
 import itertools
 import math
 import random
@@ -77,13 +78,19 @@ def check_batch(recipe: Recipe, samples: int) -> None:
     last = smallest_batch(training, samples)
     least = last % ghost_size or ghost_size if norm == "ghost" else last
     if norm in _OVER_THE_BATCH and least == 1:
-        better = [other for other in (size - 1, size + 1, size + 2) if other > 1 and samples % other != 1]
-        advice = f"take {' or '.join(map(str, better[:2]))}" if norm != "ghost" else "take another ghost_size"
+        fitting = " or ".join(str(other) for other in _fitting_sizes(size, samples))
+        advice = "take another ghost_size" if norm == "ghost" or not fitting else f"take {fitting}"
         raise OptionError(
             f"{norm} norm needs at least two samples in every {'virtual ' if norm == 'ghost' else ''}batch, "
             f"but batch size {size} leaves one of the {samples:,} samples for the last batch: {advice}, or "
             f"leave {norm} norm out"
         )
+
+
+def _fitting_sizes(size: int, samples: int) -> list[int]:
+    """The two batch sizes nearest to one that leaves a last batch of one, and which leave none."""
+    fitting = (other for other in range(2, samples + 1) if samples % other != 1)
+    return sorted(heapq.nsmallest(2, fitting, key=lambda other: abs(other - size)))
 
 
 def smallest_batch(recipe: TrainingRecipe, samples: int) -> int:

@@ -292,7 +292,8 @@ def _edges(alive: Sequence[Row], edges: Mapping[str, str | None]) -> list[str]:
 
 
 def _shown(value: float, metric: str) -> str:
-    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.4g}"
+    # The table shows three decimals: a percentage of any others may round a tie the other way.
+    return f"{100 * round(value, 3):.1f} %" if metric == "accuracy" else f"{value:.4g}"
 
 
 def _capital(text: str) -> str:

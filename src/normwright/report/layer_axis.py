@@ -39,9 +39,11 @@ def _without_common_end(names: Sequence[str]) -> list[str]:
     Example:
         >>> _without_common_end(["hidden1.linear", "hidden2.linear", "output"])
         ['hidden1', 'hidden2', 'output']
+        >>> _without_common_end(["1.norm"])  # alone it would be taken for the module around it
+        ['1.norm']
     """
     short = [name.rpartition(".")[0] or name for name in names]
-    return short if len(set(short)) == len(names) else list(names)
+    return short if 1 < len(names) == len(set(short)) else list(names)
 
 
 def _shortened(name: str) -> str:

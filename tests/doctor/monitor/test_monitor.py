@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -442,3 +443,13 @@ def test_its_name_tells_what_it_watches():
         assert repr(monitor).startswith("Monitor(Sequential, SGD, every=3, steps=2: 5 steps, 2 windows, ")
         assert repr(monitor).count(" note") == (count > 0)
     assert repr(monitor).endswith(", closed)")
+
+
+def test_its_name_counts_findings_in_the_plural(monkeypatch):
+    network = small()
+    optimiser = sgd(network)
+    found = [SimpleNamespace(severity=severity) for severity in ("warning", "warning", "note")]
+    with nw.Monitor(network, optimiser, every=3, steps=2, on_finding=lambda finding: None) as monitor:
+        train(network, optimiser, 5)
+        monkeypatch.setattr(nw.Monitor, "findings", found)
+        assert "the latest with 2 warnings, 1 note" in repr(monitor)

@@ -162,6 +162,37 @@ def test_batches_of_one_class_each_are_told_from_small_ones():
     assert "batches are unlike: the means in '1' lie" in finding.message
 
 
+class _CalledTwice(nn.Module):
+    """One batch norm in two places, whose values lie far apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.norm(10 * self.first(self.norm(x)) + 20)))
+
+
+@pytest.mark.parametrize(
+    ("trained", "severity", "reason"),
+    [
+        (False, "note", "'norm': the layer was never trained, and its running statistics are still as built"),
+        (True, "warning", "most of all in 'norm', which is called 2 times in one forward: its running"),
+    ],
+)
+def test_a_norm_in_two_places_does_not_make_shuffled_batches_unlike(trained, severity, reason):
+    network = _CalledTwice().train()
+    batches = tuple((torch.randn(32, 4), torch.randint(2, (32,))) for _ in range(8))
+    for x, _ in batches * (10 * trained):
+        network(x)
+    [finding] = found("train_eval_gap", Subject(network, batches, F.cross_entropy))
+    assert finding.severity == severity
+    assert reason in finding.message
+    assert "unlike" not in finding.message
+
+
 def test_an_averaged_model_is_known_by_its_class():
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).train()
     batches = tuple(torch.randn(64, 4) for _ in range(8))

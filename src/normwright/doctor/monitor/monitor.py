@@ -119,7 +119,7 @@ class Monitor:
     def __repr__(self) -> str:
         """What is watched, how often, and what was seen; nothing is computed for it."""
         counted = collections.Counter(finding.severity for finding in self.findings)
-        found = ", ".join(f"{counted[severity]} {severity}" for severity in SEVERITIES if counted[severity])
+        found = ", ".join(how_many(counted[grade], grade) for grade in SEVERITIES if counted[grade])
         state = f"{how_many(len(self._windows), 'window')}, the latest with {found or 'nothing found'}"
         if not self._windows:
             state = "no window yet"

@@ -44,8 +44,8 @@ RULE = Rule(
     "sample.",
     why="No gradient passes a channel that is flat everywhere: its filter never moves again, and costs time "
     "and memory for nothing.",
-    advice="Put a normaliser before the activation, raise its bias, lower the learning rate, or take a "
-    "function without a dead side (LeakyReLU).",
+    advice="Put a normaliser before the activation where there is none, raise its bias, lower the learning "
+    "rate, or take a function without a dead side (LeakyReLU).",
     references=("Maas et al. 2013, Rectifier nonlinearities", "Mehta et al. 2019, arXiv:1811.12495"),
     severity="warning",
     check=check,

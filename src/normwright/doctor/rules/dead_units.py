@@ -40,8 +40,8 @@ RULE = Rule(
     what="Units of a layer give 0, or lie in the flat part of their function, for every sample.",
     why="No gradient passes a unit that is flat for every sample: its weights never move again, and the "
     "layer is as wide as what is left of it.",
-    advice="Put a normaliser before the activation, lower the learning rate or the initial bias, or take a "
-    "function without a dead side (LeakyReLU).",
+    advice="Put a normaliser before the activation where there is none, lower the learning rate or the "
+    "initial bias, or take a function without a dead side (LeakyReLU).",
     references=("Maas et al. 2013, Rectifier nonlinearities", "He et al. 2015, arXiv:1502.01852"),
     severity="warning",
     check=check,

@@ -66,8 +66,8 @@ RULE = Rule(
     what="Gradients, or the optimiser's steps, are many times the weights.",
     why="One step replaces what was learned, and the next gradient is larger still: the loss jumps or "
     "becomes NaN.",
-    advice="Put a normaliser after each linear layer or convolution, lower the initial weights or the "
-    "learning rate, or clip gradients; clipping in a loop of your own is not seen here.",
+    advice="Lower the learning rate or the initial weights, put a normaliser after each linear layer or "
+    "convolution that has none, or clip gradients; clipping in a loop of your own is not seen here.",
     references=(
         "Pascanu et al. 2013, arXiv:1211.5063",
         "Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.3",

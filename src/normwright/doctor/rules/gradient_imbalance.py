@@ -56,8 +56,8 @@ RULE = Rule(
     name="gradient_imbalance",
     what="The gradient, against the weights, differs much between layers near the loss and near the input.",
     why="One learning rate cannot suit both: one end hardly moves, or the other is thrown about.",
-    advice="Put a normaliser after each linear layer or convolution; else initialise by Xavier or Kaiming, "
-    "or take an optimiser that scales each layer's step (Adam, LARS).",
+    advice="Put a normaliser after each linear layer or convolution that has none; else initialise by Xavier "
+    "or Kaiming, or take an optimiser that scales each layer's step (Adam, LARS).",
     references=("Glorot & Bengio 2010, AISTATS", "You et al. 2017, arXiv:1708.03888"),
     severity="warning",
     check=check,

@@ -62,7 +62,7 @@ RULE = Rule(
     what="One step of the optimiser moves the distribution of a layer's input by more than its own width.",
     why="The layer is asked for answers on values that it has never seen, and its own step was made for "
     "others: training must be slow to go on at all.",
-    advice="Put a normaliser before the layer, or lower the learning rate.",
+    advice="Lower the learning rate, or put a normaliser before the layer where there is none.",
     references=("Ioffe & Szegedy 2015, arXiv:1502.03167", "Santurkar et al. 2018, arXiv:1805.11604"),
     severity="warning",
     check=check,

@@ -14,6 +14,7 @@ from normwright.doctor.finding import Severity
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.statistics.modes import ModeFacts
+from normwright.doctor.statistics.running import RunningFacts
 from normwright.doctor.statistics.small_batches import noise_at, over_batches
 from normwright.doctor.statistics.staleness import judged
 from normwright.doctor.subject import Subject
@@ -57,6 +58,13 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
     unlike = _unlike_batches(evidence)
     if unlike:
         return "warning", unlike
+    widest = max(evidence.running, key=lambda facts: facts.gap, default=None)
+    calls = 1 if widest is None else _calls(evidence).get(widest.layer, 1)
+    if widest is not None and calls > 1 and _moved(widest):
+        return "warning", (
+            f"most of all in {widest.layer!r}, which is called {calls} times in one forward: its running "
+            "statistics are a mixture"
+        )
     verdicts = [(facts, judged(facts, THRESHOLDS["stale_gap"].value)) for facts in evidence.running]
     reasons = [(facts, *verdict) for facts, verdict in verdicts if verdict is not None]
     stale = [(facts, why) for facts, severity, why in reasons if severity == "warning"]
@@ -68,7 +76,6 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
     if excused:
         worst, why = max(excused, key=lambda found: found[0].gap)
         return "note", f"{worst.layer!r}: {why}"
-    widest = max(evidence.running, key=lambda facts: facts.gap, default=None)
     if widest is not None and widest.gap <= THRESHOLDS["stale_lag"].value * widest.lag:
         return "note", (
             f"many layers lag a little, {widest.layer!r} most, by {widest.gap:.0%} of its outputs' size: the "
@@ -89,9 +96,22 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
     )
 
 
+def _moved(facts: RunningFacts) -> bool:
+    """Whether training moved its running statistics; where that is not counted, its weights tell."""
+    return not (facts.frozen or facts.untrained or facts.tracked == 0)
+
+
+def _calls(evidence: Evidence) -> dict[str, int]:
+    """How often one forward calls each normaliser."""
+    return {norm.name: norm.calls for norm in evidence.normalisers}
+
+
 def _unlike_batches(evidence: Evidence) -> str:
     """Says where batches differ by more than as many samples drawn at random would, or ""."""
+    calls = _calls(evidence)
     for facts in over_batches(evidence):
+        if calls.get(facts.layer, 1) > 1:
+            continue  # its calls are given unlike values, however the batches are drawn
         whole = facts.noise[0] if facts.noise else None
         if whole is None or whole.samples != facts.samples or whole.batches < 4 or not facts.corrected > 0:
             continue

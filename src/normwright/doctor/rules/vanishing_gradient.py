@@ -75,8 +75,8 @@ RULE = Rule(
     name="vanishing_gradient",
     what="Layers at the input get hardly any gradient, compared with their weights and with other layers.",
     why="They stay as they were initialised, and the network learns on what random layers make of its input.",
-    advice="Put a normaliser after each linear layer or convolution, take activations that do not saturate "
-    "(ReLU), Xavier or Kaiming initialisation, or residual connections.",
+    advice="Put a normaliser after each linear layer or convolution that has none, take activations that do "
+    "not saturate (ReLU), Xavier or Kaiming initialisation, or residual connections.",
     references=("Bengio et al. 1994, IEEE TNN 5(2)", "Glorot & Bengio 2010, AISTATS"),
     severity="warning",
     check=check,

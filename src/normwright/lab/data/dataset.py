@@ -153,7 +153,7 @@ def _check_finite(name: str, split: str, x: torch.Tensor) -> None:
     first = int((~finite).nonzero()[0])
     raise DataError(
         f"{name}: x must be finite, but sample {first} of the {split} split holds NaN or infinity "
-        f"({int((~finite).sum()):,} such samples in all); correct or leave out those samples"
+        f"({int((~finite).sum()):,} such in all); correct or leave out those samples"
     )
 
 
