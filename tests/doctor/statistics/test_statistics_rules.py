@@ -117,6 +117,26 @@ def trained_with(momentum, count):
     return Subject(network, tuple(batches), F.cross_entropy, optimiser)
 
 
+@pytest.mark.parametrize("in_training", [0.0, -4.0])
+def test_a_loss_that_is_not_above_0_is_held_against_its_size(in_training):
+    network = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
+    network[0].num_batches_tracked.fill_(1000)
+    network[0].running_mean.fill_(9.0)
+    nn.init.ones_(network[1].weight)
+    batches = tuple((torch.randn(64, 4), torch.zeros(64)) for _ in range(4))
+
+    def loss(outputs, _):  # without a share of the outputs where they are within 20
+        return (outputs.abs() - 20).relu().mean() + in_training + 0 * outputs.sum()
+
+    subject = Subject(network, batches, loss)
+    modes = gather(subject).modes
+    assert modes.loss_training == in_training
+    [finding] = found("train_eval_gap", subject)
+    rise = modes.loss_inference - in_training
+    assert finding.value == (1 + rise / 4 if in_training else float("inf"))
+    assert finding.value > finding.threshold
+
+
 @pytest.mark.parametrize("rule", ["stale_statistics", "train_eval_gap"])
 def test_a_momentum_too_small_for_the_training_is_a_warning(rule):
     [finding] = found(rule, trained_with(0.001, 160))
