@@ -31,9 +31,7 @@ def test_the_column_that_moved_comes_first():
 
 @pytest.mark.parametrize("sizes", [(6000, 6000), (6000, 100), (100, 6000)])
 def test_many_rows_of_a_set_do_not_hide_the_other(sizes):
-    first, second = (
-        normal(count, 2, seed=seed, shift=2.0 * seed) for seed, count in enumerate(sizes)
-    )
+    first, second = (normal(count, 2, seed=seed, shift=2.0 * seed) for seed, count in enumerate(sizes))
     losses = told(first, second)
     assert losses[0].group.name == "c0"
     assert losses[0].fall > 0.2

@@ -115,7 +115,7 @@ def _loss(data: Coded, parts: Sequence[Taught], group: Group, seed: int) -> Loss
 
 
 def _asked_again(current: npt.NDArray[np.bool_], seed: int) -> npt.NDArray[np.int64]:
-    """Places of at most `_ROWS` rows, drawn at random, as many of each set as can be: they come set by set."""
+    """Places of at most `_ROWS` rows, drawn at random, of each set: they come one set after the other."""
     drawn = np.random.default_rng(seed).permutation(len(current))
     fewer, more = sorted((drawn[current[drawn]], drawn[~current[drawn]]), key=len)
     fewer = fewer[: _ROWS // 2]
