@@ -65,6 +65,7 @@ def test_one_sample_of_many_positions_is_a_warning():
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
     [finding] = found("batch_of_one", Subject(network, (torch.randn(1, 1, 9, 9),) * 2))
     assert finding.severity == "warning"
+    assert "of 1 batch normaliser the moments are its alone" in finding.message
 
 
 class StandardisedConv(nn.Conv2d):
