@@ -37,6 +37,15 @@ def test_a_last_batch_of_one_is_an_error_though_it_was_not_read():
     assert "the last batch has 1 of 32 samples, which gives '1' one value per channel" in finding.message
 
 
+def test_an_empty_last_batch_is_no_last_batch():
+    subject = last_batch_ragged.healthy()
+    empty = torch.empty(0, 4)
+    subject = dataclasses.replace(subject, batches=(*subject.batches, empty), sizes=(*subject.sizes, 0))
+    assert not found("last_batch_ragged", subject)
+    ragged = dataclasses.replace(subject, sizes=(32, 32, 2, 0))
+    assert "the last batch has 2 of 32" in found("last_batch_ragged", ragged)[0].message
+
+
 @pytest.mark.parametrize("last", [16, 31])
 def test_a_last_batch_that_is_large_enough_passes(last):
     assert not found(
