@@ -397,6 +397,21 @@ def test_a_seed_that_diverged_counts_while_it_lasted(grid, results):
     assert len(learning.loss.steps) == 30
 
 
+@pytest.mark.parametrize("lasted", [150, 998])
+def test_a_seed_that_diverged_counts_in_a_long_loss_while_it_lasted(grid, results, lasted):
+    choice = choose(grid, results)[0]
+    first, second = choice.runs
+    results |= {
+        first.hash: result(0.1, 0.2, 0.3, loss=np.ones(1000)),
+        second.hash: result(diverged=True, loss=np.full(lasted, 3.0)),
+    }
+    band = make_learning(choice, results).loss
+    both = lasted // 5  # means of five steps
+    assert band.steps == tuple(range(5, 1001, 5))
+    assert band.high == (3.0,) * both + (1.0,) * (200 - both)
+    assert band.mean == (2.0,) * both + (1.0,) * (200 - both)
+
+
 def test_ribbons_and_gradients_are_those_of_the_first_seed(grid, results):
     choice = choose(grid, results)[0]
     ribbons = make_ribbons(choice, results)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from normwright.doctor.diagnosis import Diagnosis
+from normwright.doctor.statistics.modes import ModeFacts
 from normwright.report.doctor_gradients import gradients_section
 from normwright.report.doctor_layers import depth_section, layers_section, ribbon
-from normwright.report.doctor_moments import gap_section, noise_section
+from normwright.report.doctor_moments import gap_section, modes_in_words, noise_section
 
 Make = Callable[..., Diagnosis]
 
@@ -122,3 +124,8 @@ def test_sections_without_records_say_so() -> None:
     ):
         assert section.views == ()
         assert section.empty.startswith("There is nothing to draw here")
+
+
+def test_of_one_sample_no_difference_of_the_outputs_is_told():
+    modes = ModeFacts(1, 1, math.nan, 0.5, 0.75, math.nan, math.nan, math.nan, 0.5)
+    assert modes_in_words(modes, ()) == ("The loss is 0.5 in training mode and 0.75 in inference mode.",)

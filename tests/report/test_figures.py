@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -10,11 +11,11 @@ import pytest
 
 from normwright.errors import OptionError
 from normwright.lab.recipe import NORMS
-from normwright.lab.records import Band
+from normwright.lab.records import Band, RateMap
 from normwright.report.cubes import NEAREST, SHAPE, coloured, cube
 from normwright.report.curves import MOST_POINTS, thinned
 from normwright.report.palette import INK, PAPER, STYLES, along, contrast, ink_on, style_of
-from normwright.report.rates import SCALE
+from normwright.report.rates import SCALE, rates
 from normwright.report.ribbons import scales
 
 
@@ -104,3 +105,12 @@ def test_scales_of_constant_and_missing_values_have_a_width() -> None:
     for scale in scales([[(0.0, 0.0, 0.0)], [(math.nan, math.nan, math.nan)], []]):
         low, high = scale.range
         assert low < high
+
+
+def test_the_framed_rate_is_the_one_that_is_judged(make_comparison):
+    """Of a rate at which seeds diverged the mean is of those alone that lasted."""
+    seen = RateMap("batch", (0.1, 0.3, 1.0), (32,), ((0.9, 0.95, 0.99),), ((0, 0, 2),))
+    tied = RateMap("none", (0.1, 0.3, 1.0), (32,), ((0.9, 0.9, None),), ((0, 0, 3),))
+    [grid] = rates(dataclasses.replace(make_comparison(), rate_maps=(seen, tied))).grids
+    framed = [[cell.best for cell in line.cells] for line in grid.lines]
+    assert framed == [[False, True, False], [True, False, False]]

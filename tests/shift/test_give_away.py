@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from tables import normal, rows
 
 from normwright.shift.columns import Rows, coded
@@ -26,6 +27,14 @@ def test_the_column_that_moved_comes_first():
     assert losses[0].group.name == "c0"
     assert losses[0].fall > 0.2
     assert sum(loss.fall for loss in losses[1:]) < 0.1 * losses[0].fall
+
+
+@pytest.mark.parametrize("sizes", [(6000, 6000), (6000, 100), (100, 6000)])
+def test_many_rows_of_a_set_do_not_hide_the_other(sizes):
+    first, second = (normal(count, 2, seed=seed, shift=2.0 * seed) for seed, count in enumerate(sizes))
+    losses = told(first, second)
+    assert losses[0].group.name == "c0"
+    assert losses[0].fall > 0.2
 
 
 def test_a_column_of_many_is_found_in_its_run():

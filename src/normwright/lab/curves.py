@@ -17,7 +17,9 @@ POINTS = 200
 def make_learning(choice: Choice, results: Results) -> Learning:
     """The learning curves of a choice: mean over seeds, lowest and highest seed."""
     runs = [results[run.hash] for run in choice.runs]
-    loss = _band([_thinned(run.loss) for run in runs])
+    # One stretch for all, for the means of others would be at no step in common.
+    stretch = max(1, -(-max(len(run.loss) for run in runs) // POINTS))
+    loss = _band([_thinned(run.loss, stretch) for run in runs])
     metric = _band([(run.evaluation_steps, run.validation) for run in runs])
     return Learning(choice.norm, choice.batch_size, loss, metric)
 
@@ -55,9 +57,8 @@ def make_gradients(choice: Choice, results: Results) -> list[GradientProfile]:
     return [profile]
 
 
-def _thinned(values: Floats) -> tuple[Ints, Floats]:
-    """Means over equal stretches, each at its last step; at most `POINTS` of them."""
-    stretch = max(1, -(-len(values) // POINTS))
+def _thinned(values: Floats, stretch: int) -> tuple[Ints, Floats]:
+    """Means over stretches of so many steps, each at its last step."""
     starts = np.arange(0, len(values), stretch)
     if not len(starts):
         return starts, values

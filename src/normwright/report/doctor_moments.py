@@ -66,7 +66,11 @@ def _bars(names: Sequence[str], values: dict[str, float], name: str, colour: str
 
 def modes_in_words(modes: ModeFacts, running: Sequence[RunningFacts]) -> tuple[str, ...]:
     """What the two modes come to for the whole network."""
-    sentences = [f"The network's outputs in the two modes differ by {modes.outputs:.1%}, all else held."]
+    sentences = []
+    # One sample has no deviation that a difference could be held against.
+    if math.isfinite(modes.outputs):
+        differ = f"differ by {modes.outputs:.1%}, all else held"
+        sentences.append(f"The network's outputs in the two modes {differ}.")
     if math.isfinite(modes.loss_training) and math.isfinite(modes.loss_inference):
         sentences.append(
             f"The loss is {modes.loss_training:.4g} in training mode and {modes.loss_inference:.4g} in "

@@ -100,9 +100,11 @@ def _cells(
     """The cells of one line; None where this normaliser was not run at that learning rate."""
     metrics = dict(zip(each.lrs, map(_finite, each.metric[line]), strict=True))
     diverged = dict(zip(each.lrs, each.diverged[line], strict=True))
-    best = max((value for value in metrics.values() if value is not None), default=None)
+    # As `lab.judge.choose` has it: a mean over fewer seeds is none that the others are held against.
+    alive = [(-diverged[lr], value, lr) for lr, value in metrics.items() if value is not None]
+    chosen = max(alive, key=lambda rated: rated[:2], default=(0, 0.0, None))[2]
     return tuple(
-        _cell(metrics[lr], diverged[lr], low, high, best=metrics[lr] == best) if lr in metrics else None
+        _cell(metrics[lr], diverged[lr], low, high, best=lr == chosen) if lr in metrics else None
         for lr in lrs
     )
 

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils.checkpoint import checkpoint
 
 import normwright as nw
@@ -453,3 +455,62 @@ def test_its_name_counts_findings_in_the_plural(monkeypatch):
         train(network, optimiser, 5)
         monkeypatch.setattr(nw.Monitor, "findings", found)
         assert "the latest with 2 warnings, 1 note" in repr(monitor)
+
+
+def test_a_default_device_that_begins_or_ends_within_a_window_is_the_users():
+    """PyTorch ends a mode by taking off the topmost, which must be that of `with torch.device`."""
+    network = small()
+    optimiser = sgd(network)
+    with nw.Monitor(network, optimiser, every=4, steps=2) as monitor:
+        with torch.device("meta"):
+            assert torch.empty(1).is_meta
+        for steps in (1, 2, 1, 2, 2):
+            with torch.device("cpu"):
+                train(network, optimiser, steps)
+                with torch.device("meta"):
+                    assert torch.empty(1).is_meta
+            assert not any(isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())
+    assert not _get_current_function_mode_stack()
+    assert [len(window.evidence.activations) for window in monitor.windows] == [4, 4]
+
+
+def test_a_default_device_that_is_set_within_a_window_is_the_users():
+    network = small()
+    optimiser = sgd(network)
+    try:
+        with nw.Monitor(network, optimiser, every=4, steps=2):
+            torch.set_default_device("cpu")
+            train(network, optimiser, 5)
+            torch.set_default_device(None)
+            train(network, optimiser, 1)
+            torch.set_default_device("cpu")
+    finally:
+        torch.set_default_device(None)
+    assert not _get_current_function_mode_stack()
+
+
+class _Calling(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inside = small()
+
+    def forward(self, x):
+        return nn.functional.softplus(self.inside(x))
+
+
+def test_monitors_of_two_networks_that_train_in_turn():
+    """The first of their windows to end must not end what the other hears."""
+    one, two = _Calling(), _Calling()
+    optimisers = sgd(one), sgd(two)
+    with (
+        nw.Monitor(one, optimisers[0], every=9, steps=1) as first,
+        nw.Monitor(two, optimisers[1], every=9, steps=3) as second,
+    ):
+        for _ in range(4):
+            train(one, optimisers[0], 1)
+            train(two, optimisers[1], 1)
+    for monitor, steps in ((first, 1), (second, 3)):
+        [window] = monitor.windows
+        calls = {layer.layer: layer.calls for layer in window.evidence.activations}
+        assert calls[": softplus"] == calls["inside.1"] == (1,) * steps
+    assert not _get_current_function_mode_stack()

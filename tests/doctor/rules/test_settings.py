@@ -34,6 +34,41 @@ def test_momentum(momentum, severity):
     assert [finding.severity for finding in findings.values()] == ([severity] if severity else [])
 
 
+@pytest.mark.parametrize("momentum", [-5.0, -0.1, 1.5, 3.0])
+def test_momentum_that_is_no_share(momentum):
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=momentum))
+    finding = found("momentum_extreme", network, torch.randn(8, 4))["1"]
+    assert finding.severity == "error"
+    assert finding.message == (
+        f"momentum {momentum:g} is no share: the newest batch weighs {momentum:g} in its running statistics "
+        f"and all before it {1 - momentum:g}, which is no mean"
+    )
+    assert finding.fix().network[1].momentum == 0.1
+
+
+def test_momentum_1_is_said_to_be_the_newest_batch():
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=1.0))
+    finding = found("momentum_extreme", network, torch.randn(8, 4))["1"]
+    assert finding.message == "momentum 1: its running statistics are those of the newest batch alone"
+
+
+def test_what_decays_is_named():
+    network = nn.Sequential(nn.Linear(4, 4), nn.RMSNorm(4), nn.BatchNorm1d(4), nn.LayerNorm(4))
+    groups = [
+        {"params": [*network[:2].parameters(), *network[3].parameters()], "weight_decay": 0.01},
+        {"params": [network[2].weight], "weight_decay": 0.5},
+        {"params": [network[2].bias]},
+    ]
+    optimiser = torch.optim.SGD(groups, lr=0.1)
+    batch = torch.randn(8, 4), torch.zeros(8, dtype=torch.long)
+    diagnosis = nw.diagnose(network, [batch], optimiser=optimiser, rules=["weight_decay_on_norm"])
+    assert {finding.layer: (finding.message, finding.value) for finding in diagnosis.findings} == {
+        "1": ("weight decays by 0.01", 0.01),
+        "2": ("weight decays by 0.5", 0.5),
+        "3": ("weight and bias decay by 0.01", 0.01),
+    }
+
+
 def test_momentum_so_small_that_statistics_are_known_late():
     network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=0.001))
     finding = found("momentum_extreme", network, torch.randn(8, 4))["1"]

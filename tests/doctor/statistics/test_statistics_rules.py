@@ -37,6 +37,15 @@ def test_a_last_batch_of_one_is_an_error_though_it_was_not_read():
     assert "the last batch has 1 of 32 samples, which gives '1' one value per channel" in finding.message
 
 
+def test_an_empty_last_batch_is_no_last_batch():
+    subject = last_batch_ragged.healthy()
+    empty = torch.empty(0, 4)
+    subject = dataclasses.replace(subject, batches=(*subject.batches, empty), sizes=(*subject.sizes, 0))
+    assert not found("last_batch_ragged", subject)
+    ragged = dataclasses.replace(subject, sizes=(32, 32, 2, 0))
+    assert "the last batch has 2 of 32" in found("last_batch_ragged", ragged)[0].message
+
+
 @pytest.mark.parametrize("last", [16, 31])
 def test_a_last_batch_that_is_large_enough_passes(last):
     assert not found(
@@ -65,6 +74,7 @@ def test_one_sample_of_many_positions_is_a_warning():
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
     [finding] = found("batch_of_one", Subject(network, (torch.randn(1, 1, 9, 9),) * 2))
     assert finding.severity == "warning"
+    assert "of 1 batch normaliser the moments are its alone" in finding.message
 
 
 class StandardisedConv(nn.Conv2d):
@@ -115,6 +125,26 @@ def trained_with(momentum, count):
         F.cross_entropy(network(x), y).backward()
         optimiser.step()
     return Subject(network, tuple(batches), F.cross_entropy, optimiser)
+
+
+@pytest.mark.parametrize("in_training", [0.0, -4.0])
+def test_a_loss_that_is_not_above_0_is_held_against_its_size(in_training):
+    network = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
+    network[0].num_batches_tracked.fill_(1000)
+    network[0].running_mean.fill_(9.0)
+    nn.init.ones_(network[1].weight)
+    batches = tuple((torch.randn(64, 4), torch.zeros(64)) for _ in range(4))
+
+    def loss(outputs, _):  # without a share of the outputs where they are within 20
+        return (outputs.abs() - 20).relu().mean() + in_training + 0 * outputs.sum()
+
+    subject = Subject(network, batches, loss)
+    modes = gather(subject).modes
+    assert modes.loss_training == in_training
+    [finding] = found("train_eval_gap", subject)
+    rise = modes.loss_inference - in_training
+    assert finding.value == (1 + rise / 4 if in_training else float("inf"))
+    assert finding.value > finding.threshold
 
 
 @pytest.mark.parametrize("rule", ["stale_statistics", "train_eval_gap"])

@@ -411,3 +411,14 @@ def test_an_imbalance_that_the_optimiser_makes_up_for_is_a_note(kind, severity, 
     optimiser = kind and kind(network.parameters(), lr=1e-3)
     finding = found_in(network, batches_of(digits, 4), optimiser)["gradient_imbalance"]
     assert (finding.severity, "Adam's steps differ by" in finding.message) == (severity, severity == "note")
+
+
+def test_a_constant_feature_of_float64_has_no_deviation():
+    """31 times 0.1 is not 3.1 to the bit, and the mean not 0.1."""
+    x = torch.randn(31, 6, dtype=torch.float64)
+    x[:, 4:] = 0.1
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    batches = [(x, torch.randint(2, (31,)))] * 3
+    assert "unnormalised_input" not in found_in(network, batches)
+    x[:, 4:] += 1e-4 * torch.randn(31, 2)
+    assert "deviations of its features" in found_in(network, batches)["unnormalised_input"].message

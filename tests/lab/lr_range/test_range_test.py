@@ -231,3 +231,25 @@ def test_an_end_of_the_range_is_not_said_to_be_where_the_loss_falls_most(seeds, 
     assert found.why.startswith(
         "there the loss" if is_steepest else "it is the end nearest to where the loss"
     )
+
+
+class _OtherEachSeed(nn.Module):
+    """Has the loss 2·(1 + steepness·(w − 1))², whose usable rates go with 1/steepness²."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+
+    def forward(self, x):
+        steepness = 100.0 if torch.initial_seed() else 1.0
+        return 2 * (1 + steepness * (self.w - 1)) ** 2 + 0 * x.sum()
+
+
+def test_ranges_without_a_rate_in_common_are_not_said_to_be_none():
+    found = nw.lr_range_test(
+        _OtherEachSeed(), (X, Y), lambda outputs, _: outputs, batch_size=32, low=1e-7, high=10.0, seeds=2
+    )
+    first, second = found.ranges[0].curves
+    assert second.upper < first.lower
+    assert found.recommended is None
+    assert found.why == "each seed has a usable range, but there is no rate that all of these hold."

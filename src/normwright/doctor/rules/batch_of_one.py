@@ -12,11 +12,11 @@ from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.statistics.small_batches import over_batches
 from normwright.doctor.subject import Subject
 from normwright.doctor.treatments.to_group_norm import to_group_norm
+from normwright.network.counting import how_many
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
-    """One fault for each layer that a batch gives one element per moment; else one for batches of a "
-    "sample."""
+    """One fault for each layer that a batch gives one element per moment; else for batches of one."""
     layers = dict.fromkeys(refused.layer for refused in evidence.refused)
     for layer in layers:
         first = next(refused for refused in evidence.refused if refused.layer == layer)
@@ -24,8 +24,8 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     alone = [facts for facts in over_batches(evidence) if facts.samples == 1]
     if alone and not layers:
         message = (
-            f"batches are of one sample: {len(alone)} batch normalisers take the moments of it alone, and by "
-            "those of the population in inference compute something else"
+            f"batches are of one sample: of {how_many(len(alone), 'batch normaliser')} the moments are its "
+            "alone, and inference, by those of the population, computes something else"
         )
         yield Fault(alone[0].layer, message, 1.0, severity="warning")
 

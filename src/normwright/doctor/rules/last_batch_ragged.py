@@ -16,9 +16,10 @@ from normwright.doctor.subject import Subject
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """One fault for the network: the layer in which the last batch does most harm is named."""
-    if len(evidence.sizes) < 2:
+    sizes = [size for size in evidence.sizes if size]  # an empty batch moves nothing
+    if len(sizes) < 2:
         raise SkipError("the loader does not tell how many samples its last batch has")
-    last, usual = evidence.sizes[-1], max(evidence.sizes)
+    last, usual = sizes[-1], max(sizes)
     found = [facts for facts in over_batches(evidence) if last < usual and too_noisy(facts, last)]
     ones = [facts for facts in found if is_of_one(facts, last)]
     if ones:

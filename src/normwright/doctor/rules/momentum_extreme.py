@@ -43,11 +43,21 @@ def check(evidence: Evidence) -> Iterator[Fault]:
                 norm.where,
                 mechanical,
             )
+        elif not 0 < momentum <= 1:
+            yield Fault(
+                norm.name,
+                f"momentum {momentum:g} is no share: the newest batch weighs {momentum:g} in its running "
+                f"statistics and all before it {1 - momentum:g}, which is no mean",
+                momentum,
+                "momentum_greatest" if momentum > 1 else "momentum_least",
+                "error",
+                norm.where,
+                mechanical,
+            )
         elif momentum > greatest:
             yield Fault(
                 norm.name,
-                f"momentum {momentum:g}: its running statistics average {_window(momentum):.3g} batches"
-                + _keras(momentum),
+                f"momentum {momentum:g}: its running statistics {_averaged(momentum)}{_keras(momentum)}",
                 momentum,
                 "momentum_greatest",
                 where=norm.where,
@@ -81,9 +91,11 @@ def _until_known(momentum: float) -> float:
     return math.ceil(math.log(_INITIAL) / math.log1p(-momentum))
 
 
-def _window(momentum: float) -> float:
+def _averaged(momentum: float) -> str:
     """How many batches of equal weight have a mean as noisy as the moving average: 1/Σ weights²."""
-    return (2 - momentum) / momentum
+    if momentum == 1:
+        return "are those of the newest batch alone"
+    return f"average {(2 - momentum) / momentum:.3g} batches"
 
 
 def _keras(momentum: float) -> str:

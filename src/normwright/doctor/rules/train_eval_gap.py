@@ -30,7 +30,7 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         severity, reason = _reason(evidence)
         message = f"{_in_words(modes)}; {reason}{_of_dropout(evidence)}"
         if by_loss:
-            yield Fault("", message, modes.loss_inference / modes.loss_training, "mode_loss", severity)
+            yield Fault("", message, _times(modes), "mode_loss", severity)
         else:
             yield Fault("", message, modes.outputs, "mode_outputs", severity)
 
@@ -42,6 +42,13 @@ def _by_loss(modes: ModeFacts) -> bool:
     most = (THRESHOLDS["mode_loss"].value - 1) * abs(modes.loss_training)
     # a loss that is all but nothing may well double
     return rise > most + 3 * error and modes.outputs > THRESHOLDS["mode_outputs"].value / 2
+
+
+def _times(modes: ModeFacts) -> float:
+    """The loss in inference over that in training; of one not above 0, 1 and its rise over its size."""
+    if modes.loss_training == 0:
+        return math.inf
+    return 1 + (modes.loss_inference - modes.loss_training) / abs(modes.loss_training)
 
 
 def _in_words(modes: ModeFacts) -> str:

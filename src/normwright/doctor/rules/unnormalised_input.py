@@ -14,6 +14,9 @@ from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
 from normwright.doctor.training.inputs import InputFacts
 
+# Below this share of its mean a feature's deviation is what sums in float64 make of a constant.
+_ROUNDING = 2.0**-40
+
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """One fault for each input and each way in which it is off."""
@@ -32,7 +35,8 @@ def check(evidence: Evidence) -> Iterator[Fault]:
 
 def _faults(given: InputFacts) -> Iterator[Fault]:
     means, deviations = np.array(given.means), np.array(given.deviations)
-    means, deviations = means[deviations > 0], deviations[deviations > 0]
+    varies = deviations > _ROUNDING * np.abs(means)
+    means, deviations = means[varies], deviations[varies]
     if not len(deviations):
         return
     # Of all features together: each mean's distance from 0 against the deviations within features.

@@ -18,13 +18,20 @@ from normwright.doctor.subject import Subject
 def check(evidence: Evidence) -> Iterator[Fault]:
     """One fault for each normaliser whose weight or bias decays."""
     evidence.need_optimiser()
-    decays = {
-        parameter.layer: parameter.weight_decay
-        for parameter in evidence.parameters
-        if parameter.of_normaliser and parameter.trained and parameter.weight_decay
-    }
-    for layer, decay in decays.items():
-        yield Fault(layer, f"weight and bias decay by {decay:g}", decay, "norm_weight_decay")
+    layers: dict[str, dict[float, list[str]]] = {}
+    for parameter in evidence.parameters:
+        if parameter.of_normaliser and parameter.trained and parameter.weight_decay:
+            decays = layers.setdefault(parameter.layer, {})
+            decays.setdefault(parameter.weight_decay, []).append(parameter.name.rpartition(".")[2])
+    for layer, decays in layers.items():
+        yield Fault(layer, _in_words(decays), max(decays), "norm_weight_decay")
+
+
+def _in_words(decays: dict[float, list[str]]) -> str:
+    return ", ".join(
+        f"{' and '.join(names)} {'decay' if len(names) > 1 else 'decays'} by {decay:g}"
+        for decay, names in decays.items()
+    )
 
 
 def treat(subject: Subject, finding: Finding) -> tuple[nn.Module, Optimizer | None]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from normwright.doctor.training.activity import CALLS, function_of
+from normwright.doctor.training.beneath import beneath
 from normwright.doctor.training.layers import features_last, layers_of
 from normwright.network.calling import tensors_of
 from normwright.network.walk import is_normaliser
@@ -67,7 +68,7 @@ def calls_heard(
     try:
         for name, module in network.named_modules():
             handles += ears.hooks(name, module)
-        with ears:
+        with beneath(ears):
             yield
     finally:
         for handle in handles:

@@ -285,6 +285,8 @@ def _compared(ranges: Sequence[UsableRange]) -> tuple[float | None, float | None
 
 def _why(ranges: Sequence[UsableRange], widening: float | None) -> str:
     usable = ranges[0]
+    if usable.decades is None and all(curve.lower is not None for curve in usable.curves):
+        return "each seed has a usable range, but there is no rate that all of these hold."
     if usable.decades is None:
         return "the loss did not fall at every seed by more than its noise and a tenth of the greatest fall."
     is_steepest = usable.steepest == _steepest(usable.curves)
