@@ -86,7 +86,7 @@ inline Gradients channel_tanh_backward(const Tensor& dy, const Tensor& x, const 
   MaybeTensor dx;
   ParameterSum dalpha, dweight, dbias;
   if (wanted & kDx) call.dx = (dx = result_like(inputs.x, call.stream))->mutable_data_ptr();
-  if (wanted & kDalpha) call.dalpha = (dalpha = ParameterSum(ParameterOrder{})).get();
+  if (wanted & kDalpha) call.dalpha = (dalpha = ParameterSum({sizes_of(alpha), strides_of(alpha)})).get();
   if (wanted & kDweight && weight) call.dweight = (dweight = ParameterSum(inputs.parameters)).get();
   if (wanted & kDbias && bias) call.dbias = (dbias = ParameterSum(inputs.parameters)).get();
   kernels().channel_tanh_backward(inputs.shape, call, parallel());

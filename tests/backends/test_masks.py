@@ -92,3 +92,17 @@ def test_a_compiler_may_lay_x_out_anew_before_it_gives_it_back_as_it_was(family)
         anew = x.to(memory_format=torch.channels_last)
         backward = getattr(OPERATORS, f"{family}_backward")
         assert backward(y, anew, None, weight, weight, mask, moments, *kept, 15)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("family", ["groups", "channels"])
+def test_the_fake_knows_the_mask_of_an_empty_batch(family):
+    """Which counts as contiguous, whatever its strides."""
+
+    def mask_of():
+        x = torch.empty(0, 9, 9, 4).permute(0, 3, 1, 2)
+        call = forward_and_settings(family, x, x, "relu")
+        return getattr(OPERATORS, f"{family}_forward_masked")(*call)[-1]
+
+    with FakeTensorMode():
+        fake = mask_of()
+    assert mask_of().shape == fake.shape

@@ -13,6 +13,7 @@ from tolerances import (
     rounded,
 )
 
+from normwright.backends.gradients import DALPHA
 from normwright.errors import DtypeError, ShapeError
 from normwright.functional import dynamic_tanh
 from normwright.reference import dynamic_tanh as reference
@@ -287,3 +288,10 @@ def test_alpha_may_be_any_real_number(alpha):
 def test_alpha_may_be_nothing_else(alpha):
     with pytest.raises(DtypeError, match="alpha must be a real number or a floating point scalar, but is"):
         dynamic_tanh(torch.ones(3), alpha)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_operator_gives_alphas_gradient_alphas_shape(dtype):
+    x, alpha = torch.randn(3, 4, dtype=dtype), torch.ones(1, dtype=dtype)
+    _, dalpha, *_ = torch.ops.normwright.channel_tanh_backward(x, x, alpha, None, None, 1, DALPHA)
+    assert dalpha.shape == alpha.shape

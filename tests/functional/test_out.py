@@ -6,6 +6,9 @@ import torch
 from normwright import functional as F
 from normwright.errors import OptionError, ShapeError
 
+OPERATORS = torch.ops.normwright
+NAMES = ("weight", "bias", "mean", "variance")
+
 CALLS = {
     "batch": lambda x, **kw: F.batch_norm(x, torch.full((6,), 0.5), torch.full((6,), 2.0), **kw),
     "layer": lambda x, **kw: F.layer_norm(x, x.shape[1:], **kw),
@@ -111,3 +114,15 @@ def test_in_a_compiled_function_of_any_size(kind, layout):
         expanded = x[:1].clone().expand_as(x)
         with pytest.raises(RuntimeError, match="out must have memory for each element"):
             compiled(x, out=expanded)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_into_the_memory_of_a_parameter(name):
+    """What is written for one channel must not be what the next one is multiplied by."""
+    x = draw("contiguous")
+    given = {each: torch.full((6,), value) for each, value in zip(NAMES, (2.0, 3.0, 0.5, 4.0), strict=True)}
+    expected = OPERATORS.channel_affine(x, None, *given.values(), 1e-5, None)
+    out = torch.empty_like(x)
+    given[name] = out.view(-1)[:6].copy_(given[name])
+    OPERATORS.channel_affine_out(x, None, *given.values(), 1e-5, None, out)
+    assert torch.equal(out, expected)

@@ -39,7 +39,8 @@ def _channel_axes(x: Tensor) -> tuple[list[int], bool]:
     """The axes in the order that the kernels take x in, and whether the channels are quickest."""
     contiguous = list(range(x.dim()))
     last = [0, *contiguous[2:], 1]
-    quickest = x.dim() > 2 and not is_dense(x, contiguous) and is_dense(x, last)
+    # One without elements counts as contiguous, as to the kernels.
+    quickest = x.dim() > 2 and not x.is_contiguous() and is_dense(x, last)
     return (last if quickest else contiguous), quickest
 
 

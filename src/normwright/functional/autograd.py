@@ -140,8 +140,12 @@ class _Parts:
 
 
 def _is_masked(family: Any, residual: Tensor | None, activation: str | None) -> bool:
-    """Whether one bit per element undoes the activation, where otherwise the residual would be kept."""
-    return residual is not None and activation in family.masked
+    """Whether one bit per element undoes the activation, where otherwise the residual would be kept.
+
+    Not in a graph: the bits lie in the order that x has in memory, and who compiles may give the backward x
+    in another. Inductor takes a graph that it has compiled, and kept, for one that differs in that alone.
+    """
+    return residual is not None and activation in family.masked and not torch.compiler.is_compiling()
 
 
 def _keep(

@@ -8,7 +8,7 @@ from cases import Call, case_of
 from tolerances import assert_within
 
 from normwright.backends.triton import rows
-from normwright.backends.triton.settings import Tile
+from normwright.backends.triton.settings import LONGEST_ROW, Tile, rows_tile
 from normwright.functional import layer_norm
 
 TILES = {
@@ -52,6 +52,13 @@ def test_rows(kind, layout, options, tile, monkeypatch):
     monkeypatch.setattr(rows, "rows_tile", lambda *_, **__: taken.append(tile) or TILES[tile])
     assert_right(Call(case_of(kind, (2, 6, 5, 7), layout=layout, **options)))
     assert len(taken) == 2
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_row_is_cut_in_no_more_pieces_than_a_grid_has_programs(backward):
+    """Along its second axis."""
+    for length in (LONGEST_ROW + 1, 65535 * 4096, 65535 * 4096 + 1, 2**31 + 1):
+        assert math.ceil(length / rows_tile(length, backward=backward).block) <= 65535
 
 
 @pytest.mark.parametrize("shape", [(64, 16), (3, 200)], ids=str)

@@ -255,6 +255,22 @@ def test_a_tensor_given_twice_is_not_recorded_but_repeated(repeater):
     assert (repeater.recorded, repeater.repeated) == (1, 1)
 
 
+def test_how_far_past_an_aligned_address_a_tensor_lies_is_another_kind(repeater):
+    """rstd lies within the moments: aligned where these lie 8 bytes past an aligned address, not 4."""
+    operator = repeater.operator(channels.channels_backward, 7)
+    x, of_two = images(1)[:, :2].clone(), tensor((2, 2), 5).abs() + 0.5
+
+    def call(offset):
+        memory = torch.zeros(4 + offset, device=DEVICE)[offset:].view(2, 2).copy_(of_two)
+        operator(x, x.clone(), None, None, None, None, memory, None, DX)
+
+    for _ in range(3):
+        call(2)
+    assert (repeater.recorded, repeater.repeated) == (1, 1)
+    call(1)
+    assert (repeater.recorded, repeater.repeated) == (1, 1)
+
+
 def test_a_setting_that_differs_is_another_kind(repeater):
     operator = repeater.operator(rows.rows_inference, 4)
     x = images(1)

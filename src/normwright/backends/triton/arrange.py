@@ -48,17 +48,32 @@ def blank(whole: Tensor, order: Order, shape: Sequence[int]) -> Blank:
     return Blank(whole, torch.empty(shape, dtype=whole.dtype, device=whole.device), False, order)
 
 
-def blank_apart(whole: Tensor, order: Order, shape: Sequence[int], read: Iterable[Tensor | None]) -> Blank:
-    """The same where `whole` may share memory with what is read for it: element by element, or not at all."""
+def blank_apart(
+    whole: Tensor,
+    order: Order,
+    shape: Sequence[int],
+    alike: Iterable[Tensor | None],
+    parameters: Iterable[Tensor | None],
+) -> Blank:
+    """The same where `whole` may share memory with what is read for it.
+
+    With what is alike it may element by element, or not at all; never with parameters, which every program
+    reads.
+    """
     result = blank(whole, order, shape)
-    if all(tensor is None or _same_or_apart(result.dense, tensor) for tensor in read):
+    apart = all(parameter is None or _are_apart(result.dense, parameter) for parameter in parameters)
+    if apart and all(tensor is None or _same_or_apart(result.dense, tensor) for tensor in alike):
         return result
     return Blank(whole, torch.empty_like(result.dense), False, order)
 
 
 def _same_or_apart(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors are the same memory, element by element, or have none in common."""
-    if a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.numel() == b.numel():
-        return True
+    return (a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.numel() == b.numel()) or _are_apart(
+        a, b
+    )
+
+
+def _are_apart(a: Tensor, b: Tensor) -> bool:
     ends = [tensor.data_ptr() + tensor.numel() * tensor.element_size() for tensor in (a, b)]
     return ends[0] <= b.data_ptr() or ends[1] <= a.data_ptr()

@@ -48,8 +48,9 @@ def channel_affine_out(
     """See `schema.py`. `tile` takes the place of the table's."""
     seen = seen_as_channels(x, tile)
     dense, dense_residual = seen.of(x), seen.of(residual)
-    result = seen.blank_in(out, (dense, dense_residual))
-    tensors = (dense, dense_residual, *map(dense_or_none, (weight, bias, mean, variance)), result.dense)
+    parameters = [dense_or_none(parameter) for parameter in (weight, bias, mean, variance)]
+    result = seen.blank_in(out, (dense, dense_residual), parameters)
+    tensors = (dense, dense_residual, *parameters, result.dense)
     options = (eps, activation, compute_type(x), *seen.cut, seen.tile.stages)
     with on_device_of(x):
         launch(affine_channels, seen.grid)(*tensors, *seen.sizes, *options, num_warps=seen.tile.warps)

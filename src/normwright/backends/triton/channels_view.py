@@ -83,9 +83,11 @@ class Channels(NamedTuple):
         """A result like a tensor that `of` takes."""
         return blank(torch.empty_like(like), self.order, self._shape)
 
-    def blank_in(self, whole: Tensor, read: Iterable[Tensor | None]) -> Blank:
+    def blank_in(
+        self, whole: Tensor, alike: Iterable[Tensor | None], parameters: Iterable[Tensor | None]
+    ) -> Blank:
         """A result that is returned in `whole`, which may be one of the dense tensors that are read."""
-        return blank_apart(whole, self.order, self._shape, read)
+        return blank_apart(whole, self.order, self._shape, alike, parameters)
 
     @property
     def _shape(self) -> tuple[int, int]:

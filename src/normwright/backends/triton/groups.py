@@ -114,7 +114,7 @@ def _forward(
     """Fills y and what is kept for a backward: mask, mean and rstd."""
     view = view_of(x, groups)
     given = (view.of(x), view.of(residual), dense_or_none(weight), dense_or_none(bias))
-    result = blank_apart(y, view.order, view.shape, given)
+    result = blank_apart(y, view.order, view.shape, given[:2], given[2:])
     tensors = (*given, result.dense, *kept)
     with on_device_of(x):
         if view.channels_last:

@@ -152,8 +152,8 @@ def _kind(call: Sequence[Any], tensors: int) -> tuple[tuple[Any, ...], list[int]
         else:
             address = tensor.data_ptr()
             addresses.append(address)
-            aligned = address % _ALIGNMENT == 0
-            kind += (tensor.shape, tensor.stride(), tensor.dtype, tensor.get_device(), aligned)
+            past = address % _ALIGNMENT  # which tells how what lies within the tensor is aligned
+            kind += (tensor.shape, tensor.stride(), tensor.dtype, tensor.get_device(), past)
     return (*kind, *call[tensors:]), addresses
 
 

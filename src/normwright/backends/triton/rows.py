@@ -163,7 +163,7 @@ def _forward(
     dense = seen.of(x)
     assert dense is not None
     given = (dense, seen.of(residual), seen.parameter(weight), seen.parameter(bias))
-    result = blank_apart(y, seen.order, (seen.rows, seen.length), given)
+    result = blank_apart(y, seen.order, (seen.rows, seen.length), given[:2], given[2:])
     mean_and_rstd = (None, None) if moments is None else (moments[0], moments[-1])
     tensors = (*given, result.dense, mask, *mean_and_rstd)
     mask_bytes = (seen.length + 7) // 8

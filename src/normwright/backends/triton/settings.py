@@ -7,7 +7,7 @@ candidates; what it chose, and the fractions of a device copy's bandwidth, stand
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def power_of_two(size: int) -> int:
 # 51 % (layer norm) and 71 % (RMS norm), pieces 43 % and 47 %.
 LONGEST_ROW = 16384
 PIECE = Tile(1, 4096, 8, programs=64)
+_MOST_PIECES = 65535
 
 # Elements of a tile of short rows. A backward's programs add up the parameters' gradients, so that there are
 # few, and each must keep much in flight.
@@ -71,7 +72,8 @@ _LONGEST = Tile(1, LONGEST_ROW, 16, programs=132)
 def rows_tile(length: int, *, backward: bool) -> Tile:
     """The tile of rows of a length; one that is shorter than the row cuts it in pieces."""
     if length > LONGEST_ROW:
-        return PIECE
+        # A grid's second axis, along which the pieces of a row are, has at most so many programs.
+        return replace(PIECE, block=max(PIECE.block, power_of_two(-(-length // _MOST_PIECES))))
     block = power_of_two(length)
     if backward and block == _LONGEST.block:
         return _LONGEST
