@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import ABOUT_ZERO, KINDS, Call, case_of
-from tolerances import assert_within
+from tolerances import UNIT, assert_within, depth
 
 from normwright.functional import batch_norm, layer_norm
 
@@ -52,6 +52,17 @@ def test_a_mean_far_from_zero(kind, ratio, dtype):
     call = with_input(kind, (draw() * 16).round().div(16).to(dtype) + ratio)
     call.running_mean += ratio
     assert_right(call)
+
+
+@pytest.mark.parametrize("length", [5, 20001])
+def test_constant_rows_whose_mean_is_too_large_for_their_scale(length):
+    """Beyond the end of an odd row nothing is, least of all a zero that deviates from its mean."""
+    x = torch.full((3, length), 1e34, requires_grad=True)
+    dy = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    layer_norm(x, (length,), eps=1e-12).backward(dy)
+    expected = 1e6 * (dy.double() - dy.double().mean(1, keepdim=True))
+    limit = (depth(length) + 4) * UNIT[torch.float32] * 1e6 * 2 * float(dy.abs().max())
+    assert float((x.grad.double() - expected).abs().max()) <= limit
 
 
 @pytest.mark.parametrize("scale", [1e-40, 1e-30, 1e19, 1e30])

@@ -130,7 +130,7 @@ def _piece_of_dz(
     rows = row + tl.arange(0, 1)
     inside = inside_of(rows >= 0, column, length, EVEN)
     at = row * length + column[None, :]
-    x_hat, scale = restandardised(x, mean, rstd, rows, rows >= 0, at, inside, CENTER, COMPUTE)
+    x_hat, scale = restandardised(x, mean, rstd, rows, rows >= 0, at, inside, CENTER, COMPUTE, EVEN)
     z = x_hat
     if weight is not None:
         scales = parameter_of(weight, column, length, CHANNELS, EVEN, COMPUTE)

@@ -99,13 +99,26 @@ def undone(dy, z, mask, at, inside, row, column, mask_bytes, ACTIVATION: tl.cons
 
 
 @triton.jit
-def restandardised(x, mean, rstd, row, row_inside, at, inside, CENTER: tl.constexpr, COMPUTE: tl.constexpr):
-    """x̂ of a tile from moments that are known, and rstd as a column."""
+def restandardised(
+    x,
+    mean,
+    rstd,
+    row,
+    row_inside,
+    at,
+    inside,
+    CENTER: tl.constexpr,
+    COMPUTE: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """x̂ of a tile from moments that are known, 0 outside, and rstd as a column."""
     value = tl.load(x + at, mask=inside, other=0.0).to(COMPUTE)
     scale = tl.load(rstd + row[:, None], mask=row_inside[:, None], other=0.0).to(COMPUTE)
     if CENTER:
         hi, lo = split(tl.load(mean + row[:, None], mask=row_inside[:, None], other=0.0), COMPUTE)
         x_hat = (value - hi) * scale - lo * scale
+        if not EVEN:
+            x_hat = tl.where(inside, x_hat, 0.0)  # a mean may be too large for its distance from 0
     else:
         x_hat = value * scale
     return x_hat, scale

@@ -111,7 +111,7 @@ def backward_rows(
         at = row[:, None] * length + column[None, :]
         if weight is not None and not KEPT:
             scales = parameter_of(weight, column, length, CHANNELS, EVEN, COMPUTE)
-        x_hat, scale = restandardised(x, mean, rstd, row, row_inside, at, inside, CENTER, COMPUTE)
+        x_hat, scale = restandardised(x, mean, rstd, row, row_inside, at, inside, CENTER, COMPUTE, EVEN)
         z = x_hat
         if ACTIVATION is not None and mask is None:
             if weight is not None:
