@@ -173,6 +173,7 @@ FAULTS = (
             "train_eval_gap": "moments of one sample are not the population's",
             "stale_statistics": "running statistics are of the last 10 samples",
             "unnormalised_input": "8 single images need not have the data's mean",
+            "exploding_gradient": "with moments of one sample a step moves weights by 4.5 times their size",
         },
     ),
     Seeded(
