@@ -113,7 +113,8 @@ def recalibrate(
         warn_of_dropout(network)
         spread = spread_by(network)
         warn_of_others(spread, process_group)
-        call = others.calling(Caller(network, forward_fn), spread)
+        # A batch is read once, and its clone would take as long as a small layer.
+        call = others.calling(Caller(network, forward_fn).on_itself, spread)
         reader = _Reader(network, found, call, estimator, samples, tolerance)
         share = reader.read(in_step(batches, spread, process_group))
     share = joined(share, process_group, (f"recalibrate(estimator={estimator!r})", *found.described()))
