@@ -126,6 +126,24 @@ def test_company_names_the_normaliser_that_depends_on_the_batch():
     assert mixed.layers == ()
 
 
+class Alike(nn.Module):
+    """Answers all samples alike but for the last digits, which change with the order of its sums."""
+
+    def __init__(self, digits):
+        super().__init__()
+        self.digits = digits
+
+    def forward(self, x):
+        return 1 + 1e-14 * x + len(x) * self.digits
+
+
+def test_company_takes_no_rounding_for_a_leak():
+    """As in a fresh EfficientNet, whose answers to two images differ by less than its rounding."""
+    eps = torch.finfo(torch.float64).eps
+    assert facts_of(nn.Sequential(network(), Alike(eps)), classes()).company.outputs == 0
+    assert facts_of(nn.Sequential(network(), Alike(10 * eps)), classes()).company.outputs > 1
+
+
 def test_company_is_not_judged_where_the_first_axis_is_not_of_samples():
     rows = tuple((draw(5, 8, 6), torch.zeros(8, dtype=torch.long)) for _ in range(2))
     net = nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4)).double()
