@@ -78,19 +78,18 @@ def check_batch(recipe: Recipe, samples: int) -> None:
     last = smallest_batch(training, samples)
     least = last % ghost_size or ghost_size if norm == "ghost" else last
     if norm in _OVER_THE_BATCH and least == 1:
-        fitting = " or ".join(str(other) for other in _fitting_sizes(size, samples))
-        advice = "take another ghost_size" if norm == "ghost" or not fitting else f"take {fitting}"
+        to_take = "another ghost_size" if norm == "ghost" else _fitting_sizes(size, samples)
         raise OptionError(
             f"{norm} norm needs at least two samples in every {'virtual ' if norm == 'ghost' else ''}batch, "
-            f"but batch size {size} leaves one of the {samples:,} samples for the last batch: {advice}, or "
-            f"leave {norm} norm out"
+            f"but batch size {size} leaves one of the {samples:,} samples for the last batch: "
+            f"{f'take {to_take}, or ' if to_take else ''}leave {norm} norm out"
         )
 
 
-def _fitting_sizes(size: int, samples: int) -> list[int]:
-    """The two batch sizes nearest to one that leaves a last batch of one, and which leave none."""
+def _fitting_sizes(size: int, samples: int) -> str:
+    """The two batch sizes nearest to one that leaves a last batch of one, which leave none; "" for none."""
     fitting = (other for other in range(2, samples + 1) if samples % other != 1)
-    return sorted(heapq.nsmallest(2, fitting, key=lambda other: abs(other - size)))
+    return " or ".join(map(str, sorted(heapq.nsmallest(2, fitting, key=lambda other: abs(other - size)))))
 
 
 def smallest_batch(recipe: TrainingRecipe, samples: int) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from normwright.backends.devices import is_captured
 # below which a float64 covariance is rounding.
 _CONVERGED = 48
 
-_graphs_are_only_read: ContextVar[bool] = ContextVar("graphs_are_only_read", default=False)
+_graphs_are_only_read = False  # no context variable: Dynamo reads none, and comes by here in a strict export
 
 
 @contextmanager
@@ -31,11 +30,12 @@ def graphs_that_are_only_read() -> Iterator[None]:
 
     Newton's iteration is some three hundred operators, which take a second to trace, for each layer.
     """
-    before = _graphs_are_only_read.set(True)
+    global _graphs_are_only_read
+    before, _graphs_are_only_read = _graphs_are_only_read, True
     try:
         yield
     finally:
-        _graphs_are_only_read.reset(before)
+        _graphs_are_only_read = before
 
 
 def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) -> Tensor:
@@ -59,7 +59,7 @@ def projection_of(covariance: Tensor, eps: float, method: str, iterations: int) 
 def _goes_without_eigenvalues(covariance: Tensor) -> bool:
     """ONNX has none, an exported program may run where LAPACK is not, and a CUDA graph waits for nothing."""
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return torch.compiler.is_exporting() and not _graphs_are_only_read.get()
+        return torch.compiler.is_exporting() and not _graphs_are_only_read
     tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
     return tracing or is_captured(covariance)
 
