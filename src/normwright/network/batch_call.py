@@ -28,7 +28,7 @@ class Caller:
 
     Args:
         network: what is called.
-        forward_fn: called as forward_fn(network, batch) in its place, with the batch as the loader gave it.
+        forward_fn: called as forward_fn(network, batch) in its place, with the batch in the loader's form.
     """
 
     def __init__(self, network: nn.Module, forward_fn: ForwardFn | None = None) -> None:

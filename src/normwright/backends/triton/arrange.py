@@ -69,9 +69,8 @@ def blank_apart(
 
 def _same_or_apart(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors are the same memory, element by element, or have none in common."""
-    return (a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.numel() == b.numel()) or _are_apart(
-        a, b
-    )
+    same = a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.numel() == b.numel()
+    return same or _are_apart(a, b)
 
 
 def _are_apart(a: Tensor, b: Tensor) -> bool:

@@ -66,11 +66,10 @@ def _reason(evidence: Evidence) -> tuple[Severity, str]:
     if unlike:
         return "warning", unlike
     widest = max(evidence.running, key=lambda facts: facts.gap, default=None)
-    calls = 1 if widest is None else _calls(evidence).get(widest.layer, 1)
-    if widest is not None and calls > 1 and _moved(widest):
+    if widest is not None and _calls(evidence, widest.layer) > 1 and _moved(widest):
         return "warning", (
-            f"most of all in {widest.layer!r}, which is called {calls} times in one forward: its running "
-            "statistics are a mixture"
+            f"most of all in {widest.layer!r}, which is called {_calls(evidence, widest.layer)} times in one "
+            "forward: its running statistics are a mixture"
         )
     verdicts = [(facts, judged(facts, THRESHOLDS["stale_gap"].value)) for facts in evidence.running]
     reasons = [(facts, *verdict) for facts, verdict in verdicts if verdict is not None]
@@ -108,16 +107,15 @@ def _moved(facts: RunningFacts) -> bool:
     return not (facts.frozen or facts.untrained or facts.tracked == 0)
 
 
-def _calls(evidence: Evidence) -> dict[str, int]:
-    """How often one forward calls each normaliser."""
-    return {norm.name: norm.calls for norm in evidence.normalisers}
+def _calls(evidence: Evidence, layer: str) -> int:
+    """How often one forward calls a normaliser."""
+    return next((norm.calls for norm in evidence.normalisers if norm.name == layer), 1)
 
 
 def _unlike_batches(evidence: Evidence) -> str:
     """Says where batches differ by more than as many samples drawn at random would, or ""."""
-    calls = _calls(evidence)
     for facts in over_batches(evidence):
-        if calls.get(facts.layer, 1) > 1:
+        if _calls(evidence, facts.layer) > 1:
             continue  # its calls are given unlike values, however the batches are drawn
         whole = facts.noise[0] if facts.noise else None
         if whole is None or whole.samples != facts.samples or whole.batches < 4 or not facts.corrected > 0:
