@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from same import randomise
@@ -255,13 +257,15 @@ def test_onnx_has_no_batch_normalization():
 
 def test_a_program_that_runs_in_no_other_dtype():
     # decomposed, whitening takes its root of what it casts to float64
-    torch.manual_seed(2)  # of some weights the error is 5 ulps, of which 4 are allowed
+    # and so its own error in float64 is unknown: of three folds that of some weights is 5 ulps
+    torch.manual_seed(0)
     x = draw(2, 3, 6, 6)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nw.nn.WhiteningNorm2d(4, group_size=2))
+    blocks = [[nn.Conv2d(c, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()] for c in (3, 4, 4)]
+    network = nn.Sequential(*itertools.chain(*blocks), nw.nn.WhiteningNorm2d(4, group_size=2))
     network.double()(x)
     program = torch.export.export(network.eval(), (x,), strict=True).run_decompositions()
     folded, report = fold_with_report(program, None)
-    assert [record.place for record in report.normalisers] == ["before", ""]
+    assert [record.place for record in report.normalisers] == ["before", "before", "before", ""]
     with torch.no_grad():
         actual, expected = folded.module()(x), network(x)
     assert float((expected - actual).abs().max()) <= EXACT * float(expected.abs().max())

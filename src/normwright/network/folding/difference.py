@@ -37,6 +37,7 @@ class _Errors:
         scale: its largest magnitude; 0 of what is not floating-point.
         eps: of its dtype; likewise.
         in_float64: the difference where both networks run in float64; known where it is asked for.
+        alone: the unfolded network runs in float64 alone, so that its own error is unknown.
     """
 
     difference: tuple[float, float]
@@ -45,6 +46,7 @@ class _Errors:
     scale: float
     eps: float
     in_float64: float = 0.0
+    alone: bool = False
 
     def most(self, other: _Errors) -> _Errors:
         """The larger of each."""
@@ -58,7 +60,8 @@ class _Errors:
         ]
         assert pairs[0] is not None
         scale, in_float64 = max(self.scale, other.scale), max(self.in_float64, other.in_float64)
-        return _Errors(pairs[0], pairs[1], pairs[2], scale, self.eps, in_float64)
+        alone = self.alone or other.alone
+        return _Errors(pairs[0], pairs[1], pairs[2], scale, self.eps, in_float64, alone)
 
     @property
     def near(self) -> float:
@@ -93,7 +96,7 @@ class _Errors:
         if tolerance is not None:
             return tolerance
         assert self.unfolded is not None
-        if self.is_decided:
+        if self.is_decided or self.alone:
             return self.near
         limit = max(TIMES_UNFOLDED * self.unfolded[0], LEAST_ULPS * _ulp(self.scale, self.eps))
         return max(limit, min(margin * limit, self.near))
@@ -109,9 +112,10 @@ def compare(
         folded: a copy of the folded one.
         call: the example.
         tolerance: largest error against float64, in the output's unit; None for at most 4 times the unfolded
-            network's own, or 4 ulps. Where that would be as much as the output itself, it is the largest
-            difference of the two networks in float64, None for half of the output's digits; and where the
-            network does not run in float64, the largest difference from the unfolded one.
+            network's own, or 4 ulps, or half of the output's digits where it runs in float64 alone. Where
+            that would be as much as the output itself, it is the largest difference of the two networks in
+            float64, None for half of the output's digits; and where the network does not run in float64, the
+            largest difference from the unfolded one.
         margin: how many times as much None allows.
     Raises:
         FoldError: the outputs differ in kind, or by more than the tolerance.
@@ -266,7 +270,8 @@ def _errors_of(before: Tensor, after: Tensor, right: Tensor | None, rough: Tenso
         error, ulps = _largest(rough.to(right.dtype), right, unit)
         smaller = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
         own = (max(own[0], smaller * error), max(own[1], smaller * ulps))
-    return _Errors(difference, _largest(after, right, unit), own, scale, eps)
+    alone = rough is None and before.dtype == torch.float64 and own[0] == 0
+    return _Errors(difference, _largest(after, right, unit), own, scale, eps, alone=alone)
 
 
 def _narrowed(value: Tensor) -> Tensor:

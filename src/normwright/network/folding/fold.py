@@ -91,8 +91,9 @@ def fold(network: Network, example: Any, *, tolerance: float | None = None, inpl
         example: a tensor, a tuple of positional arguments or a dict of keyword arguments, such as the network
             is used with. For a program None is the example that it was exported with.
         tolerance: the largest error against float64 that is let pass, in the output's unit; None for at most
-            4 times the unfolded network's own on the same example, or 4 ulps. Where that would be as much as
-            the output itself (rounding decided which is the largest, as in top-k), it is the largest
+            4 times the unfolded network's own on the same example, or 4 ulps, or half of the output's digits
+            where the network runs in float64 alone, so that its own is unknown. Where that would be as much
+            as the output itself (rounding decided which is the largest, as in top-k), it is the largest
             difference of the two networks in float64, None for half of the output's digits. Where the network
             does not run in float64 it must be given, and is the largest difference from the unfolded network.
         inplace: change the network itself; else a copy of it.
