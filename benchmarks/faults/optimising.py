@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.faults.patients import BATCH, Patient, loader_of, samples, sgd
+from benchmarks.faults.patients import BATCH, Patient, adam, loader_of, samples, sgd
 from benchmarks.faults.seeded import Seeded
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -17,6 +17,11 @@ _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 def adamw_as_it_comes(patient: Patient) -> Patient:
     """AdamW over `network.parameters()`, with the decay of a recipe for transformers."""
     return patient.but(optimise=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05))
+
+
+def adam_at_the_rate_of_sgd(patient: Patient) -> Patient:
+    """The optimiser changed to Adam, the learning rate of SGD kept."""
+    return patient.but(optimise=adam(lr=0.1))
 
 
 def decay_on_everything(patient: Patient) -> Patient:
@@ -116,6 +121,15 @@ FAULTS = (
             "eps_dominates": "activations shrink until eps exceeds their variance",
             "exploding_gradient": "where eps dominates, updates are large beside the shrunken weights",
         },
+    ),
+    Seeded(
+        "Adam at SGD's rate",
+        "diverging_loss",
+        "resnet20",
+        "a trained network goes on under Adam with the learning rate that SGD had, 0.1",
+        adam_at_the_rate_of_sgd,
+        states=("trained",),
+        after_training=True,
     ),
     Seeded(
         "every scale zero",

@@ -27,6 +27,7 @@ QUICK = {
     "norm in the loop": "fresh",
     "batch norm over steps": "fresh",
     "AdamW as it comes": "fresh",
+    "Adam at SGD's rate": "trained",
     "every scale zero": "fresh",
     "small batches, accumulated": "fresh",
     "checkpointed stages": "fresh",

@@ -127,5 +127,5 @@ def test_sections_without_records_say_so() -> None:
 
 
 def test_of_one_sample_no_difference_of_the_outputs_is_told():
-    modes = ModeFacts(1, 1, math.nan, 0.5, 0.75, math.nan, math.nan, math.nan, 0.5)
+    modes = ModeFacts(1, 1, math.nan, 0.5, 0.75, math.nan, math.nan, math.nan, 0.5, math.nan)
     assert modes_in_words(modes, ()) == ("The loss is 0.5 in training mode and 0.75 in inference mode.",)

@@ -211,6 +211,21 @@ THRESHOLDS: dict[str, Threshold] = {
         "sigmoid MLPs without a normaliser have 4e-4 at 6 layers and 1e-6 at 10; no layer of a healthy "
         "network less than 0.0015 (experiment: see gradient_imbalance)",
     ),
+    "diverging_loss": Threshold(
+        1.5,
+        "times the loss of answers that know nothing of their sample",
+        "two convolutions on Fashion-MNIST, fresh or trained for 3 epochs, without a norm and with batch "
+        "norm, under SGD at 0.003 to 10, the same with momentum, and Adam at 0.0001 to 0.3: fresh ones have "
+        "at most 1.04 at the rate that is best for them three epochs later; those above 1.5 end there with "
+        "1.5 times the best loss or more",
+    ),
+    "forgetting_loss": Threshold(
+        1.0,
+        "times the loss of answers that know nothing of their sample",
+        "of a network that loses less than half as much before; what is worse than knowing nothing has kept "
+        "nothing. In the same runs the trained have at most 0.91 at the rate that is best for them, one of "
+        "six 1.02; those that never come back have 1.3 and more",
+    ),
     "exploding_update": Threshold(
         3.0,
         "‖Δw‖/‖w‖",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from normwright.doctor.subject import NoLossError, target_of
-from normwright.network.calling import tensors_of
+from normwright.network.calling import mapped, tensors_of
 from normwright.statistics.guard import class_scores
 
 
@@ -30,6 +30,9 @@ class ModeFacts:
         accuracy_training, accuracy_inference: shares of right answers.
         first_loss: of the first batch in training mode; what a step's loss on it exceeds that by is dropout's
             share.
+        loss_uninformed: mean over the batches of the loss where each sample is given the mean answer to the
+            others of its batch: what can be said without a look at it. NaN where nobody knows: one sample, or
+            a network that computes its own loss.
     """
 
     samples: int
@@ -41,6 +44,7 @@ class ModeFacts:
     accuracy_training: float
     accuracy_inference: float
     first_loss: float
+    loss_uninformed: float
 
 
 class Comparison:
@@ -49,7 +53,7 @@ class Comparison:
     def __init__(self) -> None:
         self._samples = 0
         self._apart = self._whole = 0.0
-        self._losses: list[tuple[float, float]] = []
+        self._losses: list[tuple[float, float, float]] = []
         self._right: list[tuple[int, int, int]] = []
 
     @property
@@ -63,7 +67,7 @@ class Comparison:
         Args:
             batch: as the loader gave it.
             training, inference: the outputs.
-            losses: in training and in inference mode.
+            losses: in training and in inference mode, and of `uninformed` answers.
         """
         for one, other in zip(outputs_of(training), outputs_of(inference), strict=False):
             if one.shape == other.shape:
@@ -71,14 +75,16 @@ class Comparison:
                 self._apart += float((one - other).square().sum())
                 self._whole += float((one - one.mean(0)).square().sum())
         self._samples += next((len(output) for output in outputs_of(training)), 0)
-        self._losses.append((losses[0], losses[1]))
+        self._losses.append((losses[0], losses[1], losses[2]))
         right = [_right(batch, outputs) for outputs in (training, inference)]
         if right[0] is not None and right[1] is not None:
             self._right.append((right[0][0], right[1][0], right[0][1]))
 
     def facts(self) -> ModeFacts:
         """All of it; at least one batch was added."""
-        training, inference = (sum(losses) / self.batches for losses in zip(*self._losses, strict=True))
+        training, inference, uninformed = (
+            sum(losses) / self.batches for losses in zip(*self._losses, strict=True)
+        )
         answers = sum(count for *_, count in self._right)
         of_training, of_inference = (
             sum(right[mode] for right in self._right) / answers if answers else math.nan for mode in (0, 1)
@@ -93,10 +99,11 @@ class Comparison:
             of_training,
             of_inference,
             self._losses[0][0],
+            uninformed,
         )
 
     def _loss_error(self) -> float:
-        gaps = torch.tensor([inference - training for training, inference in self._losses])
+        gaps = torch.tensor([inference - training for training, inference, _ in self._losses])
         return float(gaps.std()) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan
 
 
@@ -105,6 +112,22 @@ def outputs_of(outputs: Any) -> list[Tensor]:
     scores = class_scores(outputs)
     found = tensors_of(outputs) if scores is None else [scores]
     return [tensor.detach() for tensor in found if tensor.is_floating_point() and tensor.dim()]
+
+
+def uninformed(outputs: Any) -> Any:
+    """Outputs in which each sample has the mean answer to the others; those that came where none has samples.
+
+    Example:
+        >>> uninformed(torch.tensor([1.0, 2.0, 6.0]))
+        tensor([4.0000, 3.5000, 1.5000])
+    """
+
+    def of_others(output: Tensor) -> Tensor:
+        if not output.is_floating_point() or output.dim() == 0 or len(output) < 2:
+            return output
+        return (output.sum(0, keepdim=True) - output) / (len(output) - 1)
+
+    return mapped(outputs, of_others)
 
 
 def _right(batch: Any, outputs: Any) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from normwright.doctor.missing import SkipError, part_or_missing
 from normwright.doctor.random_states import random_states_kept
 from normwright.doctor.statistics.company import CompanyFacts, company_of
 from normwright.doctor.statistics.drift import Drift
-from normwright.doctor.statistics.modes import Comparison, ModeFacts
+from normwright.doctor.statistics.modes import Comparison, ModeFacts, uninformed
 from normwright.doctor.statistics.moments import MomentFacts
 from normwright.doctor.statistics.padding import PaddingTally
 from normwright.doctor.statistics.running import RunningFacts, running_facts
@@ -194,7 +194,7 @@ class _Runner:
             training = self._train(batch)
             if place < _COMPARED and inference is not None:
                 losses = self._loss(batch, training), self._loss(batch, inference)
-                comparison.add(batch, training, inference, *losses)
+                comparison.add(batch, training, inference, *losses, self._loss_uninformed(batch, training))
         return Passes(
             self._subject,
             tuple(self._refused),
@@ -269,6 +269,15 @@ class _Runner:
             with torch.no_grad():
                 return float(self._twin.loss_of(batch, outputs))
         except NoLossError:
+            return float("nan")
+
+    def _loss_uninformed(self, batch: Any, outputs: Any) -> float:
+        made_up = uninformed(outputs)
+        if self._twin.loss is None or made_up is outputs:
+            return float("nan")
+        try:
+            return self._loss(batch, made_up)
+        except Exception:  # whatever a loss raises on outputs that no network gave
             return float("nan")
 
 
