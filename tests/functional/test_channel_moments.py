@@ -52,3 +52,9 @@ def test_of_no_elements():
     assert count == 0
     assert torch.equal(mean, torch.zeros(3, dtype=torch.float64))
     assert torch.equal(m2, torch.zeros(3, dtype=torch.float64))
+
+
+def test_of_no_channels():
+    count, mean, m2 = MOMENTS(torch.empty(2, 0, 3))
+    assert count == 6
+    assert mean.shape == m2.shape == (0,)

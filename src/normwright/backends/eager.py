@@ -7,6 +7,7 @@ double backward (`functional/autograd.py`) can call them as they stand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -267,7 +268,7 @@ def channel_affine_backward(
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """See `schema.py`."""
     dtype = statistics_dtype(x)
-    count = x.numel() // x.shape[1] if x.shape[1] else 0
+    count = math.prod((x.shape[0], *x.shape[2:]))  # of no channels too
     counted = torch.tensor(float(count), dtype=dtype, device=x.device)
     if not x.numel():
         return counted, x.new_zeros(x.shape[1], dtype=dtype), x.new_zeros(x.shape[1], dtype=dtype)
