@@ -25,6 +25,10 @@ class DetrFrozenBatchNorm2d(nn.Module):
     """Named as Transformers'."""
 
 
+class FrozenBatchNormAct2d(nn.Module):
+    """Named as timm's."""
+
+
 class LayerNorm2d(nn.LayerNorm):
     pass
 
@@ -46,6 +50,7 @@ NORMALISERS = [
     FrozenBatchNorm2d(),
     FrozenInMyWay(),
     DetrFrozenBatchNorm2d(),
+    FrozenBatchNormAct2d(),
     normwright.nn.FrozenBatchNorm3d(4),
     normwright.nn.BatchNorm2d(4),
     normwright.nn.RMSNorm(4),

@@ -1,6 +1,7 @@
 """The operators as the functions call them: at once where no gradient is asked for, else through autograd.
 
-Where a forward-mode derivative is asked for, which neither knows, they are called in plain PyTorch.
+Where a forward-mode derivative is asked for, which neither knows, they are called in plain PyTorch; where a
+network is being written as ONNX, by PyTorch's own functions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from normwright.backends.channel_tanh import channel_tanh
 from normwright.backends.checks import check_is_written
 from normwright.backends.parts import parts_forward
 from normwright.errors import DtypeError, OptionError, ShapeError
+from normwright.functional import portable
 from normwright.functional.autograd import AFFINE, CHANNELS, GROUPS, PARTS, ROWS
 from normwright.functional.forward_mode import has_tangent, primal
 from normwright.functional.jagged import of_values
@@ -69,6 +71,8 @@ def rows(
     if out is not None:
         call = (x, residual, weight, bias, axes, center, eps, activation)
         return _written(out, wanted, _rows_inference_out, call)
+    if portable.is_wanted():
+        return portable.rows(x, residual, weight, bias, axes, center, eps, activation)
     if has_tangent(x, residual, weight, bias):
         return eager.rows_inference(x, residual, weight, bias, axes, center, eps, activation)
     if wanted:
@@ -98,6 +102,8 @@ def groups(
     if out is not None:
         call = (x, residual, weight, bias, num_groups, center, eps, activation)
         return _written(out, wanted, _groups_inference_out, call)
+    if portable.is_wanted():
+        return portable.groups(x, residual, weight, bias, num_groups, center, eps, activation)
     if has_tangent(x, residual, weight, bias):
         return eager.groups_inference(x, residual, weight, bias, num_groups, center, eps, activation)
     if wanted:
@@ -179,6 +185,8 @@ def affine(
     if out is not None:
         call = (x, residual, weight, bias, mean, variance, eps, activation)
         return _written(out, wanted, _channel_affine_out, call)
+    if portable.is_wanted():
+        return portable.affine(x, residual, weight, bias, mean, variance, eps, activation)
     if has_tangent(x, residual, weight, bias):
         return eager.channel_affine(x, residual, weight, bias, mean, variance, eps, activation)
     if wanted:
@@ -215,7 +223,7 @@ def tanh(x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, a
         return of_shards(
             lambda own, _, *others: tanh(own, *others), x, None, (alpha, weight, bias), (axis,), (axis,)
         )
-    if has_tangent(x, alpha, weight, bias):
+    if portable.is_wanted() or has_tangent(x, alpha, weight, bias):
         return channel_tanh(x, alpha, weight, bias, axis)
     if _wants_gradient(x, alpha, weight, bias):
         return differentiable_tanh(x, alpha, weight, bias, axis)

@@ -27,9 +27,9 @@ _NORMALISERS = (
     *(ours.FilterResponseNorm, ours.DynamicTanh),
 )
 
-# torchvision, detectron2 and Transformers (DetrFrozenBatchNorm2d, …) each have one that derives from
-# nn.Module alone; none is a dependency.
-_FROZEN = re.compile(r"FrozenBatchNorm\dd$")
+# torchvision, detectron2, Transformers (DetrFrozenBatchNorm2d, …) and timm (FrozenBatchNormAct2d) each have
+# one that derives from nn.Module alone; none is a dependency.
+_FROZEN = re.compile(r"FrozenBatchNorm(Act)?\dd$")
 
 
 def check_network(network: object) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import normwright as nw
 from normwright.errors import OptionError
 from normwright.lab.weights.program import write_program
 
@@ -76,3 +77,18 @@ def test_network_that_cannot_be_followed_leaves_the_old_file(tmp_path):
     with pytest.raises(OptionError, match=r"torch.export must be able to follow the network's code"):
         write_program(Jumps(), tmp_path / "a.pt2", (IMAGES,), {})
     assert (tmp_path / "a.pt2").read_bytes() == b"old"
+
+
+def test_onnx_of_a_network_with_our_normalisers(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nw.nn.BatchNorm2d(4, activation="relu"),
+        nw.nn.GroupNorm(2, 4),
+        nw.nn.LayerNorm(14),
+    ).eval()
+    assert write_program(network, tmp_path / "a.onnx", (IMAGES,), {}) == ()
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    (y,) = session.run(["output"], {session.get_inputs()[0].name: IMAGES[:2].numpy()})
+    np.testing.assert_allclose(y, network(IMAGES[:2]).detach(), rtol=1e-4, atol=1e-5)

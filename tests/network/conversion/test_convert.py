@@ -277,6 +277,19 @@ def test_layer_norm_takes_its_shape_or_says_that_it_is_one_group():
     assert isinstance(varied[1], nn.GroupNorm)
 
 
+def test_lossy_is_advised_where_it_would_help():
+    class Own(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    with pytest.raises(ConversionError, match=r"without losing.*allow what is a loss with lossy=True"):
+        nw.convert(plain_network(), "rms", example=images())
+    for network, lossy in ((plain_network(), True), (nn.Sequential(Own(8)), False)):
+        with pytest.raises(ConversionError, match=r"cannot become rms norm; .* names=:\n") as refused:
+            nw.convert(network, "rms", lossy=lossy)  # sees no shape of a sample
+        assert "loss" not in str(refused.value)
+
+
 def test_what_would_be_lost_is_refused_and_may_be_allowed():
     network = plain_network()
     with pytest.raises(ConversionError, match="bias that is not zero, and RMS norm has none"):

@@ -401,6 +401,30 @@ def test_subclasses_and_frozen_norms_by_what_they_do():
     assert "called in the forward of 6" in report.normalisers[-1].reason
 
 
+class FrozenBatchNormAct2d(nn.Module):
+    """As timm's: a frozen batch norm and the activation after it."""
+
+    def __init__(self, channels):
+        super().__init__()
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+            self.register_buffer(name, torch.full((channels,), value))
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return self.act(x * scale.view(-1, 1, 1) + (self.bias - self.running_mean * scale).view(-1, 1, 1))
+
+
+def test_why_a_frozen_batch_norm_stays():
+    modules = {"norm": FrozenBatchNormAct2d(4), "idle": nw.nn.FrozenBatchNorm2d(4)}
+    network = Net(lambda net, x: net.norm(net.conv(x)), conv=nn.Conv2d(3, 4, 1), **modules)
+    report = folded(network, draw(2, 3, 4, 4))[2]
+    assert {record.name: record.reason for record in report.normalisers} == {
+        "norm": "its class does more than normalise: it holds other modules",
+        "idle": "the call with the example does not reach it",
+    }
+
+
 def test_drop_ins_of_ours():
     network = nn.Sequential(nn.Conv2d(4, 4, 1), nw.nn.BatchNorm2d(4), nn.ReLU())
     assert folded(network, draw(2, 4, 3, 3))[1] == {"1": ("before", ("0",))}

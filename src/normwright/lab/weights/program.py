@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from normwright.errors import MissingExtraError, OptionError
+from normwright.functional.portable import DECOMPOSITIONS
 from normwright.lab.store.whole import write_whole
 from normwright.network.trace import first_line
 
@@ -42,7 +43,11 @@ def write_program(
     network.requires_grad_(False)
     plain = _Plain(network)
     program, any_size = _exported(plain, path, args, kwargs)
-    content = _onnx(program, path, plain.names()) if path.suffix == ".onnx" else _pt2(program)
+    if path.suffix == ".onnx":
+        program = _without_our_operators(program)
+        content = _onnx(program, path, plain.names())
+    else:
+        content = _pt2(program)
     write_whole(path, content)
     notes = []
     if not any_size:
@@ -175,6 +180,14 @@ def _onnx(program: ExportedProgram, path: Path, names: list[str]) -> bytes:
         raise OptionError(f"{path}: the exporter gave no model: end the name in .pt2")
     content: bytes = model.model_proto.SerializeToString()
     return content
+
+
+def _without_our_operators(program: ExportedProgram) -> ExportedProgram:
+    if all(node.target not in DECOMPOSITIONS for node in program.graph.nodes):
+        return program
+    with _quiet():
+        without: ExportedProgram = program.run_decompositions(dict(DECOMPOSITIONS))
+    return without
 
 
 @contextmanager

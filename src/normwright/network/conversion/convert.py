@@ -188,7 +188,7 @@ def _check_known(network: nn.Module, names: tuple[str, ...], to: str) -> None:
     found = {name: _part_of(network, name, to) or species_of(network.get_submodule(name)) for name in names}
     refused: dict[str, Exception | str] = {n: why for n, why in found.items() if isinstance(why, str)}
     if refused:
-        raise _refusal(refused, to)
+        raise _refusal(refused, to, losses=False)
 
 
 def _part_of(network: nn.Module, name: str, to: str) -> str:
@@ -247,7 +247,7 @@ def _convert(
             except (ConversionError, ShapeError) as error:
                 refused[name] = error
     if refused:
-        raise _refusal(refused, options.to)
+        raise _refusal(refused, options.to, losses=not options.lossy)
     undone: list[Undo] = []
     try:
         for name, plan in plans.items():
@@ -269,15 +269,22 @@ def _is_already(module: nn.Module, species: Species, options: Options) -> bool:
     return species.kind != "group" or asked is None or asked == module.num_groups
 
 
-def _refusal(refused: dict[str, Exception | str], to: str) -> Exception:
-    """One error for all that may not be converted, of the kind that the first one is."""
+def _refusal(refused: dict[str, Exception | str], to: str, *, losses: bool) -> Exception:
+    """One error for all that may not be converted, of the kind that the first one is.
+
+    Args:
+        refused: why, by name.
+        to: the kind that they were to become.
+        losses: some may be refused for a loss, which lossy=True would allow.
+    """
     first = next(iter(refused.values()))
     kind = type(first) if isinstance(first, Exception) else ConversionError
     lines = "\n".join(f"  {name or '(network)'}: {why}" for name, why in refused.items())
+    but = " without losing something, or without being seen at work" if losses else ""
+    allow = ", or allow what is a loss with lossy=True" if losses else ""
     return kind(
-        f"{how_many(len(refused), 'normaliser')} cannot become {to} norm without losing something, or "
-        "without being seen at work; nothing was changed. Leave them out with names=, or allow what is a "
-        f"loss with lossy=True:\n{lines}"
+        f"{how_many(len(refused), 'normaliser')} cannot become {to} norm{but}; nothing was changed. "
+        f"Leave them out with names={allow}:\n{lines}"
     )
 
 

@@ -40,6 +40,7 @@ from normwright.network.folding.stored import changed_attributes
 from normwright.network.folding.undo import all_or_nothing
 from normwright.network.folding.untraced import decisions_without_trace
 from normwright.network.folding.weight_norm import remove_weight_norm, weight_normed
+from normwright.network.frozen_class import is_frozen
 from normwright.network.trace import UntraceableError
 from normwright.network.walk import KEEPING, find_normalisers
 
@@ -309,7 +310,10 @@ def _records(network: nn.Module, plan: _Plan) -> tuple[FoldRecord, ...]:
 
 
 def _why_unmet(module: nn.Module, flow: Flow | None) -> str:
-    if isinstance(module, KEEPING):
+    frozen = is_frozen(module)
+    if frozen and any(module.children()):
+        return "its class does more than normalise: it holds other modules"
+    if frozen or isinstance(module, KEEPING):
         blocks = () if flow is None else flow.graph.nodes
         inner = next((named_block(b) for b in blocks if isinstance(b.target, HigherOrderOperator)), None)
         if inner is not None:
