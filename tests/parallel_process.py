@@ -255,6 +255,8 @@ def recalibrated(rank: int) -> dict[str, Any]:
     part = spread()
     found["unequal"] = error_of(lambda: nw.recalibrate(part, batches[: 1 + rank], process_group=group))
     found["as it was"] = torch.equal(part[1].running_mean, torch.zeros(4))
+    reading = nw.recalibrate(part, batches, samples=4 + 4 * rank, process_group=group)
+    found["read"] = [reading.samples, reading.report.stopped]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         nw.recalibrate(part, batches)

@@ -120,6 +120,12 @@ def test_unequal_shares_of_a_spread_network_are_an_error_in_every_process(ranks)
         assert found["as it was"]
 
 
+def test_reading_of_a_spread_network_ends_when_every_process_has_enough(ranks):
+    """The one that had enough first was told to have no more batches."""
+    assert [rank["recalibrated"]["read"][0] for rank in ranks] == [16, 16]
+    assert ranks[0]["recalibrated"]["read"][1] == "the 4 samples asked for were reached"
+
+
 def test_without_a_group_a_spread_network_is_told_to_need_as_many_batches(ranks):
     """Those without a batch were aborted where the others waited in their forward."""
     for rank in ranks:
