@@ -213,11 +213,12 @@ def watched(part: nn.Module, rank: int) -> dict[str, list[tuple[float, ...]]]:
     }
 
 
-def watched_flat(rank: int) -> dict[str, Any]:
-    """What a monitor has of a network whose parameters lie in pieces of one vector."""
+def watched_flat(rank: int, inside: bool) -> dict[str, Any]:
+    """What a monitor has of a network whose parameters lie in pieces of one vector; or of one inside it."""
     part = FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True)
     optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
-    with nw.Monitor(part, optimiser, every=2, steps=2, on_finding=lambda _: None) as monitor:
+    heard = part.module if inside else part
+    with nw.Monitor(heard, optimiser, every=2, steps=2, on_finding=lambda _: None) as monitor:
         train(part, rank, optimiser)
     evidence = monitor.windows[0].evidence
     return {
@@ -416,7 +417,7 @@ def main(rank: int, folder: Path) -> None:
                 "spread": watched(spread(), rank),
             },
             "in bfloat16": in_bfloat16(rank),
-            "watched flat": watched_flat(rank),
+            "watched flat": [watched_flat(rank, inside) for inside in (False, True)],
             "watched by the first": watched_by_the_first(rank),
             "recalibrated": recalibrated(rank),
             "adapted": adapted(rank),
