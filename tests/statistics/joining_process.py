@@ -57,7 +57,9 @@ def act(rank: int, case: str) -> dict[str, object]:
     if rank == 1 and case == "other layers":
         options = {"layers": ["1"]}
     if case == "left alone":
-        options = {"layers": ["1"]}  # and so the synchronised one waits for its processes
+        # PyTorch's refuses the CPU, and ours waits there for the other processes
+        nw.nn.SyncBatchNorm.convert_sync_batchnorm(replica)
+        options = {"layers": ["1"]}
     if rank == 1 and case == "other verb":
         verb = nw.adapt
     group = None if case == "alone" else torch.distributed.group.WORLD

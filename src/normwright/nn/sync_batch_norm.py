@@ -144,8 +144,9 @@ def _synchronised(
             for key, value in old.__dict__.items()
         }
     )
-    for key, hook in new._load_state_dict_pre_hooks.items():
+    loading: dict[int, Any] = new._load_state_dict_pre_hooks
+    for key, hook in loading.items():
         if getattr(hook, "with_module", False):  # it knows the old one, and not for longer than that lives
-            new._load_state_dict_pre_hooks[key] = type(hook)(hook.hook, new)
+            loading[key] = type(hook)(hook.hook, new)
     new.process_group = process_group
     return new
