@@ -213,11 +213,12 @@ def watched(part: nn.Module, rank: int) -> dict[str, list[tuple[float, ...]]]:
     }
 
 
-def watched_flat(rank: int) -> dict[str, Any]:
-    """What a monitor has of a network whose parameters lie in pieces of one vector."""
+def watched_flat(rank: int, inside: bool) -> dict[str, Any]:
+    """What a monitor has of a network whose parameters lie in pieces of one vector; or of one inside it."""
     part = FullyShardedDataParallel(network(), device_id=torch.device("cpu"), use_orig_params=True)
     optimiser = torch.optim.SGD(part.parameters(), lr=0.1)
-    with nw.Monitor(part, optimiser, every=2, steps=2, on_finding=lambda _: None) as monitor:
+    heard = part.module if inside else part
+    with nw.Monitor(heard, optimiser, every=2, steps=2, on_finding=lambda _: None) as monitor:
         train(part, rank, optimiser)
     evidence = monitor.windows[0].evidence
     return {
@@ -255,6 +256,8 @@ def recalibrated(rank: int) -> dict[str, Any]:
     part = spread()
     found["unequal"] = error_of(lambda: nw.recalibrate(part, batches[: 1 + rank], process_group=group))
     found["as it was"] = torch.equal(part[1].running_mean, torch.zeros(4))
+    reading = nw.recalibrate(part, batches, samples=4 + 4 * rank, process_group=group)
+    found["read"] = [reading.samples, reading.report.stopped]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         nw.recalibrate(part, batches)
@@ -414,7 +417,7 @@ def main(rank: int, folder: Path) -> None:
                 "spread": watched(spread(), rank),
             },
             "in bfloat16": in_bfloat16(rank),
-            "watched flat": watched_flat(rank),
+            "watched flat": [watched_flat(rank, inside) for inside in (False, True)],
             "watched by the first": watched_by_the_first(rank),
             "recalibrated": recalibrated(rank),
             "adapted": adapted(rank),

@@ -86,8 +86,7 @@ def test_a_monitor_reads_the_norms_of_all_shards(ranks):
 
 def test_a_monitor_reads_no_norms_of_pieces(ranks):
     """Each process told those of its own piece, as if they were the whole parameters'."""
-    for rank in ranks:
-        found = rank["watched flat"]
+    for found in (way for rank in ranks for way in rank["watched flat"]):
         assert "FullyShardedDataParallel flattens the parameters" in found["gradients"]
         assert "FullyShardedDataParallel flattens the parameters" in found["layer gradients"]
         assert any(layer.endswith("1") for layer in found["heard"])
@@ -118,6 +117,12 @@ def test_unequal_shares_of_a_spread_network_are_an_error_in_every_process(ranks)
         assert found["unequal"].startswith("RankError: every process of the group must have as many batches")
         assert "rank 0 has no more where rank 1 has one" in found["unequal"]
         assert found["as it was"]
+
+
+def test_reading_of_a_spread_network_ends_when_every_process_has_enough(ranks):
+    """The one that had enough first was told to have no more batches."""
+    assert [rank["recalibrated"]["read"][0] for rank in ranks] == [16, 16]
+    assert ranks[0]["recalibrated"]["read"][1] == "the 4 samples asked for were reached"
 
 
 def test_without_a_group_a_spread_network_is_told_to_need_as_many_batches(ranks):

@@ -6,6 +6,7 @@ python shares.py RANK FOLDER
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -189,17 +190,39 @@ def threaded(rank: int) -> dict[str, bool]:
     return found
 
 
-def raised(x: Tensor, **options: Any) -> str:
+def raised(x: Tensor, transform: Any = lambda call: call) -> str:
     """The type and the text of the error."""
     try:
-        sync_batch_norm(x, None, None, training=True, **options)
+        transform(lambda x: sync_batch_norm(x, None, None, training=True))(x)
     except Exception as error:  # whatever it is, is what is wanted
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
 
+def transformed(rank: int) -> dict[str, Any]:
+    """A backward's gradient and that of `torch.func`; the running statistics of each; what is refused."""
+    x = torch.randn(3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(rank))
+    running = [[torch.zeros(2), torch.ones(2)] for _ in range(2)]
+
+    def cubed(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        return sync_batch_norm(x, mean, variance, training=True).pow(3).sum()
+
+    leaf = x.clone().requires_grad_()
+    cubed(leaf, *running[0]).backward()
+    return {
+        "gradients": [leaf.grad, torch.func.grad(lambda x: cubed(x, *running[1]))(x)],
+        "running": [torch.stack(each) for each in running],
+        "refused": [
+            raised(x, transform=lambda call: torch.vmap(call)),
+            raised(x, transform=lambda call: lambda x: torch.func.jvp(call, (x,), (x,))),
+        ],
+    }
+
+
 def main(rank: int, folder: Path) -> None:
     """Saves what this rank found."""
+    # PyTorch's forward mode compiles some of its derivatives by TorchScript, and warns that one should not.
+    warnings.simplefilter("ignore", DeprecationWarning)
     with process_group(rank, folder):
         found: dict[str, Any] = {}
         for what, calls in (
@@ -217,6 +240,7 @@ def main(rank: int, folder: Path) -> None:
             found["second"][str(activation)] = second_derivatives(sync_batch_norm, *mine, weight, activation)
         found["collectives"] = counted(rank)
         found["threads"] = threaded(rank)
+        found["transformed"] = transformed(rank)
         found["one value"] = raised(torch.ones(1 - rank, 3))
         found["all empty"] = [raised(torch.ones(0, 3)), raised(torch.ones(0, 0))]
         poisoned = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))

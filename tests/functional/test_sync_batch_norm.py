@@ -95,6 +95,18 @@ def test_the_second_and_third_derivatives(activation, ranks):
         assert float((actual - model).abs().max()) <= SAME_DERIVATIVE * max(1.0, float(model.abs().max()))
 
 
+def test_under_the_transforms_of_torch_func(ranks):
+    """They refused that running statistics move, in words of their own."""
+    for rank in ranks:
+        found = rank["transformed"]
+        model, gradient = found["gradients"]
+        assert float((gradient - model).abs().max()) <= SAME_DERIVATIVE * float(model.abs().max())
+        assert torch.equal(*found["running"])
+        assert found["running"][0].ne(torch.tensor([[0.0], [1.0]])).all()
+        for refused in found["refused"]:
+            assert refused.startswith("OptionError: synchronised batch norm must not be mapped over")
+
+
 def test_one_collective_forward_and_one_backward(ranks):
     expected = {"inference": 0, "forward": 1, "backward": 1, "parameters alone": 1, "a group of one": 0}
     assert [rank["collectives"] for rank in ranks] == [expected] * WORLD

@@ -82,6 +82,19 @@ def test_converting_keeps_what_the_module_holds():
     assert old.weight is not None
 
 
+def test_hooks_of_a_converted_module_know_the_new_one_and_can_be_removed():
+    """Loading a state raised that a hook's module is dead, and a handle removed nothing."""
+    part = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
+    seen = []
+    part[0].register_load_state_dict_pre_hook(lambda module, *_: seen.append(module))
+    handle = part[0].register_forward_hook(lambda *_: seen.append("called"))
+    nn.SyncBatchNorm.convert_sync_batchnorm(part)
+    part.load_state_dict(part.state_dict())
+    handle.remove()
+    part(torch.randn(2, 3))
+    assert seen == [part[0]]
+
+
 def test_converting_a_batch_norm_itself_or_a_synchronised_one():
     new = nn.SyncBatchNorm.convert_sync_batchnorm(torch.nn.SyncBatchNorm(3), "a group")
     assert (type(new), new.process_group) == (nn.SyncBatchNorm, "a group")

@@ -18,7 +18,7 @@ LIMIT = 20
 CASES = (
     *("inference", "training", "adapt", "fails", "no loader"),
     *("equal weights", "equal weights by name", "other weight"),
-    *("other option", "other layers", "other verb", "nothing", "alone", "dies"),
+    *("other option", "other layers", "other verb", "left alone", "nothing", "alone", "dies"),
 )
 
 
@@ -42,7 +42,7 @@ def failing() -> object:
 
 def act(rank: int, case: str) -> dict[str, object]:
     """One case: the state afterwards, and the error, with whether the network is as it was."""
-    replica = network().train(case == "training")
+    replica = network().train(case in ("training", "left alone"))
     before = {name: value.clone() for name, value in replica.state_dict().items()}
     share = failing() if rank == 1 and case == "fails" else [] if case == "nothing" else batches(rank)
     verb, options = nw.adapt if case == "adapt" or "weight" in case else nw.recalibrate, {}
@@ -55,6 +55,10 @@ def act(rank: int, case: str) -> dict[str, object]:
     if rank == 1 and case == "other option":
         options = {"estimator": "within"}
     if rank == 1 and case == "other layers":
+        options = {"layers": ["1"]}
+    if case == "left alone":
+        # PyTorch's refuses the CPU, and ours waits there for the other processes
+        nw.nn.SyncBatchNorm.convert_sync_batchnorm(replica)
         options = {"layers": ["1"]}
     if rank == 1 and case == "other verb":
         verb = nw.adapt

@@ -104,6 +104,14 @@ def test_processes_that_call_otherwise_than_the_first_change_nothing(saved, case
         assert each["same"]
 
 
+def test_a_synchronised_layer_that_is_left_alone_waits_for_the_others(saved):
+    """A process with more batches waited for the others to the end of the group's time limit."""
+    for each in saved["left alone"]:
+        assert each["error"].startswith("RankError: every process of the group must have as many batches")
+        assert "rank 0 has no more where rank 1 has one" in each["error"]
+        assert each["same"]
+
+
 def test_a_process_that_dies_is_an_error_within_the_time_limit(saved):
     assert len(saved["dies"]) == 2
     for each in saved["dies"]:

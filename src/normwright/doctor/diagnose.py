@@ -77,8 +77,8 @@ def diagnose(
         True
     """
     check_group(process_group)
-    asked = asked_for(rules)
     with random_states_kept(), telling_others(process_group):
+        asked = asked_for(rules)
         subject = subject_of(
             network,
             batches,

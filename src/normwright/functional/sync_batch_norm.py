@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from normwright.backends.merged import Merged, move_running
-from normwright.errors import ShapeError
+from normwright.errors import OptionError, ShapeError
 from normwright.functional.batch_norm import batch_norm, check_call, check_running, one_value_per_channel
 from normwright.functional.collectives import joined_moments, ranks_of
+from normwright.functional.forward_mode import has_tangent
+from normwright.functional.moving import Running, move_under_transforms, stands_for_several
 from normwright.functional.pipelined import differentiate_if_pipelined
 from normwright.functional.sharded import check_not_sharded
 from normwright.functional.synchronised import Synchronised
@@ -64,7 +66,8 @@ def sync_batch_norm(
         ShapeError: no channel, a vector that is not (C,), or one value per channel over all processes.
             The last is found on the CPU alone, and not under `torch.compile`, where asking would wait for
             the device; there such a batch gives bias (plus residual), and leaves the running statistics.
-        OptionError: running statistics that are half given or missing, or eps below 0, or 0 in training.
+        OptionError: running statistics that are half given or missing, or eps below 0, or 0 in training;
+            under `torch.vmap`, or where a forward-mode derivative is asked for.
         DtypeError: an input that is not floating point, or parameters of another dtype.
         RuntimeError: another process failed, or did not come within the group's time limit.
     References:
@@ -82,6 +85,7 @@ def sync_batch_norm(
         return batch_norm(*call, **fused)  # type: ignore[arg-type]
     if type(input) is not Tensor:
         check_not_sharded("synchronised batch norm", input)
+    _check_derivatives(input, residual, weight, bias)
     vectors = (running_mean, running_var, weight, bias)
     check_call("batch_norm", input, residual, vectors, activation, eps, training=True)
     check_running(running_mean, running_var, momentum, num_batches_tracked)
@@ -95,10 +99,29 @@ def sync_batch_norm(
     else:
         batch = joined_moments(input.detach(), ranks)
     _check_count(batch, input)
-    move_running(batch, running_mean, running_var, num_batches_tracked, momentum)
+    _move(batch, (running_mean, running_var, num_batches_tracked), momentum)
     moments = (batch.mean, batch.variance, batch.count)
     y: Tensor = Synchronised.apply(input, residual, weight, bias, *moments, eps, activation, ranks)
     return y
+
+
+def _move(batch: Merged, running: Running, momentum: float | None) -> None:
+    """Moves the running statistics, under transforms too."""
+
+    def move(count: Tensor, mean: Tensor, m2: Tensor) -> None:
+        move_running(Merged(count, mean, m2), *running, momentum)
+
+    move_under_transforms(move, running, batch.count, batch.mean, batch.m2)
+
+
+def _check_derivatives(*tensors: Tensor | None) -> None:
+    """Those that are asked for are known: collectives take neither a batch of `vmap` nor a tangent."""
+    if stands_for_several(*tensors) or has_tangent(*tensors):
+        raise OptionError(
+            "synchronised batch norm must not be mapped over (torch.vmap), nor differentiated in forward "
+            "mode (torch.func.jvp, torch.autograd.forward_ad), which no collective is: take gradients by "
+            "backward() or torch.func.grad, or have each process normalise its own batch, by batch norm"
+        )
 
 
 def _check_count(batch: Merged, x: Tensor) -> None:

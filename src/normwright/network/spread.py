@@ -30,7 +30,8 @@ def spread_by(network: nn.Module) -> str:
     names = _classes_in(network)
     if _FULLY_SHARD in names:
         return FSDP[0]
-    if _FSDP in names:
+    # A network has its parameters in pieces too where the wrapper is around it, as Lightning has it.
+    if _FSDP in names or any(getattr(p, "_fsdp_flattened", False) for p in network.parameters()):
         return FSDP[1]
     if any(map(is_sharded, network.parameters())):
         return "a tensor-parallel plan"

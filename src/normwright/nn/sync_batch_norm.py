@@ -137,9 +137,16 @@ def _synchronised(
             "it first, or leave it out"
         )
     new = kind.__new__(kind)
-    # The old one keeps dictionaries of its own.
+    # The old one keeps dictionaries of its own; but for those of hooks, which handles take these out of.
     new.__dict__.update(
-        {key: value.copy() if isinstance(value, dict) else value for key, value in old.__dict__.items()}
+        {
+            key: value.copy() if isinstance(value, dict) and "hooks" not in key else value
+            for key, value in old.__dict__.items()
+        }
     )
+    loading: dict[int, Any] = new._load_state_dict_pre_hooks
+    for key, hook in loading.items():
+        if getattr(hook, "with_module", False):  # it knows the old one, and not for longer than that lives
+            loading[key] = type(hook)(hook.hook, new)
     new.process_group = process_group
     return new

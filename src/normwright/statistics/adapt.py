@@ -11,7 +11,6 @@ from torch.distributed import ProcessGroup
 from normwright.errors import CollapseError
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_holds_numbers
-from normwright.network.spread import spread_by
 from normwright.statistics.adaptation import Adaptation, AdaptationReport, LayerAdaptation
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
 from normwright.statistics.batches import check_iterable, none_called, nothing_read, samples_in, unwrapped
@@ -19,7 +18,14 @@ from normwright.statistics.blend import Evidence
 from normwright.statistics.changes import fitting, in_order, moved
 from normwright.statistics.guard import Guard, ScoresOf, answers_of_source, class_scores
 from normwright.statistics.layers import Layers
-from normwright.statistics.ranks import Share, check_group, in_step, joined, telling_others
+from normwright.statistics.ranks import (
+    Share,
+    check_group,
+    in_step,
+    joined,
+    telling_others,
+    waits_for_others,
+)
 from normwright.statistics.replacement import Replacement
 from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
 from normwright.statistics.watch import Watch
@@ -90,12 +96,12 @@ def adapt(
         check_holds_numbers(network)
         check_source_weight(source_weight, found.normalisers)
         warn_of_dropout(network)
-        spread = spread_by(network)
-        warn_of_others(spread, process_group)
+        waits = waits_for_others(network, found.modules)
+        warn_of_others(waits, process_group)
         adapter, guard = Adapter(network, source_weight), Guard(scores_of)
-        stream = in_step(batches, spread, process_group)
-        forward = others.calling(Caller(network, forward_fn), spread)
-        share = _read(network, found, adapter, guard, stream, forward, spread=bool(spread))
+        stream = in_step(batches, waits, process_group)
+        forward = others.calling(Caller(network, forward_fn), waits)
+        share = _read(network, found, adapter, guard, stream, forward, waits=bool(waits))
     call = f"adapt(source_weight={_in_words(source_weight)})"
     share = joined(share, process_group, (call, *found.described()))
     if not share.batches or not (share.layers or share.samples):
@@ -133,7 +139,7 @@ def _read(
     batches: Iterable[Any],
     call: Callable[[Any], object],
     *,
-    spread: bool,
+    waits: bool,
 ) -> Share[Evidence]:
     samples = 0
     with untouched(network, found.modules):
@@ -141,7 +147,7 @@ def _read(
             adapter.number += 1
             with Watch(found, adapter.normalise):
                 output = call(batch)
-            reason = guard.reason(output, answers_of_source(call, batch, spread=spread))
+            reason = guard.reason(output, answers_of_source(call, batch, waits=waits))
             if reason:
                 raise CollapseError(
                     f"an adapted network must go on telling classes apart, but {reason} (batch "

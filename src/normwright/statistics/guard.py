@@ -40,14 +40,13 @@ def class_scores(output: object) -> Tensor | None:
     return None
 
 
-def answers_of_source(call: Callable[[Batch], Answer], batch: Batch, *, spread: bool) -> Callable[[], Answer]:
+def answers_of_source(call: Callable[[Batch], Answer], batch: Batch, *, waits: bool) -> Callable[[], Answer]:
     """What the network itself answers a batch, asked once, and only where it is wanted.
 
-    Where its parameters are `spread` over processes it is asked at once: a forward waits for the others, any
-    of which may want the answer.
+    Where a forward `waits` for other processes it is asked at once: any of them may want the answer.
     """
     answer = functools.cache(functools.partial(call, batch))
-    if spread:
+    if waits:
         answer()
     return answer
 

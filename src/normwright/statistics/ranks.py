@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch.distributed
+from torch import nn
 from torch.distributed import ProcessGroup
 
 from normwright.errors import OptionError, RankError
+from normwright.functional.collectives import ranks_of
+from normwright.network.spread import spread_by
 from normwright.statistics.layers import Layer
 
 if TYPE_CHECKING:
@@ -103,25 +106,53 @@ def exchanged(own: Any, group: ProcessGroup, asked: str = "hand in its share") -
     ended = [rank for rank, each in enumerate(present) if each != _ANOTHER]
     if 0 < len(ended) < len(present):
         raise RankError(
-            "every process of the group must have as many batches where the network's parameters are spread "
-            f"over processes, since its forward waits for all of them, but rank {ended[0]} has no more where "
-            f"rank {present.index(_ANOTHER)} has one. The network is as it was: give each as many"
+            "every process of the group must have as many batches where a forward of the network waits for "
+            f"the others, but rank {ended[0]} has no more where rank {present.index(_ANOTHER)} has one. The "
+            "network is as it was: give each as many"
         )
     return present
 
 
-def in_step(batches: Iterable[Batch], spread: str, group: ProcessGroup | None) -> Iterator[Batch]:
-    """The batches; where the network's forward waits for other processes, each once all have one.
+def waits_for_others(network: nn.Module, watched: Collection[nn.Module]) -> str:
+    """Why a forward of the network waits for other processes, in words, or "".
+
+    Args:
+        network: of which each process has a replica, or its part.
+        watched: normalisers that run in inference mode whatever theirs is, and wait for nobody.
+    """
+    by = spread_by(network)
+    if by:
+        return f"{by} spread the network"
+    quiet = set(watched)
+    for name, module in network.named_modules():
+        synchronises = isinstance(module, nn.SyncBatchNorm) and module.training and module not in quiet
+        if synchronises and ranks_of(module.process_group) is not None:
+            return f"{name!r}, which is left alone, synchronises its batches"
+    return ""
+
+
+def in_step(batches: Iterable[Batch], waits: str, group: ProcessGroup | None) -> Iterator[Batch]:
+    """The batches; where a forward waits for other processes, each once all have one.
 
     Args:
         batches: of this process.
-        spread: what spread the network's parameters over processes, or "".
+        waits: why a forward does, or "".
         group: the processes; None for this one alone.
     """
     for batch in batches:
-        if spread and group is not None:
+        if waits and group is not None:
             exchanged(_ANOTHER, group)
         yield batch
+
+
+def agreed(own: bool, group: ProcessGroup | None) -> bool:
+    """Whether it is so in every process, each of which must ask, after the same batch.
+
+    Args:
+        own: whether it is so in this one.
+        group: the processes; None for this one alone.
+    """
+    return own if group is None else all(exchanged(own, group))
 
 
 def check_group(group: object) -> None:
@@ -146,9 +177,9 @@ class Others:
     def __init__(self) -> None:
         self.can_be_told = True
 
-    def calling(self, call: Callable[[Batch], object], spread: str) -> Callable[[Batch], object]:
-        """The call itself; where the network's parameters are spread, the others wait in it."""
-        if not spread:
+    def calling(self, call: Callable[[Batch], object], waits: str) -> Callable[[Batch], object]:
+        """The call itself; in one that waits for others, these wait too."""
+        if not waits:
             return call
 
         def together(batch: Batch) -> object:

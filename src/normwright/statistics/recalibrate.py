@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -13,13 +14,20 @@ from normwright.errors import OptionError, unknown_name
 from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_holds_numbers
-from normwright.network.spread import spread_by
 from normwright.nn.bookkeeping import re_estimating
 from normwright.statistics.batches import check_iterable, none_called, nothing_read, samples_in, unwrapped
 from normwright.statistics.changes import fitting, in_order, largest_errors, moved
 from normwright.statistics.estimate import ESTIMATORS, Estimator
 from normwright.statistics.layers import Layer, Layers
-from normwright.statistics.ranks import Share, check_group, in_step, joined, telling_others
+from normwright.statistics.ranks import (
+    Share,
+    agreed,
+    check_group,
+    in_step,
+    joined,
+    telling_others,
+    waits_for_others,
+)
 from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport
 from normwright.statistics.recorder import Recorder
 from normwright.statistics.replacement import Replacement
@@ -75,16 +83,17 @@ def recalibrate(
             None reads all.
         layers: qualified names of the modules to re-estimate; None for all.
         process_group: joins the shares of its processes, which may be unequal or empty, so that all end with
-            the same bits; `samples` and `tolerance` then hold for each share. Where the network's parameters
-            are spread over processes (fully_shard, tensor parallelism) each must have as many batches.
+            the same bits; `samples` and `tolerance` then hold for each share. Where a forward waits for the
+            others (parameters spread by fully_shard or tensor parallelism, a synchronised norm that is left
+            alone and trains) each must have as many batches, and reading ends when it may in every share.
     Returns:
         A handle: `undo()`, `layers` (the change of each), `samples`, `table()`.
     Raises:
         OptionError: nothing keeps statistics, forward does not take the batch, or an option is out of range.
         DataError: no batch came, or a layer met NaN or infinity; layer and batch are named.
         ShapeError: a layer met a single value per channel.
-        RankError: another process failed, made another call, has fewer batches of a spread network, or died
-            (within the group's time limit). Of a spread network whose forward failed in one process, the
+        RankError: another process failed, made another call, has fewer batches where a forward waits for the
+            others, or died (within the group's time limit). Where such a forward failed in one process, the
             others raise what PyTorch raises once that process has ended.
         Whatever the loader or the network raises. In each case the network is as it was.
     References:
@@ -111,12 +120,13 @@ def recalibrate(
         found.check_any()
         check_holds_numbers(network)
         warn_of_dropout(network)
-        spread = spread_by(network)
-        warn_of_others(spread, process_group)
+        waits = waits_for_others(network, found.modules)
+        warn_of_others(waits, process_group)
         # A batch is read once, and its clone would take as long as a small layer.
-        call = others.calling(Caller(network, forward_fn).on_itself, spread)
-        reader = _Reader(network, found, call, estimator, samples, tolerance)
-        share = reader.read(in_step(batches, spread, process_group))
+        call = others.calling(Caller(network, forward_fn).on_itself, waits)
+        agree = partial(agreed, group=process_group if waits else None)
+        reader = _Reader(network, found, call, estimator, samples, tolerance, agree)
+        share = reader.read(in_step(batches, waits, process_group))
     share = joined(share, process_group, (f"recalibrate(estimator={estimator!r})", *found.described()))
     if not share.batches or not (share.layers or share.samples):
         raise nothing_read("estimate")
@@ -142,10 +152,13 @@ class _Reader:
         estimator: Estimator,
         samples: int | None,
         tolerance: float | None,
+        agree: Callable[[bool], bool],
     ) -> None:
         self.stopped = "the batches ended"
+        self._agree = agree
         self._network, self._found, self._call = network, found, call
         self._estimator, self._samples, self._tolerance = estimator, samples, tolerance
+        self._may_end = samples is not None or tolerance is not None
 
     def read(self, batches: Iterable[Any]) -> Share[Seen]:
         recorder = Recorder()
@@ -156,7 +169,7 @@ class _Reader:
                 with Watch(self._found, recorder.normalise):
                     self._call(batch)
                 samples += samples_in(batch)
-                if self._is_enough(samples, recorder):
+                if self._may_end and self._agree(self._is_enough(samples, recorder)):
                     break
         recorder.merge()
         return Share(recorder.seen, samples, recorder.batch)

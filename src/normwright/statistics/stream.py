@@ -12,11 +12,11 @@ from normwright.errors import OptionError
 from normwright.functional.arguments import is_number
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_holds_numbers
-from normwright.network.spread import spread_by
 from normwright.statistics.adapter import Adapter, SourceWeight, check_source_weight
 from normwright.statistics.batches import none_called, samples_in, unwrapped
 from normwright.statistics.guard import Guard, ScoresOf, answers_of_source, class_scores
 from normwright.statistics.layers import Layers
+from normwright.statistics.ranks import waits_for_others
 from normwright.statistics.untouched import untouched
 from normwright.statistics.watch import Watch
 
@@ -65,7 +65,7 @@ class AdaptedStream:
         self._adapter = Adapter(self._network, source_weight, decay)
         self._guard = Guard(scores_of)
         self._call = Caller(self._network, forward_fn)
-        self._spread = bool(spread_by(self._network))
+        self._waits = bool(waits_for_others(self._network, self._found.modules))
         self._open = False
         self.batches = self.samples = self.refused = 0
 
@@ -88,7 +88,7 @@ class AdaptedStream:
             except BaseException:
                 self._adapter.drop()
                 raise
-            source = answers_of_source(self._call, batch, spread=self._spread)
+            source = answers_of_source(self._call, batch, waits=self._waits)
             reason = self._guard.reason(output, source)
             if reason:
                 output = source()

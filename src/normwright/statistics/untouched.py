@@ -58,20 +58,20 @@ def warn_of_dropout(network: nn.Module) -> None:
             return
 
 
-def warn_of_others(spread: str, group: ProcessGroup | None) -> None:
+def warn_of_others(waits: str, group: ProcessGroup | None) -> None:
     """Warns where other processes may end with other statistics, or wait for each other in a forward.
 
     Args:
-        spread: what spread the network's parameters over processes, or "".
+        waits: why a forward of the network waits for other processes, or "".
         group: in which the processes join what they read.
     """
     if group is not None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     world = torch.distributed.get_world_size()
     if world > 1:
-        waits = f", and processes will be aborted that have fewer batches, since {spread} spread the network"
+        fewer = f", and processes will be aborted that have fewer batches, since {waits}" if waits else ""
         warnings.warn(
             f"this process is one of {world}, and reads its own batches alone: the processes' statistics "
-            f"will differ{waits if spread else ''}. Pass process_group=torch.distributed.group.WORLD in each",
+            f"will differ{fewer}. Pass process_group=torch.distributed.group.WORLD in each",
             stacklevel=3,
         )

@@ -57,6 +57,18 @@ def test_settings_that_differ_are_told(ranks):
     assert "eps=0.001" in finding["message"]
 
 
+def test_a_loss_of_one_rank_that_is_not_finite_stops_all(ranks):
+    """The others waited for that rank in their next forward."""
+    for rank in ranks:
+        assert rank["one loss is not finite"] == {"losses": 2, "skipped": "the loss is not finite"}
+
+
+def test_a_rank_that_is_called_wrongly_is_named_in_the_others(ranks):
+    """They waited for it to the end of the group's time limit."""
+    assert ranks[1]["unknown rule"].startswith("OptionError: unknown rule 'nonesuch'")
+    assert "rank 1 failed: OptionError: unknown rule 'nonesuch'" in ranks[0]["unknown rule"]
+
+
 def test_without_a_group_the_rule_says_why_it_cannot_judge():
     subject = all_rules()["stale_statistics"].healthy()
     [outcome] = examine(subject, [all_rules()["ranks_disagree"]]).outcomes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from normwright.functional.collectives import ranks_of as synchronised_over
 from normwright.functional.sharded import whole
 from normwright.network.frozen_class import is_frozen
 from normwright.network.walk import is_normaliser
-from normwright.statistics.ranks import exchanged, telling_others
+from normwright.statistics.ranks import agreed, exchanged, telling_others
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,15 @@ def waits_for_others(network: nn.Module) -> bool:
         not is_frozen(module) and synchronised_over(module.process_group) is not None
         for module in synchronised
     )
+
+
+def all_finite(loss: float, subject: Subject) -> bool:
+    """Whether a loss is finite; where ranks wait for each other in a forward, whether that of each is.
+
+    One that stopped by itself would leave the others waiting.
+    """
+    group = subject.process_group if waits_for_others(subject.network) else None
+    return agreed(math.isfinite(loss), group)
 
 
 def _values_of(shares: Sequence[_Share], name: str) -> str:

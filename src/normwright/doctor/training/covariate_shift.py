@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from normwright.doctor.missing import SkipError
 from normwright.doctor.random_states import random_states_kept
+from normwright.doctor.statistics.ranks import all_finite
 from normwright.doctor.subject import NoLossError, Subject
 from normwright.doctor.training.gradients import norms_of
 from normwright.doctor.training.layers import feature_axis, features_last, layer_of
@@ -147,7 +148,7 @@ class _Measured:
             loss = self._twin.loss_of(batch, self._twin.outputs(batch))
         if not loss.requires_grad:
             raise SkipError("the loss depends on no parameter that takes a gradient")
-        if not math.isfinite(float(loss.detach())):
+        if not all_finite(float(loss.detach()), self._twin):
             raise SkipError("the loss is not finite")
         return loss
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from normwright.doctor.statistics.ranks import all_finite
 from normwright.doctor.subject import NoLossError, Subject
 
 
@@ -40,7 +40,7 @@ class Course:
 
     Args:
         losses: of the mini-batches that were trained on, in order; the last is not finite where that ended
-            the trial.
+            the trial, of this rank's or another's.
         no_gradients: why there were none, or "".
         no_updates: why the optimiser made no step, or "".
     """
@@ -87,7 +87,7 @@ def train(twin: Subject, observers: Sequence[Observer]) -> Course:
             waiting += 1
             for observer in observers:
                 observer.gradients_ready(network, step, losses[-1])
-            if not math.isfinite(losses[-1]):
+            if not all_finite(losses[-1], twin):
                 break
             if waiting < twin.accumulation:
                 continue
