@@ -96,7 +96,9 @@ class Comparison:
         )
 
     def _loss_error(self) -> float:
-        gaps = torch.tensor([inference - training for training, inference in self._losses])
+        gaps = torch.tensor(
+            [inference - training for training, inference in self._losses], dtype=torch.float64
+        )
         return float(gaps.std()) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan
 
 
