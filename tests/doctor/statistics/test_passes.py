@@ -15,6 +15,7 @@ import normwright.nn
 from normwright.doctor.gathering import gather, gather_when_read
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import all_rules, judge
+from normwright.doctor.statistics.modes import Comparison
 from normwright.doctor.statistics.passes import run_passes
 from normwright.doctor.subject import Subject
 from normwright.errors import OptionError
@@ -387,3 +388,11 @@ def test_a_buffer_that_changes_its_size_is_put_back():
     assert len(evidence.losses) == 4
     assert evidence.covariate_shift
     assert net.greatest.shape == (0,)
+
+
+def test_the_error_of_a_gap_keeps_the_digits_of_large_losses():
+    """Of losses of 10,000 that float32 has to 0.001, as of sums over images."""
+    comparison = Comparison()
+    for step in range(4):
+        comparison.add((draw(2, 3),), draw(2, 3), draw(2, 3), 0.0, 1e4 + 1e-4 * step)
+    assert comparison.facts().loss_error == pytest.approx(1e-4 * math.sqrt(5 / 3) / 2, rel=1e-6)

@@ -109,6 +109,7 @@ def test_statistics_left_out_of_a_checkpoint_are_a_warning():
         norm.weight.uniform_(0.5, 1.5)
     [finding] = found("stale_statistics", subject)
     assert finding.severity == "warning"
+    assert finding.message.endswith("they are 0 and 1 as built, though its weight or bias is not")
 
 
 def trained_with(momentum, count):
