@@ -64,8 +64,8 @@ def diagnose(
     Returns:
         The findings, the gravest first; `finding.fix()` makes the change on a copy where it is mechanical.
     Raises:
-        OptionError: an unknown rule, an option out of range, a network that cannot be copied, or a loss that
-            is not a scalar.
+        OptionError: an unknown rule, an option out of range, a network that cannot be copied or looked into
+            (of torch.jit, lazy, or on the device meta), or a loss that is not a scalar.
         DataError: no batch came.
         RankError: another process failed, died, or has fewer batches where batch norm is synchronised.
         Whatever the loader, the network or the loss raises.
