@@ -6,6 +6,7 @@ import functools
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
@@ -25,6 +26,7 @@ from normwright.network.names import names_in
 from normwright.statistics.ranks import check_group, telling_others
 
 
+@torch.inference_mode(False)  # else the copy's tensors would be that mode's, and could not be trained
 def diagnose(
     network: nn.Module,
     batches: Iterable[Any],
@@ -62,8 +64,8 @@ def diagnose(
     Returns:
         The findings, the gravest first; `finding.fix()` makes the change on a copy where it is mechanical.
     Raises:
-        OptionError: an unknown rule, an option out of range, a network that cannot be copied, or a loss that
-            is not a scalar.
+        OptionError: an unknown rule, an option out of range, a network that cannot be copied or looked into
+            (of torch.jit, lazy, or on the device meta), or a loss that is not a scalar.
         DataError: no batch came.
         RankError: another process failed, died, or has fewer batches where batch norm is synchronised.
         Whatever the loader, the network or the loss raises.
@@ -99,6 +101,7 @@ def diagnose(
     return examine(subject, asked)
 
 
+@torch.inference_mode(False)  # of a finding's fix, too
 def examine(subject: Subject, rules: Collection[Rule], on_stage: OnStage = quiet) -> Diagnosis:
     """What rules find in a subject; where not all are asked, only what these read is gathered.
 

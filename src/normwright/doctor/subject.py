@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
+from normwright.doctor.examinable import check_can_be_examined
 from normwright.errors import DataError, OptionError
 from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_can_be_copied, copied_already
@@ -64,9 +65,12 @@ class Subject:
             OptionError: the network cannot be copied.
         """
         check_can_be_copied(self.network)
+        memo = copied_already(self.network)
         try:
             # together, so that the optimiser's copy holds the network copy's parameters
-            network, optimiser = copy.deepcopy((self.network, self.optimiser), copied_already(self.network))
+            network, optimiser = copy.deepcopy((self.network, self.optimiser), memo)
+            if self.optimiser is not None and optimiser is not None:
+                _copy_own_attributes(self.optimiser, optimiser, memo)
         except Exception as error:
             raise OptionError(
                 f"the network must be copied to be examined, but copy.deepcopy raised "
@@ -132,7 +136,7 @@ def subject_of(
         DataError: no batch came.
     """
     network = unwrapped(network)
-    check_can_be_copied(network)
+    check_can_be_examined(network)
     check_iterable(batches)
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise OptionError(f"steps must be a whole number of at least 1, but is {most!r}")
@@ -170,6 +174,17 @@ def check_optimiser(network: nn.Module, optimiser: Optimizer | None) -> None:
             "the optimiser must hold parameters of the network, but holds none: it was made for another one, "
             "or before the network's parameters were replaced"
         )
+
+
+def _copy_own_attributes(optimiser: Optimizer, copied: Optimizer, memo: dict[int, Any]) -> None:
+    """What a class keeps beside groups and state, which are all that PyTorch copies of an optimiser."""
+    for name, value in vars(optimiser).items():
+        # a scheduler puts a `step` of its own, that tells it of calls, over the class's
+        if name in vars(copied) or callable(getattr(type(optimiser), name, None)):
+            continue
+        vars(copied)[name] = new = copy.deepcopy(value, memo)
+        if isinstance(value, Optimizer):
+            _copy_own_attributes(value, new, memo)
 
 
 def _sizes(batches: Any, read: tuple[Any, ...]) -> tuple[int, ...]:

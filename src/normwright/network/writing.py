@@ -21,3 +21,19 @@ def write(tensor: Tensor, value: Tensor | float) -> None:
             tensor.copy_(value)
         else:
             tensor.fill_(value)
+
+
+def put_back(tensor: Tensor, value: Tensor) -> None:
+    """Gives a tensor the values that it had, and the shape, which observers of quantisation change in place.
+
+    Example:
+        >>> kept = torch.empty(0)
+        >>> _ = kept.resize_(2)
+        >>> put_back(kept, torch.empty(0))
+        >>> kept.shape
+        torch.Size([0])
+    """
+    if tensor.shape != value.shape:
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+            tensor.resize_(value.shape)
+    write(tensor, value)

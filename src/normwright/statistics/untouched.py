@@ -12,7 +12,7 @@ from torch.distributed import ProcessGroup
 from torch.nn.modules.dropout import _DropoutNd
 
 from normwright.network.calling import without_compiled_code
-from normwright.network.writing import write
+from normwright.network.writing import put_back
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def untouched(network: nn.Module, normalisers: Iterable[nn.Module]) -> Iterator[
         for module, key, buffer, value in seats:
             module._buffers[key] = buffer
             if buffer is not None and value is not None and not torch.equal(buffer, value):
-                write(buffer, value)
+                put_back(buffer, value)
 
 
 def warn_of_dropout(network: nn.Module) -> None:

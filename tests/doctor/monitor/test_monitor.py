@@ -514,3 +514,11 @@ def test_monitors_of_two_networks_that_train_in_turn():
         calls = {layer.layer: layer.calls for layer in window.evidence.activations}
         assert calls[": softplus"] == calls["inside.1"] == (1,) * steps
     assert not _get_current_function_mode_stack()
+
+
+def test_the_names_of_rules_may_come_one_by_one():
+    network = small()
+    optimiser = sgd(network, weight_decay=1e-3)
+    with nw.Monitor(network, optimiser, every=1, steps=1, rules=iter(["weight_decay_on_norm"])) as monitor:
+        train(network, optimiser, 1)
+    assert [finding.rule for finding in monitor.findings] == ["weight_decay_on_norm"]

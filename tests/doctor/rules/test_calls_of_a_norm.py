@@ -115,3 +115,24 @@ def test_all_steps_of_a_recurrent_layer_at_once_are_noted(read, noted):
         name: finding.severity for name, finding in found(STEPS, network, torch.randn(6, 5, 4)).items()
     }
     assert severities == ({"norm": "note"} if noted else {})
+
+
+class _OfTheSum(nn.Module):
+    """A cell whose norm is over the sum of input and state, from a state of zeros on, which is a constant."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.input, self.state, self.norm = nn.Linear(4, 4), nn.Linear(4, 4, bias=False), norm
+
+    def forward(self, x):
+        state = torch.zeros(len(x), 4)
+        for step in range(x.shape[1]):
+            state = torch.tanh(self.norm(self.input(x[:, step]) + self.state(state)))
+        return state
+
+
+def test_a_first_state_of_zeros_is_a_step_of_the_recurrence():
+    network = _OfTheSum(nn.BatchNorm1d(4))
+    steps = torch.randn(4, 5, 4)
+    assert found(STEPS, network, steps)["norm"].value == 5
+    assert not found(TWICE, network, steps)

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 import normwright.nn
 from normwright.doctor.gathering import gather
+from normwright.doctor.statistics.sight import sight_of_module
+from normwright.doctor.statistics.tally import Tally
 from normwright.doctor.subject import Subject
 
 # Sums of float64 over these few thousand elements agree to far more digits than this.
@@ -197,3 +199,49 @@ def test_a_batch_of_one_is_found_before_it_raises():
 def test_a_frozen_layer_takes_batches_of_one():
     network = normwright.freeze(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
     assert not examined(network, (draw(1, 4),)).refused
+
+
+@pytest.mark.parametrize("first", [5, 11])
+def test_an_odd_first_batch_does_not_stand_for_the_others(first):
+    x = draw(first + 6 * 8, 3)
+    given = x.split([first, *[8] * 6])
+    network = nn.Sequential(nn.BatchNorm1d(3))
+    [alone], [facts] = (examined(network, batches).moments for batches in (given[1:], given))
+    assert [point.batches for point in facts.noise] == [6, 12, 24, 48]
+    assert facts.noise[0].mean == pytest.approx(alone.noise[0].mean, **CLOSE)
+
+
+class _OnTwo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm(x) + self.norm(3 * x + 20)
+
+
+def test_the_values_of_another_call_are_no_noise():
+    """What lies between two calls would make a mean of any number of samples as noisy as one of one."""
+    given = draw(48, 3, 4).split(8)
+    [facts], [once] = (examined(net, given).moments for net in (_OnTwo(), nn.Sequential(nn.BatchNorm1d(3))))
+    assert [point.batches for point in facts.noise] == [12, 24, 48, 96]
+    for both, one in zip(facts.noise, once.noise, strict=True):
+        assert both.mean == pytest.approx(one.mean, **CLOSE)
+        assert both.variance == pytest.approx(one.variance, **CLOSE)
+    assert facts.corrected == pytest.approx(once.corrected, **CLOSE)
+
+
+def test_noise_is_told_beside_the_elements_that_make_it():
+    """Of a rank's own parts, where all ranks together make a moment."""
+    x = draw(8, 3, 5)
+    tallies = []
+    for norm, ranks in ((nn.SyncBatchNorm(3).double(), 2), (nn.BatchNorm1d(3).double(), 1)):
+        sight = sight_of_module("norm", norm, x)
+        tally = Tally(sight, ranks)
+        tally.add(sight, None, 0)
+        tallies.append(tally)
+    assert [tally.elements for tally in tallies] == [80, 40]
+    shared, alone = (tally.noise() for tally in tallies)
+    assert shared == alone
+    errors, own = (tally.standard_errors(tally.estimate())[0] for tally in tallies)
+    assert torch.equal(errors, own)

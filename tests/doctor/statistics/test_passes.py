@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import normwright.nn
-from normwright.doctor.gathering import gather
+from normwright.doctor.gathering import gather, gather_when_read
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import all_rules, judge
+from normwright.doctor.statistics.modes import Comparison
 from normwright.doctor.statistics.passes import run_passes
 from normwright.doctor.subject import Subject
 from normwright.errors import OptionError
@@ -270,3 +271,128 @@ def test_the_subject_is_left_to_the_bit(fails):
     after = everything_of(subject)
     assert all(map(torch.equal, before[0], after[0]))
     assert before[1:] == after[1:]
+
+
+class Auxiliary(nn.Module):
+    """Answers with more in training, as Inception does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = network()
+
+    def forward(self, x):
+        scores = self.inside(x)
+        return {"scores": scores, "more": scores} if self.training else scores
+
+
+def test_a_loss_that_takes_what_training_gives_is_not_known_in_inference():
+    subject = Subject(Auxiliary().double(), classes(), lambda given, y: F.cross_entropy(given["scores"], y))
+    evidence = gather(subject)
+    assert math.isnan(evidence.modes.loss_inference)
+    assert evidence.modes.outputs > 0
+    assert len(evidence.losses) == 4
+
+
+def test_a_loss_that_is_no_scalar_is_refused_all_the_same():
+    with pytest.raises(OptionError, match="must be a scalar"):
+        run_passes(Subject(network(), classes(), lambda scores, y: scores))
+
+
+class OfEachSample(nn.Module):
+    """Gives a tensor for each sample, as detectors do; with_mean makes it leak."""
+
+    def __init__(self, with_mean):
+        super().__init__()
+        self.with_mean = with_mean
+
+    def forward(self, x):
+        return list((x - x.mean(0)) if self.with_mean else x)
+
+
+@pytest.mark.parametrize("with_mean", [False, True])
+def test_answers_of_each_sample_are_held_against_those_of_the_halves(with_mean):
+    company = run_passes(Subject(OfEachSample(with_mean), (draw(8, 4),))).company
+    assert (company.outputs > 0.1) is with_mean
+
+
+def time_first(kind):
+    torch.manual_seed(0)
+    inside = {
+        "recurrent": lambda: nn.LSTM(6, 6),
+        "attention": lambda: nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0),
+    }[kind]()
+    return _TimeFirst(inside).double()
+
+
+class _TimeFirst(nn.Module):
+    def __init__(self, inside):
+        super().__init__()
+        self.inside, self.norm = inside, nn.LayerNorm(6)
+
+    def forward(self, x):
+        y = self.inside(x)
+        return self.norm(y[0] if isinstance(y, tuple) else y)
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "attention"])
+def test_time_on_the_first_axis_is_a_note_and_blames_no_layer_norm(kind):
+    x = draw(40, 4, 6)  # more rows than are looked at of a layer norm
+    subject = Subject(time_first(kind), (x,))
+    assert run_passes(subject).company.layers == ()
+    [finding] = judge(all_rules()["leak_across_batch"], gather_when_read(subject))[1]
+    assert (finding.severity, finding.layer) == ("note", "")
+    assert "halves along the second axis give the same" in finding.message
+
+
+def test_a_layer_norm_after_a_leak_is_not_blamed():
+    net = nn.Sequential(nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 6), nn.LayerNorm(6))
+    company = run_passes(Subject(net.double(), (draw(160, 6),))).company
+    assert [layer for layer, _ in company.layers] == ["0"]
+
+
+def samples(*sizes):
+    return tuple((draw(size, 6), torch.zeros(size, dtype=torch.long)) for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "refused"), [((9, 9, 9, 9, 1, 9, 9), [4]), ((9, 9, 9, 9, 1, 1, 9), [4, 5])]
+)
+def test_only_batches_of_one_are_refused(sizes, refused):
+    assert [found.place for found in facts_of(network(), samples(*sizes)).refused] == refused
+
+
+def test_a_network_that_refuses_every_batch_in_either_mode_is_told_so():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4)).double()
+    passes = run_passes(Subject(net, (draw(4, 3, 1, 1),)))
+    assert [found.layer for found in passes.refused] == ["1"]
+    assert "one value per channel" in passes.company.because
+
+
+class Observed(nn.Module):
+    """Keeps the range of each channel in a buffer that it gives a size, as observers of quantisation do."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = network()
+        self.register_buffer("greatest", torch.empty(0))
+
+    def forward(self, x):
+        self.greatest.resize_(x.shape[1]).copy_(x.detach().amax(0))
+        return self.inside(x)
+
+
+def test_a_buffer_that_changes_its_size_is_put_back():
+    net = Observed()
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    evidence = gather(Subject(net, classes(), F.cross_entropy, optimiser))
+    assert len(evidence.losses) == 4
+    assert evidence.covariate_shift
+    assert net.greatest.shape == (0,)
+
+
+def test_the_error_of_a_gap_keeps_the_digits_of_large_losses():
+    """Of losses of 10,000 that float32 has to 0.001, as of sums over images."""
+    comparison = Comparison()
+    for step in range(4):
+        comparison.add((draw(2, 3),), draw(2, 3), draw(2, 3), 0.0, 1e4 + 1e-4 * step)
+    assert comparison.facts().loss_error == pytest.approx(1e-4 * math.sqrt(5 / 3) / 2, rel=1e-6)

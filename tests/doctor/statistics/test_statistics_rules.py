@@ -109,6 +109,7 @@ def test_statistics_left_out_of_a_checkpoint_are_a_warning():
         norm.weight.uniform_(0.5, 1.5)
     [finding] = found("stale_statistics", subject)
     assert finding.severity == "warning"
+    assert finding.message.endswith("they are 0 and 1 as built, though its weight or bias is not")
 
 
 def trained_with(momentum, count):
@@ -251,3 +252,20 @@ def test_a_leak_that_is_no_batch_norms_is_not_mended_by_machine():
     assert "no normaliser does it" in finding.message
     with pytest.raises(OptionError, match="must be fixed by hand"):
         finding.fix()
+
+
+class _OverSteps(nn.Module):
+    """Normalises all steps of all sequences together."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(x.flatten(0, 1)).view_as(x).mean(1)
+
+
+@pytest.mark.parametrize(("steps", "severities"), [(3, ["warning"]), (30, [])])
+def test_a_last_sequence_has_as_many_elements_as_steps(steps, severities):
+    subject = Subject(_OverSteps(), (torch.randn(16, steps, 4),) * 2, sizes=(16, 16, 1))
+    assert [finding.severity for finding in found("last_batch_ragged", subject)] == severities

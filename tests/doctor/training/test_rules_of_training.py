@@ -422,3 +422,66 @@ def test_a_constant_feature_of_float64_has_no_deviation():
     assert "unnormalised_input" not in found_in(network, batches)
     x[:, 4:] += 1e-4 * torch.randn(31, 2)
     assert "deviations of its features" in found_in(network, batches)["unnormalised_input"].message
+
+
+@pytest.mark.parametrize("optimised", [False, True])
+def test_a_scale_that_starts_at_0_is_left_there(optimised):
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    nn.init.zeros_(network[1].weight)
+    batch = torch.randn(16, 4), torch.randint(2, (16,))
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1) if optimised else None
+    subject = Subject(network, (batch,), CROSS_ENTROPY, optimiser)
+    [finding] = examine(subject, [all_rules()["collapsed_scale"]]).findings
+    assert finding.severity == "note"
+    assert not finding.treatable
+
+
+def sigmoids(depth):
+    layers = [layer for _ in range(depth) for layer in (nn.Linear(16, 16), nn.Sigmoid())]
+    return nn.Sequential(*layers, nn.Linear(16, 2))
+
+
+@pytest.mark.parametrize(("kind", "severity"), [(torch.optim.SGD, "warning"), (torch.optim.Adam, "note")])
+def test_what_adam_makes_up_for_is_a_note(kind, severity):
+    network = sigmoids(6)
+    batches = tuple((torch.randn(32, 16), torch.randint(2, (32,))) for _ in range(8))
+    subject = Subject(network, batches, CROSS_ENTROPY, kind(network.parameters(), lr=1e-3))
+    found = examine(subject, [all_rules()[name] for name in ("vanishing_gradient", "gradient_imbalance")])
+    assert {finding.rule: finding.severity for finding in found.findings} == {
+        "vanishing_gradient": severity,
+        "gradient_imbalance": severity,
+    }
+
+
+@pytest.mark.parametrize(
+    ("optimise", "severity"),
+    [(lambda p: None, "warning"), (lambda p: torch.optim.Adam(p, lr=1e-3), "note")],
+)
+def test_a_large_gradient_is_a_note_where_the_steps_are_small(optimise, severity):
+    network = nn.Sequential(nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 2))
+    with torch.no_grad():
+        network[
+            0
+        ].weight *= 0.01  # of what is normalised no size is left, but the gradient grows as it shrinks
+        network[0].bias *= 0.0
+    batches = ((100 * torch.randn(32, 16), torch.randint(2, (32,))),) * 8
+    loss = lambda scores, y: 100 * CROSS_ENTROPY(scores, y)  # noqa: E731
+    subject = Subject(network, batches, loss, optimise(network.parameters()))
+    [finding] = examine(subject, [all_rules()["exploding_gradient"]]).findings
+    assert finding.severity == severity
+    assert ("Adam's steps are at most" in finding.message) is (severity == "note")
+
+
+@pytest.mark.parametrize(
+    ("x", "found"),
+    [
+        (lambda: F.one_hot(torch.arange(256) % 200, 200).float(), []),
+        (lambda: 255.0 * F.one_hot(torch.arange(256) % 200, 200), ["unnormalised_input"]),
+        (lambda: 0.02 * torch.randn(256, 200), ["unnormalised_input"]),
+    ],
+)
+def test_the_scale_of_what_is_mostly_0_is_that_of_the_rest(x, found):
+    network = nn.Sequential(nn.Linear(200, 8), nn.ReLU(), nn.Linear(8, 2))
+    subject = Subject(network, ((x(), torch.randint(2, (256,))),), CROSS_ENTROPY)
+    findings = examine(subject, [all_rules()["unnormalised_input"]]).findings
+    assert [finding.rule for finding in findings] == found

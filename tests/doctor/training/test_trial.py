@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -120,3 +121,19 @@ def test_what_is_held_in_inference_mode_inside_stays_so():
     it.network[1].eval()
     train(it, [])
     assert it.network[1].num_batches_tracked == 0
+
+
+class Closing(torch.optim.SGD):
+    """Takes a closure that its signature does not ask for, as SAM does."""
+
+    def step(self, closure=None):
+        assert closure is not None
+
+
+def test_an_optimiser_that_makes_no_step_of_a_copy_leaves_the_gradients():
+    given = subject()
+    heard = Heard()
+    given = dataclasses.replace(given, optimiser=Closing(given.network.parameters(), lr=0.1))
+    course = train(given, [heard])
+    assert course.no_updates.startswith("Closing made no step of a copy: AssertionError")
+    assert [what for what, _ in heard.told] == ["watching", "ready"] * 3

@@ -133,3 +133,13 @@ def test_other_weights_are_told_by_name_and_shape(sick, monkeypatch):
         "3.bias of shape (5,), not of shape (3,)",
         "4.weight of shape (3, 5), which is new",
     )
+
+
+def test_what_another_fix_took_away_with_it_is_gone(sick):
+    """No normaliser is left that keeps statistics; those that were stale are gone with it."""
+    few = tuple((x[:4], y[:4]) for x, y in sick.batches)
+    rules = [all_rules()[name] for name in ("batch_too_small", "stale_statistics")]
+    subject = dataclasses.replace(sick, batches=few)
+    mending = mend(subject, examine(subject, rules), rules)
+    assert {each.before.rule for each in mending.mended} == {"batch_too_small", "stale_statistics"}
+    assert all(each.gone for each in mending.mended)

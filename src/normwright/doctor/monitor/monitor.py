@@ -79,11 +79,11 @@ class Monitor:
         writer: Writer | None = None,
         on_finding: Callable[[Finding], None] | None = None,
     ) -> None:
-        Options(every, steps, rules, writer, on_finding)
+        options = Options(every, steps, rules, writer, on_finding)
         self._network = unwrapped(network)
         check_optimiser(self._network, optimiser)
         self._compiled = is_compiled(network)
-        self._rules = asked_for(rules)
+        self._rules = asked_for(options.rules)
         self._every, self._steps, self._writer = every, steps, writer
         self._on_finding = _logged if on_finding is None else on_finding
         self._step = 0

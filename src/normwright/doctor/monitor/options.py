@@ -35,7 +35,9 @@ class Options:
             raise OptionError(
                 f"steps must be at most every, but {self.steps} of every {self.every} were asked for"
             )
-        asked_for(self.rules)
+        if self.rules is not None:
+            # an iterator is read once, and the monitor comes later
+            object.__setattr__(self, "rules", tuple(rule.name for rule in asked_for(self.rules)))
         lacking = [name for name in ("add_scalar", "add_text") if not hasattr(self.writer, name)]
         if self.writer is not None and lacking:
             raise OptionError(

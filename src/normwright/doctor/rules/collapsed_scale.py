@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
+from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
@@ -18,24 +19,33 @@ from normwright.doctor.training.scales import COLLAPSED, ScaleFacts, weights_of
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """One fault for each normaliser with many such channels; a few, or a start at 0, are a note."""
+    stepped = _stepped(evidence)
     for facts in evidence.scales:
         share = facts.collapsed / facts.channels
         if share < THRESHOLDS["collapsed_few"].value:
             continue
         many = share >= THRESHOLDS["collapsed_share"].value
-        if _only_starts_there(facts):
+        if _only_starts_there(facts, stepped):
             many, message = False, "its weight starts at 0, as that of a residual branch may"
         else:
             message = f"{facts.collapsed} of {facts.channels} weights are below {COLLAPSED:g} in magnitude"
         yield Fault(
             facts.layer, message, share, "collapsed_share" if many else "collapsed_few",
-            None if many else "note",
+            None if many else "note", mechanical=many,
         )  # fmt: skip
 
 
-def _only_starts_there(facts: ScaleFacts) -> bool:
-    """A weight of 0 that training moves away from there."""
-    return facts.largest_before == 0 and facts.trained and facts.largest > 0
+def _only_starts_there(facts: ScaleFacts, stepped: bool) -> bool:
+    """A weight of 0 that training moves away from there, as far as there was a step to see it in."""
+    return facts.largest_before == 0 and facts.trained and (facts.largest > 0 or not stepped)
+
+
+def _stepped(evidence: Evidence) -> bool:
+    """Whether the optimiser made a step."""
+    try:
+        return any(facts.updates for facts in evidence.gradients)
+    except SkipError:
+        return False
 
 
 def treat(subject: Subject, finding: Finding) -> tuple[nn.Module, Optimizer | None]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.examples import two_classes
+from normwright.doctor.finding import Severity
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
@@ -16,7 +17,7 @@ from normwright.doctor.training.profile import ends, ladder
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
-    """One fault, at the layer where it is worst."""
+    """One fault, at the layer where it is worst; a note where the optimiser makes small steps of it."""
     rungs = ladder(evidence)
     worst = max(rungs, key=lambda rung: rung.update)
     if worst.update >= THRESHOLDS["exploding_update"].value:
@@ -25,18 +26,21 @@ def check(evidence: Evidence) -> Iterator[Fault]:
             worst.update, "exploding_update",
         )  # fmt: skip
         return
+    step = worst.update
+    though = f", though {evidence.optimiser}'s steps are at most {step:.2g} of the weights" if step else ""
+    severity: Severity | None = "note" if though else None
     worst = max(rungs, key=lambda rung: rung.largest)
     if worst.largest >= THRESHOLDS["exploding_gradient"].value:
         yield Fault(
-            worst.layer, f"its gradient is {worst.largest:.3g} times as large as its weights",
-            worst.largest, "exploding_gradient",
+            worst.layer, f"its gradient is {worst.largest:.3g} times as large as its weights{though}",
+            worst.largest, "exploding_gradient", severity,
         )  # fmt: skip
         return
     at_input, at_loss = ends(rungs)
     if at_loss and at_input / at_loss >= THRESHOLDS["exploding_backwards"].value:
         yield Fault(
             rungs[0].layer, f"on its way from the loss to the input the gradient, against the weights, grows "
-            f"{at_input / at_loss:.3g} times", at_input / at_loss, "exploding_backwards",
+            f"{at_input / at_loss:.3g} times{though}", at_input / at_loss, "exploding_backwards", severity,
         )  # fmt: skip
 
 

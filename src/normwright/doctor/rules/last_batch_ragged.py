@@ -10,6 +10,7 @@ from torch import nn
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.missing import SkipError
 from normwright.doctor.rule import Fault, Rule
+from normwright.doctor.statistics.moments import MomentFacts
 from normwright.doctor.statistics.small_batches import is_of_one, noise_at, over_batches, too_noisy
 from normwright.doctor.subject import Subject
 
@@ -20,8 +21,9 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     if len(sizes) < 2:
         raise SkipError("the loader does not tell how many samples its last batch has")
     last, usual = sizes[-1], max(sizes)
-    found = [facts for facts in over_batches(evidence) if last < usual and too_noisy(facts, last)]
-    ones = [facts for facts in found if is_of_one(facts, last)]
+    over = over_batches(evidence) if last < usual else ()
+    found = [facts for facts in over if too_noisy(facts, _rows(facts, last, usual))]
+    ones = [facts for facts in found if is_of_one(facts, _rows(facts, last, usual))]
     if ones:
         message = (
             f"the last batch has {last} of {usual} samples, which gives {ones[0].layer!r} one value per "
@@ -30,14 +32,22 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         )
         yield Fault("", message, float(last), "batch_samples", "error")
         return
-    harmed = [facts for facts in found if not too_noisy(facts, usual)]
+    harmed = [facts for facts in found if not too_noisy(facts, _rows(facts, usual, usual))]
     if harmed:
-        worst = max(harmed, key=lambda facts: noise_at(facts, last))
+        noises = {facts: noise_at(facts, _rows(facts, last, usual)) for facts in harmed}
+        worst = max(noises, key=lambda facts: noises[facts])
         message = (
             f"the last batch has {last} of {usual} samples: means in {worst.layer!r} are off by "
-            f"{noise_at(worst, last):.2g} deviations in it, and move the running statistics last"
+            f"{noises[worst]:.2g} deviations in it, and move the running statistics last"
         )
         yield Fault("", message, float(last), "batch_samples")
+
+
+def _rows(facts: MomentFacts, samples: int, usual: int) -> int:
+    """Of how many samples a layer's moments are in a batch of so many; of a sequence each step is one."""
+    if facts.samples <= usual:
+        return min(samples, facts.samples)
+    return max(1, facts.samples * samples // usual)
 
 
 def healthy() -> Subject:

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from normwright.doctor.evidence import Evidence
-from normwright.doctor.finding import Finding
+from normwright.doctor.finding import Finding, Severity
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
 from normwright.doctor.treatments.recalibrated import recalibrated
@@ -37,7 +37,13 @@ def check(evidence: Evidence) -> Iterator[Fault]:
         yield Fault(layer, message, apart, "company_gap", mechanical=layer in untracked)
     if not facts.layers:
         message = f"{of_outputs}; no normaliser does it"
-        yield Fault("", message, facts.outputs, "company_gap", mechanical=False)
+        if facts.by_second_axis:
+            message = (
+                f"{of_outputs}, but halves along the second axis give the same: where the samples lie along "
+                "that one, all is well"
+            )
+        severity: Severity | None = "note" if facts.by_second_axis else None
+        yield Fault("", message, facts.outputs, "company_gap", severity, mechanical=False)
 
 
 def treat(subject: Subject, finding: Finding) -> tuple[nn.Module, Optimizer | None]:

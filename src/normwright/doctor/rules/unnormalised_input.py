@@ -17,6 +17,9 @@ from normwright.doctor.training.inputs import InputFacts
 # Below this share of its mean a feature's deviation is what sums in float64 make of a constant.
 _ROUNDING = 2.0**-40
 
+# With fewer elements that are not 0 it is these that have a scale: one-hot vectors, adjacency, word counts.
+_SPARSE = 0.5
+
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """One fault for each input and each way in which it is off."""
@@ -47,11 +50,13 @@ def _faults(given: InputFacts) -> Iterator[Fault]:
             "", f"input {given.name}: features lie {offset:.3g} of their deviations from 0 on average",
             offset, "input_offset",
         )  # fmt: skip
-    size = float(np.sqrt(np.mean(means**2 + deviations**2)))
+    size, which = float(np.sqrt(np.mean(means**2 + deviations**2))), "values"
+    if 0 < given.filled < _SPARSE:
+        size, which = size / given.filled**0.5, "values other than 0"
     distance = max(size, 1 / size)
     if distance > THRESHOLDS["input_scale"].value:
         yield Fault(
-            "", f"input {given.name}: its values have a root mean square of {size:.3g}",
+            "", f"input {given.name}: its {which} have a root mean square of {size:.3g}",
             distance, "input_scale",
         )  # fmt: skip
     low, high = np.percentile(deviations, (10, 90))

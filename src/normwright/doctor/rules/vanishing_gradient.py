@@ -14,13 +14,14 @@ from normwright.doctor.statistics.small_batches import larger_batches_first
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
 from normwright.doctor.training.arrival import first_reached, waiting
-from normwright.doctor.training.profile import ladder
+from normwright.doctor.training.profile import are_moved_alike, ladder
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """One fault, at the layer that gets least of those from the input up to where the gradient suffices.
 
-    Not where an embedding or normaliser nearer to the input gets enough, nor where a branch has yet to open.
+    A note where the optimiser's steps make up for it. Nothing where an embedding or normaliser nearer to the
+    input gets enough, nor where a branch has yet to open.
     Another where none at all arrives: at the last of those layers.
     """
     reached = {facts.layer for facts in evidence.gradients if facts.steps}
@@ -49,10 +50,13 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     if starved:
         least = min(starved, key=lambda rung: rung.relative)
         share = least.relative / most.relative
+        made_up_for = are_moved_alike([most, *starved])
+        how = f", though {evidence.optimiser}'s steps move all of them about alike" * made_up_for
         yield Fault(
             least.layer, f"its gradient, against its weights, is {share:.1e} of that of {most.layer}; "
-            f"{len(starved)} of {len(rungs)} layers, from the input on, are as starved",
-            share, "vanishing_gradient", advice=larger_batches_first(evidence),
+            f"{len(starved)} of {len(rungs)} layers, from the input on, are as starved{how}",
+            share, "vanishing_gradient", "note" if made_up_for else None,
+            advice=larger_batches_first(evidence),
         )  # fmt: skip
 
 

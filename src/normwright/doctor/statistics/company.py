@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from normwright.doctor.statistics.modes import outputs_of
 from normwright.doctor.statistics.sight import Sight
 from normwright.doctor.statistics.sights import sighted
 from normwright.doctor.subject import NoLossError, Subject, target_of
+from normwright.network.calling import tensors_of
 from normwright.statistics.batches import samples_in
 from normwright.statistics.untouched import untouched
 
@@ -33,12 +34,15 @@ class CompanyFacts:
         layers: normalisers that make it so, with the relative difference of what they give, in the order of
             the forward pass: those that take the batch's moments, or whose output differs where their input
             does not.
+        by_second_axis: halves along the second axis of the input give what the whole gives: it may be that
+            of the samples, as of (time, batch, features).
     """
 
     samples: int
     outputs: float
     rounding: float
     layers: tuple[tuple[str, float], ...]
+    by_second_axis: bool
 
 
 def company_of(twin: Subject) -> CompanyFacts:
@@ -66,34 +70,64 @@ def company_of(twin: Subject) -> CompanyFacts:
         first, second = (_run(twin, _cut(batch, samples, cut)) for cut in cuts)
     except Exception as error:
         raise SkipError(f"half a batch cannot be run: {type(error).__name__}: {error}") from error
-    pairs = [
-        (one, torch.cat(halves))
-        for one, *halves in zip(whole.outputs, first.outputs, second.outputs, strict=True)
-        if len(one) == samples and all(half.dim() for half in halves)
-    ]
-    pairs = [(one, other) for one, other in pairs if one.shape == other.shape]
+    pairs = _pairs(whole.outputs, first.outputs, second.outputs, samples)
     if not pairs:
         raise SkipError("the outputs have no axis of samples")
     rounding = max(_rounding(one.dtype) for one, _ in pairs)
     apart = _apart(pairs)
     if (
         apart > rounding
-        and _apart(list(zip(whole.outputs, _run(twin, batch).outputs, strict=True))) > rounding
+        and _apart(list(zip(whole.outputs, _run(twin, batch).outputs, strict=False))) > rounding
     ):
         raise SkipError("the network's answer in inference mode is not the same when it is run again")
-    layers = []
+    layers = tuple(_leaking(whole, first, second, rounding))
+    by_second = apart > rounding and not layers and _agrees_by_second_axis(twin, batch, whole, rounding)
+    return CompanyFacts(samples, apart, rounding, layers, by_second)
+
+
+def _leaking(whole: _Run, first: _Run, second: _Run, rounding: float) -> Iterator[tuple[str, float]]:
+    """The normalisers that make it so, and by how much."""
     for name, seen in whole.layers.items():
         halves = [run.layers[name] for run in (first, second) if name in run.layers]
         if len(halves) < 2:
             continue
-        of_input, of_output = (
-            _apart([(getattr(seen, part), torch.cat([getattr(half, part) for half in halves]))])
-            for part in ("x", "y")
-        )
+        x, y = torch.cat([half.x for half in halves]), torch.cat([half.y for half in halves])
+        of_output = _apart([(seen.y, y)])
         # a layer above one that leaks is given other inputs, and is named where it does so itself
-        if of_output > rounding and (seen.by_batch or of_input <= rounding):
-            layers.append((name, of_output))
-    return CompanyFacts(samples, apart, rounding, tuple(layers))
+        given_alike = seen.x.shape == x.shape and _apart([(seen.x, x)]) <= rounding
+        if of_output > rounding and (seen.by_batch or given_alike):
+            yield name, of_output
+
+
+def _agrees_by_second_axis(twin: Subject, batch: Any, whole: _Run, rounding: float) -> bool:
+    """Whether halves along the second axis give what the whole gives."""
+    samples = next((tensor.shape[1] for tensor in tensors_of(batch) if tensor.dim() > 1), 1)
+    if samples < 2:
+        return False
+    cuts = slice(0, samples // 2), slice(samples // 2, samples)
+    try:
+        first, second = (_run(twin, _cut(batch, samples, cut, axis=1)).outputs for cut in cuts)
+    except Exception:  # the axis is that of features
+        return False
+    along = (_pairs(whole.outputs, first, second, samples, axis) for axis in (1, 0))
+    pairs = next(filter(None, along), [])
+    return bool(pairs) and _apart(pairs) <= rounding
+
+
+def _pairs(
+    whole: list[Tensor], first: list[Tensor], second: list[Tensor], samples: int, axis: int = 0
+) -> list[tuple[Tensor, Tensor]]:
+    """Outputs of the whole, each with what its halves gave of the same samples."""
+    if len(first) == len(whole) == len(second):
+        found = [
+            (one, torch.cat(halves, axis))
+            for one, *halves in zip(whole, first, second, strict=True)
+            if one.dim() > axis and one.shape[axis] == samples and all(half.dim() > axis for half in halves)
+        ]
+    else:  # those of each sample by itself, as of detections
+        alike = len(whole) == len(first) + len(second)
+        found = list(zip(whole, [*first, *second], strict=True)) if alike else []
+    return [(one, other) for one, other in found if one.shape == other.shape]
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,18 +168,20 @@ def _some(x: Tensor) -> Tensor:
     return rows[:, :: max(1, rows.shape[1] // _ELEMENTS)].clone()
 
 
-def _cut(value: Any, samples: int, part: slice) -> Any:
+def _cut(value: Any, samples: int, part: slice, axis: int = 0) -> Any:
     """A part of every tensor or list of so many samples in a batch."""
     if isinstance(value, Tensor):
-        return value[part] if value.dim() and len(value) == samples else value
+        holds = value.dim() > axis and value.shape[axis] == samples
+        return value[(slice(None),) * axis + (part,)] if holds else value
     if isinstance(value, Mapping):
-        return {key: _cut(item, samples, part) for key, item in value.items()}
+        return {key: _cut(item, samples, part, axis) for key, item in value.items()}
     if isinstance(value, list | tuple) and any(
         isinstance(item, Tensor | Mapping | list | tuple) for item in value
     ):
-        items = [_cut(item, samples, part) for item in value]
+        items = [_cut(item, samples, part, axis) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    return value[part] if isinstance(value, list | tuple) and len(value) == samples else value
+    cut = isinstance(value, list | tuple) and len(value) == samples and axis == 0
+    return value[part] if cut else value
 
 
 def _apart(pairs: list[tuple[Tensor, Tensor]]) -> float:

@@ -18,7 +18,8 @@ from normwright.statistics.guard import class_scores
 class ModeFacts:
     """The same batches in both modes, at the weights as they came; dropout stands still in both.
 
-    NaN is what could not be known: the loss without a target, accuracy where the target is no class.
+    NaN is what could not be known: the loss without a target, or of answers that take another form in
+    inference than it takes; accuracy where the target is no class.
 
     Args:
         samples: how many were compared.
@@ -103,7 +104,9 @@ class Comparison:
         )
 
     def _loss_error(self) -> float:
-        gaps = torch.tensor([inference - training for training, inference, _ in self._losses])
+        gaps = torch.tensor(
+            [inference - training for training, inference, _ in self._losses], dtype=torch.float64
+        )
         return float(gaps.std()) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan
 
 

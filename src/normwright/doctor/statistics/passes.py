@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +24,9 @@ from normwright.doctor.statistics.running import RunningFacts, running_facts
 from normwright.doctor.statistics.sight import Sight
 from normwright.doctor.statistics.sights import sighted
 from normwright.doctor.statistics.tally import Tally
-from normwright.doctor.subject import NoLossError, Subject
+from normwright.doctor.subject import Subject
+from normwright.errors import NormwrightError
+from normwright.network.copying import check_holds_numbers
 from normwright.network.frozen_class import is_frozen
 from normwright.network.walk import is_normaliser
 from normwright.statistics.batches import samples_in
@@ -148,8 +152,10 @@ def run_passes(subject: Subject) -> Passes:
     """Runs the passes on a twin of the subject.
 
     Raises:
-        Whatever the network or the loss raises.
+        OptionError: the network is on the device meta, or the loss is not a scalar.
+        Whatever the network raises.
     """
+    check_holds_numbers(subject.network)
     return _Runner(subject).run()
 
 
@@ -173,6 +179,7 @@ class _Runner:
         }
         self._tallies: dict[str, Tally] = {}
         self._refused: list[RefusedBatch] = []
+        self._unanswered: set[int] = set()  # places of batches that are refused in inference mode too
         self._ones: list[Sight] = []
         self._padding = PaddingTally(twin)
         group = twin.process_group
@@ -180,15 +187,17 @@ class _Runner:
 
     def run(self) -> Passes:
         comparison = Comparison()
-        fewest = None
+        fewest, refused = math.inf, 0  # samples: of the smallest batch so far, of the largest that is refused
         for place, batch in enumerate(self._twin.batches):
             samples = samples_in(batch)
-            inference = None
-            if place < _COMPARED or fewest is None or samples < fewest:
+            inference, self._ones = None, []
+            if place < _COMPARED or samples < fewest or samples <= refused:
                 with random_states_kept():  # training mode draws the same noise, as of a variational encoder
                     inference = self._infer(batch)
-                fewest = samples if fewest is None else min(samples, fewest)
+                fewest = min(samples, fewest)
             if self._ones:
+                refused = max(samples, refused)
+                self._unanswered.update([place] if inference is None else [])
                 self._refused.append(_refusal(place, self._ones[0]))
                 continue
             training = self._train(batch)
@@ -202,8 +211,17 @@ class _Runner:
             comparison.facts() if comparison.batches else None,
             self._kept(),
             self._padding,
-            part_or_missing(lambda: company_of(self._twin)),
+            part_or_missing(lambda: company_of(self._answered())),
         )
+
+    def _answered(self) -> Subject:
+        """The twin with the batches that it can be run on in inference mode."""
+        batches = tuple(
+            batch for place, batch in enumerate(self._twin.batches) if place not in self._unanswered
+        )
+        if not batches:
+            raise SkipError(self._refused[0].because)
+        return dataclasses.replace(self._twin, batches=batches)
 
     def _infer(self, batch: Any) -> Any:
         ones = self._ones = []
@@ -228,12 +246,15 @@ class _Runner:
         return outputs
 
     def _train(self, batch: Any) -> Any:
+        calls: Counter[str] = Counter()
+
         def see(sight: Sight) -> None:
             if not sight.x.numel():
                 return
             tally = self._tally(sight)
             tally.in_training |= sight.by_batch
-            tally.add(sight, self._running_of(sight))
+            tally.add(sight, self._running_of(sight), calls[sight.layer])
+            calls[sight.layer] += 1
             self._padding.see(sight)
 
         self._padding.turn_to(batch)
@@ -268,17 +289,17 @@ class _Runner:
         try:
             with torch.no_grad():
                 return float(self._twin.loss_of(batch, outputs))
-        except NoLossError:
-            return float("nan")
+        except NormwrightError:
+            raise
+        except Exception:
+            # There is none; or the network answers in another form in inference mode, without auxiliary
+            # scores or with detections in place of losses. What a loss raises of itself, the trial raises.
+            return math.nan
 
     def _loss_uninformed(self, batch: Any, outputs: Any) -> float:
         made_up = uninformed(outputs)
-        if self._twin.loss is None or made_up is outputs:
-            return float("nan")
-        try:
-            return self._loss(batch, made_up)
-        except Exception:  # whatever a loss raises on outputs that no network gave
-            return float("nan")
+        unknown = self._twin.loss is None or made_up is outputs
+        return math.nan if unknown else self._loss(batch, made_up)
 
 
 def _normalises(module: nn.Module) -> bool:

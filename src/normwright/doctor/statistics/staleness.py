@@ -25,7 +25,8 @@ def judged(facts: RunningFacts, threshold: float) -> tuple[Severity, str] | None
     if facts.untrained:
         return "note", "the layer was never trained, and its running statistics are still as built"
     if not facts.tracked:
-        return "warning", ""
+        as_built = "they are 0 and 1 as built, though its weight or bias is not"
+        return "warning", as_built if facts.remainder == 1 else ""
     if not facts.gap_beyond_start > threshold:
         share = f"{100 * facts.remainder:.2g}" if facts.remainder < 0.995 else "100"
         kept = f"{share}% of the initial values is still in them"

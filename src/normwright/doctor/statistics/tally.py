@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from normwright.doctor.statistics.gaps import output_apart, relative, whitened_apart
 from normwright.doctor.statistics.moments import MomentFacts, NoiseFacts
+from normwright.doctor.statistics.parts import ROUNDING, Parts
 from normwright.doctor.statistics.sample_moments import SampleMoments
 from normwright.doctor.statistics.sight import Sight
 from normwright.functional.whitening.autograd import moments as whitening_moments
-from normwright.statistics.accumulator import Accumulator
 from normwright.statistics.estimate import Estimate
 
 Moments = tuple[Tensor, Tensor]
-
-# Below this share of the mean's square a channel's variance is rounding of float32: (2^-24)²·16.
-_ROUNDING = 2.0**-44
 
 
 class Tally:
@@ -39,7 +35,7 @@ class Tally:
         self._means: list[Tensor] = []
         self._variances: list[Tensor] = []
         self._covariances: list[Tensor] = []
-        self._parts: dict[int, tuple[Accumulator, Accumulator]] = {}
+        self._parts = Parts()
         self._apart = self._whole = torch.zeros((), dtype=torch.float64)
 
     def meet(self, sight: Sight) -> None:
@@ -47,13 +43,14 @@ class Tally:
         self.samples = max(self.samples, len(sight.x) * self._ranks)
         self.elements = max(self.elements, sight.elements * self._ranks)
 
-    def add(self, sight: Sight, running: tuple[Tensor, Tensor] | None) -> None:
+    def add(self, sight: Sight, running: tuple[Tensor, Tensor] | None, call: int) -> None:
         """Takes in a call of the pass in training mode.
 
         Args:
             sight: the call.
             running: the statistics, (C,) each, that it would be normalised by in inference, or None; of
                 whitening, (G, d, d) covariances for the variances.
+            call: which of the layer's calls in one forward, counted from 0.
         """
         self.meet(sight)
         moments = SampleMoments.of(sight.x)
@@ -62,7 +59,7 @@ class Tally:
         else:
             count = moments.elements * len(moments.means)
             means, variances = moments.parts(len(moments.means))
-            self._take_parts(moments)
+            self._parts.add(moments, call)
         if not sight.centred:
             means, variances = torch.zeros_like(means), variances + means.square()
         self._counts += [count] * len(means)
@@ -131,31 +128,20 @@ class Tally:
             return estimate.standard_errors("within")
         halves = next((point for point in self.noise() if point.batches > 1), None)
         shares = (math.inf, math.inf) if halves is None else (halves.mean, halves.variance)
-        sizes = math.inf if halves is None else self.samples / halves.samples
+        # of what this rank was given, where ranks share their moments
+        sizes = math.inf if halves is None else self.samples / self._ranks / halves.samples
         mean, variance = (
             torch.full_like(estimate.elements.mean, share / math.sqrt(sizes)) for share in shares
         )
         return mean, variance.nan_to_num(math.inf)
 
     def noise(self) -> tuple[NoiseFacts, ...]:
-        """Of whole batches and of their halves, quarters and so on."""
-        if not self._parts:
-            return ()
-        population = self._population().variance
-        live = self._live(population)
-        if not bool(live.any()):
-            return ()
-        scale = population[live]
+        """Of whole batches and of their halves, quarters and so on; of this rank's own where it shares."""
         facts = []
-        for samples, (means, variances) in self._parts.items():
-            batches = int(means.count)
-            if batches < 2:
-                continue
-            elements = self.elements * samples // max(self.samples, 1) * self._ranks
-            of_mean = (means.m2[live] / (batches - 1) / scale).mean().sqrt()
-            of_variance = (variances.m2[live] / (batches - 1) / scale.square()).mean().sqrt()
-            share = float(of_variance) if elements > 1 else math.nan
-            facts.append(NoiseFacts(samples, elements, batches, float(of_mean), share))
+        for samples, parts, of_mean, of_variance in self._parts.noise():
+            elements = self.elements * samples // max(self.samples, 1)
+            share = of_variance if elements > 1 else math.nan
+            facts.append(NoiseFacts(samples, elements, parts, of_mean, share))
         return tuple(facts)
 
     def facts(self) -> MomentFacts:
@@ -167,7 +153,7 @@ class Tally:
             squares, variances = self._all_means().square(), self._all_variances()
             if not per_row:
                 squares, variances = squares.mean(0), variances.mean(0)
-        variances = variances[variances > _ROUNDING * squares]
+        variances = variances[variances > ROUNDING * squares]
         one = next((found.mean for found in noise if found.samples == 1), math.nan)
         some = variances.numel() > 0
         return MomentFacts(
@@ -189,31 +175,8 @@ class Tally:
             relative(self._apart, self._whole, sight.weight) if self._apart.dim() else math.nan,
         )
 
-    def _take_parts(self, moments: SampleMoments) -> None:
-        samples = len(moments.means)
-        if self._parts and samples != max(self._parts):
-            return  # the halves of a smaller last batch are no halves of the others
-        for size in _halvings(samples):
-            new = [Accumulator.of(part) for part in moments.parts(size)]
-            old = self._parts.get(size)
-            means, variances = new if old is None else map(Accumulator.merged, old, new)
-            self._parts[size] = (means, variances)
-
     def _all_means(self) -> Tensor:
         return torch.cat(self._means)
 
     def _all_variances(self) -> Tensor:
         return torch.cat(self._variances)
-
-    def _population(self) -> Accumulator:
-        counts = torch.tensor(self._counts, dtype=torch.float64)
-        return Accumulator.of_batches(counts, self._all_means(), self._all_variances() * counts.unsqueeze(1))
-
-    def _live(self, variance: Tensor) -> Tensor:
-        return variance > _ROUNDING * self._all_means().square().mean(0)
-
-
-def _halvings(samples: int) -> Iterator[int]:
-    while samples:
-        yield samples
-        samples //= 2

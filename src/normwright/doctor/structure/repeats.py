@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from normwright.doctor.structure.graph import Graph
 
+_JOINING = ("add", "multiply", "concatenate")
+
 
 def sources_of(graph: Graph, place: int) -> frozenset[str]:
     """The nearest operations above one that have parameters, or are inputs, by their names."""
+    layers = {operation.name for operation in graph.operations if not operation.functional}
     found, seen = set(), set()
     waiting = [edge.source for edge in graph.feeding(place)]
     while waiting:
@@ -15,7 +18,12 @@ def sources_of(graph: Graph, place: int) -> frozenset[str]:
             continue
         seen.add(at)
         operation = graph.operations[at]
-        if operation.parameters or not graph.feeding(at):
+        holders = {name.rpartition(".")[0] for name in operation.parameters}
+        if operation.kind in _JOINING and holders and holders <= layers:
+            # what a layer makes of a constant, as of a recurrence's first state of zeros, is constant too
+            found |= holders
+            waiting += [edge.source for edge in graph.feeding(at)]
+        elif operation.parameters or not graph.feeding(at):
             found.add(operation.name)
         else:
             waiting += [edge.source for edge in graph.feeding(at)]

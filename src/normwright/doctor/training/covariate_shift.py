@@ -18,9 +18,10 @@ from normwright.doctor.statistics.ranks import all_finite
 from normwright.doctor.subject import NoLossError, Subject
 from normwright.doctor.training.gradients import norms_of
 from normwright.doctor.training.layers import feature_axis, features_last, layer_of
-from normwright.doctor.training.trial import forced_eager, why_it_cannot_step
+from normwright.doctor.training.trial import forced_eager, why_it_cannot_step, why_no_step
 from normwright.network.calling import tensors_of
 from normwright.network.walk import is_normaliser
+from normwright.network.writing import put_back
 from normwright.nn.bookkeeping import is_recomputation
 
 
@@ -110,13 +111,15 @@ class _Measured:
             self._loss(batch).backward()
         before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         gradients = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
-        self._optimiser.step()
+        no_step = why_no_step(self._optimiser)
+        if no_step:
+            raise SkipError(no_step)
         after = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         for layer in self._layers:
             depth = self._depths[layer]
             with torch.no_grad():
                 for buffer, value in buffers:
-                    buffer.copy_(value)
+                    put_back(buffer, value)
                 for name, parameter in parameters.items():
                     below = self._depths[self._owners[name]] < depth
                     parameter.copy_(after[name] if below else before[name])

@@ -28,6 +28,7 @@ class InputFacts:
         means, deviations: of each feature over all mini-batches; at most `FEATURES` evenly spaced
             ones.
         nonfinite: elements that are NaN or infinite; they are left out of the moments.
+        filled: share of the elements that are not 0.
     """
 
     name: str
@@ -36,6 +37,7 @@ class InputFacts:
     means: tuple[float, ...]
     deviations: tuple[float, ...]
     nonfinite: int
+    filled: float
 
 
 #: The most features of a tensor whose moments are kept.
@@ -98,7 +100,7 @@ class _Moments:
         self._axis = x.dim() - 1 if last and x.dim() == 3 else 1
         self._every = max(-(-x.shape[self._axis] // FEATURES), 1)
         self._moments: Accumulator | None = None
-        self._nonfinite = 0
+        self._nonfinite = self._elements = self._filled = 0
 
     def add(self, x: Tensor) -> None:
         if x.dim() != len(self._shape) or x.shape[self._axis] != self._shape[self._axis]:
@@ -112,6 +114,8 @@ class _Moments:
         moments = Accumulator.of_batches(counts[None].clamp(min=1), means[None], m2s[None])
         self._moments = moments if self._moments is None else self._moments.merged(moments)
         self._nonfinite += count_nonfinite(x)
+        self._elements += rows.numel()
+        self._filled += int(rows.count_nonzero())
 
     def facts(self, name: str) -> InputFacts:
         assert self._moments is not None
@@ -122,6 +126,7 @@ class _Moments:
             tuple(self._moments.mean.tolist()),
             tuple(self._moments.variance.sqrt().tolist()),
             self._nonfinite,
+            self._filled / max(self._elements, 1),
         )
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.missing import SkipError
+from normwright.doctor.thresholds import THRESHOLDS
 from normwright.doctor.training.gradients import GradientFacts, ratio
 
 #: A batch holds few of their rows, and only they have a gradient.
@@ -95,6 +96,12 @@ def rung_of(facts: GradientFacts, place: int) -> Rung:
         max(updates, default=0.0),
         statistics.median(updates) if updates else 0.0,
     )
+
+
+def are_moved_alike(rungs: Sequence[Rung]) -> bool:
+    """Whether the optimiser's steps are about as large for all, against their weights, as Adam's are."""
+    moved = sorted(rung.moved for rung in rungs)
+    return moved[0] > 0 and moved[-1] / moved[0] < THRESHOLDS["gradient_imbalance"].value
 
 
 def ends(rungs: Sequence[Rung], *, by: Literal["relative", "moved"] = "relative") -> tuple[float, float]:

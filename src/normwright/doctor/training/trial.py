@@ -81,8 +81,9 @@ def train(twin: Subject, observers: Sequence[Observer]) -> Course:
                     no_gradients = "the loss depends on no parameter that takes a gradient"
                     losses.append(float(loss))
                     continue
-                # as gradient accumulation does: the mean over the mini-batches of a step
-                (loss / twin.accumulation).backward()
+                with torch.enable_grad():
+                    # as gradient accumulation does: the mean over the mini-batches of a step
+                    (loss / twin.accumulation).backward()
             losses.append(float(loss.detach()))
             waiting += 1
             for observer in observers:
@@ -93,7 +94,8 @@ def train(twin: Subject, observers: Sequence[Observer]) -> Course:
                 continue
             waiting = 0
             if optimiser is not None and not no_updates:
-                optimiser.step()
+                no_updates = why_no_step(optimiser)
+            if optimiser is not None and not no_updates:
                 for observer in observers:
                     observer.stepped(network, step)
             network.zero_grad(set_to_none=True)
@@ -114,6 +116,15 @@ def why_it_cannot_step(optimiser: Optimizer | None) -> str:
     closure = inspect.signature(optimiser.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         return f"{type(optimiser).__name__} steps only with a closure"
+    return ""
+
+
+def why_no_step(optimiser: Optimizer) -> str:
+    """Makes a step; why there was none, or "", as where a step takes what only the user's loop gives it."""
+    try:
+        optimiser.step()
+    except Exception as error:
+        return f"{type(optimiser).__name__} made no step of a copy: {type(error).__name__}: {error}"
     return ""
 
 

@@ -165,10 +165,18 @@ def mend(
             done[finding.rule, finding.layer] = Mended(finding, None, same_weights=same)
         now = examine(twin, rules, on_stage)
     left = {(finding.rule, finding.layer): finding for finding in now.findings}
+    judged = {outcome.rule for outcome in now.outcomes if outcome.outcome != "skipped"}
+    # what could not be mended any more may be gone by what was mended before it
+    because = {
+        place: each.because if place in left or place[0] not in judged else "" for place, each in done.items()
+    }
     return Mending(
         twin.network,
         twin.optimiser,
-        tuple(dataclasses.replace(each, after=left.get(place)) for place, each in done.items()),
+        tuple(
+            dataclasses.replace(each, after=left.get(place), because=because[place])
+            for place, each in done.items()
+        ),
         diagnosis,
         now,
         tuple(_other_weights(_shapes(subject.network), _shapes(twin.network))),
