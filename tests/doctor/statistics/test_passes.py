@@ -394,5 +394,5 @@ def test_the_error_of_a_gap_keeps_the_digits_of_large_losses():
     """Of losses of 10,000 that float32 has to 0.001, as of sums over images."""
     comparison = Comparison()
     for step in range(4):
-        comparison.add((draw(2, 3),), draw(2, 3), draw(2, 3), 0.0, 1e4 + 1e-4 * step)
+        comparison.add((draw(2, 3),), draw(2, 3), draw(2, 3), (0.0, 1e4 + 1e-4 * step, 0.0))
     assert comparison.facts().loss_error == pytest.approx(1e-4 * math.sqrt(5 / 3) / 2, rel=1e-6)

@@ -62,7 +62,7 @@ class Comparison:
         """How many were added."""
         return len(self._losses)
 
-    def add(self, batch: Any, training: Any, inference: Any, *losses: float) -> None:
+    def add(self, batch: Any, training: Any, inference: Any, losses: tuple[float, float, float]) -> None:
         """Takes in what a batch gave.
 
         Args:
@@ -76,7 +76,7 @@ class Comparison:
                 self._apart += float((one - other).square().sum())
                 self._whole += float((one - one.mean(0)).square().sum())
         self._samples += next((len(output) for output in outputs_of(training)), 0)
-        self._losses.append((losses[0], losses[1], losses[2]))
+        self._losses.append(losses)
         right = [_right(batch, outputs) for outputs in (training, inference)]
         if right[0] is not None and right[1] is not None:
             self._right.append((right[0][0], right[1][0], right[0][1]))

@@ -203,7 +203,7 @@ class _Runner:
             training = self._train(batch)
             if place < _COMPARED and inference is not None:
                 losses = self._loss(batch, training), self._loss(batch, inference)
-                comparison.add(batch, training, inference, *losses, self._loss_uninformed(batch, training))
+                comparison.add(batch, training, inference, (*losses, self._loss_uninformed(batch, training)))
         return Passes(
             self._subject,
             tuple(self._refused),
