@@ -398,3 +398,31 @@ def test_of_a_users_metric_no_answers_are_kept(tmp_path):
     comparison = compare(**THREE, metric=f"{tmp_path}/own.py:share", out=out)
     assert all(right is None for right, _ in answers_in(out).values())
     assert comparison.leads[0].by_totals == ()
+
+
+ODD_DATA = """
+import torch
+from torch import nn
+
+def net(): return nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(8, 1), nn.BatchNorm1d(1))
+def tokens(): return torch.ones(8, 2).long(), torch.arange(8) % 2, torch.ones(2, 2), torch.arange(2)
+def one_class(): return torch.ones(8, 2), torch.zeros(8).long(), torch.ones(2, 2), torch.zeros(2).long()
+"""
+
+
+def _odd(tmp_path, data, **changes):
+    file = tmp_path / "odd.py"
+    file.write_text(ODD_DATA)
+    asked = {"norms": ("batch",), "batch_sizes": (4,), "lrs": (0.1,), "seeds": 1, "epochs": 1, "jobs": 1}
+    compare(f"{file}:net", f"{file}:{data}", out=tmp_path / "out", **asked | changes)
+
+
+def test_data_of_one_class_are_refused_where_every_answer_would_be_right(tmp_path):
+    with pytest.raises(DataError, match="two classes or more to take an accuracy of, but all of its"):
+        _odd(tmp_path, "one_class")
+
+
+def test_an_embedding_that_is_given_float_samples_is_told_what_to_do(tmp_path):
+    with pytest.raises(RunError, match=r"Samples are float32, whatever .* call \.long\(\) on them") as raised:
+        _odd(tmp_path, "tokens")
+    assert "'0', a Embedding of the network" in str(raised.value)

@@ -52,6 +52,17 @@ def test_a_double_click_shows_it_alone(open_report: Open) -> None:
     assert page.query_selector(FIRST).evaluate(shown) == ["batch"]
 
 
+def test_the_target_stands_apart_from_the_ticks(open_report: Open) -> None:
+    page = open_report(norms=("none",), batch_sizes=(32,), records=0)
+    _see(page, "learning")
+    boxes = "all => all.map(e => e.getBoundingClientRect()).map(b => [b.left, b.right])"
+    figure = page.locator("#learning .figure").last
+    (label,) = figure.locator(".annotation-text").evaluate_all(boxes)
+    ticks = figure.locator(".ytick text").evaluate_all(boxes)
+    assert ticks
+    assert max(right for _, right in ticks) + 6 < label[0]
+
+
 @pytest.mark.parametrize("width", [1280, 390, 320])
 def test_the_page_never_scrolls_sideways(width: int, open_report: Open) -> None:
     norms = ("none", "batch", "layer", "group", "instance", "rms", "lrn")

@@ -74,6 +74,13 @@ def test_command_stands_in_a_fence_that_it_cannot_close(make_comparison):
     assert text.endswith(f"\n`````\n{command}\n`````\n")
 
 
+def test_how_long_the_runs_were(make_comparison):
+    comparison = make_comparison()
+    assert "\n120 runs of 10 epochs each, on cpu" in to_markdown(comparison)
+    cut = dataclasses.replace(comparison, max_steps=1)
+    assert "\n120 runs of 10 epochs, 1 step at most each, on cpu" in to_markdown(cut)
+
+
 def test_verdict_of_each_batch_size_is_there(make_comparison):
     comparison = make_comparison()
     text = to_markdown(comparison)

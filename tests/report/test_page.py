@@ -19,7 +19,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from normwright.errors import StoreError
-from normwright.lab.records import Comparison, Interval, Lead
+from normwright.lab.records import Band, Comparison, Interval, Lead, Learning
 from normwright.report import render, write
 from normwright.report.markdown import to_markdown
 
@@ -288,6 +288,52 @@ def test_all_diverged_gives_words_instead_of_figures(make_comparison: Make) -> N
     assert reader.text.count("There is nothing to draw here: every run diverged.") == 3
     assert reader.text.count("all diverged") == 10
     assert 'class="best"' not in render(make_comparison(diverge_all=True))
+
+
+def _cut(comparison: Comparison, *, points: int, of: tuple[str, ...]) -> Comparison:
+    """As runs that diverged before the first evaluation leave it: some steps of a loss, and no metric."""
+
+    def until(curve: Learning) -> Learning:
+        if curve.norm not in of:
+            return curve
+        loss = Band(*(values[:points] for values in vars(curve.loss).values()))
+        return dataclasses.replace(curve, loss=loss, metric=Band((), (), (), ()))
+
+    return dataclasses.replace(comparison, learning=tuple(map(until, comparison.learning)))
+
+
+def test_runs_that_diverged_before_an_evaluation_leave_no_empty_figure(make_comparison: Make) -> None:
+    comparison = make_comparison(batch_sizes=(32,), records=0)
+    norms = tuple(curve.norm for curve in comparison.learning)
+    assert len(_Reader(render(comparison)).figures) == 2
+    reader = _Reader(render(_cut(comparison, points=3, of=norms)))
+    assert [figure["layout"]["title"]["text"] for figure in reader.figures] == ["Training loss"]
+    names = "none, batch, layer, group and RMS"
+    assert f"No validation accuracy of {names}: the runs diverged before the first evaluation." in reader.text
+    reader = _Reader(render(_cut(comparison, points=0, of=norms)))
+    assert reader.figures == []
+    assert "There is nothing to draw here: no run has a learning curve." in reader.text
+
+
+def test_one_that_has_no_metric_is_named_beside_the_others(make_comparison: Make) -> None:
+    comparison = make_comparison(batch_sizes=(32,), records=0)
+    reader = _Reader(render(_cut(comparison, points=3, of=("none",))))
+    assert {trace["legendgroup"] for trace in reader.figures[1]["data"]} == {"batch", "layer", "group", "rms"}
+    assert "No validation accuracy of none: the runs diverged before the first evaluation." in reader.text
+
+
+def test_of_a_metric_in_a_file_the_title_has_the_function(make_comparison: Make) -> None:
+    asked = dataclasses.replace(make_comparison(batch_sizes=(32,), records=0), metric="/a/long/path/m.py:f1")
+    reader = _Reader(render(asked))
+    assert reader.figures[1]["layout"]["title"]["text"] == "Validation f1"
+    assert "Test /a/long/path/m.py:f1" in reader.text
+
+
+def test_how_long_and_how_many_runs_there_were(make_comparison: Make) -> None:
+    comparison = make_comparison()
+    assert "3 seeds each, for 10 epochs: 120 runs in all." in _Reader(render(comparison)).text
+    one = dataclasses.replace(comparison, runs=1, epochs=1, max_steps=40)
+    assert "3 seeds each, for 1 epoch, 40 steps at most: 1 run in all." in _Reader(render(one)).text
 
 
 def test_a_normaliser_that_diverged_is_named_where_it_is_missing(make_comparison: Make) -> None:

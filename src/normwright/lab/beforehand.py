@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from normwright.errors import NormwrightError, OptionError, RunError, ShapeError
+from normwright.errors import DataError, NormwrightError, OptionError, RunError, ShapeError
 from normwright.lab.data import Data
 from normwright.lab.grid import Grid
 from normwright.lab.misfit import misfit_of
@@ -17,14 +17,22 @@ from normwright.lab.recipe import Recipe, TrainingRecipe
 from normwright.lab.tracebacks import user_traceback
 from normwright.lab.training import build, check_batch, reproducible, smallest_batch, used_samples
 
+_AS_FLOAT = (
+    "\nSamples are float32, whatever the data function returns: call .long() on them in the network's "
+    "forward, before the embedding."
+)
+
 
 def check_grid(grid: Grid, data: Data) -> None:
     """Builds the network under each normaliser, and looks at what each batch size makes of the data.
 
     Raises:
         OptionError, UserCodeError: something does not hold.
+        DataError: all samples are of one class, of which every answer is right.
         RunError: the user's network raised, or does not take the data.
     """
+    if grid.base.training.metric == "accuracy":
+        _check_classes(data)
     loss_named(grid.base.training.loss)
     metric_named(grid.base.training.metric)
     for norm in grid.norms:
@@ -36,6 +44,14 @@ def check_grid(grid: Grid, data: Data) -> None:
             if norm == "whitening":
                 for recipe in recipes:
                     _check_whitening(network, recipe.training, used_samples(recipe.training, data))
+
+
+def _check_classes(data: Data) -> None:
+    if len(data.classes) < 2:
+        raise DataError(
+            f"{data.name} must have samples of two classes or more to take an accuracy of, but all of its "
+            "training samples are of one: add samples of another class, or take a metric of your own"
+        )
 
 
 def _check_whitening(network: nn.Module, recipe: TrainingRecipe, data: Data) -> None:
@@ -62,6 +78,8 @@ def naming_the_run(recipe: Recipe) -> Iterator[None]:
         misfit = misfit_of(error)
         if misfit is not None and misfit.by_torch:
             told = misfit.line
+            if isinstance(misfit.module, nn.Embedding | nn.EmbeddingBag):
+                told += _AS_FLOAT
         else:
             told = f"{type(error).__name__}: {error} in {recipe.describe()}\n{user_traceback(error)}"
         raise RunError(f"{told}\nNothing was trained.") from error

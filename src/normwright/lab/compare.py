@@ -258,6 +258,7 @@ class _Comparing:
             rate_maps=tuple(make_rate_map(grid, norm, results) for norm in grid.norms),
             ribbons=tuple(ribbon for choice in choices for ribbon in make_ribbons(choice, results)),
             gradients=tuple(profile for choice in choices for profile in make_gradients(choice, results)),
+            max_steps=base.training.max_steps,
         )
 
     def _lead(self, size: int, rows: Sequence[Row], choices: Sequence[Choice], tests: Tests) -> Lead:

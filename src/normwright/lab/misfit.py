@@ -32,10 +32,12 @@ class Misfit:
         line: which module was given what, and the exception.
         by_torch: PyTorch itself refused what one of its own operators was given; else code of the network
             raised, of which the traceback tells more.
+        module: which it is.
     """
 
     line: str
     by_torch: bool
+    module: nn.Module
 
 
 def misfit_of(error: BaseException) -> Misfit | None:
@@ -51,7 +53,7 @@ def misfit_of(error: BaseException) -> Misfit | None:
     who = f"{name!r}, a {type(module).__name__} of the network," if name else "the network"
     line = f"what the network is given must fit it, but {who} was given {what}: {first_line(error)}"
     raised_in = next((file for frame in reversed(frames) if not _is_in(_OURS, file := _file(frame))), None)
-    return Misfit(line, raised_in is not None and _is_in(_TORCH, raised_in))
+    return Misfit(line, raised_in is not None and _is_in(_TORCH, raised_in), module)
 
 
 def _frames(error: BaseException) -> Iterator[FrameType]:

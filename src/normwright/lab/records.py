@@ -157,6 +157,7 @@ class Comparison:
         verdicts: (batch size, verdict in words), one per batch size.
         leads: who leads and whether it wins, one per batch size in the same order.
         runs: how many runs there are in all.
+        max_steps: training steps after which a run ends before its epochs do; 0 for none.
     """
 
     network: str
@@ -174,6 +175,7 @@ class Comparison:
     rate_maps: tuple[RateMap, ...]
     ribbons: tuple[Ribbon, ...]
     gradients: tuple[GradientProfile, ...]
+    max_steps: int = 0
 
     def to_json(self, *, curves: bool = False) -> str:
         """The comparison as JSON, null for what is not finite; `curves=True` adds what the report draws."""

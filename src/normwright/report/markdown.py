@@ -29,7 +29,7 @@ def to_markdown(comparison: Comparison) -> str:
     title = f"# {literal(comparison.network)} on {literal(comparison.data)}"
     verdicts = [f"**Batch size {size}.** {literal(words)}" for size, words in comparison.verdicts]
     made = (
-        f"{how_many(comparison.runs, 'run')}, {how_many(comparison.epochs, 'epoch')} each, on "
+        f"{how_many(comparison.runs, 'run')} of {quantities.length(comparison)} each, on "
         f"{literal(comparison.machine)}, made by"
     )
     return (

@@ -10,7 +10,7 @@ from normwright.report.curves import learning_section
 from normwright.report.files import write_whole
 from normwright.report.filling import filled
 from normwright.report.gradients import gradients_section
-from normwright.report.quantities import TIMES
+from normwright.report.quantities import TIMES, length
 from normwright.report.rates import rates
 from normwright.report.ribbons import ribbons_section
 from normwright.report.sections import batch_sizes, norms_compared
@@ -29,6 +29,7 @@ def render(comparison: Comparison) -> str:
         batch_sizes=batch_sizes(comparison),
         norms=norms_compared(comparison),
         seeds=max((row.seeds for row in comparison.rows), default=0),
+        length=length(comparison),
         table=table(comparison),
         times=TIMES,
         learning=learning_section(comparison),

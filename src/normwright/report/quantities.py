@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from normwright.lab.records import Interval
+from normwright.lab.records import Comparison, Interval
+from normwright.network.counting import how_many
 
 MISSING = "–"
 
@@ -11,6 +12,12 @@ TIMES = (
     "Times are medians of a step: of the processor's time for a run of one thread on the CPU; else, as on a "
     "GPU, of the time that passed, which other work on the machine lengthens."
 )
+
+
+def length(comparison: Comparison) -> str:
+    """How long each run of a comparison trains."""
+    epochs = how_many(comparison.epochs, "epoch")
+    return f"{epochs}, {how_many(comparison.max_steps, 'step')} at most" if comparison.max_steps else epochs
 
 
 def metric(value: float | None) -> str:

@@ -33,6 +33,10 @@ def own_data():
     f = tx.float()
     return Data("mine", f, ty, f[:2], ty[:2], f[:4], ty[:4], classes=("even", "odd"))
 def needs(argument): return None
+def quadruples(): return [(tx[0], tx[0], 0, 0)] * 4, [(tx[0], tx[0], 0, 0)]
+def texts(): return [("a word", 0)] * 4, [("a word", 0)]
+def sparse(): return tx.to_sparse(), ty, tx[:4], ty[:4]
+def meta(): return tx.to("meta"), ty, tx[:4], ty[:4]
 def has_default(argument=1): return arrays()
 
 def nothing(): return None
@@ -112,6 +116,11 @@ def test_a_data_of_ones_own_keeps_its_splits_and_classes(source: str) -> None:
         ("lists", r"a tuple of 4 \(list, list, list, list\) came"),
         ("loaders", r"a tuple of 2 \(DataLoader, DataLoader\) came"),
         ("singles", r"sample 0 of the training split must be a pair .* a ndarray came"),
+        (
+            "quadruples",
+            r"a tuple of 4 .* came; a network is given one tensor a sample, and judged",
+        ),
+        ("texts", r"a tuple of 2 \(str, int\) came; a transform"),
         ("needs", "callable without arguments, but missing a required argument: 'argument'"),
     ],
 )
@@ -138,6 +147,8 @@ def test_wrong_return_is_described(source: str, function: str, message: str) -> 
         ("empty_set", "training split must have samples, but is empty"),
         ("fractional", "sample 0 of the training split must have a class number .* has 0.5"),
         ("ragged", r"sample 1 of the training split must have the shape of sample 0, \(3,\), but has \(2,\)"),
+        ("sparse", "training x must be a dense tensor in memory, but is torch.sparse_coo on cpu"),
+        ("meta", "training x must be a dense tensor in memory, but is torch.strided on meta"),
         ("all_single", "at least two training samples"),
     ],
 )

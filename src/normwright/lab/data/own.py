@@ -135,10 +135,16 @@ def _stacked(name: str, split: str, pairs: Any) -> tuple[torch.Tensor, torch.Ten
 
 
 def _pair(where: str, sample: Any) -> tuple[torch.Tensor, int]:
-    if not (isinstance(sample, tuple | list) and len(sample) == 2 and _is_array(sample[0])):
+    is_pair = isinstance(sample, tuple | list) and len(sample) == 2
+    if not (is_pair and _is_array(sample[0])):
+        what_to_do = (
+            "a transform such as torchvision's ToTensor makes tensors of images"
+            if is_pair
+            else "a network is given one tensor a sample, and judged by its class number: return these two"
+        )
         raise UserCodeError(
             f"{where} must be a pair (x, y) with x a tensor or NumPy array, but {_described(sample)} came; "
-            "a transform such as torchvision's ToTensor makes tensors of images"
+            f"{what_to_do}"
         )
     try:
         label = operator.index(sample[1])
@@ -171,7 +177,13 @@ def _labels(what: str, y: Any) -> torch.Tensor:
 def _tensor(what: str, array: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
     """On the CPU and contiguous, of the same dtype."""
     if isinstance(array, torch.Tensor):
-        return array.detach().cpu().contiguous()
+        try:
+            return array.detach().cpu().contiguous()
+        except (NotImplementedError, RuntimeError) as fault:
+            raise DataError(
+                f"{what} must be a dense tensor in memory, but is {array.layout} on {array.device}; "
+                "convert it, as by .to_dense()"
+            ) from fault
     try:
         # Copied, because torch warns of read-only memory and refuses negative strides and foreign byte order.
         return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from normwright.lab.advice.exhaustion import is_out_of_memory
 from normwright.lab.advice.subject import Subject, subject_of
 from normwright.lab.advice.trainee import Optimiser, Trainee
 from normwright.lab.batch_size.noise import lone_element
-from normwright.lab.lr_range.records import LearningRates, RateCurve, UsableRange, at_least, decades_between
+from normwright.lab.lr_range.records import LearningRates, RateCurve, UsableRange, decades_between
 from normwright.lab.lr_range.rules import ends
 from normwright.lab.lr_range.sweep import DONE, Sweep, rates_between, sweep
+from normwright.lab.lr_range.why import steepest_of, why
 from normwright.lab.objective import Loss
 from normwright.network.batch_call import ForwardFn
 
@@ -217,7 +217,7 @@ class _Test:
             recommended=recommended,
             widening=widening,
             upper_ratio=ratio,
-            why=_why(ranges, widening),
+            why=why(ranges),
             notes=self._notes(),
         )
 
@@ -262,17 +262,12 @@ def _usable(normalised: bool, label: str, curves: list[RateCurve]) -> UsableRang
         label,
         tuple(curves),
         lower,
-        min(max(_steepest(curves), lower), upper),
+        min(max(steepest_of(curves), lower), upper),
         upper,
         all(curve.open_below for curve in curves),
         all(curve.open_above for curve in curves),
         decades_between(lower, upper),
     )
-
-
-def _steepest(curves: Sequence[RateCurve]) -> float:
-    """The median over seeds, which may lie beyond what the seeds have in common."""
-    return statistics.median_low([curve.steepest for curve in curves if curve.steepest is not None])
 
 
 def _compared(ranges: Sequence[UsableRange]) -> tuple[float | None, float | None]:
@@ -281,27 +276,3 @@ def _compared(ranges: Sequence[UsableRange]) -> tuple[float | None, float | None
     assert ranges[0].upper is not None
     assert ranges[1].upper is not None
     return ranges[0].decades - ranges[1].decades, ranges[0].upper / ranges[1].upper
-
-
-def _why(ranges: Sequence[UsableRange], widening: float | None) -> str:
-    usable = ranges[0]
-    if usable.decades is None and all(curve.lower is not None for curve in usable.curves):
-        return "each seed has a usable range, but there is no rate that all of these hold."
-    if usable.decades is None:
-        return "the loss did not fall at every seed by more than its noise and a tenth of the greatest fall."
-    is_steepest = usable.steepest == _steepest(usable.curves)
-    what = (
-        "there the loss falls most from step to step, within"
-        if is_steepest
-        else "it is the end nearest to where the loss falls most from step to step, of"
-    )
-    sentence = f"{what} a usable range of {at_least(usable)}{usable.decades:.1f} decades"
-    if len(ranges) < 2:
-        return f"{sentence}."
-    if widening is None:
-        return f"{sentence}, where without normalisers no rate is usable."
-    bare = ranges[1]
-    return (
-        f"{sentence}, which the normalisers make {abs(widening):.1f} decades "
-        f"{'wider' if widening >= 0 else 'narrower'} ({at_least(bare)}{bare.decades:.1f} without)."
-    )

@@ -74,7 +74,8 @@ class LearningRates:
         batch_size: samples per step.
         ranges: with the normalisers first; the other is missing where the network has none.
         recommended: the rate to take, one of those that were run; None where none is usable.
-        widening: decades that the normalisers add to the range; None where one of the two is not known.
+        widening: decades that the normalisers add to the range, as far as the rates that were run go; None
+            where one of the two is not known.
         upper_ratio: the upper end with normalisers over that without; likewise.
         why: one sentence.
         notes: what else to know.
@@ -112,7 +113,7 @@ def _row(usable: UsableRange) -> tuple[str, ...]:
         "" if usable.lower is None else f"{'≤ ' if usable.open_below else ''}{usable.lower:.3g}",
         "" if usable.steepest is None else f"{usable.steepest:.3g}",
         "" if usable.upper is None else f"{'≥ ' if usable.open_above else ''}{usable.upper:.3g}",
-        "none" if usable.decades is None else f"{at_least(usable)}{usable.decades:.1f}",
+        "none" if usable.decades is None else f"{at_least(usable)}{shown_decades(usable):.1f}",
         f"{with_range} of {len(usable.curves)}",
     )
 
@@ -120,6 +121,12 @@ def _row(usable: UsableRange) -> tuple[str, ...]:
 def at_least(usable: UsableRange) -> str:
     """The sign before a width that the rates which were run cut off, or ""."""
     return "≥ " if usable.open_below or usable.open_above else ""
+
+
+def shown_decades(usable: UsableRange) -> float:
+    """The width of a range that there is, as precisely as it is shown."""
+    assert usable.decades is not None
+    return round(usable.decades, 1)
 
 
 def decades_between(lower: float, upper: float) -> float:
