@@ -199,6 +199,7 @@ FAULTS = (
             "dead_channels": "the same in convolutions",
             "exploding_gradient": "what the first steps do",
             "internal_covariate_shift": "what steps of such a size do",
+            "diverging_loss": "it is that, too",
         },
     ),
     Seeded(

@@ -187,6 +187,7 @@ FAULTS = (
             "stale_statistics": "running statistics are of the last 20 samples",
             "internal_covariate_shift": "moments of two samples jump from batch to batch",
             "dead_channels": "a channel must be active in 8 batches of two, which is little to go by",
+            "diverging_loss": "so do the steps, at a learning rate for batches of 64",
         },
     ),
     Seeded(

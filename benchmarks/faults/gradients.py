@@ -113,6 +113,7 @@ FAULTS = (
             "internal_covariate_shift": "every step is too large",
             "dead_units": "after the first update",
             "dead_channels": "the same",
+            "diverging_loss": "every step is too large",
         },
     ),
     Seeded(
@@ -128,6 +129,7 @@ FAULTS = (
             "internal_covariate_shift": "every step is too large",
             "dead_units": "after the first update",
             "dead_channels": "the same",
+            "diverging_loss": "every step is too large",
         },
     ),
     Seeded(
@@ -151,6 +153,7 @@ FAULTS = (
             "dead_units": "after the first updates",
             "dead_channels": "the same",
             "nonfinite_values": "after some steps",
+            "diverging_loss": "every step is too large",
         },
     ),
 )
