@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 import torch
@@ -67,6 +68,7 @@ class Counting(torch.optim.Optimizer):
         self.steps = itertools.count(1)
         self.inner = torch.optim.SGD(self.param_groups, lr=lr)
         self.inner.own = torch.ones(1)
+        self.lock = threading.Lock()  # which cannot be copied
 
     @torch.no_grad()
     def step(self, closure=None):

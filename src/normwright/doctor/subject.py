@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -182,9 +183,10 @@ def _copy_own_attributes(optimiser: Optimizer, copied: Optimizer, memo: dict[int
         # a scheduler puts a `step` of its own, that tells it of calls, over the class's
         if name in vars(copied) or callable(getattr(type(optimiser), name, None)):
             continue
-        vars(copied)[name] = new = copy.deepcopy(value, memo)
-        if isinstance(value, Optimizer):
-            _copy_own_attributes(value, new, memo)
+        with contextlib.suppress(Exception):  # of a process group, say; a step that needs it says so
+            vars(copied)[name] = copy.deepcopy(value, memo)
+        if isinstance(value, Optimizer) and name in vars(copied):
+            _copy_own_attributes(value, vars(copied)[name], memo)
 
 
 def _sizes(batches: Any, read: tuple[Any, ...]) -> tuple[int, ...]:
