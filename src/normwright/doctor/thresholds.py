@@ -222,9 +222,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "forgetting_loss": Threshold(
         1.0,
         "times the loss of answers that know nothing of their sample",
-        "of a network that loses less than half as much before; what is worse than knowing nothing has kept "
-        "nothing. In the same runs the trained have at most 0.91 at the rate that is best for them, one of "
-        "six 1.02; those that never come back have 1.3 and more",
+        "of a network that loses less than half as much before: it has forgotten what it knew. In the runs "
+        "of diverging_loss the trained have at most 0.91 at the rate that is best for them, one of six 1.02; "
+        "those that never come back have 1.3 and more",
     ),
     "exploding_update": Threshold(
         3.0,
