@@ -51,3 +51,16 @@ def part_or_missing(gathering: Callable[[], T]) -> T:
         return gathering()
     except SkipError as skip:
         return Missing(str(skip))  # type: ignore[return-value]
+
+
+def known(read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
+    """A part of the evidence; nothing where it is missing, for what can be judged without it.
+
+    Example:
+        >>> known(lambda: ("seen",))
+        ('seen',)
+    """
+    try:
+        return read()
+    except SkipError:
+        return ()

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Finding
-from normwright.doctor.missing import SkipError
+from normwright.doctor.missing import known
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
@@ -42,10 +42,7 @@ def _only_starts_there(facts: ScaleFacts, stepped: bool) -> bool:
 
 def _stepped(evidence: Evidence) -> bool:
     """Whether the optimiser made a step."""
-    try:
-        return any(facts.updates for facts in evidence.gradients)
-    except SkipError:
-        return False
+    return any(facts.updates for facts in known(lambda: evidence.gradients))
 
 
 def treat(subject: Subject, finding: Finding) -> tuple[nn.Module, Optimizer | None]:

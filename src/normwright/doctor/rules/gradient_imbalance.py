@@ -13,7 +13,7 @@ from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.statistics.small_batches import larger_batches_first
 from normwright.doctor.subject import Subject
 from normwright.doctor.thresholds import THRESHOLDS
-from normwright.doctor.training.profile import ends, ladder
+from normwright.doctor.training.profile import are_moved_alike, ends, ladder
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
@@ -25,9 +25,11 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     larger, smaller = max(at_input, at_loss), min(at_input, at_loss)
     if smaller == 0 or larger / smaller < THRESHOLDS["gradient_imbalance"].value:
         return
-    steps = sorted(ends(rungs, by="moved"))
-    made_up_for = steps[0] > 0 and steps[1] / steps[0] < THRESHOLDS["gradient_imbalance"].value
-    how = f"; {evidence.optimiser}'s steps differ by {steps[1] / steps[0]:.2g} times" if made_up_for else ""
+    steps = ends(rungs, by="moved")
+    made_up_for = are_moved_alike(steps)
+    how = (
+        f"; {evidence.optimiser}'s steps differ by {max(steps) / min(steps):.2g} times" if made_up_for else ""
+    )
     where = "at the loss" if at_loss > at_input else "at the input"
     other = "at the input" if at_loss > at_input else "at the loss"
     yield Fault(

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from normwright.doctor.evidence import Evidence
-from normwright.doctor.missing import SkipError
+from normwright.doctor.missing import known
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.subject import Subject
-
-T = TypeVar("T")
 
 
 def check(evidence: Evidence) -> Iterator[Fault]:
     """The inputs; then the first layer that gives such values, in the first mini-batch; or the gradients."""
     step = _first_bad_step(evidence)
-    at_input = [given for given in _known(lambda: evidence.inputs) if given.nonfinite]
+    at_input = [given for given in known(lambda: evidence.inputs) if given.nonfinite]
     for given in at_input:
         # as in a mask of -inf, which is added before a softmax
         though = _though(evidence) if step is None else ""
@@ -46,7 +43,7 @@ def _first_layer(evidence: Evidence, step: int | None) -> Fault | None:
     """
     bad = [
         (spread.step, facts.layer, spread)
-        for facts in _known(lambda: evidence.activations)
+        for facts in known(lambda: evidence.activations)
         for spread in facts.outputs
         if spread.nonfinite and (step is None or spread.step <= step)
     ]
@@ -73,10 +70,10 @@ def _first_layer(evidence: Evidence, step: int | None) -> Fault | None:
 
 def _first_bad_step(evidence: Evidence) -> int | None:
     """The first mini-batch whose loss or gradient is not finite."""
-    steps = [step for step, loss in enumerate(_known(lambda: evidence.losses)) if not math.isfinite(loss)]
+    steps = [step for step, loss in enumerate(known(lambda: evidence.losses)) if not math.isfinite(loss)]
     steps += [
         step
-        for facts in _known(lambda: evidence.gradients)
+        for facts in known(lambda: evidence.gradients)
         for step, count in zip(facts.steps, facts.nonfinite, strict=True)
         if count
     ]
@@ -89,38 +86,30 @@ def _elements(count: int) -> str:
 
 def _though(evidence: Evidence) -> str:
     """What is known to be finite where no mini-batch went wrong, or "" where neither could be seen."""
-    if _known(lambda: evidence.losses):
+    if known(lambda: evidence.losses):
         return ", though the loss is finite"
-    return ", though the gradients are finite" if _known(lambda: evidence.gradients) else ""
+    return ", though the gradients are finite" if known(lambda: evidence.gradients) else ""
 
 
 def _of_gradients(evidence: Evidence, step: int) -> Fault:
     bad = {
         facts.layer: facts.nonfinite[facts.steps.index(step)]
-        for facts in _known(lambda: evidence.gradients)
+        for facts in known(lambda: evidence.gradients)
         if step in facts.steps and facts.nonfinite[facts.steps.index(step)]
     }
-    losses = _known(lambda: evidence.losses)
+    losses = known(lambda: evidence.losses)
     if losses and not math.isfinite(losses[step]):
         return Fault(
             "", f"the loss is {losses[step]} in mini-batch {step + 1}, though every layer's outputs are "
             "finite", None, "nonfinite",
         )  # fmt: skip
     # A backward begins at the loss.
-    ordered = [layer.layer for layer in _known(lambda: evidence.layer_gradients) if layer.layer in bad]
+    ordered = [layer.layer for layer in known(lambda: evidence.layer_gradients) if layer.layer in bad]
     layer = ordered[-1] if ordered else next(reversed(bad))
     though = ", though the loss is finite" if losses else ""
     return Fault(
         layer, f"its gradient is NaN or infinite in mini-batch {step + 1}{though}", bad[layer], "nonfinite"
     )
-
-
-def _known(read: Callable[[], tuple[T, ...]]) -> tuple[T, ...]:
-    """A part of the evidence; nothing where it is missing, for each part tells on its own."""
-    try:
-        return read()
-    except SkipError:
-        return ()
 
 
 def healthy() -> Subject:

@@ -10,7 +10,7 @@ from torch import nn
 
 from normwright.doctor.evidence import Evidence
 from normwright.doctor.finding import Severity
-from normwright.doctor.missing import SkipError
+from normwright.doctor.missing import known
 from normwright.doctor.rule import Fault, Rule
 from normwright.doctor.statistics.small_batches import noise_at, over_batches
 from normwright.doctor.subject import Subject
@@ -49,10 +49,7 @@ def _values(names: tuple[str, ...], kind: str, ranks: int, severity: Severity) -
 
 
 def _momenta(evidence: Evidence) -> dict[str, float]:
-    try:
-        return {facts.layer: facts.momentum or _MOMENTUM for facts in evidence.running}
-    except SkipError:
-        return {}
+    return {facts.layer: facts.momentum or _MOMENTUM for facts in known(lambda: evidence.running)}
 
 
 def healthy() -> Subject:

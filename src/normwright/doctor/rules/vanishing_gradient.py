@@ -50,7 +50,7 @@ def check(evidence: Evidence) -> Iterator[Fault]:
     if starved:
         least = min(starved, key=lambda rung: rung.relative)
         share = least.relative / most.relative
-        made_up_for = are_moved_alike([most, *starved])
+        made_up_for = are_moved_alike([rung.moved for rung in (most, *starved)])
         how = f", though {evidence.optimiser}'s steps move all of them about alike" * made_up_for
         yield Fault(
             least.layer, f"its gradient, against its weights, is {share:.1e} of that of {most.layer}; "

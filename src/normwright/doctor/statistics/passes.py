@@ -197,7 +197,8 @@ class _Runner:
                 fewest = min(samples, fewest)
             if self._ones:
                 refused = max(samples, refused)
-                self._unanswered.update([place] if inference is None else [])
+                if inference is None:
+                    self._unanswered.add(place)
                 self._refused.append(_refusal(place, self._ones[0]))
                 continue
             training = self._train(batch)

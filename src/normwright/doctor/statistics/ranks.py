@@ -100,8 +100,9 @@ def all_finite(loss: float, subject: Subject) -> bool:
 
     One that stopped by itself would leave the others waiting.
     """
-    group = subject.process_group if waits_for_others(subject.network) else None
-    return agreed(math.isfinite(loss), group)
+    group = subject.process_group
+    waits = group is not None and waits_for_others(subject.network)
+    return agreed(math.isfinite(loss), group if waits else None)
 
 
 def _values_of(shares: Sequence[_Share], name: str) -> str:

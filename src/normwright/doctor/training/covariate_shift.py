@@ -18,7 +18,7 @@ from normwright.doctor.statistics.ranks import all_finite
 from normwright.doctor.subject import NoLossError, Subject
 from normwright.doctor.training.gradients import norms_of
 from normwright.doctor.training.layers import feature_axis, features_last, layer_of
-from normwright.doctor.training.trial import forced_eager, why_it_cannot_step, why_no_step
+from normwright.doctor.training.trial import forced_eager, try_step, why_it_cannot_step
 from normwright.network.calling import tensors_of
 from normwright.network.walk import is_normaliser
 from normwright.network.writing import put_back
@@ -111,7 +111,7 @@ class _Measured:
             self._loss(batch).backward()
         before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
         gradients = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
-        no_step = why_no_step(self._optimiser)
+        no_step = try_step(self._optimiser)
         if no_step:
             raise SkipError(no_step)
         after = {name: parameter.detach().clone() for name, parameter in parameters.items()}

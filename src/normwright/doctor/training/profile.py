@@ -98,10 +98,10 @@ def rung_of(facts: GradientFacts, place: int) -> Rung:
     )
 
 
-def are_moved_alike(rungs: Sequence[Rung]) -> bool:
-    """Whether the optimiser's steps are about as large for all, against their weights, as Adam's are."""
-    moved = sorted(rung.moved for rung in rungs)
-    return moved[0] > 0 and moved[-1] / moved[0] < THRESHOLDS["gradient_imbalance"].value
+def are_moved_alike(moved: Sequence[float]) -> bool:
+    """Whether the optimiser's steps, against the weights, are about as large everywhere, as Adam's are."""
+    least, most = min(moved), max(moved)
+    return least > 0 and most / least < THRESHOLDS["gradient_imbalance"].value
 
 
 def ends(rungs: Sequence[Rung], *, by: Literal["relative", "moved"] = "relative") -> tuple[float, float]:

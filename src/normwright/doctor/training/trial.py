@@ -94,7 +94,7 @@ def train(twin: Subject, observers: Sequence[Observer]) -> Course:
                 continue
             waiting = 0
             if optimiser is not None and not no_updates:
-                no_updates = why_no_step(optimiser)
+                no_updates = try_step(optimiser)
             if optimiser is not None and not no_updates:
                 for observer in observers:
                     observer.stepped(network, step)
@@ -119,7 +119,7 @@ def why_it_cannot_step(optimiser: Optimizer | None) -> str:
     return ""
 
 
-def why_no_step(optimiser: Optimizer) -> str:
+def try_step(optimiser: Optimizer) -> str:
     """Makes a step; why there was none, or "", as where a step takes what only the user's loop gives it."""
     try:
         optimiser.step()
