@@ -24,7 +24,7 @@ from normwright.statistics.ranks import (
     in_step,
     joined,
     telling_others,
-    waits_for_others,
+    why_it_waits,
 )
 from normwright.statistics.replacement import Replacement
 from normwright.statistics.untouched import untouched, warn_of_dropout, warn_of_others
@@ -96,7 +96,7 @@ def adapt(
         check_holds_numbers(network)
         check_source_weight(source_weight, found.normalisers)
         warn_of_dropout(network)
-        waits = waits_for_others(network, found.modules)
+        waits = why_it_waits(network, found.modules)
         warn_of_others(waits, process_group)
         adapter, guard = Adapter(network, source_weight), Guard(scores_of)
         stream = in_step(batches, waits, process_group)

@@ -113,7 +113,7 @@ def exchanged(own: Any, group: ProcessGroup, asked: str = "hand in its share") -
     return present
 
 
-def waits_for_others(network: nn.Module, watched: Collection[nn.Module]) -> str:
+def why_it_waits(network: nn.Module, watched: Collection[nn.Module]) -> str:
     """Why a forward of the network waits for other processes, in words, or "".
 
     Args:

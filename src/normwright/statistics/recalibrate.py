@@ -26,7 +26,7 @@ from normwright.statistics.ranks import (
     in_step,
     joined,
     telling_others,
-    waits_for_others,
+    why_it_waits,
 )
 from normwright.statistics.recalibration import LayerChange, Recalibration, RecalibrationReport
 from normwright.statistics.recorder import Recorder
@@ -120,7 +120,7 @@ def recalibrate(
         found.check_any()
         check_holds_numbers(network)
         warn_of_dropout(network)
-        waits = waits_for_others(network, found.modules)
+        waits = why_it_waits(network, found.modules)
         warn_of_others(waits, process_group)
         # A batch is read once, and its clone would take as long as a small layer.
         call = others.calling(Caller(network, forward_fn).on_itself, waits)

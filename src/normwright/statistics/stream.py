@@ -16,7 +16,7 @@ from normwright.statistics.adapter import Adapter, SourceWeight, check_source_we
 from normwright.statistics.batches import none_called, samples_in, unwrapped
 from normwright.statistics.guard import Guard, ScoresOf, answers_of_source, class_scores
 from normwright.statistics.layers import Layers
-from normwright.statistics.ranks import waits_for_others
+from normwright.statistics.ranks import why_it_waits
 from normwright.statistics.untouched import untouched
 from normwright.statistics.watch import Watch
 
@@ -65,7 +65,7 @@ class AdaptedStream:
         self._adapter = Adapter(self._network, source_weight, decay)
         self._guard = Guard(scores_of)
         self._call = Caller(self._network, forward_fn)
-        self._waits = bool(waits_for_others(self._network, self._found.modules))
+        self._waits = bool(why_it_waits(self._network, self._found.modules))
         self._open = False
         self.batches = self.samples = self.refused = 0
 
