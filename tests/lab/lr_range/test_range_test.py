@@ -60,7 +60,7 @@ def test_of_a_parabola_the_losses_and_the_upper_end_are_known():
 
 
 def test_every_rate_that_is_named_was_run():
-    found = nw.lr_range_test(small(), (X, Y), high=100.0, **QUICK)
+    found = nw.lr_range_test(small(), (X, Y), high=100.0, **QUICK | {"steps": 80})
     assert [usable.label for usable in found.ranges] == ["with normalisers", "without"]
     for usable in found.ranges:
         runs = [set(curve.rates) for curve in usable.curves]
@@ -133,6 +133,21 @@ def test_labels_without_a_pattern_have_no_usable_rate():
     found = nw.lr_range_test(network, (x, random), batch_size=32, high=0.1, steps=40, seeds=2)
     assert found.recommended is None
     assert str(found).startswith("No rate that was run can be recommended: the loss did not fall")
+
+
+def test_a_last_layer_that_starts_almost_at_zero_learns_no_more_from_such_labels():
+    """Its losses before the first step are all but equal, so that they say nothing of how losses scatter."""
+    found = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        labels = torch.randint(2, (4096,))
+        network = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+        with torch.no_grad():
+            network[3].weight.mul_(0.01)
+            network[3].bias.zero_()
+        data = torch.randn(4096, 8), labels
+        found.append(nw.lr_range_test(network, data, batch_size=16, steps=60, seeds=1).recommended)
+    assert found.count(None) >= 6
 
 
 def test_a_range_beyond_the_rates_is_said_to_go_on():

@@ -16,7 +16,7 @@ from normwright.lab.advice.subject import Subject, subject_of
 from normwright.lab.advice.trainee import Optimiser, Trainee
 from normwright.lab.batch_size.noise import lone_element
 from normwright.lab.lr_range.records import LearningRates, RateCurve, UsableRange, decades_between
-from normwright.lab.lr_range.rules import ends
+from normwright.lab.lr_range.rules import ends, is_fall, lowest_place
 from normwright.lab.lr_range.sweep import DONE, Sweep, rates_between, sweep
 from normwright.lab.lr_range.why import steepest_of, why
 from normwright.lab.objective import Loss
@@ -55,10 +55,12 @@ def lr_range_test(
     a tenth of the way from the least loss that any sweep begins with to the lowest that any reaches, or four
     standard errors of a smoothed loss if that is more. The usable range of a sweep goes from the first rate
     at which the loss lies by `change` below that beginning (and stays there up to its lowest) to the last
-    before it has risen by `change` above its own lowest, or is no longer finite. The range of a network is
-    what its seeds have in common. Recommended is where the loss falls most from one step to the next (the
-    median over seeds, within the range). All rates that are named were run. A sweep ends early where the mean
-    of the last losses has risen above its start by more than twice what was gained, and ten standard errors.
+    before it has risen by `change` above its own lowest, or is no longer finite. A sweep has none whose
+    lowest does not lie below that beginning by four standard errors of the losses around it. The range of a
+    network is what its seeds have in common. Recommended is where the loss falls most from one step to the
+    next (the median over seeds, within the range). All rates that are named were run. A sweep ends early
+    where the mean of the last losses has risen above its start by more than twice what was gained, and by
+    ten standard errors.
 
     The same is done to the network with every normaliser replaced by the identity. Where that takes away the
     biases of convolutions that a normaliser made needless, they are missing.
@@ -197,7 +199,11 @@ class _Test:
     def _found(self, sweeps: dict[bool, list[Sweep]]) -> LearningRates:
         every = [each for group in sweeps.values() for each in group]
         start = min(each.start for each in every)
-        lowest = min((loss for each in every for loss in each.smoothed), default=start)
+        places = [lowest_place(each.smoothed, self.window) for each in every]
+        lowest = min(
+            (each.smoothed[place] for each, place in zip(every, places, strict=True) if place is not None),
+            default=start,
+        )
         ranges = tuple(
             _usable(
                 normalised,
@@ -222,7 +228,9 @@ class _Test:
         )
 
     def _curve(self, each: Sweep, start: float, lowest: float) -> RateCurve:
-        found = ends(each.noise, each.smoothed, start=start, lowest=lowest)
+        best, found = lowest_place(each.smoothed, self.window), None
+        if best is not None and is_fall(each.losses, best, self.window, start=start):
+            found = ends(each.noise, each.smoothed, best, start=start, lowest=lowest)
         return RateCurve(
             **vars(each),
             lower=None if found is None else each.rates[found.lower],
