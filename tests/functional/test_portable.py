@@ -7,6 +7,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 import normwright as nw
 from normwright.backends.activation import ACTIVATIONS
@@ -24,10 +25,14 @@ def check(operator, x, weight, bias, *settings):
     for activation in (None, *ACTIVATIONS):
         for residual in (None, draw(*x.shape, seed=3, dtype=x.dtype)):
             call = (x, residual, weight, bias, *settings, activation)
-            expected, actual = operator(*call), portable.DECOMPOSITIONS[operator](*call)
-            assert actual.dtype == expected.dtype
-            exact = EXACT if x.dtype == torch.float64 else 4 * torch.finfo(x.dtype).eps
-            assert float((actual - expected).abs().max()) <= exact * float(expected.abs().max())
+            same(portable.DECOMPOSITIONS[operator](*call), operator(*call))
+
+
+def same(actual, expected):
+    for one, other in zip(tree_leaves(actual), tree_leaves(expected), strict=True):
+        assert one.dtype == other.dtype
+        exact = EXACT if other.dtype == torch.float64 else 4 * torch.finfo(other.dtype).eps
+        assert float((one - other).abs().max()) <= exact * float(other.abs().max())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -36,7 +41,8 @@ def test_rows(center, dtype):
     wide = torch.float32 if dtype == torch.bfloat16 else dtype  # of the parameters
     weight, bias = draw(4, 5, seed=1, dtype=wide), draw(4, 5, seed=2, dtype=wide) if center else None
     for affine in ((weight, bias), (None, None)):
-        check(OPERATORS.rows_inference.default, draw(3, 4, 5, dtype=dtype), *affine, 2, center, 0.1)
+        for operator in (OPERATORS.rows_inference.default, OPERATORS.rows_forward.default):
+            check(operator, draw(3, 4, 5, dtype=dtype), *affine, 2, center, 0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
@@ -44,7 +50,8 @@ def test_rows(center, dtype):
 def test_groups(center, dtype):
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
     for affine in ((draw(6, seed=1, dtype=wide), draw(6, seed=2, dtype=wide)), (None, None)):
-        check(OPERATORS.groups_inference.default, draw(3, 6, 4, 2, dtype=dtype), *affine, 2, center, 0.1)
+        for operator in (OPERATORS.groups_inference.default, OPERATORS.groups_forward.default):
+            check(operator, draw(3, 6, 4, 2, dtype=dtype), *affine, 2, center, 0.1)
 
 
 def test_affine():
@@ -63,6 +70,16 @@ class Mixed(nn.Module):
     def forward(self, x):
         y = self.response(self.group(self.stem(x)).relu()).mean((2, 3))
         return self.squash(self.rms(self.layer(y)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_program_exported_with_gradients_without_our_operators():
+    network, x = nw.accelerate(Mixed().eval()), draw(2, 3, 6, 6, dtype=torch.float32)
+    program = torch.export.export(network, (x,))
+    plain = program.run_decompositions(dict(portable.DECOMPOSITIONS))
+    assert "normwright" in str(program.graph)
+    assert "normwright" not in str(plain.graph)
+    torch.testing.assert_close(plain.module()(x), network(x))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -55,6 +55,21 @@ class Sample:
 pytree.register_dataclass(Sample)
 
 
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """PyTorch's pytree knows nothing of it."""
+
+    image: torch.Tensor
+    size: int = 3
+
+
+@dataclasses.dataclass
+class Branch:
+    value: torch.Tensor
+    parent: object = None
+    children: list = dataclasses.field(default_factory=list)
+
+
 def x():
     return torch.ones(2)
 
@@ -73,6 +88,7 @@ def x():
         (OrderedDict(a=[x()]), lambda batch: [batch["a"][0]]),
         (deque([x()], maxlen=1), lambda batch: [batch[0]]),
         (Sample(x(), "a word"), lambda batch: [batch.image]),
+        (Batch(x()), lambda batch: [batch.image]),
         (Coordinates(x(), x()), list),
         (Boxes([x()], 5), lambda batch: [batch[0]]),
         (torch.ones(2, 2).max(0), lambda batch: [batch.values, batch.indices]),
@@ -96,12 +112,27 @@ def test_tensors_go_to_the_network(batch, tensors):
     "batch",
     [
         *(x(), [x()], {"a": (x(), 3)}, Encoding(a=x()), Moving(a=x()), OrderedDict(a=x()), deque([x()])),
-        *(Pair(x(), 3), Boxes([x()], 5), Coordinates(x(), x()), Sample(x(), ""), pack_sequence([x()])),
+        *(
+            Pair(x(), 3),
+            Boxes([x()], 5),
+            Coordinates(x(), x()),
+            Sample(x(), ""),
+            Batch(x()),
+            pack_sequence([x()]),
+        ),
     ],
     ids=lambda batch: type(batch).__name__,
 )
 def test_what_is_there_already_is_returned_itself(batch):
     assert moved(batch, nn.Linear(2, 2)) is batch
+
+
+def test_a_record_that_holds_itself():
+    tree = Branch(x())
+    tree.children = [Branch(x(), tree)]
+    there = moved(tree, ON_META)
+    assert {there.value.device.type, there.children[0].value.device.type} == {"meta"}
+    assert tree.children[0].parent is tree
 
 
 def test_a_mapping_moves_itself_if_it_can():

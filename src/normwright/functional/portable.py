@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.compiler import is_exporting
 from torch.nn import functional
 
+from normwright.backends.channel_tanh import channel_tanh
+from normwright.backends.moments import statistics_dtype
+
 _ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
     None: lambda y: y,
     "relu": functional.relu,
@@ -91,9 +94,51 @@ def _finished(y: Tensor, residual: Tensor | None, activation: str | None) -> Ten
     return _ACTIVATIONS[activation](y if residual is None else y + residual)
 
 
+def _rows_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    axes: int,
+    center: bool,
+    eps: float,
+    activation: str | None,
+) -> tuple[Tensor, Tensor]:
+    y = rows(x, residual, weight, bias, axes, center, eps, activation)
+    return y, _moments(x, list(range(x.dim() - axes, x.dim())), center, eps)
+
+
+def _groups_forward(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    num_groups: int,
+    center: bool,
+    eps: float,
+    activation: str | None,
+) -> tuple[Tensor, Tensor]:
+    y = groups(x, residual, weight, bias, num_groups, center, eps, activation)
+    return y, _moments(x.unflatten(1, (num_groups, -1)).flatten(2), [2], center, eps)
+
+
+def _moments(x: Tensor, axes: list[int], center: bool, eps: float) -> Tensor:
+    """Those of which a program in inference reads nothing: `eager.py` computes them to more digits."""
+    wide = x.to(statistics_dtype(x))
+    if not center:
+        return (wide.square().mean(axes) + eps).rsqrt()[None]
+    variance, mean = torch.var_mean(wide, axes, correction=0)
+    return torch.stack((mean, (variance + eps).rsqrt()))
+
+
+_OPERATORS = torch.ops.normwright
 #: What `ExportedProgram.run_decompositions` takes, to leave none of our operators in a program of inference.
-DECOMPOSITIONS: dict[Any, Callable[..., Tensor]] = {
-    torch.ops.normwright.rows_inference.default: rows,
-    torch.ops.normwright.groups_inference.default: groups,
-    torch.ops.normwright.channel_affine.default: affine,
+#: One that was exported with gradients enabled, as is usual, has those that return moments for a backward.
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    _OPERATORS.rows_inference.default: rows,
+    _OPERATORS.rows_forward.default: _rows_forward,
+    _OPERATORS.groups_inference.default: groups,
+    _OPERATORS.groups_forward.default: _groups_forward,
+    _OPERATORS.channel_affine.default: affine,
+    _OPERATORS.channel_tanh.default: channel_tanh,
 }

@@ -112,8 +112,8 @@ def unknown_in(output: Any) -> str:
 def moved(value: Any, network: nn.Module) -> Any:
     """The same with its tensors on the network's device, if that holds a tensor itself.
 
-    They may lie in tuples, lists, mappings and what is registered with PyTorch's pytree, however nested. What
-    they are all there already in is returned itself.
+    They may lie in tuples, lists, mappings, dataclasses and what is registered with PyTorch's pytree, however
+    nested. What they are all there already in is returned itself.
     """
     held = next(itertools.chain(network.parameters(), network.buffers()), None)
     if held is None:
@@ -121,18 +121,27 @@ def moved(value: Any, network: nn.Module) -> Any:
     return mapped(value, lambda tensor: tensor.to(held.device), held.device)
 
 
-def mapped(value: Any, function: Callable[[Tensor], Tensor], device: torch.device | None = None) -> Any:
+def mapped(
+    value: Any,
+    function: Callable[[Tensor], Tensor],
+    device: torch.device | None = None,
+    within: tuple[Any, ...] = (),
+) -> Any:
     """A value with every tensor in it put through a function; the value itself where that changes nothing.
 
     Args:
-        value: of tuples, lists, mappings and what is registered with PyTorch's pytree, however nested.
+        value: of tuples, lists, mappings, dataclasses and what is registered with PyTorch's pytree, however
+            nested.
         function: of a tensor.
         device: where it moves tensors to, if it does: a mapping may move itself.
+        within: what holds the value, from outside in: what holds itself, as a node of a tree may, ends there.
     """
     if isinstance(value, Tensor):
         return function(value)
     parts, rebuilt = _taken_apart(value, device)
-    new = [mapped(part, function, device) for part in parts]
+    if not parts or any(value is outer for outer in within):
+        return value
+    new = [mapped(part, function, device, (*within, value)) for part in parts]
     return value if all(map(operator.is_, parts, new)) else rebuilt(new)
 
 
@@ -155,6 +164,9 @@ def _taken_apart(value: Any, device: torch.device | None) -> tuple[list[Any], Ca
         return list(value), lambda new: _tuple_like(value, new)
     if isinstance(value, list):
         return list(value), lambda new: _list_like(value, new)
+    if dataclasses.is_dataclass(value) and not isinstance(value, (type, nn.Module)):
+        names = [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+        return [getattr(value, name) for name in names], lambda new: _record_like(value, names, new)
     return [], lambda new: value
 
 
@@ -183,6 +195,14 @@ def _list_like(value: list[Any], parts: list[Any]) -> list[Any]:
     """Of its own class, whatever that is built of."""
     there = copy.copy(value)
     there[:] = parts
+    return there
+
+
+def _record_like(value: Any, names: list[str], parts: list[Any]) -> Any:
+    """Of its own dataclass, without its constructor, which may do more; a frozen one, too."""
+    there = copy.copy(value)
+    for name, part in zip(names, parts, strict=True):
+        object.__setattr__(there, name, part)
     return there
 
 

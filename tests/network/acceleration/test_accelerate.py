@@ -15,6 +15,7 @@ from small_networks import (
     Case,
     Checkpointed,
     Doubles,
+    ModeDependent,
     ModuleActivation,
     OptionalArgument,
     PartWithoutGradient,
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 import normwright
 from normwright.errors import OptionError
 from normwright.network import accelerate, accelerate_with_report
+from normwright.network.acceleration import traces as traces_module
 from normwright.statistics import count_once
 
 X = torch.randn(3, 4, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -583,6 +585,24 @@ def test_a_class_that_registers_its_subclasses_is_not_subclassed():
     assert record_of(report).fused == ()
     assert "from Registering, whose __init_subclass__ would run" in record_of(report).reason
     assert_same(network, fast, call)
+
+
+def test_a_graph_module_is_accelerated_module_by_module():
+    """It is compiled anew from its graph where it is copied, so that no route would stay."""
+    network = torch.fx.symbolic_trace(randomise(ModuleActivation()))
+    fast, report = accelerate_with_report(network)
+    assert "GraphModule is copied or pickled in a way of its own" in record_of(report).reason
+    assert type(fast.norm) is normwright.nn.BatchNorm2d
+    assert_same(network, fast, call)
+
+
+@pytest.mark.parametrize(("kind", "traces"), [(ModuleActivation, 1), (ModeDependent, 2)])
+def test_one_trace_serves_both_modes_of_a_forward_that_does_not_ask_for_its_mode(kind, traces, monkeypatch):
+    made = []
+    own = traces_module.trace
+    monkeypatch.setattr(traces_module, "trace", lambda *given: made.append(own(*given)) or made[-1])
+    accelerate(kind())
+    assert len(made) == traces
 
 
 def test_a_network_that_cannot_be_copied_is_left_as_it_was():

@@ -289,12 +289,17 @@ def _watched(
 ) -> Iterator[None]:
     """Notes the attributes that are read of the block's modules, and refuses to have any set."""
     classes = {}
+    # One for each class and not for each module: what torch.fx sets of nn.Module is passed on to every class
+    # derived from it, those too that were dropped and not collected yet.
+    watching: dict[type[nn.Module], type[nn.Module]] = {}
     try:
         for module in block.modules():
             kind = type(module)
             refusal = _why_not_derived_from(kind)
             if not refusal:
-                object.__setattr__(module, "__class__", _watching(kind, read))
+                if kind not in watching:
+                    watching[kind] = _watching(kind, read)
+                object.__setattr__(module, "__class__", watching[kind])
                 classes[module] = kind
             elif module is block or module in inline:
                 raise UntraceableError(f"a trace derives a class from {kind.__name__}, {refusal}")

@@ -16,7 +16,6 @@ from normwright.network.acceleration.block_trace import (
     Trace,
     other_cases,
     refuse_hooked,
-    trace,
 )
 from normwright.network.acceleration.drop_in import (
     drop_in_for,
@@ -37,6 +36,7 @@ from normwright.network.acceleration.epilogue import (
 from normwright.network.acceleration.mutation import Mutations
 from normwright.network.acceleration.route import Condition, Route, children_of, own_class
 from normwright.network.acceleration.stand_in import UntraceableError
+from normwright.network.acceleration.traces import Traces
 from normwright.network.acceleration.written_out import call_written_out
 from normwright.network.copying import copied_already
 from normwright.network.frozen_class import unfrozen_class
@@ -90,6 +90,7 @@ def plan_blocks(network: nn.Module) -> dict[str, BlockPlan]:
         object.__setattr__(module, "__class__", kind if isinstance(kind, type) else own_class(type(module)))
     names = {module: name for name, module in scratch.named_modules()}
     plans = {name: BlockPlan() for name in blocks}
+    traces = Traces()
     for training in (True, False):
         for module in scratch.modules():
             module.training = training
@@ -98,9 +99,9 @@ def plan_blocks(network: nn.Module) -> dict[str, BlockPlan]:
         }
         for name in reversed(blocks):  # those inside before those around them
             block, plan = scratch.get_submodule(name), plans[name]
-            traced = _plan(block, opens, names, plan, alone=name in alone)
+            traced = _plan(block, opens, names, plan, traces, alone=name in alone)
             for case in other_cases(block, traced) if name in alone else ():
-                _plan(block, opens, names, plan, alone=True, case=case)
+                _plan(block, opens, names, plan, traces, alone=True, case=case)
     return plans
 
 
@@ -109,6 +110,7 @@ def _plan(
     opens: dict[nn.Module, Inlined],
     names: dict[nn.Module, str],
     plan: BlockPlan,
+    traces: Traces,
     *,
     alone: bool,
     case: Case = OWN_CASE,
@@ -120,6 +122,7 @@ def _plan(
         opens: what ends open, of the blocks inside.
         names: of the copy's modules.
         plan: to be added to.
+        traces: those that were made.
         alone: the block is a normaliser, and what it calls itself is looked at.
         case: what it is traced for.
     Returns:
@@ -127,8 +130,8 @@ def _plan(
     """
     try:
         refuse_replacing(block)
-        activations = frozenset(part for part in block.children() if _is_an_activation(part))
-        traced = trace(block, activations, case)
+        activations = frozenset(part for part in block.children() if _is_an_activation(part, traces))
+        traced = traces.of(block, activations, case)
     except UntraceableError as error:
         if case is OWN_CASE:
             plan.reasons["training" if block.training else "inference"] = str(error)
@@ -137,7 +140,7 @@ def _plan(
     if end is not None:
         last = block.get_submodule(str(end.target))
         opens[block] = opens[last] | activations | {block}
-    traced = _trace_further(block, traced, opens, activations)
+    traced = _trace_further(block, traced, opens, activations, traces)
     mutations = Mutations(block)
     if alone:
         call_written_out(traced.graph, block)
@@ -181,29 +184,33 @@ def refuse_replacing(block: nn.Module) -> None:
     kind = type(block)
     if "forward" in block.__dict__:
         raise UntraceableError("its forward was replaced on this one module")
+    for name in ("__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__"):
+        if getattr(kind, name, None) is not getattr(object, name, None):
+            raise UntraceableError(f"{kind.__name__} is copied or pickled in a way of its own")
     if kind.__module__.startswith("torch.") and kind is not nn.Sequential:
         raise UntraceableError(
             f"{kind.__name__} of torch reads the weights of its normalisers, and does not call them always"
         )
-    for name in ("__reduce__", "__reduce_ex__", "__deepcopy__", "__copy__"):
-        if getattr(kind, name, None) is not getattr(object, name, None):
-            raise UntraceableError(f"{kind.__name__} is copied or pickled in a way of its own")
 
 
-def _is_an_activation(module: nn.Module) -> bool:
+def _is_an_activation(module: nn.Module, traces: Traces) -> bool:
     """Whether a module's forward is an activation and nothing else, as Transformers' SiLUActivation's."""
     held = (module._modules, module._parameters, module._buffers)
     if type(module).__module__.startswith("torch.") or any(held):
         return False
     try:
         refuse_hooked(module)
-        return is_one_activation(trace(module, frozenset()).graph, module)
+        return is_one_activation(traces.of(module, frozenset()).graph, module)
     except UntraceableError:
         return False
 
 
 def _trace_further(
-    block: nn.Module, traced: Trace, opens: dict[nn.Module, Inlined], activations: Inlined
+    block: nn.Module,
+    traced: Trace,
+    opens: dict[nn.Module, Inlined],
+    activations: Inlined,
+    traces: Traces,
 ) -> Trace:
     """The trace, through those submodules that end in a normaliser which goes with what follows them."""
     inline: set[nn.Module] = set()
@@ -214,7 +221,7 @@ def _trace_further(
         if module in opens and _may_inline(opens[module]):
             inline |= opens[module]
     try:
-        return trace(block, activations | inline) if inline else traced
+        return traces.of(block, activations | inline) if inline else traced
     except UntraceableError:
         return traced
 
