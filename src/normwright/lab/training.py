@@ -210,7 +210,8 @@ def predict(network: nn.Module, x: Tensor) -> Tensor:
     training = network.training
     network.eval()
     try:
-        return torch.cat([network(part) for part in x.split(EVALUATION_BATCH)])
+        # Clones, because a network may change its input in place, and the samples are evaluated again.
+        return torch.cat([network(part.clone()) for part in x.split(EVALUATION_BATCH)])
     finally:
         network.train(training)
 
@@ -228,19 +229,21 @@ def evaluate(network: nn.Module, x: Tensor, y: Tensor, metric: str) -> float:
 
 @contextmanager
 def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
-    """Threads, random state and choice of algorithms of a run, put back afterwards.
+    """Threads, random state, dtype and choice of algorithms of a run, put back afterwards.
 
-    The generators of PyTorch, NumPy and Python are seeded, for a user's code may draw from any.
+    The generators of PyTorch, NumPy and Python are seeded, for a user's code may draw from any. Samples are
+    float32, and so is what is built for them, whatever the dtype that this process makes tensors of.
     """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     device = torch.device(recipe.device)
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
+        torch.set_default_dtype(torch.float32)
         # One CPU thread has no choice to make, and PyTorch's switch costs a second and fills fresh memory.
         if device.type != "cpu" or recipe.threads > 1:
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -250,6 +253,7 @@ def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
             random.setstate(python)
             np.random.set_state(numpy)
             torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
             if torch.are_deterministic_algorithms_enabled() != deterministic:
                 torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
@@ -341,8 +345,8 @@ class Run:
         return True
 
     def _peak_bytes(self) -> int:
-        """Measured on a copy, so that neither the weights nor the random state are touched."""
-        x, y = (part[: self.recipe.batch_size] for part in (self.data.train_x, self.data.train_y))
+        """Measured on copies, so that neither the weights, the data nor the random state are touched."""
+        x, y = (part[: self.recipe.batch_size].clone() for part in (self.data.train_x, self.data.train_y))
         network = copy.deepcopy(self.network)
         optimiser = make_optimiser(self.recipe, network.parameters())
 

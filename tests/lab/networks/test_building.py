@@ -269,6 +269,14 @@ class TwoOutputs(Small):
         return super().forward(x), x
 
 
+class Counting(Small):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -279,6 +287,7 @@ class TwoOutputs(Small):
         (lambda: Small, "but returned type"),
         (lambda: Small(classes=7), r"must give a tensor \(2, 10\).*but gave a tensor \(2, 7\)"),
         (TwoOutputs, r"must give a tensor \(2, 10\).*but gave tuple"),
+        (Counting, r"must keep its state in tensors .*, but '_extra_state' is a dict"),
     ],
 )
 def test_a_function_that_returns_the_wrong_thing(function: Callable[..., object], message: str) -> None:
