@@ -570,3 +570,12 @@ def test_buffers_that_training_filled_or_reshaped_are_there_when_the_run_is_test
         assert take_test(store, recipe, data).metric == evaluate(
             expected, data.test_x, data.test_y, "accuracy"
         )
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_run_trains_where_gradients_are_switched_off(named, mode):
+    recipe = named("Plain")
+    with mode():
+        run = run_recipe(recipe)
+        assert not torch.is_grad_enabled()
+    assert np.array_equal(run.result.loss, run_recipe(recipe).result.loss)

@@ -239,7 +239,9 @@ def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     device = torch.device(recipe.device)
     python, numpy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    rng = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    # A notebook may have switched gradients off for all that it does.
+    with torch.inference_mode(False), torch.enable_grad(), rng:
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(recipe.seed)
         torch.set_num_threads(recipe.threads)

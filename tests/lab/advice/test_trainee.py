@@ -208,3 +208,12 @@ def test_mse_is_of_targets_that_are_numbers(network, shape):
     assert torch.equal(copied.step((X, targets)), nn.functional.mse_loss(network(X), targets).detach())
     with pytest.raises(OptionError, match="targets of one shape"):
         copied.step((X, targets[:, 0]))
+
+
+def test_a_step_is_taken_where_gradients_are_switched_off():
+    network = small()
+    with torch.no_grad():
+        copied = trainee(network, sgd, "cross_entropy")
+        copied.check(read_samples((X, Y)), 4)
+        copied.step((X, Y))
+    assert not torch.equal(copied.network[0].weight, network[0].weight)

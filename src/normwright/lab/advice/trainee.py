@@ -90,6 +90,7 @@ class Trainee:
         """The loss on a batch, as a scalar."""
         return self._loss_of(self.outputs(batch), batch)
 
+    @torch.enable_grad()
     def step(self, batch: Any) -> Tensor:
         """One training step; returns the loss before it."""
         self.optimiser.zero_grad()
@@ -98,6 +99,7 @@ class Trainee:
         self.optimiser.step()
         return loss.detach()
 
+    @torch.enable_grad()
     def check(self, samples: Samples, size: int) -> None:
         """Tries a step on the first samples, and says what does not hold.
 
