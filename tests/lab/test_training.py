@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -541,16 +542,25 @@ def test_a_network_that_changes_its_input_in_place_changes_no_sample(named):
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_a_run_is_of_float32_whatever_else_this_process_makes(named):
-    recipe = named("Plain")
-    expected = run_recipe(recipe)
+@contextmanager
+def in_float64():
     torch.set_default_dtype(torch.float64)
     try:
-        run = run_recipe(recipe)
-        assert torch.get_default_dtype() == torch.float64
+        yield
     finally:
         torch.set_default_dtype(torch.float32)
-    assert np.array_equal(run.result.loss, expected.result.loss)
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, lambda: torch.device("meta"), in_float64]
+)
+def test_a_run_is_that_of_a_fresh_process_whatever_is_set_in_this_one(named, mode):
+    recipe = named("Plain")
+    with mode():
+        before = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+        run = run_recipe(recipe)
+        assert (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()) == before
+    assert np.array_equal(run.result.loss, run_recipe(recipe).result.loss)
     assert run.weights["1.weight"].dtype == torch.float32
 
 
@@ -570,12 +580,3 @@ def test_buffers_that_training_filled_or_reshaped_are_there_when_the_run_is_test
         assert take_test(store, recipe, data).metric == evaluate(
             expected, data.test_x, data.test_y, "accuracy"
         )
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_run_trains_where_gradients_are_switched_off(named, mode):
-    recipe = named("Plain")
-    with mode():
-        run = run_recipe(recipe)
-        assert not torch.is_grad_enabled()
-    assert np.array_equal(run.result.loss, run_recipe(recipe).result.loss)

@@ -26,6 +26,7 @@ from normwright.lab.memory import peak_bytes
 from normwright.lab.networks import BuiltNetwork, build_network
 from normwright.lab.objective import loss_named, metric_named
 from normwright.lab.optimisation import make_optimiser, make_schedule
+from normwright.lab.plain import plain_tensors
 from normwright.lab.recipe import DataRecipe, Recipe, TrainingRecipe
 from normwright.lab.recorder import Recorder, recorded_steps
 from normwright.lab.run import RunResult
@@ -198,7 +199,8 @@ def load_once(recipe: DataRecipe, directory: Path | None) -> Data:
     """
     if recipe.digest and recipe in _last_loaded:
         return _last_loaded[recipe]
-    data = load(recipe, directory=directory)
+    with plain_tensors():
+        data = load(recipe, directory=directory)
     _last_loaded.clear()
     _last_loaded[dataclasses.replace(recipe, digest=data.digest)] = data
     return data
@@ -229,23 +231,19 @@ def evaluate(network: nn.Module, x: Tensor, y: Tensor, metric: str) -> float:
 
 @contextmanager
 def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
-    """Threads, random state, dtype and choice of algorithms of a run, put back afterwards.
+    """Threads, random state, choice of algorithms and `plain_tensors` of a run, put back afterwards.
 
-    The generators of PyTorch, NumPy and Python are seeded, for a user's code may draw from any. Samples are
-    float32, and so is what is built for them, whatever the dtype that this process makes tensors of.
+    The generators of PyTorch, NumPy and Python are seeded, for a user's code may draw from any.
     """
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     device = torch.device(recipe.device)
-    python, numpy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
-    rng = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    # A notebook may have switched gradients off for all that it does.
-    with torch.inference_mode(False), torch.enable_grad(), rng:
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), plain_tensors():
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
-        torch.set_default_dtype(torch.float32)
         # One CPU thread has no choice to make, and PyTorch's switch costs a second and fills fresh memory.
         if device.type != "cpu" or recipe.threads > 1:
             torch.use_deterministic_algorithms(True, warn_only=True)
@@ -255,7 +253,6 @@ def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
             random.setstate(python)
             np.random.set_state(numpy)
             torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
             if torch.are_deterministic_algorithms_enabled() != deterministic:
                 torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
