@@ -217,3 +217,10 @@ def test_a_step_is_taken_where_gradients_are_switched_off():
         copied.check(read_samples((X, Y)), 4)
         copied.step((X, Y))
     assert not torch.equal(copied.network[0].weight, network[0].weight)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated")
+def test_a_network_of_torch_jit_is_refused_in_words():
+    network = torch.jit.trace(small().eval(), X)
+    with pytest.raises(OptionError, match=r"no copy of what torch\.jit compiled"):
+        trainee(network, sgd, "cross_entropy")

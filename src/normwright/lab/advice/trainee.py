@@ -169,11 +169,16 @@ def trainee(
         bare: whether the normalisers are left out of the copy.
     Raises:
         OptionError: the optimiser holds none of the network's parameters, or the network has none to train,
-            has none as yet, for it is lazy, or cannot be copied.
+            has none as yet, for it is lazy, or cannot be copied, as one of torch.jit.
     """
     network = unwrapped(network)
     check_is_all_there(network, "trained")
     check_can_be_copied(network)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise OptionError(
+            "the network must run in Python, for a copy of it is trained and PyTorch trains no copy of what "
+            "torch.jit compiled: give the network that was scripted or traced"
+        )
     given = optimiser if isinstance(optimiser, torch.optim.Optimizer) else None
     if given is not None:
         _check_owns(network, given)

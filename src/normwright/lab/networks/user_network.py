@@ -33,14 +33,19 @@ def build_user_network(
         sample_shape: without the batch axis.
         classes: how many outputs the network must have.
     Raises:
-        UserCodeError: the function is a network or needs other arguments; what came is no network, came
-            before, does not give (2, classes) for a batch of two zero samples, or keeps a state that is no
-            tensor.
+        UserCodeError: the function is a network or needs other arguments; what came is no network, is
+            compiled, came before, does not give (2, classes) for a batch of two zero
+            samples, or keeps a state that is no tensor.
         Whatever the function or its network raises.
     """
     network = function(*arguments_of(function, name, sample_shape, classes, others="the rest"))
     if not isinstance(network, nn.Module):
         raise UserCodeError(f"{name} must return a torch.nn.Module, but returned {_describe(network)}")
+    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
+        raise UserCodeError(
+            f"{name} must return the network itself, whose normalisers are replaced, but returned it compiled, "
+            f"as {type(network).__name__}: leave torch.compile or torch.jit out"
+        )
     if network in _built:
         raise UserCodeError(
             f"{name} must build a new network at each call, but returned the same one again: "
