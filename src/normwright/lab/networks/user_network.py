@@ -34,8 +34,8 @@ def build_user_network(
         classes: how many outputs the network must have.
     Raises:
         UserCodeError: the function is a network or needs other arguments; what came is no network, is
-            compiled, came before, does not give (2, classes) for a batch of two zero
-            samples, or keeps a state that is no tensor.
+            compiled, came before, does not give (2, classes) for a batch of two zero samples, or keeps a
+            state that is no tensor.
         Whatever the function or its network raises.
     """
     network = function(*arguments_of(function, name, sample_shape, classes, others="the rest"))
@@ -43,8 +43,8 @@ def build_user_network(
         raise UserCodeError(f"{name} must return a torch.nn.Module, but returned {_describe(network)}")
     if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
         raise UserCodeError(
-            f"{name} must return the network itself, whose normalisers are replaced, but returned it compiled, "
-            f"as {type(network).__name__}: leave torch.compile or torch.jit out"
+            f"{name} must return the network itself, whose normalisers are replaced, but returned it "
+            f"compiled, as {type(network).__name__}: leave torch.compile or torch.jit out"
         )
     if network in _built:
         raise UserCodeError(
