@@ -329,6 +329,12 @@ def test_the_command_says_everything_that_is_not_a_default(tmp_path):
     )
 
 
+def test_the_command_says_where_data_were_looked_for(done):
+    comparison, out, *_ = done
+    command = compare(**SMALL, out=out, data_dir="sets").command
+    assert command == comparison.command.replace(" --out", " --data-dir sets --out")
+
+
 def test_the_command_says_what_is_switched_off(tmp_path):
     options = {"affine": False, "shuffle": False, "samples": 64, "max_steps": 9, "ghost_size": 4}
     base = make_base("mlp", "digits", norm="ghost", batch_size=8, lr=0.1, **options)

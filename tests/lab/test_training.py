@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -13,13 +14,17 @@ from normwright.errors import OptionError, UserCodeError
 from normwright.lab import normalisers
 from normwright.lab.grid import make_base
 from normwright.lab.recipe import ACTIVATIONS, DataRecipe
+from normwright.lab.store import Store
+from normwright.lab.testing import take_test
 from normwright.lab.training import (
     build,
     check_batch,
     evaluate,
     load_once,
+    predict,
     run_recipe,
     steps_per_epoch,
+    train,
     used_samples,
 )
 
@@ -484,3 +489,94 @@ def test_data_that_were_loaded_are_those_of_another_recipe_only_if_it_splits_the
     assert load_once(known, None) is tenth
     half = load_once(dataclasses.replace(known, validation=0.5), None)
     assert len(half.validation_y) > 4 * len(tenth.validation_y)
+
+
+CHANGES = """
+import torch
+
+class Plain(torch.nn.Sequential):
+    def __init__(self):
+        hidden = torch.nn.Linear(64, 8), torch.nn.BatchNorm1d(8)
+        super().__init__(torch.nn.Flatten(), *hidden, torch.nn.Linear(8, 10))
+
+    def forward(self, x):
+        return super().forward((x - 0.3) / 0.5)
+
+class InPlace(Plain):
+    def forward(self, x):
+        return super().forward(x.add_(1.0))
+
+class Remembers(Plain):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", None)
+        self.register_buffer("widths", torch.zeros(1))
+
+    def forward(self, x):
+        self.last, self.widths = x.detach().mean((1, 2, 3)), x.new_ones(len(x))
+        return super().forward(x)
+"""
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A recipe of a network of the file above, by its class."""
+    (tmp_path / "changes.py").write_text(CHANGES)
+
+    def recipe(name, **options):
+        base = recipe_for("batch", epochs=1, initialisation="own", **options)
+        network = dataclasses.replace(base.network, name=f"{tmp_path / 'changes.py'}:{name}")
+        return dataclasses.replace(base, network=network)
+
+    return recipe
+
+
+def test_a_network_that_changes_its_input_in_place_changes_no_sample(named):
+    recipe = named("InPlace")
+    data = load_once(recipe.data, None)
+    before = [getattr(data, f"{split}_x").clone() for split in ("train", "validation", "test")]
+    first, second = (train(recipe, data).result for _ in range(2))
+    assert np.array_equal(first.validation, second.validation)
+    predict(build(recipe, data).module, data.test_x)
+    after = (data.train_x, data.validation_x, data.test_x)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@contextmanager
+def in_float64():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, lambda: torch.device("meta"), in_float64]
+)
+def test_a_run_is_that_of_a_fresh_process_whatever_is_set_in_this_one(named, mode):
+    recipe = named("Plain")
+    with mode():
+        before = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+        run = run_recipe(recipe)
+        assert (torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()) == before
+    assert np.array_equal(run.result.loss, run_recipe(recipe).result.loss)
+    assert run.weights["1.weight"].dtype == torch.float32
+
+
+def test_buffers_that_training_filled_or_reshaped_are_there_when_the_run_is_tested(named, tmp_path):
+    recipe = named("Remembers")
+    data = load_once(recipe.data, None)
+    run = train(recipe, data)
+    assert run.weights["last"].shape == run.weights["widths"].shape == data.validation_y.shape
+    with Store.open(tmp_path / "out") as store:
+        store.add([recipe])
+        store.save_checkpoint(recipe.hash, run.weights)
+        store.finish(recipe, run.result)
+        # The remembered plays no part in the answers: they are those of the network without it.
+        plain = named("Plain")
+        expected = build(plain, data).module
+        expected.load_state_dict({k: v for k, v in run.weights.items() if k not in ("last", "widths")})
+        assert take_test(store, recipe, data).metric == evaluate(
+            expected, data.test_x, data.test_y, "accuracy"
+        )

@@ -44,6 +44,11 @@ PAGES = {
 }
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_heading_of_a_column_has_words(page: str) -> None:
+    assert not re.search(r"<th[^>]*>\s*</th>", PAGES[page]())
+
+
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
     return {name: make() for name, make in PAGES.items()}

@@ -67,7 +67,7 @@ def test_a_cube_shows_its_three_sides() -> None:
 def test_text_on_the_scale_of_the_map_can_be_read() -> None:
     for step in range(101):
         background = along(SCALE, step / 100)
-        assert contrast(ink_on(background), background) >= 4.0
+        assert contrast(ink_on(background), background) >= 4.5
 
 
 def test_the_scale_of_the_map_darkens_throughout() -> None:

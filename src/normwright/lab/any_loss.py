@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from normwright.errors import DataError, OptionError, unknown_name
 from normwright.lab.objective import LOSSES, loss_named
@@ -56,22 +55,11 @@ def loss_of_any(name: str | None) -> AnyLoss | None:
                 f"tensor of labels, but {type(outputs).__name__} and {type(target).__name__} came: name a "
                 "loss of your own, path/to/file.py:function(outputs, target)"
             )
-        if target.is_floating_point() and name == "mse":
-            return _squared(predictions, target)
         if not target.is_floating_point() and predictions.dim() > 1:
             _check_classes(target, predictions.shape[1])
         return loss_named(name or "cross_entropy")(predictions, target)
 
     return loss
-
-
-def _squared(predictions: Tensor, target: Tensor) -> Tensor:
-    if predictions.shape != target.shape:
-        raise OptionError(
-            f"mse compares outputs and targets of one shape, but {tuple(predictions.shape)} and "
-            f"{tuple(target.shape)} came: bring one to the shape of the other"
-        )
-    return functional.mse_loss(predictions, target)
 
 
 def _check_classes(labels: Tensor, outputs: int) -> None:

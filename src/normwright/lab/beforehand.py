@@ -58,7 +58,7 @@ def _check_whitening(network: nn.Module, recipe: TrainingRecipe, data: Data) -> 
     """The smallest batch whitens every place: how many values one must have, the network alone tells."""
     smallest = smallest_batch(recipe, len(data.train_y))
     try:
-        trial(network, data.train_x[:smallest].to(recipe.device))
+        trial(network, data.train_x[:smallest].clone().to(recipe.device))
     except ShapeError as error:
         raise OptionError(
             f"whitening norm cannot take the smallest batch that batch size {recipe.batch_size} makes, of "

@@ -143,21 +143,29 @@ def compare(
         loaded = load_once(base.data, directory)
     grid = dataclasses.replace(grid, base=_with_digests(base, loaded))
     check_grid(grid, loaded)
-    comparing = _Comparing(grid, loaded, Path(out), target, cluster)
-    return comparing.run(jobs, directory, on_stage, on_progress)
+    comparing = _Comparing(grid, loaded, Path(out), target, cluster, directory)
+    return comparing.run(jobs, on_stage, on_progress)
 
 
 class _Comparing:
     """One comparison, once it is known to be possible."""
 
-    def __init__(self, grid: Grid, data: Data, out: Path, target: float, cluster: Cluster | None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        data: Data,
+        out: Path,
+        target: float,
+        cluster: Cluster | None,
+        directory: Path | None,
+    ) -> None:
         self.grid, self.data, self.out, self.target, self.cluster = grid, data, out, target, cluster
+        self.directory = directory
         self.recipes = grid.recipes()
 
     def run(
         self,
         jobs: int | None,
-        directory: Path | None,
         on_stage: Callable[[str], None],
         on_progress: OnProgress,
     ) -> Comparison:
@@ -171,7 +179,14 @@ class _Comparing:
         at_once = f"{workers} at a time" + (" over Ray" if self.cluster else "")
         on_stage(f"training {how_many(len(self.recipes), 'run')}{left}, {at_once}")
         ray = self.cluster.address if self.cluster else None
-        run_all(self.out, self.recipes, jobs=workers, directory=directory, ray=ray, on_progress=on_progress)
+        run_all(
+            self.out,
+            self.recipes,
+            jobs=workers,
+            directory=self.directory,
+            ray=ray,
+            on_progress=on_progress,
+        )
         with Store.open(self.out) as store:
             results = self._results(store)
             choices = choose(self.grid, results)
@@ -245,7 +260,7 @@ class _Comparing:
             data=base.data.name,
             metric=base.training.metric,
             target=self.target,
-            command=command_line(grid, self.target, self.out),
+            command=command_line(grid, self.target, self.out, self.directory),
             machine=f"{machine_in_words(base.training.device)}, {at_once}",
             epochs=base.training.epochs,
             runs=len(self.recipes),
@@ -291,8 +306,12 @@ class _Comparing:
         )
 
 
-def command_line(grid: Grid, target: float, out: Path) -> str:
+def command_line(grid: Grid, target: float, out: Path, directory: Path | None = None) -> str:
     """The command that makes a comparison again; options at their default are left out.
+
+    Args:
+        grid, target, out: as they were compared.
+        directory: where data files were looked for first.
 
     Example:
         >>> base = make_base("mlp", "digits", norm="none", batch_size=32, lr=0.1, depth=9)
@@ -312,6 +331,7 @@ def command_line(grid: Grid, target: float, out: Path) -> str:
             value = getattr(part, field.name)
             if field.name not in said and value != own.get(field.name, field.default):
                 words += _option(field.name.replace("_", "-"), value)
+    words += [] if directory is None else ["--data-dir", str(directory)]
     return shlex.join([*words, "--out", str(out)])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normwright.errors import UserCodeError, unknown_name
+from normwright.errors import OptionError, UserCodeError, unknown_name
 from normwright.lab.user_code import is_user_code, resolve
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -17,6 +17,13 @@ Metric = Callable[[Tensor, Tensor], float]
 
 
 def _mse(outputs: Tensor, labels: Tensor) -> Tensor:
+    if labels.is_floating_point():
+        if outputs.shape != labels.shape:
+            raise OptionError(
+                f"mse compares outputs and targets of one shape, but {tuple(outputs.shape)} and "
+                f"{tuple(labels.shape)} came: bring one to the shape of the other"
+            )
+        return torch.nn.functional.mse_loss(outputs, labels)
     one_hot = torch.nn.functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
     return torch.nn.functional.mse_loss(outputs, one_hot)
 
@@ -47,11 +54,11 @@ def loss_named(name: str) -> Loss:
     """The loss (outputs (N, classes), labels (N,)) -> scalar tensor.
 
     Args:
-        name: `cross_entropy`, `mse` (on one-hot labels), or a user's function.
+        name: `cross_entropy`, `mse` (on one-hot labels where they are classes), or a user's function.
     Returns:
         The loss; a user's is checked at every call, since only then its result is seen.
     Raises:
-        OptionError: an unknown name.
+        OptionError: an unknown name; when called, mse of targets that are numbers of another shape.
         UserCodeError: a user's function is missing, or does not return a scalar tensor with a gradient.
     Example:
         >>> loss_named("cross_entropy")(torch.zeros(1, 2), torch.tensor([0]))

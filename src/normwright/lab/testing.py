@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from normwright.errors import StoreError
 from normwright.lab.data import Data
@@ -75,6 +75,16 @@ def _outputs(store: Store, recipe: Recipe, data: Data) -> tuple[Tensor, Tensor]:
     weights = store.load_checkpoint(recipe.hash)
     with reproducible(recipe.training):
         network = build(recipe, data).module
-        network.load_state_dict(weights)
+        _restore(network, weights)
         x, y = data.test_x.to(recipe.training.device), data.test_y.to(recipe.training.device)
         return predict(network, x), y
+
+
+def _restore(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Loads the weights, with buffers of whatever shape training left them in."""
+    for path, module in network.named_modules():
+        for name, buffer in module._buffers.items():
+            kept = weights.get(f"{path}.{name}" if path else name)
+            if kept is not None and (buffer is None or buffer.shape != kept.shape):
+                module._buffers[name] = kept.to(next(network.parameters()).device)
+    network.load_state_dict(weights)

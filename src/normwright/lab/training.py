@@ -26,6 +26,7 @@ from normwright.lab.memory import peak_bytes
 from normwright.lab.networks import BuiltNetwork, build_network
 from normwright.lab.objective import loss_named, metric_named
 from normwright.lab.optimisation import make_optimiser, make_schedule
+from normwright.lab.plain import plain_tensors
 from normwright.lab.recipe import DataRecipe, Recipe, TrainingRecipe
 from normwright.lab.recorder import Recorder, recorded_steps
 from normwright.lab.run import RunResult
@@ -198,7 +199,8 @@ def load_once(recipe: DataRecipe, directory: Path | None) -> Data:
     """
     if recipe.digest and recipe in _last_loaded:
         return _last_loaded[recipe]
-    data = load(recipe, directory=directory)
+    with plain_tensors():
+        data = load(recipe, directory=directory)
     _last_loaded.clear()
     _last_loaded[dataclasses.replace(recipe, digest=data.digest)] = data
     return data
@@ -210,7 +212,8 @@ def predict(network: nn.Module, x: Tensor) -> Tensor:
     training = network.training
     network.eval()
     try:
-        return torch.cat([network(part) for part in x.split(EVALUATION_BATCH)])
+        # Clones, because a network may change its input in place, and the samples are evaluated again.
+        return torch.cat([network(part.clone()) for part in x.split(EVALUATION_BATCH)])
     finally:
         network.train(training)
 
@@ -228,7 +231,7 @@ def evaluate(network: nn.Module, x: Tensor, y: Tensor, metric: str) -> float:
 
 @contextmanager
 def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
-    """Threads, random state and choice of algorithms of a run, put back afterwards.
+    """Threads, random state, choice of algorithms and `plain_tensors` of a run, put back afterwards.
 
     The generators of PyTorch, NumPy and Python are seeded, for a user's code may draw from any.
     """
@@ -237,7 +240,7 @@ def reproducible(recipe: TrainingRecipe) -> Iterator[None]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     device = torch.device(recipe.device)
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), plain_tensors():
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
@@ -341,8 +344,8 @@ class Run:
         return True
 
     def _peak_bytes(self) -> int:
-        """Measured on a copy, so that neither the weights nor the random state are touched."""
-        x, y = (part[: self.recipe.batch_size] for part in (self.data.train_x, self.data.train_y))
+        """Measured on copies, so that neither the weights, the data nor the random state are touched."""
+        x, y = (part[: self.recipe.batch_size].clone() for part in (self.data.train_x, self.data.train_y))
         network = copy.deepcopy(self.network)
         optimiser = make_optimiser(self.recipe, network.parameters())
 

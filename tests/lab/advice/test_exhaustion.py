@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from normwright.lab.advice import exhaustion
 from normwright.lab.advice.exhaustion import available_bytes, is_out_of_memory
 
 # 4 PiB of float32: beyond the addresses of a process, so that the system must refuse it.
@@ -52,3 +53,26 @@ def test_what_is_available_is_less_than_what_there_is():
     available = available_bytes(torch.device("cpu"))
     assert available is not None
     assert 0 < available < total
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "left"),
+    [
+        ("/", {"": 700}, 600),
+        ("/jobs/7/step", {"": "max", "jobs": 900, "jobs/7": 500, "jobs/7/step": "max"}, 400),
+        ("/elsewhere/than/is/mounted", {"": 700}, 600),
+        ("/../beside", {"": 700}, 600),
+        ("/jobs", {"": "max", "jobs": "max"}, None),
+    ],
+)
+def test_a_limit_of_any_control_group_around_the_process_counts(monkeypatch, tmp_path, own, limits, left):
+    for group, most in limits.items():
+        (tmp_path / group).mkdir(exist_ok=True)
+        (tmp_path / group / "memory.max").write_text(f"{most}\n")
+        (tmp_path / group / "memory.current").write_text("150\n")
+        (tmp_path / group / "memory.stat").write_text("anon 100\ninactive_file 50\n")
+    (tmp_path / "own").write_text(f"1:name=systemd:/\n0::{own}\n")
+    monkeypatch.setattr(exhaustion, "_CGROUP", tmp_path)
+    monkeypatch.setattr(exhaustion, "_OWN_CGROUP", tmp_path / "own", raising=False)
+    monkeypatch.setattr(exhaustion, "_of_system", lambda: None)
+    assert available_bytes(torch.device("cpu")) == left

@@ -149,3 +149,78 @@ def test_a_transformer_without_its_normalisers_calls_nothing_in_their_place():
 def test_a_network_that_is_itself_a_normaliser():
     with pytest.raises(OptionError, match="cannot replace itself"):
         trainee(nn.BatchNorm1d(8), sgd, "cross_entropy", bare=True)
+
+
+class Remembers(nn.Module):
+    """Fills one buffer, replaces another by one of the batch's length, and keeps a part of its last loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 2)
+        self.register_buffer("filled", None)
+        self.register_buffer("replaced", torch.zeros(3))
+
+    def forward(self, x):
+        y = self.linear(x)
+        self.filled, self.replaced, self.extra = y.detach(), x.mean(1), y.square().mean()
+        return y
+
+
+def test_buffers_that_a_step_fills_or_replaces_are_put_back():
+    copied = trainee(Remembers(), sgd, "cross_entropy")
+    for count in (4, 8):
+        copied.step((X[:count], Y[:count]))
+        copied.back_to_start()
+        assert copied.network.filled is None
+        assert torch.equal(copied.network.replaced, torch.zeros(3))
+
+
+def test_a_network_that_keeps_what_it_computed_is_copied():
+    network = Remembers()
+    network(X)
+    copied = trainee(network, sgd, "cross_entropy")
+    assert torch.equal(copied.step((X, Y)), nn.functional.cross_entropy(network(X), Y).detach())
+
+
+def test_a_lazy_network_must_have_seen_a_batch():
+    network = nn.Sequential(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.Linear(8, 2))
+    with pytest.raises(OptionError, match="to be trained, but its module '0' is lazy"):
+        trainee(network, sgd, "cross_entropy")
+    network(X)
+    trainee(network, sgd, "cross_entropy").step((X, Y))
+
+
+def test_a_network_that_changes_its_input_in_place_changes_no_sample():
+    class InPlace(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.mul_(2))
+
+    x = X.clone()
+    trainee(InPlace(8, 2), sgd, "cross_entropy").check(read_samples((x, Y)), 4)
+    assert torch.equal(x, X)
+
+
+@pytest.mark.parametrize(("network", "shape"), [(nn.Linear(8, 1), (-1, 1)), (nn.Linear(8, 2), (-1, 2))])
+def test_mse_is_of_targets_that_are_numbers(network, shape):
+    targets = X[:, :2].reshape(shape)[: len(X)].contiguous()
+    copied = trainee(network, sgd, "mse")
+    copied.check(read_samples((X, targets)), 4)
+    assert torch.equal(copied.step((X, targets)), nn.functional.mse_loss(network(X), targets).detach())
+    with pytest.raises(OptionError, match="targets of one shape"):
+        copied.step((X, targets[:, 0]))
+
+
+def test_a_step_is_taken_where_gradients_are_switched_off():
+    network = small()
+    with torch.no_grad():
+        copied = trainee(network, sgd, "cross_entropy")
+        copied.check(read_samples((X, Y)), 4)
+        copied.step((X, Y))
+    assert not torch.equal(copied.network[0].weight, network[0].weight)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated")
+def test_a_network_of_torch_jit_is_refused_in_words():
+    network = torch.jit.trace(small().eval(), X)
+    with pytest.raises(OptionError, match=r"no copy of what torch\.jit compiled"):
+        trainee(network, sgd, "cross_entropy")

@@ -34,6 +34,14 @@ def test_everything_stays_to_the_bit(mode):
     assert found.recommended in [trial.batch_size for trial in found.trials]
 
 
+@pytest.mark.parametrize("data", [(X, Y), (X.numpy(), Y.numpy()), [(X, Y)]])
+def test_a_search_is_made_where_tensors_are_made_elsewhere_by_default(data):
+    network = small()
+    with torch.device("meta"):
+        found = nw.find_batch_size(network, data, sizes=(8, 16), **QUICK)
+    assert found.recommended in (8, 16)
+
+
 @pytest.mark.parametrize("stop", [LookupError, KeyboardInterrupt])
 def test_everything_stays_where_the_network_stops_it(stop):
     def fail(_):

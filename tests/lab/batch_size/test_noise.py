@@ -116,3 +116,11 @@ def test_a_lone_element_is_named_before_the_normaliser_raises():
     spatial = nn.Sequential(nn.BatchNorm2d(4))
     assert lone_element(spatial, partial(spatial, torch.zeros(1, 4, 2, 2))) is None
     assert not spatial[0]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_moments_of_ghost_norm_are_those_of_its_virtual_batches(size):
+    network = nn.Sequential(normwright.nn.GhostBatchNorm1d(CHANNELS, ghost_size=8))
+    noise = moment_noise(network, passes(network, lambda seed: normal(size, CHANNELS, seed=seed)))
+    assert noise.layers[0].elements == 8
+    assert noise.layers[0].mean == pytest.approx(1 / math.sqrt(8), rel=WITHIN)

@@ -269,6 +269,14 @@ class TwoOutputs(Small):
         return super().forward(x), x
 
 
+class Counting(Small):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -279,8 +287,12 @@ class TwoOutputs(Small):
         (lambda: Small, "but returned type"),
         (lambda: Small(classes=7), r"must give a tensor \(2, 10\).*but gave a tensor \(2, 7\)"),
         (TwoOutputs, r"must give a tensor \(2, 10\).*but gave tuple"),
+        (lambda: torch.compile(Small()), "must return the network itself.*compiled, as OptimizedModule"),
+        (lambda: torch.jit.script(nn.Linear(2, 2)), "itself.*compiled, as RecursiveScriptModule"),
+        (Counting, r"must keep its state in tensors .*, but '_extra_state' is a dict"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.torch.jit.*is deprecated")
 def test_a_function_that_returns_the_wrong_thing(function: Callable[..., object], message: str) -> None:
     with pytest.raises(UserCodeError, match=message):
         build_network(NetworkRecipe(name="mine:net"), "batch", (1, 8, 8), 10, function=function)

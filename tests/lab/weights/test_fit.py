@@ -90,3 +90,23 @@ def test_another_dtype_and_what_was_left_out_are_told():
         "Of net.pt, only the state dict was read, not epoch.",
         "Weights of torch.float16 were loaded into a network of torch.float32.",
     )
+
+
+@pytest.mark.parametrize(
+    ("weight", "dtype", "fits"),
+    [
+        (torch.tensor([[1e6]]), torch.float16, False),
+        (torch.tensor([[1e6]]), torch.bfloat16, True),
+        (torch.tensor([[torch.inf]]), torch.float16, True),
+        (torch.tensor([[1e300]], dtype=torch.float64), torch.float32, False),
+        (torch.tensor([[1.0]]).to(torch.float8_e4m3fn), torch.float32, True),
+    ],
+)
+def test_numbers_without_a_place_in_the_networks_dtype_are_refused(weight, dtype, fits):
+    network = nn.Linear(1, 1, bias=False).to(dtype)
+    if fits:
+        (note,) = fit(network, weights({"weight": weight}))
+        assert note.startswith(f"Weights of {weight.dtype} were loaded")
+        return
+    with pytest.raises(CheckpointError, match=rf"dtype holds \(1\): weight {weight.dtype} where the network"):
+        fit(network, weights({"weight": weight}))

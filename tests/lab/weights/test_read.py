@@ -140,7 +140,7 @@ def test_compiled_program(tmp_path):
         read_weights(tmp_path / "a.pt2")
 
 
-@pytest.mark.parametrize("held", [[torch.ones(2)], {"lr": 0.1}, {}, torch.ones(2)])
+@pytest.mark.parametrize("held", [[torch.ones(2)], {"lr": 0.1}, {}, {1: torch.ones(2)}, torch.ones(2)])
 def test_no_state_dict_in_it(tmp_path, held):
     torch.save(held, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="must hold a state dict, tensors by name, but holds"):
@@ -185,3 +185,13 @@ def test_what_is_no_file_is_refused_and_never_opened(tmp_path, monkeypatch, kind
 def test_a_name_that_the_system_refuses(tmp_path):
     with pytest.raises(CheckpointError, match="must be readable, but is not: File name too long"):
         check_is_there(tmp_path / (300 * "a"))
+
+
+def test_what_stands_among_the_tensors_is_named(tmp_path):
+    class Counting(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 1}
+
+    torch.save(Counting(2, 2).state_dict(), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="but '_extra_state' in it is of type dict: save the tensors"):
+        read_weights(tmp_path / "a.pt")

@@ -18,6 +18,7 @@ _SIGNS = (
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -68,11 +69,25 @@ def _of_system() -> int | None:
 
 
 def _of_group() -> int | None:
-    """What a container leaves, by the second version of control groups."""
+    """What a container or a job of a cluster leaves: the least that the process's control groups do.
+
+    They are nested, and each may have a limit of its own; those of the second version are read.
+    """
     try:
-        most = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-        kept = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        lines = _OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        lines = []
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    nested = [] if ".." in own else [_CGROUP / own, *(_CGROUP / outer for outer in Path(own).parents)]
+    known = [left for left in map(_left_in, (*nested, _CGROUP)) if left is not None]
+    return min(known, default=None)
+
+
+def _left_in(group: Path) -> int | None:
+    try:
+        most = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
         return None
     # Pages of files that were read are given back when memory is asked for.

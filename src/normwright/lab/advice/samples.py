@@ -45,14 +45,15 @@ class Samples:
         self.classes = classes or _numbered(self.labels)
 
     def take(self, chosen: Tensor | slice, device: torch.device) -> Any:
-        """The batch of the chosen samples, on the device."""
-        leaves = [leaf[chosen].to(device) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        """The batch of the chosen samples, on the device: a copy, which a network may change in place."""
+        places = torch.arange(self.count, device="cpu")[chosen]  # of a slice, indexing would give a view
+        leaves = [leaf[places].to(device) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         return tree_unflatten(leaves, self._structure)
 
     def parts(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Indices of whole mini-batches in a random order, in a new one when all samples were taken."""
         while True:
-            order = torch.randperm(self.count, generator=generator)
+            order = torch.randperm(self.count, generator=generator, device="cpu")
             yield from (part for part in order.split(size) if len(part) == size)
 
 
@@ -117,7 +118,7 @@ def read_samples(data: Any, *, image_size: int | None = None, directory: Path | 
         return Samples((data.train_x, data.train_y), data.classes)
     if isinstance(data, tuple) and data and all(isinstance(part, Tensor | np.ndarray) for part in data):
         if len(data) == 2:
-            return Samples(tuple(map(torch.as_tensor, data)))
+            return Samples(tuple(map(_as_tensor, data)))
         if len(data) == 4:
             return read_samples(prepared(DataRecipe(name="data"), as_source("data", data)))
         raise _refused(f"a tuple of {len(data)}")
@@ -142,7 +143,7 @@ def _joined(batches: Iterable[Any]) -> Any:
     for batch in batches:
         labels_of(batch)
         plain = dict(batch) if isinstance(batch, Mapping) else tuple(batch)
-        leaves, structure = tree_flatten(tree_map(lambda v: torch.as_tensor(v) if _is_array(v) else v, plain))
+        leaves, structure = tree_flatten(tree_map(_as_tensor, plain))
         if rows and len(leaves) != len(rows[0]):
             raise DataError(
                 f"every batch must hold the same tensors, but the first held {len(rows[0])} and batch "
@@ -163,8 +164,9 @@ def _joined(batches: Iterable[Any]) -> Any:
     )
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray)
+def _as_tensor(value: Any) -> Any:
+    """An array as a tensor; all else as it is, where `torch.as_tensor` would move a tensor."""
+    return torch.as_tensor(value, device="cpu") if isinstance(value, np.ndarray) else value
 
 
 def _count(leaves: list[Any]) -> int:

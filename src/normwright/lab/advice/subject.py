@@ -19,6 +19,7 @@ from normwright.lab.grid import OPTIONS, make_base
 from normwright.lab.networks.own_network import OwnNetwork
 from normwright.lab.objective import Loss
 from normwright.lab.optimisation import make_optimiser
+from normwright.lab.plain import plain_tensors
 from normwright.lab.recipe import NetworkRecipe, Recipe, TrainingRecipe
 from normwright.lab.training import build
 from normwright.lab.user_code import is_user_code
@@ -148,11 +149,12 @@ class _Named:
 
     def build(self, seed: int, *, bare: bool = False) -> nn.Module:
         """The network whose weights are drawn from the seed."""
-        if self._as_it_is:
-            torch.manual_seed(seed)
-            own = OwnNetwork(self._name, self._samples.sample_shape, len(self._samples.classes) or None)
-            return own.build().train().to(self._device)
-        return build(self._with(seed, bare), _Shape(self._samples)).module
+        with plain_tensors():
+            if self._as_it_is:
+                torch.manual_seed(seed)
+                own = OwnNetwork(self._name, self._samples.sample_shape, len(self._samples.classes) or None)
+                return own.build().train().to(self._device)
+            return build(self._with(seed, bare), _Shape(self._samples)).module
 
     def make(self, seed: int, *, bare: bool = False) -> Trainee:
         """A copy of it that can train."""

@@ -15,7 +15,9 @@ from normwright.lab.advice.exhaustion import is_out_of_memory
 from normwright.lab.advice.samples import Samples, in_words, labels_of
 from normwright.lab.objective import LOSSES, Loss, checked_loss, loss_named
 from normwright.network.batch_call import Caller, ForwardFn
+from normwright.network.copying import check_can_be_copied, copied_already
 from normwright.network.counting import how_many
+from normwright.network.lazy import check_is_all_there
 from normwright.statistics.batches import unwrapped
 
 Optimiser = torch.optim.Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -43,7 +45,13 @@ class Trainee:
         self._call = Caller(network, forward_fn)
         self._loss = loss_function(loss)
         self._bounded = isinstance(loss, str) and loss in LOSSES
-        self._start = [value.detach().clone() for value in self._values()]
+        self._start = [(value, value.detach().clone()) for value in network.parameters()]
+        # With those that a forward pass has yet to fill, or fills with another tensor.
+        self._start_buffers = [
+            (module, name, value, None if value is None else value.clone())
+            for module in network.modules()
+            for name, value in module._buffers.items()
+        ]
 
     @property
     def device(self) -> torch.device:
@@ -59,8 +67,13 @@ class Trainee:
         """Puts parameters and buffers back, without gradients; the optimiser's state stays."""
         self.optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for value, start in zip(self._values(), self._start, strict=True):
+            for value, start in self._start:
                 value.copy_(start)
+            for module, name, buffer, kept in self._start_buffers:
+                if buffer is not None and kept is not None:
+                    buffer.copy_(kept)
+                if module._buffers.get(name) is not buffer:
+                    module._buffers[name] = buffer
 
     def set_lr(self, lr: float) -> None:
         """Sets the largest learning rate of the optimiser's groups; the others keep their ratio to it."""
@@ -77,6 +90,7 @@ class Trainee:
         """The loss on a batch, as a scalar."""
         return self._loss_of(self.outputs(batch), batch)
 
+    @torch.enable_grad()
     def step(self, batch: Any) -> Tensor:
         """One training step; returns the loss before it."""
         self.optimiser.zero_grad()
@@ -85,6 +99,7 @@ class Trainee:
         self.optimiser.step()
         return loss.detach()
 
+    @torch.enable_grad()
     def check(self, samples: Samples, size: int) -> None:
         """Tries a step on the first samples, and says what does not hold.
 
@@ -153,14 +168,22 @@ def trainee(
         loss, forward_fn: see `Trainee`.
         bare: whether the normalisers are left out of the copy.
     Raises:
-        OptionError: the optimiser holds none of the network's parameters, or the network has none to train.
+        OptionError: the optimiser holds none of the network's parameters, or the network has none to train,
+            has none as yet, for it is lazy, or cannot be copied, as one of torch.jit.
     """
     network = unwrapped(network)
+    check_is_all_there(network, "trained")
+    check_can_be_copied(network)
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise OptionError(
+            "the network must run in Python, for a copy of it is trained and PyTorch trains no copy of what "
+            "torch.jit compiled: give the network that was scripted or traced"
+        )
     given = optimiser if isinstance(optimiser, torch.optim.Optimizer) else None
     if given is not None:
         _check_owns(network, given)
     # Together, so that the copy of the optimiser holds the parameters of the copy.
-    copied, own = copy.deepcopy((network, given))
+    copied, own = copy.deepcopy((network, given), copied_already(network))
     if not copied.training:
         copied.train()
     if bare:
@@ -208,17 +231,17 @@ def _own_loss(outputs: Any, _: Any) -> Tensor:
 
 
 def _check_classes(outputs: Any, labels: Any) -> None:
-    """An index past the outputs would stop a GPU for the whole process."""
+    """An index past the outputs would stop a GPU for the whole process; targets may be numbers instead."""
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        return
     scores = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
     if not isinstance(scores, Tensor) or scores.dim() < 2:
         shown = tuple(scores.shape) if isinstance(scores, Tensor) else type(outputs).__name__
         raise OptionError(
             f"the network must give one row of scores per sample, (N, classes), but gave {shown}"
         )
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or not labels.numel():
-        return
-    if int(labels.max()) >= scores.shape[1]:
-        last = int(labels.max())
+    last = int(labels.max())
+    if last >= scores.shape[1]:
         raise OptionError(
             "the network must have an output for every class, but has "
             f"{how_many(scores.shape[1], 'output')}, and a label is {last} (classes are counted from 0): "

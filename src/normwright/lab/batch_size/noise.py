@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from normwright.lab.batch_size.records import LayerNoise, MomentNoise
+from normwright.network.walk import GHOSTS
 
 Moments = tuple[Tensor, Tensor, int]
 """Mean and biased variance of each channel, and the elements per moment."""
@@ -64,7 +65,7 @@ def moment_noise(network: nn.Module, passes: Iterable[Callable[[], object]]) -> 
 
     var is over the mini-batches, unbiased; σ² is the variance over all of them. A channel that is constant
     counts in neither. A normaliser that is called several times is measured at each call, and the noisiest
-    call is its noise.
+    call is its noise. That of ghost norm is of its virtual batches, the first of each mini-batch.
 
     Args:
         network: in training mode.
@@ -135,11 +136,12 @@ def _noise(moments: list[Moments]) -> tuple[float, float]:
 
 @contextmanager
 def _watched(norms: dict[str, nn.Module], look: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Shows the input of every normaliser before it is normalised."""
+    """Shows what a moment of every normaliser is of, before it is normalised."""
 
     def watch(name: str) -> Callable[..., None]:
-        def show(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            look(name, next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+        def show(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+            look(name, x[: module.ghost_size] if isinstance(module, GHOSTS) else x)
 
         return show
 

@@ -56,7 +56,7 @@ class Search:
         self.noises: dict[int, tuple[MomentNoise | None, str]] = {}
         self.skipped: list[SkippedSize] = []
         self.generator = torch.Generator().manual_seed(0)
-        self.order = torch.randperm(self.samples.count, generator=self.generator)
+        self.order = torch.randperm(self.samples.count, generator=self.generator, device="cpu")
         self.available: int | None = None
         self.fixed = 0
 

@@ -33,19 +33,26 @@ def build_user_network(
         sample_shape: without the batch axis.
         classes: how many outputs the network must have.
     Raises:
-        UserCodeError: the function is a network or needs other arguments; what came is no network, came
-            before, or does not give (2, classes) for a batch of two zero samples.
+        UserCodeError: the function is a network or needs other arguments; what came is no network, is
+            compiled, came before, does not give (2, classes) for a batch of two zero samples, or keeps a
+            state that is no tensor.
         Whatever the function or its network raises.
     """
     network = function(*arguments_of(function, name, sample_shape, classes, others="the rest"))
     if not isinstance(network, nn.Module):
         raise UserCodeError(f"{name} must return a torch.nn.Module, but returned {_describe(network)}")
+    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
+        raise UserCodeError(
+            f"{name} must return the network itself, whose normalisers are replaced, but returned it "
+            f"compiled, as {type(network).__name__}: leave torch.compile or torch.jit out"
+        )
     if network in _built:
         raise UserCodeError(
             f"{name} must build a new network at each call, but returned the same one again: "
             "create the module inside the function"
         )
     _check_output(network, name, sample_shape, classes)
+    _check_state(network, name)
     _built.add(network)
     return network
 
@@ -101,6 +108,16 @@ def _check_output(network: nn.Module, name: str, sample_shape: tuple[int, ...], 
             f"{(_TRIAL_SAMPLES, *sample_shape)} in training mode, one output per class, "
             f"but gave {_describe(output)}"
         )
+
+
+def _check_state(network: nn.Module, name: str) -> None:
+    """What a run keeps is tensors, of which the network that is tested is made anew."""
+    for key, value in network.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise UserCodeError(
+                f"the network of {name} must keep its state in tensors to be tested after training, but "
+                f"{key!r} is a {type(value).__name__}: make a buffer of it, or leave get_extra_state out"
+            )
 
 
 def _describe(value: object) -> str:

@@ -24,7 +24,8 @@ def fit(network: nn.Module, weights: Weights) -> tuple[str, ...]:
     Returns:
         Sentences for the user: what was done beyond loading.
     Raises:
-        CheckpointError: names are missing or unexpected, or shapes differ.
+        CheckpointError: names are missing or unexpected, shapes differ, or numbers have no place in the
+            network's dtype.
     """
     own = network.state_dict()
     tensors, prefix = _without_prefix(weights.tensors, own)
@@ -41,6 +42,7 @@ def fit(network: nn.Module, weights: Weights) -> tuple[str, ...]:
         *_listed("missing", missing),
         *_listed("unexpected", sorted(result.unexpected_keys)),
         *_listed("of another shape", differ),
+        *_listed("beyond what the network's dtype holds", [] if differ else _lost(tensors, own)),
     ]
     if faults:
         raise CheckpointError(
@@ -75,6 +77,26 @@ def _tied(own: Mapping[str, Tensor], name: str, given: Iterable[str]) -> bool:
         and other.numel() > 0
         for held in given
     )
+
+
+def _lost(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """The weights whose finite numbers overflowed when they were loaded."""
+    return [
+        f"{name} {tensor.dtype} where the network has {own[name].dtype}"
+        for name, tensor in tensors.items()
+        if name in own and isinstance(own[name], Tensor) and _is_lost(tensor, own[name])
+    ]
+
+
+def _is_lost(tensor: Tensor, own: Tensor) -> bool:
+    if own.dtype == tensor.dtype or not (tensor.is_floating_point() and own.is_floating_point()):
+        return False
+    return bool((_finite(tensor) & ~_finite(own.cpu())).any())
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    wide = tensor.float() if tensor.element_size() == 1 else tensor  # PyTorch asks no float of eight bits
+    return wide.isfinite()
 
 
 def _listed(what: str, names: list[str]) -> list[str]:

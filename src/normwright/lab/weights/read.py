@@ -183,6 +183,7 @@ def _state_dict(path: Path, held: Any, key: str | None) -> Weights:
             f"{path} must hold one state dict, but holds {len(found)}: choose one by --key "
             f"({', '.join(found)})"
         )
+    _check_are_tensors(path, entries)
     holds = (
         f"the entries {', '.join(map(str, list(entries)[:10]))}" if entries else f"a {type(held).__name__}"
     )
@@ -199,6 +200,16 @@ def _entry(path: Path, entries: Mapping[str, Any], key: str) -> Weights:
             + (f"it has {', '.join(offered)}" if offered else "leave --key out")
         )
     return Weights(path, dict(entries[key]), tuple(str(name) for name in entries if name != key))
+
+
+def _check_are_tensors(path: Path, entries: Mapping[Any, Any]) -> None:
+    """Names what keeps a state dict from being one, as the extra state of a module does."""
+    others = [name for name, value in entries.items() if not isinstance(value, Tensor)]
+    if others and len(others) < len(entries):
+        raise CheckpointError(
+            f"{path} must hold a state dict, tensors by name, but {str(others[0])!r} in it is of type "
+            f"{type(entries[others[0]]).__name__}: save the tensors alone"
+        )
 
 
 def _is_state_dict(value: Any) -> bool:
