@@ -168,7 +168,7 @@ class NormalisedLSTM(torch.nn.LSTM):
         """(h, c) before the first step, in the order of the steps."""
         if not steps.sizes:
             raise _without_steps(steps.rows)
-        # It asks no more of sizes than whether there are any; a tensor of them would fix those of an exported graph.
+        # Of sizes it asks whether there are any; a tensor of them would fix those of an exported graph.
         self.check_input(steps.rows, batch_sizes=steps.rows)
         layers = self.num_layers * (2 if self.bidirectional else 1)
         shape = (layers, steps.sizes[0], self.hidden_size)
