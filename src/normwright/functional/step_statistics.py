@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
+from normwright.functional.moving import stands_for_several
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +36,20 @@ class StepStatistics:
         slot = self.slot(step)
         return self.mean[slot], self.variance[slot]
 
+    def seen(self) -> int | None:
+        """How many steps training has reached; None where the counts stand for values that are not there."""
+        if torch.compiler.is_compiling() or self.count.is_meta or stands_for_several(self.count):
+            return None
+        return int((self.count > 0).sum())
+
     def check_seen(self, steps: int) -> None:
         """Every one of `steps` time steps has statistics, or none has as in a fresh layer.
 
         Raises:
             ShapeError: training has not reached the last of them.
         """
-        if torch.compiler.is_compiling() or self.count.is_meta or not steps:
-            return
-        seen = int((self.count > 0).sum())
-        if 0 < seen <= self.slot(steps - 1):
+        seen = self.seen() if steps else None
+        if seen is not None and 0 < seen <= self.slot(steps - 1):
             cap = self.mean.shape[0]
             raise ShapeError(
                 f"sequences must be at most {seen} steps long in inference, as those that the statistics "

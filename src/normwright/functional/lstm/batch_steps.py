@@ -185,11 +185,8 @@ class BatchSteps:
                 "moved on. Keep the layer out of the checkpoint"
             )
         self.close()
-        count = self._statistics.count
-        if self._training and not torch.compiler.is_compiling() and not count.is_meta:
-            step_of = min(self._statistics.slot(step), int((count > 0).sum()) - 1)
-        else:
-            step_of = step
+        seen = self._statistics.seen() if self._training else None
+        step_of = step if seen is None else min(self._statistics.slot(step), seen - 1)
         running = self._statistics.at(step_of)
         if self._keeping:  # as they are now: a backward may come after they have moved
             mean, variance = (moment.detach().clone() for moment in running)
