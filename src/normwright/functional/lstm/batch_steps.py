@@ -185,9 +185,7 @@ class BatchSteps:
                 "moved on. Keep the layer out of the checkpoint"
             )
         self.close()
-        seen = self._statistics.seen() if self._training else None
-        step_of = step if seen is None else min(self._statistics.slot(step), seen - 1)
-        running = self._statistics.at(step_of)
+        running = self._statistics.last_seen(step) if self._training else self._statistics.at(step)
         if self._keeping:  # as they are now: a backward may come after they have moved
             mean, variance = (moment.detach().clone() for moment in running)
             self._constants[step] = mean, variance
