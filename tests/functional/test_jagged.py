@@ -1,4 +1,4 @@
-"""Jagged tensors, of whose rows PyTorch's layer and RMS norm are."""
+"""Jagged tensors, of whose rows PyTorch's layer and RMS norm are, and what stands in their place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def jagged(seed=0):
     return torch.nested.nested_tensor(rows, layout=torch.jagged)
 
 
-@pytest.mark.parametrize("kind", ["LayerNorm", "RMSNorm"])
+@pytest.mark.parametrize("kind", ["LayerNorm", "RMSNorm", "DynamicTanh"])
 def test_rows_are_normalised_as_those_of_their_values(kind):
     module, x = getattr(nn, kind)(WIDTH), jagged()
     values = x.values().clone().requires_grad_()

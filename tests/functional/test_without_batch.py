@@ -232,7 +232,7 @@ def test_maxout(pieces, dtype):
     assert np.array_equal(y.double().numpy(), reference_maxout(x.double().numpy(), pieces))
     assert torch.equal(maxout(x.movedim(1, -1), pieces, axis=-1), y.movedim(1, -1))
     leaf = (torch.randperm(x.numel()).view(x.shape).double() / 8).requires_grad_()  # no two are equal
-    assert torch.autograd.gradcheck(lambda x: maxout(x, pieces), leaf)
+    assert torch.autograd.gradcheck(lambda x: maxout(x, pieces), leaf, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: maxout(x, pieces), leaf)
     assert torch.autograd.gradcheck(lambda x: maxout(x, pieces, axis=-1), leaf.movedim(1, -1))
 

@@ -86,6 +86,26 @@ def test_inference_is_the_formula_with_running_statistics():
     close(alone[:, 0], output[:, 1].detach().numpy())  # nothing depends on its company
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_an_ensemble(training):
+    x = torch.randn(4, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    layers = [nn.BatchNormLSTM(2, 5, max_length=6, dtype=torch.float64) for _ in range(3)]
+    for layer in layers:
+        if not training:
+            layer(x)
+        layer.train(training)
+    parameters, buffers = torch.func.stack_module_state(layers)
+    alone_at_its_end = {"lengths": [4, 2, 2]}
+
+    def call(*state):
+        return torch.func.functional_call(layers[0], state, (x,), alone_at_its_end)[0]
+
+    several = torch.vmap(call)(parameters, buffers)
+    torch.testing.assert_close(several, torch.stack([layer(x, **alone_at_its_end)[0] for layer in layers]))
+    for name, found in buffers.items():
+        torch.testing.assert_close(found, torch.stack([layer.get_buffer(name) for layer in layers]))
+
+
 def test_past_the_cap_the_last_step_s_statistics_serve():
     """In training each later step moves them in turn; in inference they stand for all."""
     capped, whole = (lstm_of("BatchNormLSTM", max_length=cap) for cap in (3, 6))

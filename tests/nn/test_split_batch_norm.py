@@ -32,6 +32,30 @@ def test_a_checkpoint_of_batch_norm_starts_every_domain(name):
     assert all(torch.equal(value, ours.state_dict()[key]) for key, value in twin.state_dict().items())
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_domains_that_a_checkpoint_starts_share_no_memory(device):
+    """`assign=True` makes the state's tensors the module's buffers."""
+    state = fill(torch.nn.BatchNorm1d(6), 1).state_dict()
+    norm = nn.SplitBatchNorm1d(6, device=device)
+    norm.load_state_dict(state, assign=True)
+    before = norm.running_mean.clone()
+    norm(input_of("BatchNorm1d") + 9, domains=1)
+    assert torch.equal(norm.running_mean, before)
+    assert not torch.equal(norm.running_mean_1, before)
+    assert int(norm.num_batches_tracked) + 1 == int(norm.num_batches_tracked_1)
+
+
+@pytest.mark.parametrize(("device", "assign"), [("cpu", False), ("cpu", True), ("meta", True)])
+def test_a_checkpoint_from_before_batches_were_counted(device, assign):
+    state = dict(fill(torch.nn.BatchNorm1d(6), 1).state_dict())  # without its version
+    del state["num_batches_tracked"]
+    norm = nn.SplitBatchNorm1d(6, domains=3, device=device)
+    norm.load_state_dict(state, assign=assign)
+    for domain in ("", "_1", "_2"):
+        assert torch.equal(getattr(norm, f"running_var{domain}"), state["running_var"])
+        assert int(getattr(norm, f"num_batches_tracked{domain}")) == 0
+
+
 def test_each_domain_moves_its_own_statistics():
     module, x = nn.SplitBatchNorm2d(6, domains=3), input_of("SplitBatchNorm2d")
     plain = torch.nn.BatchNorm2d(6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -58,6 +59,12 @@ def test_checkpoints_with_the_old_names_are_read():
     g, v = torch.rand(3, 1) + 1, torch.randn(3, 4)
     layer.load_state_dict({"weight_g": g, "weight_v": v, "bias": torch.zeros(3)}, strict=True)
     torch.testing.assert_close(layer.weight.norm(dim=1), g.squeeze(1))
+
+
+@pytest.mark.parametrize("act", [nn.weight_norm, nn.weight_standardization])
+def test_a_layer_that_was_parametrised_is_pickled_again(act):
+    layer = remove_parametrizations(act(torch.nn.Linear(4, 3)), "weight")
+    assert torch.equal(pickle.loads(pickle.dumps(layer)).weight, layer.weight)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

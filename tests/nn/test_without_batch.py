@@ -50,6 +50,14 @@ def test_filter_response_norm_starts_and_calls_the_function():
     assert torch.equal(bare(x), F.filter_response_norm(x))
 
 
+def test_a_learned_eps_is_as_wide_as_the_module():
+    module = nn.FilterResponseNorm(2, affine=False, tlu=False, learn_eps=True, dtype=torch.float64)
+    x = 1e-3 * torch.randn(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    eps = module.eps + module.eps_learned.abs()
+    expected = x / (x.square().mean(2, keepdim=True) + eps).sqrt()
+    torch.testing.assert_close(module(x), expected, rtol=2.0**-48, atol=0)
+
+
 def test_dynamic_tanh_and_maxout_call_their_functions():
     module, x = fill(nn.DynamicTanh(6, alpha=0.3, axis=1)), input_of("FilterResponseNorm")
     expected = F.dynamic_tanh(x, module.alpha, module.weight, module.bias, axis=1)

@@ -44,10 +44,10 @@ def _places(x: Tensor, spans: Tensor, parts: int) -> _Places:
     in_order(spans, parts, x.shape[0] * x.shape[2:].numel())
     part, first, length = spans[spans[:, 0].argsort(stable=True)].unbind(1)
     before = length.cumsum(0) - length
-    numbers = torch.arange(int(length.sum()))
+    numbers = torch.arange(int(length.sum()), device="cpu")
     places = numbers + (first - before).repeat_interleave(length)
-    sizes = torch.zeros(parts, dtype=torch.long).index_add(0, part, length)
-    inverse = torch.full((x.shape[0] * x.shape[2:].numel(),), len(numbers))
+    sizes = length.new_zeros(parts).index_add(0, part, length)
+    inverse = numbers.new_full((x.shape[0] * x.shape[2:].numel(),), len(numbers))
     inverse[places] = numbers
     return _Places(places.to(x.device).split(sizes.tolist()), inverse.to(x.device))
 

@@ -30,7 +30,7 @@ def dynamic_tanh(
         y = tanh(alpha·x)·weight + bias
 
     Args:
-        input: floating point, any shape and memory format.
+        input: floating point, any shape and memory format; jagged too, with the channels after that axis.
         alpha: a scalar, which is learned.
         weight: one per channel, (C,), or None for 1; input's dtype, or float32 with a half-precision input.
         bias: (C,), or None for 0.

@@ -80,7 +80,7 @@ def ghost_batch_norm(
     _check_virtual_batches(input, ghost_size, ragged)
     sizes, space = _virtual_batches(input.shape[0], ghost_size), input.shape[2:].numel()
     spans = [(part, part * ghost_size * space, size * space) for part, size in enumerate(sizes)]
-    inputs = (input, residual, *affine, torch.tensor(spans))
+    inputs = (input, residual, *affine, torch.tensor(spans, device="cpu"))
     y, moments = operators.parts(*inputs, len(sizes), eps, activation)
     running = (running_mean, running_var, num_batches_tracked)
     move = partial(_move, running, momentum, [size * space for size in sizes])

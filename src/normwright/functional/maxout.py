@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normwright.backends.normalised import is_batched
 from normwright.errors import ShapeError
 from normwright.functional.arguments import whole
 from normwright.functional.forward_mode import needs_plain_operations
@@ -74,9 +75,9 @@ class _Larger(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         first, second = _pairs(x.detach(), ctx.axis)
         share = torch.gt(first, second).to(dy.dtype).add_(torch.ge(first, second)).mul_(0.5)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_batched(dy):
             of_first = dy * share
-            return torch.stack([of_first, dy - of_first], ctx.axis + 1).flatten(ctx.axis, ctx.axis + 1), None
+            return torch.stack([of_first, dy - of_first], ctx.axis + 1).reshape(x.shape), None
         dx = torch.empty_like(x)
         of_first, of_second = _pairs(dx, ctx.axis)
         torch.mul(dy, share, out=of_first)

@@ -218,11 +218,14 @@ def parts(
 
 
 def tanh(x: Tensor, alpha: Tensor, weight: Tensor | None, bias: Tensor | None, axis: int) -> Tensor:
-    """`channel_tanh`'s y, with its gradients."""
+    """`channel_tanh`'s y, with its gradients; a jagged x has the channels of its values."""
     if type(x) is not Tensor and is_sharded(x):
         return of_shards(
             lambda own, _, *others: tanh(own, *others), x, None, (alpha, weight, bias), (axis,), (axis,)
         )
+    if x.is_nested:
+        channels_on = x.dim() - axis
+        return of_values(lambda own, _: tanh(own, alpha, weight, bias, axis - 1), x, None, channels_on)
     if portable.is_wanted() or has_tangent(x, alpha, weight, bias):
         return channel_tanh(x, alpha, weight, bias, axis)
     if _wants_gradient(x, alpha, weight, bias):

@@ -134,8 +134,8 @@ def _in_training(
 def _spans_of(domains: Tensor, size: int) -> Tensor:
     """Of the samples, of so many positions each, that follow each other in a domain."""
     changes = (domains[1:] != domains[:-1]).nonzero().squeeze(1) + 1
-    first = torch.cat([torch.zeros(min(len(domains), 1), dtype=torch.long), changes])
-    length = torch.diff(first, append=torch.tensor([len(domains)])[: len(first)])
+    first = torch.cat([changes.new_zeros(min(len(domains), 1)), changes])
+    length = torch.diff(first, append=first.new_tensor([len(domains)])[: len(first)])
     return torch.stack([domains[first], first * size, length * size], 1)
 
 

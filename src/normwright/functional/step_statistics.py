@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normwright.errors import OptionError, ShapeError
+from normwright.functional.moving import stands_for_several
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +36,20 @@ class StepStatistics:
         slot = self.slot(step)
         return self.mean[slot], self.variance[slot]
 
+    def last_seen(self, step: int) -> tuple[Tensor, Tensor]:
+        """(C,) each, of a time step or of the last one before it that training has reached."""
+        row = ((self.count > 0).sum() - 1).clamp(0, self.slot(step)).view(1)
+        return self.mean.index_select(0, row)[0], self.variance.index_select(0, row)[0]
+
     def check_seen(self, steps: int) -> None:
         """Every one of `steps` time steps has statistics, or none has as in a fresh layer.
+
+        Not asked where the counts stand for others: on meta, in a graph that is made, and under `vmap`.
 
         Raises:
             ShapeError: training has not reached the last of them.
         """
-        if torch.compiler.is_compiling() or self.count.is_meta or not steps:
+        if torch.compiler.is_compiling() or self.count.is_meta or stands_for_several(self.count) or not steps:
             return
         seen = int((self.count > 0).sum())
         if 0 < seen <= self.slot(steps - 1):

@@ -29,7 +29,8 @@ class BatchNormLSTM(NormalisedLSTM):
     them do not run.
 
     `torch.compile` breaks its graph here (Dynamo does not trace subclasses of `torch.nn.LSTM`: not with
-    fullgraph=True) and may take minutes over it for nothing; `torch.export` takes its inference.
+    fullgraph=True) and may take minutes over it for nothing; `torch.export` takes its inference, of any
+    number of sequences and of as many steps as it is shown.
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: `torch.nn.LSTM`'s.

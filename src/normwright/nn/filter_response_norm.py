@@ -86,7 +86,8 @@ class FilterResponseNorm(torch.nn.Module):
         """Returns y of input's shape; residual, of that shape too, is added before the activation."""
         eps: float | Tensor = self.eps
         if self.eps_learned is not None:
-            eps = self.eps + self.eps_learned.abs().float()
+            learned = self.eps_learned.abs()
+            eps = self.eps + learned.to(torch.promote_types(learned.dtype, torch.float32))
         vectors = (self.weight, self.bias, self.threshold)
         return filter_response_norm(input, *vectors, eps, residual=residual, activation=self.activation)
 

@@ -139,7 +139,7 @@ class NormalisedLSTM(torch.nn.LSTM):
                     suffix = f"l{layer}_reverse" if direction else f"l{layer}"
                     h, c = (tensor[layer * directions + direction].to(dtype) for tensor in hx)
                     given = rows.index_select(0, back) if direction and back is not None else rows
-                    inputs, norms = self._inputs(suffix, given, h, c), self._norms(suffix, len(h))
+                    inputs, norms = self._inputs(suffix, given, h, c), self._norms(suffix, h.shape[0])
                     out, h, c = lstm_layer(inputs, steps.sizes, norms)
                     ways.append(out.index_select(0, back) if direction and back is not None else out)
                     last.append((h, c))
@@ -168,7 +168,8 @@ class NormalisedLSTM(torch.nn.LSTM):
         """(h, c) before the first step, in the order of the steps."""
         if not steps.sizes:
             raise _without_steps(steps.rows)
-        self.check_input(steps.rows, torch.tensor(steps.sizes, device="cpu"))
+        # Of sizes it asks whether there are any; a tensor of them would fix those of an exported graph.
+        self.check_input(steps.rows, batch_sizes=steps.rows)
         layers = self.num_layers * (2 if self.bidirectional else 1)
         shape = (layers, steps.sizes[0], self.hidden_size)
         if hx is None:

@@ -35,7 +35,7 @@ class Steps:
         """(S,), which of `rows` each becomes in sequences read from their ends; its own inverse."""
         device = self.rows.device
         if self.sizes[0] == self.sizes[-1]:
-            whole = torch.arange(len(self.rows), device=device).view(len(self.sizes), self.sizes[0])
+            whole = torch.arange(self.rows.shape[0], device=device).view(len(self.sizes), self.sizes[0])
             return whole.flip(0).flatten()
         sizes = torch.tensor(self.sizes, device="cpu")
         begins = sizes.cumsum(0) - sizes

@@ -24,6 +24,9 @@ from normwright.nn.signature import full_signature
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
+# From this version of PyTorch's batch norm on, a state holds `num_batches_tracked`.
+_COUNTING = 2
+
 
 @full_signature
 class _SplitBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
@@ -80,14 +83,21 @@ class _SplitBatchNorm(torch.nn.modules.batchnorm._BatchNorm):
         mean, variance, counted = (getattr(self, name + suffix) for name in _STATISTICS)
         return mean, variance, counted if self.training else None
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # A checkpoint of batch norm starts every domain.
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        """A checkpoint of batch norm starts every domain, one from before batches were counted too."""
+        count = self.num_batches_tracked
+        if (local_metadata.get("version") or 1) < _COUNTING and count is not None:
+            own = torch.zeros_like(count, device="cpu") if count.is_meta else count
+            state_dict.setdefault(f"{prefix}num_batches_tracked", own)
         for domain in range(1, self.domains):
             for name in _STATISTICS:
-                own, first = f"{prefix}{name}_{domain}", f"{prefix}{name}"
-                if own not in state_dict and first in state_dict:
-                    state_dict[own] = state_dict[first]
-        super()._load_from_state_dict(state_dict, prefix, *args)
+                own_key, first = f"{prefix}{name}_{domain}", f"{prefix}{name}"
+                if own_key not in state_dict and first in state_dict:
+                    # Of its own: with `assign=True` the module's buffers are the state's tensors themselves.
+                    state_dict[own_key] = state_dict[first].clone()
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     def extra_repr(self) -> str:
         """Batch norm's, with the number of domains."""

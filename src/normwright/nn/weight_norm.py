@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -105,15 +106,16 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
     """
     other_axes(_parameter_of(module, name), dim)
     parametrize.register_parametrization(module, name, WeightNorm(dim), unsafe=True)
-
-    def read_old_names(state: dict[str, Any], prefix: str, *_: Any) -> None:
-        g, v = f"{prefix}{name}_g", f"{prefix}{name}_v"
-        if g in state and v in state:
-            state[f"{prefix}parametrizations.{name}.original0"] = state.pop(g)
-            state[f"{prefix}parametrizations.{name}.original1"] = state.pop(v)
-
-    module._register_load_state_dict_pre_hook(read_old_names)
+    # No function of this one's own, which stays when the parametrisation is removed, and keeps from pickling.
+    module._register_load_state_dict_pre_hook(partial(_read_old_names, name))
     return module
+
+
+def _read_old_names(name: str, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    g, v = f"{prefix}{name}_g", f"{prefix}{name}_v"
+    if g in state and v in state:
+        state[f"{prefix}parametrizations.{name}.original0"] = state.pop(g)
+        state[f"{prefix}parametrizations.{name}.original1"] = state.pop(v)
 
 
 def weight_standardization(module: Module, name: str = "weight", eps: float = 1e-5) -> Module:

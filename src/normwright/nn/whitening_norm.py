@@ -74,7 +74,7 @@ class _WhiteningNorm(torch.nn.Module):
         if self.running_mean is None or self.running_covariance is None or self.num_batches_tracked is None:
             return
         self.running_mean.zero_()
-        self.running_covariance.copy_(torch.eye(self.group_size))
+        self.running_covariance.copy_(torch.eye(self.group_size, device=self.running_covariance.device))
         self.num_batches_tracked.zero_()
 
     def reset_parameters(self) -> None:

@@ -185,12 +185,7 @@ class BatchSteps:
                 "moved on. Keep the layer out of the checkpoint"
             )
         self.close()
-        count = self._statistics.count
-        if self._training and not torch.compiler.is_compiling() and not count.is_meta:
-            step_of = min(self._statistics.slot(step), int((count > 0).sum()) - 1)
-        else:
-            step_of = step
-        running = self._statistics.at(step_of)
+        running = self._statistics.last_seen(step) if self._training else self._statistics.at(step)
         if self._keeping:  # as they are now: a backward may come after they have moved
             mean, variance = (moment.detach().clone() for moment in running)
             self._constants[step] = mean, variance

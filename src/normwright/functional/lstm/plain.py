@@ -20,7 +20,7 @@ def plain_layer(inputs: LstmInputs, sizes: Sequence[int], norms: LstmNorms) -> t
     outputs: list[Tensor] = []
     ended: list[tuple[Tensor, Tensor]] = []
     for step, (size, row) in enumerate(zip(sizes, x.mm(weight_ih.t()).split(list(sizes)), strict=True)):
-        if size < len(h):
+        if size < h.shape[0]:
             ended.append((h[size:], c[size:]))
             h, c = h[:size], c[:size]
         of_input = norms.of_input.plain(step, row, gain_ih, bias)
