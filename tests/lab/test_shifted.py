@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import random
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,31 @@ def test_the_labels_are_compared_where_asked():
         nw.shift_test(x, x, with_labels=True)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(3, 7), (True, False), (pandas.Timestamp("2020-01-01"), pandas.Timestamp("2021-01-01")),
+     (pandas.Interval(0, 1), pandas.Interval(1, 2)), (0.5, "half")],
+)  # fmt: skip
+def test_categories_of_pandas_are_values_whatever_they_hold(one, other):
+    frames = [
+        pandas.DataFrame({"k": pandas.Categorical([one] * often + [other] * (75 - often) + [None] * 5)})
+        for often in (60, 15)
+    ]
+    report = nw.shift_test(*frames)
+    assert report.verdict == "shift"
+    assert report.features[0].reference.endswith("6.2% missing")
+
+
+def test_labels_that_are_compared_leave_the_networks_columns_in_order():
+    frame = polars.DataFrame({"a": X[:, 0], "b": X[:, 1] + 3, "y": np.arange(80) % 2})
+    network = nn.Linear(2, 2)
+    there, turned = (
+        nw.shift_test(frame, other, network=network, label="y", with_labels=True).network
+        for other in (frame, frame.select("b", "y", "a"))
+    )
+    assert there == turned
+
+
 def test_large_sets_are_drawn_from():
     x = np.random.default_rng(0).normal(size=(500, 2))
     x[250:] += 5.0  # a draw of the first rows alone would see another distribution
@@ -203,6 +229,30 @@ BAD = {
     "large shapes": (np.zeros((30, 1, 64, 64)), np.zeros((30, 1, 32, 32)), {}, DataError, "(1, 64, 64)"),
     "constant": (np.ones((30, 2)), np.ones((30, 2)), {}, DataError, "'x[0]': constant; 'x[1]': constant"),
     "objects": (np.array([["a"]] * 30, dtype=object), X, {}, DataError, "must hold numbers"),
+    "sparse": (torch.eye(30).to_sparse(), X, {}, DataError, "is torch.sparse_coo: give .to_dense()"),
+    "two of a name": (pandas.DataFrame(X, columns=["a", "b", "a"]), X, {}, DataError, "names of their own"),
+    "1 and '1'": (pandas.DataFrame(X, columns=[1, "1", "a"]), X, {}, DataError, "names of their own"),
+    "of no kind": (
+        pandas.DataFrame({"a": [Decimal(1), Decimal(2)] * 40}),
+        X,
+        {},
+        DataError,
+        "reference must have a column that can be compared, but each is left out: 'a': values of type Object",
+    ),
+    "of a kind in one": (
+        pandas.DataFrame({"a": ["u", "v"] * 40, "b": X[:, 0]}),
+        pandas.DataFrame({"a": ["u", 3] * 40, "b": X[:, 0]}),
+        {},
+        DataError,
+        "only one can be compared of 'a' of current: values of type Object",
+    ),
+    "two called label": (
+        polars.DataFrame({"label": X[:, 0], "y": np.arange(80) % 2}),
+        polars.DataFrame({"label": X[:, 0], "y": np.arange(80) % 2}),
+        {"label": "y", "with_labels": True},
+        DataError,
+        "must have no other column called 'label'",
+    ),
     "complex": (
         torch.zeros(30, 2, dtype=torch.complex64),
         X,

@@ -74,17 +74,45 @@ def network(gain, interval, *, moved=True):
     ],
 )
 def test_advice_on_adapting(gain, interval, words):
-    said = advice("shift", (Feature("x", 0.1, 0.01, "1", "2"),), network(gain, interval))
+    said = advice("shift", (Feature("x", 0.1, 0.01, "1", "2"),), network(gain, interval), auc=0.6)
     assert words in said
     assert "inside the network the shift begins at bn" in said
 
 
 def test_a_network_changes_no_advice_where_nothing_shifted():
-    assert advice("no shift", (), network(0.0, (-0.02, 0.02), moved=False)).startswith("Next: nothing")
+    assert advice("no shift", (), network(0.0, (-0.02, 0.02), moved=False), auc=0.5).startswith(
+        "Next: nothing"
+    )
 
 
 def test_undecided_asks_for_rows():
-    assert "collect more rows" in advice("undecided", (), None)
+    assert "collect more rows" in advice("undecided", (), None, auc=0.6)
+
+
+@pytest.mark.parametrize(
+    ("falls", "words"),
+    [
+        ((0.3,), "find out why x0 changed (1 to 2), then test without it: it tells most of the difference"),
+        ((0.001,), "and look at the other columns, too: without it they still tell most"),
+        ((0.001, 0.0005), "what x0, x1 have in common: no single one tells most"),
+        ((), "without any one column the others still tell them apart"),
+    ],
+)
+def test_most_of_the_difference_is_most_of_what_the_classifier_knows(falls, words):
+    """And not of what the named columns tell: columns that say the same stand in for each other."""
+    features = [Feature(f"x{place}", fall, 0.0, "1", "2") for place, fall in enumerate(falls)]
+    assert words in advice("shift", features, None, auc=1.0)
+
+
+def test_columns_of_several_kinds_are_described_by_kind():
+    """Neighbours of a wide table are shuffled together, whatever they hold."""
+    days = np.array(["2020-01-03", "2020-01-05"], "M8[us]")
+    first = rows(a=[1.0, 3.0], t=text("u", "v"), d=days, b=[5.0, 7.0], s=text("p", "p"))
+    second = rows(a=[2.0, 2.0], t=text("u", "v"), d=days[:1], b=[2.0, 2.0], s=text("q", "p"))
+    assert described(["a", "t", "d", "b", "s"], first, second) == (
+        "4 ± 2.24; s 'p' 100.0%; 2020-01-03 to 2020-01-05",
+        "2 ± 0; s 'p' 50.0%; 2020-01-03 to 2020-01-03",
+    )
 
 
 def test_columns_are_described_in_words():

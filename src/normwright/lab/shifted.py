@@ -58,6 +58,9 @@ def shift_test(
 ) -> ShiftReport:
     """Tests whether two data sets come from one distribution, says what differs, and what to do.
 
+    Rows are taken for independent draws: of several rows of one patient, or frames of one film, the p-value
+    is too small, since other patients and films differ, too.
+
     Gradient-boosted trees are asked to tell the sets apart, on rows that they were not taught from:
 
         MCC = (t + u − 1) / √(1 − (t − u)²),    AUC = P(score of a current row > score of a reference row)
@@ -71,7 +74,7 @@ def shift_test(
 
     The intervals are Newcombe's for the AUC, and quantiles over Jeffreys' posteriors of t and u for the MCC,
     each with half the rows, because out-of-fold answers hang together. A feature is told of by what the AUC
-    loses when its values are shuffled among rows out of fold.
+    loses when its values are shuffled among rows out of fold, where that is more than chance explains.
 
     With a network, the same per normaliser: how far the mean and the variance of its input moved, whether by
     more than chance, the accuracy that is lost where the sets have labels, and what `adapt` on the current
@@ -179,14 +182,15 @@ def report_on(
             (reference, "reference", "train", split),
             (current, "current", "test", current_split or split),
         ):
-            # Two sets of one name would be told apart by nobody.
-            named = isinstance(source, str | Path)
-            name = f"{source} ({which})" if named and str(reference) == str(current) else str(source)
+            name = str(source) if isinstance(source, str | Path) else which
+            if name != which and str(reference) == str(current):
+                name += f" ({which})"  # two sets of one name would be told apart by nobody
             how = Reading(samples, seed, label, chosen, image_size, *scale, directory=data_dir)
-            on_stage(f"reading {name if named else which}")
-            read = read_samples(source, name if named else which, usual, how)
-            sets.append(read.with_labels() if with_labels else read)
+            on_stage(f"reading {name}")
+            sets.append(read_samples(source, name, usual, how))
         sets[1] = sets[1].ordered_as(sets[0])
+        if with_labels:
+            sets = [part.with_labels() for part in sets]
         if build is not None:
             network = build(sets[0].sample_shape, sets[0].classes)
             shown = [_shown(network, part, seed) for part in sets]

@@ -93,6 +93,11 @@ class Samples:
         """The same, with the label as one more column, a category."""
         if self.labels is None:
             raise OptionError(f"{self.rows.name} must have labels to compare, but has none")
+        if LABEL in self.rows.columns:
+            raise DataError(
+                f"{self.rows.name} must have no other column called {LABEL!r} where the labels are compared "
+                "as one: rename it"
+            )
         column = np.array([str(label) for label in self.labels.tolist()], dtype=object)
         rows = dataclasses.replace(self.rows, columns={**self.rows.columns, LABEL: column})
         return dataclasses.replace(self, rows=rows)
@@ -179,7 +184,7 @@ def gathered(batches: Iterable[Any], name: str, most: int | None) -> Samples:
             break
         inputs, truth = _split(batch, name)
         pieces.append(mapped(inputs, lambda tensor: tensor.detach().cpu()))
-        labels.append(truth)
+        labels.append(None if truth is None else truth.detach().cpu())
         count += len(_first(inputs))
     if not pieces:
         raise DataError(f"{name} must hold at least one sample, but gave no batch")
@@ -249,9 +254,12 @@ def as_tensor(array: Any, name: str) -> Tensor:
     """A tensor or NumPy array as a tensor on the CPU.
 
     Raises:
-        DataError: it holds no numbers.
+        DataError: it holds no numbers, or is sparse or quantized.
     """
     if isinstance(array, Tensor):
+        if array.layout != torch.strided or array.is_quantized:
+            what, call = ("quantized", "dequantize") if array.is_quantized else (array.layout, "to_dense")
+            raise DataError(f"{name} must be a dense tensor of numbers, but is {what}: give .{call}()")
         return array.detach().cpu()
     try:
         return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))

@@ -6,35 +6,40 @@ from collections.abc import Sequence
 
 from normwright.shift.report import Feature, NetworkShift, Recovery, Verdict
 
-# Of the fall of the AUC: a feature that costs this share of all that is shown stands out.
+# Of what the AUC has above chance: a feature that costs this share of it tells most of the difference.
 _MOST = 0.5
 
 
-def advice(verdict: Verdict, features: Sequence[Feature], network: NetworkShift | None) -> str:
-    """What follows from a verdict."""
+def advice(verdict: Verdict, features: Sequence[Feature], network: NetworkShift | None, *, auc: float) -> str:
+    """What follows from a verdict.
+
+    Args:
+        auc: with all features.
+    """
     if verdict == "undecided":
         return "Next: collect more rows of the smaller set, and test again."
-    steps = [*_about_features(features), *_about_network(network, verdict)]
+    steps = [*_about_features(features, auc), *_about_network(network, verdict)]
     if verdict == "no shift":
         steps = [*steps] or [
             "nothing: these columns give no reason to distrust what was trained on the reference"
         ]
     if not steps:
         steps = [
-            "look at a few rows of both sets side by side: no column gives the difference away by itself"
+            "look at a few rows of both sets side by side: without any one column the others still tell them "
+            "apart"
         ]
     return f"Next: {'; '.join(steps)}."
 
 
-def _about_features(features: Sequence[Feature]) -> list[str]:
+def _about_features(features: Sequence[Feature], auc: float) -> list[str]:
     if not features:
         return []
-    first, total = features[0], sum(feature.fall for feature in features)
-    if first.fall >= _MOST * total:
-        return [
-            f"find out why {first.name} changed ({first.reference} to {first.current}), then test without "
-            "it: it tells most of the difference"
-        ]
+    first = features[0]
+    changed = f"find out why {first.name} changed ({first.reference} to {first.current})"
+    if first.fall >= _MOST * (auc - 0.5):
+        return [f"{changed}, then test without it: it tells most of the difference"]
+    if len(features) == 1:
+        return [f"{changed}, and look at the other columns, too: without it they still tell most"]
     names = ", ".join(feature.name for feature in features[:3])
     return [f"find out what {names} have in common: no single one tells most of the difference"]
 

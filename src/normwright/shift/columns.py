@@ -94,8 +94,8 @@ def coded(reference: Rows, current: Rows) -> Coded:
         second = current.columns[name]
         if not reference.shape and _is_row_number(first) and _is_row_number(second):
             notes.append(
-                f"{name!r} rises by whole numbers from row to row, as a row number does: if it is one, it "
-                "tells the sets apart by itself; leave it out."
+                f"{name!r} rises by whole numbers from row to row, as a row number does: if it is one, leave "
+                "it out, for it may tell the sets apart by itself."
             )
         values = _joined(first, second)
         keys = _mixed(keys, values)
@@ -145,6 +145,17 @@ def _check(reference: Rows, current: Rows) -> None:
         raise DataError(
             f"both sets must have samples of one shape, but {reference.name} has "
             f"{reference.shape or 'columns'} and {current.name} {current.shape or 'columns'}"
+        )
+    unlike = [
+        f"{name!r} of {rows.name}: {reason}"
+        for rows, other in ((reference, current), (current, reference))
+        for name, reason in rows.left_out
+        if name in other.columns
+    ]
+    if unlike:
+        raise DataError(
+            "a column must be of one kind in both sets, but only one can be compared of "
+            f"{'; '.join(unlike[:8])}: bring both to one kind, or leave them out"
         )
     missing = {
         rows.name: [name for name in other.columns if name not in rows.columns]

@@ -11,18 +11,27 @@ from normwright.shift.columns import Array, Rows, alike, as_float
 
 
 def described(names: Sequence[str], reference: Rows, current: Rows) -> tuple[str, str]:
-    """The columns in the reference, and in the current set.
+    """The columns in the reference, and in the current set; those of each kind together.
 
-    Numbers: the mean over rows and columns ± the deviation; durations likewise, in seconds. Text: the value
-    whose share differs most. In all, the share that is missing, where any is.
+    Numbers: the mean over rows and columns ± the deviation; durations likewise, in seconds. Dates: the first
+    and the last. Text: the value whose share differs most. In all, the share that is missing, where any is.
     """
-    pairs = [alike(reference.columns[name], current.columns[name]) for name in names]
-    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    if first[0].dtype == object or second[0].dtype == object:
-        return _texts(first[0], second[0])
-    if first[0].dtype.kind == "M":
-        return _date(first[0]), _date(second[0])
-    return _numbers(first), _numbers(second)
+    kinds: dict[str, list[tuple[str, Array, Array]]] = {}
+    for name in names:
+        first, second = alike(reference.columns[name], current.columns[name])
+        kinds.setdefault(_KINDS.get(first.dtype.kind, "number"), []).append((name, first, second))
+    said = [_of_kind(kind, columns) for kind, columns in kinds.items()]
+    return "; ".join(one for one, _ in said), "; ".join(other for _, other in said)
+
+
+_KINDS = {"O": "text", "M": "date", "m": "duration"}
+
+
+def _of_kind(kind: str, columns: list[tuple[str, Array, Array]]) -> tuple[str, str]:
+    if kind == "text":
+        return _texts(columns)
+    say = _dates if kind == "date" else _numbers
+    return say([first for _, first, _ in columns]), say([second for _, _, second in columns])
 
 
 def _numbers(columns: list[Array]) -> str:
@@ -40,7 +49,8 @@ def _numbers(columns: list[Array]) -> str:
     return said + _missing(int(np.isnan(values).sum()), len(values))
 
 
-def _date(column: Array) -> str:
+def _dates(columns: list[Array]) -> str:
+    column = np.concatenate(columns)
     present = column[~np.isnat(column)]
     said = (
         f"{present.min().astype('M8[D]')} to {present.max().astype('M8[D]')}" if len(present) else "no date"
@@ -48,19 +58,30 @@ def _date(column: Array) -> str:
     return said + _missing(len(column) - len(present), len(column))
 
 
-def _texts(first: Array, second: Array) -> tuple[str, str]:
-    shares = [Counter(str(value) for value in column if value is not None) for column in (first, second)]
-    sizes = len(first), len(second)
-
-    def apart(value: str) -> float:
-        return abs(shares[0][value] / sizes[0] - shares[1][value] / sizes[1])
-
-    telling = max(sorted(shares[0].keys() | shares[1].keys()), key=apart)
+def _texts(columns: list[tuple[str, Array, Array]]) -> tuple[str, str]:
+    name, shares, telling = max(map(_most_apart, columns), key=lambda found: _apart(found[1], found[2]))
+    lead = f"{name} " * (len(columns) > 1)
     one, other = (
-        f"{telling!r} {share[telling] / size:.1%}" + _missing(size - share.total(), size)
-        for share, size in zip(shares, sizes, strict=True)
+        f"{lead}{telling!r} {share[telling] / size:.1%}" + _missing(size - share.total(), size)
+        for share, size in shares
     )
     return one, other
+
+
+_Shares = list[tuple[Counter[str], int]]
+
+
+def _most_apart(column: tuple[str, Array, Array]) -> tuple[str, _Shares, str]:
+    """The column, how often each value occurs in the sets, of these sizes, and the one that tells most."""
+    name, *sets = column
+    shares = [(Counter(str(value) for value in values if value is not None), len(values)) for values in sets]
+    values = sorted(shares[0][0].keys() | shares[1][0].keys())
+    return name, shares, max(values, key=lambda value: _apart(shares, value))
+
+
+def _apart(shares: _Shares, value: str) -> float:
+    (first, size), (second, other) = shares
+    return abs(first[value] / size - second[value] / other)
 
 
 def _missing(count: int, of: int) -> str:

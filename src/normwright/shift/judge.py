@@ -81,7 +81,7 @@ def judged(
         features=features,
         left_out=tuple(LeftOut(name, reason) for name, reason in data.left_out),
         network=network,
-        advice=advice(verdict, features, network),
+        advice=advice(verdict, features, network, auc=found.auc),
         notes=(*data.notes, *notes),
         seed=seed,
     )

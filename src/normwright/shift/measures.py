@@ -60,6 +60,35 @@ def auc_of(scores: npt.NDArray[np.float64], current: npt.NDArray[np.bool_]) -> f
     return float(above / (positives * negatives))
 
 
+def auc_fall(
+    before: npt.NDArray[np.float64], after: npt.NDArray[np.float64], current: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
+    """How much lower the AUC of other scores of the same rows is, and the variance of that over the rows.
+
+        fall = mean over current rows of d = mean over reference rows of d,   variance = s²_c/m + s²_r/n
+
+    d is how much smaller a row's share of rightly ranked rows of the other set became. For fixed scores.
+
+    References:
+        DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837-845.
+    """
+    first, second = (_rightly_ranked(scores, current) for scores in (before, after))
+    changes = [one - other for one, other in zip(first, second, strict=True)]
+    variance = sum(float(change.var(ddof=1)) / len(change) for change in changes if len(change) > 1)
+    return float(changes[0].mean()), variance
+
+
+def _rightly_ranked(
+    scores: npt.NDArray[np.float64], current: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Of each current row, then of each reference row, the share of the other set's that it ranks rightly."""
+    among_all = rankdata(scores)
+    above = among_all[current] - rankdata(scores[current])
+    below = among_all[~current] - rankdata(scores[~current])
+    positives, negatives = len(above), len(below)
+    return above / negatives, 1 - below / positives
+
+
 def auc_interval(auc: float, current: int, reference: int) -> tuple[float, float]:
     """The 95 % interval of an AUC: Newcombe's score interval, which stays one where the AUC is 0 or 1.
 

@@ -18,7 +18,7 @@ class Feature:
     Args:
         name: of a column, a run of columns or a region of pixels.
         fall: of the AUC when its values are shuffled among rows out of fold; the mean over the folds.
-        error: its standard error over the folds.
+        error: its standard error over the rows.
         reference, current: how it is distributed in each set, in words.
     """
 

@@ -81,24 +81,44 @@ def is_frame(value: Any) -> bool:
     """Whether it is a data frame of pandas, polars, pyarrow or another library that narwhals knows."""
     import narwhals
 
-    return isinstance(narwhals.from_native(value, pass_through=True), narwhals.DataFrame | narwhals.LazyFrame)
+    try:
+        known = narwhals.from_native(value, pass_through=True)
+    except narwhals.exceptions.DuplicateError:  # a frame of pandas with two columns of one name
+        return True
+    return isinstance(known, narwhals.DataFrame | narwhals.LazyFrame)
 
 
 def rows_of_frame(frame: Any, name: str) -> Rows:
-    """The columns of a data frame; what is neither number, truth value, text nor time is left out."""
+    """The columns of a data frame; what is neither number, truth value, text nor time is left out.
+
+    Raises:
+        DataError: two columns have one name, or it has rows but no column that can be compared.
+    """
     import narwhals
 
-    table = narwhals.from_native(frame)
+    try:
+        table = narwhals.from_native(frame)
+    except narwhals.exceptions.DuplicateError as fault:
+        raise _same_names(name) from fault
     if isinstance(table, narwhals.LazyFrame):
         table = table.collect()
     columns, left_out = {}, []
     for series in table.iter_columns():
         column = _column(series)
+        if str(series.name) in columns:  # as of 1 and '1'
+            raise _same_names(name)
         if column is None:
             left_out.append((str(series.name), f"values of type {series.dtype} cannot be compared"))
         else:
             columns[str(series.name)] = column
+    if left_out and not columns and len(table):
+        reasons = "; ".join(f"{column!r}: {reason}" for column, reason in left_out[:8])
+        raise DataError(f"{name} must have a column that can be compared, but each is left out: {reasons}")
     return Rows(name, columns, left_out=tuple(left_out))
+
+
+def _same_names(name: str) -> DataError:
+    return DataError(f"the columns of {name} must have names of their own, but two have one: rename one")
 
 
 def _column(series: Any) -> Array | None:
@@ -112,9 +132,11 @@ def _column(series: Any) -> Array | None:
     if isinstance(kind, narwhals.Duration):
         return _counted(series.dt.total_microseconds(), "timedelta64[us]")
     values = series.to_list()
-    if isinstance(kind, narwhals.String | narwhals.Categorical | narwhals.Enum) or all(
-        value is None or isinstance(value, str) for value in values
-    ):
+    if isinstance(kind, narwhals.Categorical | narwhals.Enum):
+        # pandas has categories of numbers, truth values, dates and intervals, too.
+        pairs = zip(values, series.is_null().to_list(), strict=True)
+        return np.array([None if missing else str(value) for value, missing in pairs], dtype=object)
+    if isinstance(kind, narwhals.String) or all(value is None or isinstance(value, str) for value in values):
         return np.array([value if isinstance(value, str) else None for value in values], dtype=object)
     return None
 
