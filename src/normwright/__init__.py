@@ -22,6 +22,7 @@ nw.backends()                         which kernels are loaded, and if not, why
 from __future__ import annotations
 
 import importlib
+import random
 from typing import TYPE_CHECKING, Any
 
 from normwright import functional, nn
@@ -96,7 +97,10 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'normwright' has no attribute {name!r}")
     module_name, attribute = _LAZY[name]
+    # As it is imported, rich draws from Python's generator, and scikit-learn imports it.
+    drawn = random.getstate()
     module = importlib.import_module(module_name)
+    random.setstate(drawn)
     return module if attribute is None else getattr(module, attribute)
 
 
