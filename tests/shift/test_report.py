@@ -95,7 +95,7 @@ def test_undecided_asks_for_rows():
         ((0.3,), "find out why x0 changed (1 to 2), then test without it: it tells most of the difference"),
         ((0.001,), "and look at the other columns, too: without it they still tell most"),
         ((0.001, 0.0005), "what x0, x1 have in common: no single one tells most"),
-        ((), "without any one column the others still tell them apart"),
+        ((), "no column alone is missed by more than chance explains"),
     ],
 )
 def test_most_of_the_difference_is_most_of_what_the_classifier_knows(falls, words):

@@ -25,8 +25,8 @@ def advice(verdict: Verdict, features: Sequence[Feature], network: NetworkShift 
         ]
     if not steps:
         steps = [
-            "look at a few rows of both sets side by side: without any one column the others still tell them "
-            "apart"
+            "look at a few rows of both sets side by side: no column alone is missed by "
+            "more than chance explains"
         ]
     return f"Next: {'; '.join(steps)}."
 
