@@ -468,3 +468,12 @@ def test_large_images_are_compared_small():
     assert report.columns == 32 * 32
     assert "images of reference are compared at 32 × 32 pixels, each the mean of a block." in report.notes
     assert report.verdict == "shift"
+
+
+def test_a_lone_text_beside_missing_ones_is_seen_whichever_set_is_the_reference():
+    frames = [
+        pandas.DataFrame({"x": X[:, 0], "t": ["a"] * often + [None] * (80 - often)}) for often in (70, 10)
+    ]
+    for pair in (frames, frames[::-1]):
+        report = nw.shift_test(*pair)
+        assert (report.verdict, report.features[0].name) == ("shift", "t")

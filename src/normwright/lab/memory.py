@@ -28,7 +28,7 @@ def peak_bytes(step: Callable[[], object], held: Iterable[Tensor], device: torch
         >>> peak_bytes(lambda: (x + x) + x, [x], torch.device("cpu"))  # x, its double and the sum
         12000
     """
-    base = sum({tensor.data_ptr(): tensor.nbytes for tensor in held}.values())
+    base = bytes_of(held)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -53,3 +53,9 @@ def _allocations(profile: torch.profiler.profile) -> list[int]:
     # PyTorch's stubs do not know `nbytes`.
     events: list[Any] = sorted(profiler.kineto_results.events(), key=lambda event: event.start_ns())
     return [event.nbytes() for event in events if event.name() == "[memory]"]
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """What tensors take, each memory counted once; what is sparse has none of its own, and is left out."""
+    dense = (tensor for tensor in tensors if tensor.layout == torch.strided)
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in dense}.values())

@@ -17,6 +17,7 @@ from normwright.errors import OptionError
 from normwright.lab.layers_before import LAYER_NEEDED, LAYERS, act_on_layer
 from normwright.lab.normalisers import Choice, Shape, choose
 from normwright.network.walk import find_normalisers, replace_module
+from normwright.network.writing import put_back
 from normwright.nn import LayerNorm, RMSNorm
 
 
@@ -182,9 +183,9 @@ def _undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
-            with torch.no_grad():
-                for module, name, buffer, saved in buffers:
-                    setattr(module, name, buffer.copy_(saved))
+            for module, name, buffer, saved in buffers:
+                put_back(buffer, saved)
+                setattr(module, name, buffer)
 
 
 def _find_places(network: nn.Module, example: Tensor) -> list[_Place]:

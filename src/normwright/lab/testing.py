@@ -13,6 +13,7 @@ from normwright.lab.paired import Bools
 from normwright.lab.recipe import Recipe
 from normwright.lab.store import Store
 from normwright.lab.training import build, predict, reproducible
+from normwright.network.writing import is_expanded
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,6 @@ def _restore(network: nn.Module, weights: dict[str, Tensor]) -> None:
     for path, module in network.named_modules():
         for name, buffer in module._buffers.items():
             kept = weights.get(f"{path}.{name}" if path else name)
-            if kept is not None and (buffer is None or buffer.shape != kept.shape):
+            if kept is not None and (buffer is None or buffer.shape != kept.shape or is_expanded(buffer)):
                 module._buffers[name] = kept.to(next(network.parameters()).device)
     network.load_state_dict(weights)

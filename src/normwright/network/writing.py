@@ -26,6 +26,8 @@ def write(tensor: Tensor, value: Tensor | float) -> None:
 def put_back(tensor: Tensor, value: Tensor) -> None:
     """Gives a tensor the values that it had, and the shape, which observers of quantisation change in place.
 
+    One that was expanded, whose elements share memory, has them still: nothing can write to it in place.
+
     Example:
         >>> kept = torch.empty(0)
         >>> _ = kept.resize_(2)
@@ -33,7 +35,16 @@ def put_back(tensor: Tensor, value: Tensor) -> None:
         >>> kept.shape
         torch.Size([0])
     """
+    if is_expanded(tensor):
+        return
     if tensor.shape != value.shape:
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():
             tensor.resize_(value.shape)
     write(tensor, value)
+
+
+def is_expanded(tensor: Tensor) -> bool:
+    """Whether elements of it share memory, so that PyTorch writes none of them in place."""
+    if tensor.layout != torch.strided:
+        return False
+    return any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))

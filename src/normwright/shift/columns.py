@@ -78,8 +78,8 @@ def coded(reference: Rows, current: Rows) -> Coded:
     """Both sets as codes.
 
     A number becomes its place among at most `BINS` quantiles of both sets together, so that infinities are
-    ends like any other; a text, the place of its value. A missing value stays one. What does not vary, and
-    texts of too many values, are left out.
+    ends like any other; a text, the place of its value. A missing value stays one, or is the second text of
+    a column that holds a single one. What does not vary, and texts of too many values, are left out.
 
     Raises:
         DataError: a set is empty, the columns differ in name or kind, or none is left.
@@ -233,7 +233,9 @@ def _texts(values: Array) -> tuple[npt.NDArray[np.float32], str]:
         reason = f"text of {len(distinct):,} values, more than the {BINS} that serve as categories"
     if reason:
         return np.empty(0, np.float32), reason
-    return np.array([distinct.get(value, np.nan) for value in values], dtype=np.float32), ""
+    # Trees part one category from others, but never from what is missing: beside a lone one that is another.
+    gap = 1.0 if len(distinct) == 1 else np.nan
+    return np.array([distinct.get(value, gap) for value in values], dtype=np.float32), ""
 
 
 def _too_few(distinct: int, missing: Array) -> str:

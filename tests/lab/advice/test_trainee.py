@@ -224,3 +224,13 @@ def test_a_network_of_torch_jit_is_refused_in_words():
     network = torch.jit.trace(small().eval(), X)
     with pytest.raises(OptionError, match=r"no copy of what torch\.jit compiled"):
         trainee(network, sgd, "cross_entropy")
+
+
+def test_an_expanded_buffer_which_nothing_can_write_to_stays():
+    network = small()
+    network.register_buffer("expanded", torch.zeros(1).expand(5))
+    copied = trainee(network, sgd, "cross_entropy")
+    copied.step((X, Y))
+    copied.back_to_start()
+    assert torch.equal(copied.network[0].weight, network[0].weight)
+    assert torch.equal(copied.network.expanded, torch.zeros(5))

@@ -258,3 +258,10 @@ def test_what_the_network_cannot_take():
         nw.find_batch_size(nn.Linear(5, 2), (X, Y), **QUICK)
     with pytest.raises(OptionError, match=r"must be a .*Module, but is int"):
         nw.find_batch_size(3, (X, Y), **QUICK)
+
+
+def test_a_sparse_and_an_expanded_buffer_end_no_search():
+    network = small()
+    network.register_buffer("sparse", torch.eye(3).to_sparse())
+    network.register_buffer("expanded", torch.zeros(1).expand(5))
+    assert nw.find_batch_size(network, (X, Y), sizes=(8, 16), **QUICK).recommended in (8, 16)

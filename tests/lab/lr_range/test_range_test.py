@@ -132,7 +132,7 @@ def test_labels_without_a_pattern_have_no_usable_rate():
     nn.init.zeros_(network.bias)
     found = nw.lr_range_test(network, (x, random), batch_size=32, high=0.1, steps=40, seeds=2)
     assert found.recommended is None
-    assert str(found).startswith("No rate that was run can be recommended: the loss did not fall")
+    assert str(found).startswith("No rate that was run can be recommended: the loss of the network itself")
 
 
 def test_a_last_layer_that_starts_almost_at_zero_learns_no_more_from_such_labels():
@@ -268,3 +268,9 @@ def test_ranges_without_a_rate_in_common_are_not_said_to_be_none():
     assert second.upper < first.lower
     assert found.recommended is None
     assert found.why == "each seed has a usable range, but there is no rate that all of these hold."
+
+
+def test_it_runs_in_inference_mode():
+    with torch.inference_mode():
+        found = nw.lr_range_test(small(), (X, Y), **QUICK)
+    assert found == nw.lr_range_test(small(), (X, Y), **QUICK)

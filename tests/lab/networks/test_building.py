@@ -269,6 +269,12 @@ class TwoOutputs(Small):
         return super().forward(x), x
 
 
+class Sparse(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.eye(3).to_sparse())
+
+
 class Counting(Small):
     def get_extra_state(self) -> dict[str, int]:
         return {"calls": 1}
@@ -289,6 +295,7 @@ class Counting(Small):
         (TwoOutputs, r"must give a tensor \(2, 10\).*but gave tuple"),
         (lambda: torch.compile(Small()), "must return the network itself.*compiled, as OptimizedModule"),
         (lambda: torch.jit.script(nn.Linear(2, 2)), "itself.*compiled, as RecursiveScriptModule"),
+        (Sparse, r"in dense tensors .*, but 'table' is torch.sparse_coo"),
         (Counting, r"must keep its state in tensors .*, but '_extra_state' is a dict"),
     ],
 )

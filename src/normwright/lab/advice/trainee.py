@@ -18,6 +18,7 @@ from normwright.network.batch_call import Caller, ForwardFn
 from normwright.network.copying import check_can_be_copied, copied_already
 from normwright.network.counting import how_many
 from normwright.network.lazy import check_is_all_there
+from normwright.network.writing import put_back
 from normwright.statistics.batches import unwrapped
 
 Optimiser = torch.optim.Optimizer | Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -71,7 +72,7 @@ class Trainee:
                 value.copy_(start)
             for module, name, buffer, kept in self._start_buffers:
                 if buffer is not None and kept is not None:
-                    buffer.copy_(kept)
+                    put_back(buffer, kept)
                 if module._buffers.get(name) is not buffer:
                     module._buffers[name] = buffer
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from normwright.doctor.random_states import random_states_kept
@@ -91,7 +92,7 @@ def find_batch_size(
             raise OptionError(
                 f"{what} must be above 0{'' if what == 'seconds' else ' and below 1'}, but is {value!r}"
             )
-    with random_states_kept(0):
+    with random_states_kept(0), torch.inference_mode(False):
         subject = subject_of(
             network, data, loss, optimiser=optimiser, norm=norm, device=device, data_dir=data_dir,
             forward_fn=forward_fn, options=options,

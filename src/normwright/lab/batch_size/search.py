@@ -18,7 +18,7 @@ from normwright.lab.batch_size.clock import Clock
 from normwright.lab.batch_size.noise import batch_norms, lone_element, moment_noise
 from normwright.lab.batch_size.records import BatchSizes, MomentNoise, SizeTrial, SkippedSize
 from normwright.lab.batch_size.rules import Rate, fastest, knee, levelled, reason, undecided
-from normwright.lab.memory import peak_bytes
+from normwright.lab.memory import bytes_of, peak_bytes
 from normwright.network.counting import how_many
 
 OnStage = Callable[[str], None]
@@ -70,7 +70,7 @@ class Search:
             )
         trainee = self.subject.make(0)
         self.device = trainee.device
-        self.fixed = _bytes_of(trainee.held())
+        self.fixed = bytes_of(trainee.held())
         left = available_bytes(self.device)
         # What the copy holds already is part of what a step needs.
         self.available = None if left is None else left + self.fixed
@@ -250,7 +250,3 @@ class Search:
                 f"{', '.join(vague)}. The machine is busy, or steps differ: give it more time."
             )
         return tuple(notes)
-
-
-def _bytes_of(tensors: Sequence[Tensor]) -> int:
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from normwright.doctor.random_states import random_states_kept
@@ -104,7 +105,7 @@ def lr_range_test(
         raise OptionError(
             f"the rates must rise from low to high, both above 0, but low is {low!r} and high {high!r}"
         )
-    with random_states_kept(0):
+    with random_states_kept(0), torch.inference_mode(False):
         subject = subject_of(
             network, data, loss, optimiser=optimiser, norm=norm, device=device, data_dir=data_dir,
             forward_fn=forward_fn, options=options,

@@ -14,7 +14,10 @@ def why(ranges: Sequence[UsableRange]) -> str:
     if usable.decades is None and all(curve.lower is not None for curve in usable.curves):
         return "each seed has a usable range, but there is no rate that all of these hold."
     if usable.decades is None:
-        return "the loss did not fall at every seed by more than its noise and a tenth of the greatest fall."
+        return (
+            "the loss of the network itself did not fall at every seed by more than its noise and a tenth of "
+            "the greatest fall. More steps, or a larger batch, tell a slow fall from noise."
+        )
     is_steepest = usable.steepest == steepest_of(usable.curves)
     what = (
         "there the loss falls most from step to step, within"

@@ -118,6 +118,11 @@ def _check_state(network: nn.Module, name: str) -> None:
                 f"the network of {name} must keep its state in tensors to be tested after training, but "
                 f"{key!r} is a {type(value).__name__}: make a buffer of it, or leave get_extra_state out"
             )
+        if value.layout != torch.strided:
+            raise UserCodeError(
+                f"the network of {name} must keep its state in dense tensors to be tested after training, "
+                f"but {key!r} is {value.layout}: make it dense, or register it with persistent=False"
+            )
 
 
 def _describe(value: object) -> str:
