@@ -46,8 +46,9 @@ class Samples:
 
     def take(self, chosen: Tensor | slice, device: torch.device) -> Any:
         """The batch of the chosen samples, on the device: a copy, which a network may change in place."""
-        places = torch.arange(self.count, device="cpu")[chosen]  # of a slice, indexing would give a view
-        leaves = [leaf[places].to(device) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        if isinstance(chosen, slice):  # of which indexing would give a view
+            chosen = torch.arange(*chosen.indices(self.count), device="cpu")
+        leaves = [leaf[chosen].to(device) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         return tree_unflatten(leaves, self._structure)
 
     def parts(self, size: int, generator: torch.Generator) -> Iterator[Tensor]:
